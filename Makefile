@@ -1,0 +1,46 @@
+# A fresh machine needs python3 (3.11 to 3.13), make and git: every target that needs .venv makes it first.
+
+BIN := .venv/bin
+CODE := $(wildcard holdfast tests examples benchmarks)
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all chaos soak bench lint format clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+.venv/.ready: pyproject.toml constraints.txt
+	@.ci/venv
+
+demo: .venv/.ready ## see a session die at step 17 of 20 and go on
+	@$(BIN)/holdfast demo
+
+test: lint ## lint, type-check and run every quick test
+	$(PYTEST) -m "not slow"
+
+test-all: lint ## the same with the slow tests
+	$(PYTEST)
+
+chaos: .venv/.ready ## only the crash tests, slow ones too
+	$(PYTEST) tests/chaos
+
+soak: .venv/.ready ## run sessions under faults for a long time
+	$(BIN)/python -m benchmarks.soak
+
+bench: .venv/.ready ## measure steps per second
+	$(BIN)/python -m benchmarks
+
+lint: .venv/.ready ## ruff, import order of the packages, mypy --strict
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy --strict $(CODE)
+
+format: .venv/.ready ## rewrite the code in the one format
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+clean: ## remove .venv and every cache
+	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

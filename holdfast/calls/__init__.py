@@ -1,0 +1,34 @@
+"""The outside, as values: calls with an effect class, a timeout, a schema and a meter."""
+
+from holdfast.calls.call import UNKNOWN, Call, Effect, StepContext, Steps, Unknown
+from holdfast.calls.clients import ModelClient, client_proxy, cost_of
+from holdfast.calls.prices import Prices
+from holdfast.calls.replies import BrokenStream, EmptyReply
+from holdfast.calls.results import ToolResult, failed, succeeded
+from holdfast.calls.streams import ModelStream
+from holdfast.calls.tools import Tool, ToolArgumentError, spec_for, tool
+from holdfast.calls.toolset import Toolset
+
+__all__ = [
+    "UNKNOWN",
+    "BrokenStream",
+    "Call",
+    "Effect",
+    "EmptyReply",
+    "ModelClient",
+    "ModelStream",
+    "Prices",
+    "StepContext",
+    "Steps",
+    "Tool",
+    "ToolArgumentError",
+    "ToolResult",
+    "Toolset",
+    "Unknown",
+    "client_proxy",
+    "cost_of",
+    "failed",
+    "spec_for",
+    "succeeded",
+    "tool",
+]

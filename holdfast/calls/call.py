@@ -1,0 +1,96 @@
+"""A call to the outside, as a value: what to run, what class of effect it has, what it can cost and how its result is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from holdfast.codec import Codec
+from holdfast.policies.budget import Usage
+from holdfast.policies.retry import Retry
+
+Effect = Literal["read", "idempotent", "once"]
+EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "once")
+
+ONE_STEP = Usage(steps=1)
+DEFAULT_TIMEOUT_S = 60.0
+
+
+class Unknown:
+    """What a `reconcile` probe returns when it cannot tell whether the effect happened. Use the instance `UNKNOWN`."""
+
+    def __repr__(self) -> str:
+        return "UNKNOWN"
+
+
+UNKNOWN = Unknown()
+
+
+class StepContext:
+    """What a running effect may know about its step. A tool gets it by having a parameter annotated `StepContext`.
+
+    Attributes:
+        session: id of the session.
+        key: the idempotency key, the same for every attempt of this step, also after a crash. Hand it to the service called.
+        attempt: 1 for the first attempt.
+        settled: set it to True when something has reached the consumer that cannot be taken back (a streamed chunk): a failure after
+            that is not retried.
+    """
+
+    __slots__ = ("attempt", "key", "session", "settled")
+
+    def __init__(self, session: str, key: str, attempt: int) -> None:
+        self.session, self.key, self.attempt = session, key, attempt
+        self.settled = False
+
+
+class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One call.
+
+    Attributes:
+        kind: "step", "tool" or "model".
+        name: by which it is found in the journal and shown.
+        effect: its effect class.
+        args: its arguments as MessagePack with sorted keys (see holdfast.codec.canonical); their digest is its identity.
+        run: performs one attempt.
+        codec: of the result.
+        timeout_s: of one attempt.
+        retry: what to do about transient failures.
+        most: the most that one attempt can cost.
+        meter: what an attempt did cost, from its result, where that is known only then; None: exactly `most`.
+        check: looks at a recorded answer before the handler gets it; raises to fail the step (its answer is paid and not asked again).
+        reconcile: for `once`: tells whether an attempt of unknown outcome happened. Gets the context, returns the result, raises NotDone, or
+            returns UNKNOWN.
+        dependency: name of what it depends on; all calls that name the same share a breaker.
+        costs: whether it can cost money or tokens, so that it is opened with a durable record though it is a `read`.
+    """
+
+    kind: str
+    name: str
+    effect: Effect
+    args: bytes
+    run: Callable[[StepContext], Awaitable[Any]]
+    codec: Codec
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    retry: Retry = Retry()
+    most: Usage = ONE_STEP
+    meter: Callable[[Any], Usage] | None = None
+    check: Callable[[Any], None] | None = None
+    reconcile: Callable[[StepContext], Awaitable[Any]] | None = None
+    dependency: str | None = None
+    costs: bool = False
+
+
+class Steps(Protocol):
+    """What a call is handed to: the step pipeline of one session's turn."""
+
+    async def run(self, call: Call) -> Any:
+        """Run the call as a step; its result, decoded from its record. Raises StepError when it failed for good."""
+        ...
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run `work` beside the handler, as a numbered branch that ends with the turn at the latest."""
+        ...

@@ -1,0 +1,43 @@
+"""What a model gets to read of a tool's outcome: its value, or what went wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from holdfast.errors import NotJournalable
+
+
+class ToolResult(msgspec.Struct, frozen=True):
+    """The outcome of a tool, for a model.
+
+    Attributes:
+        content: JSON text for the model.
+        error: whether it says what went wrong.
+        value: what the tool returned; None if it failed.
+    """
+
+    content: str
+    error: bool = False
+    value: Any = None
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(type(value), "__pydantic_validator__"):
+        return value.model_dump(mode="json")
+    raise NotJournalable(f"a {type(value).__qualname__} cannot be shown to a model")
+
+
+def succeeded(value: Any) -> ToolResult:
+    """The tool returned `value`. Raises NotJournalable if that is not data."""
+    try:
+        content = msgspec.json.encode(value, enc_hook=_plain).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise NotJournalable(f"a {type(value).__qualname__} cannot be shown to a model: {error}") from error
+    return ToolResult(content, value=value)
+
+
+def failed(error_type: str, message: str) -> ToolResult:
+    """The tool failed: its content is `{"error": type, "message": text}`."""
+    return ToolResult(msgspec.json.encode({"error": error_type, "message": message}).decode(), error=True)

@@ -1,0 +1,382 @@
+"""Tools: functions that a model or a handler may call, with an effect class, a schema, and a way to find out whether they ran."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+import msgspec
+
+from holdfast.calls.call import DEFAULT_TIMEOUT_S, EFFECTS, ONE_STEP, Call, Effect, StepContext
+from holdfast.calls.signature import Reader, Signature, read, read_docstring, schema_of
+from holdfast.calls.threads import in_thread
+from holdfast.codec import canonical, codec_for
+from holdfast.errors import ConfigError, HoldfastError, NotJournalable
+from holdfast.policies.budget import Usage
+from holdfast.policies.retry import NO_RETRY, Retry
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CACHED = "__holdfast_tool__"
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NO_KWARGS: dict[str, Any] = {}
+_RETRY = Retry()
+
+
+class ToolArgumentError(HoldfastError):
+    """The arguments that a model gave for a tool are not valid; the message tells the model what is wrong. `tool` is its name."""
+
+    holdfast_category = "semantic"
+
+    def __init__(self, tool: str, text: str) -> None:
+        super().__init__(f"tool {tool!r}: {text}")
+        self.tool = tool
+
+
+class Tool(Generic[P, R]):
+    """A function as a call to the outside. Make one with `tool`; it can still be called as the function it was.
+
+    Attributes:
+        name: what a model calls it, and by which it is found in the journal.
+        effect: its effect class.
+        timeout_s: of one attempt.
+        retry: what to do about transient failures.
+        reconcile: for `once`: the probe that tells whether an attempt of unknown outcome happened.
+        dependency: what it depends on; all calls that name the same share a breaker.
+        cost: the most that one attempt costs, besides being a step.
+    """
+
+    __wrapped__: Callable[P, R]
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        signature: Signature,
+        *,
+        name: str,
+        effect: Effect = "read",
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        retry: Retry | None = None,
+        reconcile: Callable[..., Awaitable[Any]] | None = None,
+        dependency: str | None = None,
+        cost: Usage | None = None,
+        description: str | None = None,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.name, self.effect, self.timeout_s, self.dependency = name, effect, timeout_s, dependency
+        self.retry = retry if retry is not None else NO_RETRY if effect == "once" else _RETRY
+        self.reconcile = reconcile
+        self.cost = cost or Usage()
+        self._description = description
+        self._function: Callable[..., Any] = function
+        self._signature = signature
+        self._codec = codec_for(signature.returns)
+        self._context = None if signature.context is None else signature.context[1]
+        self._probe_context: tuple[str, int] | None = None if reconcile is None else read(reconcile).context
+        self._most = {"step": self.cost + ONE_STEP, "tool": self.cost + ONE_STEP + Usage(tool_calls=1)}
+        self._costs = bool(self.cost.tokens or self.cost.microusd)
+        self._reader: Reader | None = None
+        self._binder: inspect.Signature | None = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.__wrapped__(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<tool {self.name!r}, {self.effect}>"
+
+    @property
+    def description(self) -> str:
+        """What a model reads about it: what was given, else its docstring up to the first section."""
+        return read_docstring(self._function)[0] if self._description is None else self._description
+
+    # ---------------------------------------------------------------- as a call
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any] = _NO_KWARGS, kind: str = "step") -> Call:
+        """A call of it with these arguments.
+
+        Args:
+            args: by position, without the `StepContext`.
+            kwargs: by name.
+            kind: "step", or "tool" if it counts as a call of a tool.
+
+        Raises:
+            NotJournalable: the arguments are not data.
+            TypeError: they do not fit the function (found here unless the effect is `read`, so before it can be in doubt).
+        """
+        # A map if any were given by name, so that no two different calls have the same bytes; "" cannot be a name.
+        data = canonical(args) if not kwargs else canonical({"": args, **kwargs} if args else kwargs)
+        if self.effect != "read":
+            self._check(args, kwargs, data)
+        function, context = self._function, self._context
+        if not self._signature.asynchronous:
+
+            async def run(step: StepContext) -> Any:
+                given, named = (args, kwargs) if context is None else self._with_context(args, kwargs, step)
+                value = await in_thread(function, given, named)
+                # A lambda that calls an async function is itself none.
+                return await value if inspect.isawaitable(value) else value
+
+        elif context is None:
+
+            def run(step: StepContext) -> Awaitable[Any]:  # type: ignore[misc] # a coroutine is an awaitable
+                return cast(Awaitable[Any], function(*args, **kwargs))
+
+        else:
+
+            def run(step: StepContext) -> Awaitable[Any]:  # type: ignore[misc] # a coroutine is an awaitable
+                given, named = self._with_context(args, kwargs, step)
+                return cast(Awaitable[Any], function(*given, **named))
+
+        return Call(
+            kind=kind,
+            name=self.name,
+            effect=self.effect,
+            args=data,
+            run=run,
+            codec=self._codec,
+            timeout_s=self.timeout_s,
+            retry=self.retry,
+            most=self._most[kind],
+            reconcile=None if self.reconcile is None else functools.partial(self._probe, args, kwargs),
+            dependency=self.dependency,
+            costs=self._costs,
+        )
+
+    def recall(self, data: bytes, kind: str = "step") -> Call:
+        """The call again, from its recorded arguments.
+
+        Raises:
+            NotJournalable: they no longer fit the annotations of the function.
+        """
+        args, kwargs = self._decode(data)
+        return self.call(args, kwargs, kind)
+
+    def _with_context(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], step: StepContext, at: tuple[str, int] | None = None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        at = at or self._signature.context
+        if at is None:
+            return args, kwargs
+        name, position = at
+        if position <= len(args):
+            return (*args[:position], step, *args[position:]), kwargs
+        return args, {**kwargs, name: step}
+
+    async def _probe(self, args: tuple[Any, ...], kwargs: dict[str, Any], step: StepContext) -> Any:
+        if self.reconcile is None:
+            raise ConfigError(f"tool {self.name!r} has no reconcile")
+        given, named = args, kwargs
+        if self._probe_context is not None:
+            given, named = self._with_context(args, kwargs, step, self._probe_context)
+        return await self.reconcile(*given, **named)
+
+    def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any], data: bytes) -> None:
+        step = StepContext("", "", 0)
+        given, named = self._with_context(args, kwargs, step)
+        if self._binder is None:
+            self._binder = inspect.signature(self._function)
+        self._binder.bind(*given, **named)
+        if self.reconcile is not None:
+            # After a crash the probe gets what these bytes read back to.
+            self._decode(data)
+
+    def _decode(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        by_name = {p.name: p.type for p in self._signature.parameters}
+        types = list(by_name.values())
+        try:
+            raw: Any = msgspec.msgpack.decode(data, type=list[msgspec.Raw] | dict[str, msgspec.Raw])
+            named = raw if isinstance(raw, dict) else {}
+            first = msgspec.msgpack.decode(named.pop("", b"\x90"), type=list[msgspec.Raw]) if raw is named else raw
+            args = tuple(_read(value, types[at] if at < len(types) else Any) for at, value in enumerate(first))
+            return args, {name: _read(value, by_name.get(name, Any)) for name, value in named.items()}
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            raise NotJournalable(f"tool {self.name!r}: its arguments do not read back as their annotations: {error}") from error
+
+    # ---------------------------------------------------------------- for a model
+
+    def parse(self, arguments: str | bytes | dict[str, Any]) -> dict[str, Any]:
+        """The arguments that a model gave, checked, by name: what `call` takes as `kwargs`. What was not given is left out.
+
+        Raises:
+            ToolArgumentError: they are not valid JSON, or not what the tool takes.
+        """
+        if self._reader is None:
+            self._reader = Reader(self.name, self._signature.parameters)
+        try:
+            return self._reader.read(arguments)
+        except ValueError as error:
+            raise ToolArgumentError(self.name, str(error)) from error
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of its parameters, from the annotations, the defaults and the `Args:` of the docstring."""
+        return schema_of(self.name, self._signature.parameters, read_docstring(self._function)[1])
+
+    def openai(self) -> dict[str, Any]:
+        """It as an element of `tools=` of an OpenAI chat completion."""
+        function = {"name": self.name, "description": self.description, "parameters": self.schema()}
+        return {"type": "function", "function": function}
+
+    def anthropic(self) -> dict[str, Any]:
+        """It as an element of `tools=` of an Anthropic message."""
+        return {"name": self.name, "description": self.description, "input_schema": self.schema()}
+
+
+def _read(raw: msgspec.Raw, type_: Any) -> Any:
+    return codec_for(type_).decode(bytes(raw))
+
+
+@overload
+def tool(fn: Callable[P, R], /) -> Tool[P, R]: ...
+
+
+@overload
+def tool(
+    fn: None = None,
+    /,
+    *,
+    effect: Effect = "read",
+    name: str | None = None,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    retry: Retry | None = None,
+    reconcile: Callable[..., Awaitable[Any]] | None = None,
+    dependency: str | None = None,
+    cost: Usage | None = None,
+    description: str | None = None,
+) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+
+
+def tool(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    effect: Effect = "read",
+    name: str | None = None,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    retry: Retry | None = None,
+    reconcile: Callable[..., Awaitable[Any]] | None = None,
+    dependency: str | None = None,
+    cost: Usage | None = None,
+    description: str | None = None,
+) -> Any:
+    """Makes a tool of an async or a plain function; a plain one runs in a thread.
+
+    A parameter annotated `StepContext` gets the context of the step; neither the caller nor a model gives it.
+
+    Args:
+        fn: the function, when the decorator is used without parentheses.
+        effect: "read" (run again freely), "idempotent" (run again with the same key) or "once" (never run again by itself).
+        name: by default that of the function.
+        timeout_s: of one attempt, in seconds.
+        retry: by default `Retry()`, for `once` no retry.
+        reconcile: for `once`: an async function that gets the arguments of the tool and tells whether the effect happened: it
+            returns the result, raises `NotDone`, or returns `UNKNOWN`.
+        dependency: all calls that name the same share a breaker.
+        cost: the most that one attempt costs, in money or tokens.
+        description: for a model; by default what the docstring says before its first section.
+
+    Raises:
+        ConfigError: the function or an option makes no sense; it names everything that is wrong.
+    """
+
+    def make(function: Callable[..., Any]) -> Tool[..., Any]:
+        if not callable(function):
+            raise ConfigError(f"tool needs a function, not {function!r}: options are given by name, as in @tool(effect=...)")
+        own = name if name is not None else getattr(function, "__name__", type(function).__name__)
+        signature = read(function)
+        faults = [*signature.faults, *_option_faults(own, effect, timeout_s, retry, cost)]
+        faults += _reconcile_faults(signature, effect, reconcile)
+        if faults:
+            raise ConfigError("\n".join(f"tool {own!r}: {fault}" for fault in faults))
+        return Tool(
+            function,
+            signature,
+            name=own,
+            effect=effect,
+            timeout_s=timeout_s,
+            retry=retry,
+            reconcile=reconcile,
+            dependency=dependency,
+            cost=cost,
+            description=description,
+        )
+
+    return make if fn is None else make(fn)
+
+
+def _option_faults(name: str, effect: str, timeout_s: object, retry: object, cost: object) -> list[str]:
+    faults: list[str] = []
+    if not _NAME.fullmatch(name):
+        faults.append("its name has to be 1 to 64 letters, digits, _ or - (give name=)")
+    if effect not in EFFECTS:
+        faults.append(f"effect {effect!r} is unknown: it is one of {', '.join(EFFECTS)}")
+    number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
+    if not number or not math.isfinite(cast(float, timeout_s)) or cast(float, timeout_s) <= 0:
+        faults.append(f"timeout_s is {timeout_s!r}: give seconds, more than 0")
+    if retry is not None and not isinstance(retry, Retry):
+        faults.append(f"retry is {retry!r}: give a Retry")
+    if cost is not None and not isinstance(cost, Usage):
+        faults.append(f"cost is {cost!r}: give a Usage")
+    return faults
+
+
+def _reconcile_faults(signature: Signature, effect: str, reconcile: Callable[..., Any] | None) -> list[str]:
+    if reconcile is None:
+        return []
+    faults: list[str] = []
+    if effect != "once":
+        faults.append(f'reconcile is for effect="once": the effect is {effect!r}')
+    probe = read(reconcile)
+    if not probe.asynchronous:
+        faults.append("reconcile has to be an async function")
+    mine, its = ([p.name for p in each.parameters] for each in (signature, probe))
+    if mine != its:
+        faults.append(f"reconcile takes ({', '.join(its)}) and the tool ({', '.join(mine)}): give it the same parameters")
+    return faults
+
+
+def spec_for(fn: Callable[..., Any]) -> Tool[..., Any]:
+    """The tool that stands for a function given to `session.step`: itself if it is one, otherwise a `read` of plain data.
+
+    Arguments that a `functools.partial` brings along count among those of the call, so that they are part of its identity.
+
+    Raises:
+        NotJournalable: what it returns cannot be journaled.
+        TypeError: `fn` cannot be called.
+    """
+    if isinstance(fn, Tool):
+        return fn
+    cached = getattr(fn, _CACHED, None)
+    # What is found may be of the class or the unbound function.
+    if cached is not None and cached.__wrapped__ is fn:
+        return cast("Tool[..., Any]", cached)
+    if isinstance(fn, functools.partial):
+        return _Partial(spec_for(fn.func), fn.args, fn.keywords)
+    if not callable(fn):
+        raise TypeError(f"a step needs a function, not a {type(fn).__qualname__}: give the function and its arguments, uncalled")
+    signature = read(fn)
+    codec_for(signature.returns)
+    spec: Tool[..., Any] = Tool(fn, signature, name=_name_of(fn))
+    if inspect.isfunction(fn):
+        setattr(fn, _CACHED, spec)
+    return spec
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return cast(str, name).rpartition("<locals>.")[2]
+
+
+class _Partial(Tool[..., Any]):
+    """A tool some of whose arguments are given already."""
+
+    def __init__(self, inner: Tool[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.__dict__.update(inner.__dict__)
+        self._args, self._kwargs = args, kwargs
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any] = _NO_KWARGS, kind: str = "step") -> Call:
+        return super().call((*self._args, *args), {**self._kwargs, **kwargs}, kind)

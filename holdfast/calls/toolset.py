@@ -1,0 +1,54 @@
+"""The tools of an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from holdfast.calls.tools import Tool
+from holdfast.errors import ConfigError
+
+
+class Toolset:
+    """The tools of an agent, by name."""
+
+    __slots__ = ("_tools",)
+
+    def __init__(self, tools: Iterable[Tool[..., Any]]) -> None:
+        """Takes the tools in the order in which a model sees them.
+
+        Raises:
+            ConfigError: something is not a tool, or two have the same name; it names all of those.
+        """
+        self._tools: dict[str, Tool[..., Any]] = {}
+        faults: list[str] = []
+        given: Iterable[Any] = tools
+        for each in given:
+            if not isinstance(each, Tool):
+                faults.append(f"{each!r} is not a tool: decorate it with @tool")
+            elif each.name in self._tools:
+                faults.append(f"two tools are called {each.name!r}: give one of them another name=")
+            else:
+                self._tools[each.name] = each
+        if faults:
+            raise ConfigError("; ".join(faults))
+
+    def __getitem__(self, name: str) -> Tool[..., Any]:
+        return self._tools[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tools
+
+    def __iter__(self) -> Iterator[Tool[..., Any]]:
+        return iter(self._tools.values())
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def openai(self) -> list[dict[str, Any]]:
+        """All of them, as `tools=` of an OpenAI chat completion."""
+        return [each.openai() for each in self]
+
+    def anthropic(self) -> list[dict[str, Any]]:
+        """All of them, as `tools=` of an Anthropic message."""
+        return [each.anthropic() for each in self]

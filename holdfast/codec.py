@@ -1,0 +1,172 @@
+"""Values to bytes and back: MessagePack through msgspec, with closed types.
+
+Only the annotated type decides what bytes become; nothing in the bytes can name a class. Types that msgspec knows (structs,
+dataclasses, TypedDicts, builtins, datetimes, Decimal, UUID, enums) pass as they are, pydantic models through their own
+validation. Anything else is refused, where its type is known before the effect that would produce it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from holdfast.errors import NotJournalable
+
+NIL = b"\xc0"
+_PLAIN = (bool, int, float, str, bytes, type(None))
+
+
+def _is_pydantic(type_: Any) -> bool:
+    return hasattr(type_, "__pydantic_validator__")
+
+
+def _enc_hook(value: Any) -> Any:
+    if _is_pydantic(type(value)):
+        return value.model_dump(mode="json", exclude_unset=True)
+    raise NotJournalable(
+        f"a {type(value).__qualname__} cannot be journaled: return plain data, a dataclass, a msgspec.Struct or a pydantic model"
+    )
+
+
+def _dec_hook(type_: Any, value: Any) -> Any:
+    if _is_pydantic(type_):
+        return type_.model_validate(value)
+    raise NotJournalable(f"{type_!r} cannot be read back from the journal")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_enc_hook)
+_canonical = msgspec.msgpack.Encoder(enc_hook=_enc_hook, order="sorted")
+
+
+def encode(value: Any) -> bytes:
+    """`value` as MessagePack.
+
+    Raises:
+        NotJournalable: it holds something that is not data.
+    """
+    try:
+        return _encoder.encode(value)
+    except NotJournalable:
+        raise
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise NotJournalable(f"a {type(value).__qualname__} cannot be journaled: {error}") from error
+
+
+def canonical(value: Any) -> bytes:
+    """`value` as MessagePack with sorted keys: equal values give equal bytes. Raises NotJournalable."""
+    try:
+        return _canonical.encode(value)
+    except NotJournalable:
+        raise
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise NotJournalable(f"arguments cannot be journaled: {error}") from error
+
+
+def digest(data: bytes) -> bytes:
+    """A 16-byte BLAKE2b digest."""
+    return blake2b(data, digest_size=16).digest()
+
+
+class Codec:
+    """Encodes values of one type and decodes them back to it. `type` Any takes plain data only and gives plain data."""
+
+    __slots__ = ("decode", "plain", "type")
+
+    decode: Callable[[bytes], Any]
+
+    def __init__(self, type_: Any) -> None:
+        self.type = type_
+        self.plain = type_ is Any
+        self.decode = msgspec.msgpack.Decoder(type_, dec_hook=_dec_hook).decode
+
+    def encode(self, value: Any) -> bytes:
+        """Raises NotJournalable if `value` is not of the type (for Any: not plain data)."""
+        if self.plain and type(value) not in _PLAIN:
+            _check_plain(value)
+        return encode(value)
+
+    def round_trip(self, value: Any) -> tuple[bytes, Any]:
+        """The bytes, and what replay will make of them: what a step returns live too."""
+        data = self.encode(value)
+        try:
+            return data, self.decode(data)
+        except (msgspec.ValidationError, ValueError, TypeError) as error:
+            raise NotJournalable(f"the value does not read back as {self.type!r}: {error}") from error
+
+
+def _check_plain(value: Any) -> None:
+    kind = type(value)
+    if kind in _PLAIN:
+        return
+    if kind in (list, tuple):
+        for item in value:
+            _check_plain(item)
+    elif kind is dict:
+        for key, item in value.items():
+            _check_plain(key)
+            _check_plain(item)
+    else:
+        raise NotJournalable(
+            f"a {kind.__qualname__} needs a return annotation to be journaled; without one only plain data (None, bool, int, float, "
+            "str, bytes, list, dict) is accepted"
+        )
+
+
+@lru_cache(maxsize=4096)
+def codec_for(type_: Any) -> Codec:
+    """The codec of an annotation.
+
+    Raises:
+        NotJournalable: values of this type cannot be journaled; says which part of it.
+    """
+    if type_ is None or type_ is type(None):
+        return Codec(None)
+    if type_ is inspect.Signature.empty or type_ is Any or type_ is object:
+        return Codec(Any)
+    try:
+        info = msgspec.inspect.type_info(type_)
+    except (TypeError, NameError) as error:
+        raise NotJournalable(f"{type_!r} cannot be journaled: {error}") from error
+    _refuse_custom(info, set())
+    return Codec(type_)
+
+
+def _refuse_custom(info: Any, seen: set[int]) -> None:
+    if id(info) in seen:
+        return
+    seen.add(id(info))
+    if isinstance(info, msgspec.inspect.CustomType):
+        if not _is_pydantic(info.cls):
+            raise NotJournalable(
+                f"{info.cls!r} cannot be journaled: use plain data, a dataclass, a msgspec.Struct or a pydantic model"
+            )
+        return
+    for field in getattr(info, "__struct_fields__", ()):
+        child = getattr(info, field)
+        for item in child if isinstance(child, tuple) else (child,):
+            if isinstance(item, msgspec.inspect.Field):
+                _refuse_custom(item.type, seen)
+            elif isinstance(item, msgspec.inspect.Type):
+                _refuse_custom(item, seen)
+
+
+def return_type(function: Callable[..., Any]) -> Any:
+    """The resolved return annotation of a function; Any where it has none.
+
+    Raises:
+        NotJournalable: an annotation names something that does not exist.
+    """
+    target = inspect.unwrap(function)
+    if not (inspect.isfunction(target) or inspect.ismethod(target)):
+        target = type(target).__call__ if callable(target) else target
+    try:
+        hints = typing.get_type_hints(target, include_extras=True)
+    except NameError as error:
+        raise NotJournalable(f"the annotations of {getattr(function, '__qualname__', function)!r} do not resolve: {error}") from error
+    return hints.get("return", Any)

@@ -1,0 +1,165 @@
+"""The one error tree of holdfast.
+
+Every error a user can meet is here, on one page. Data is in attributes, the message says what to do next, and each class can be
+pickled. `HoldfastError` is what to catch for "anything holdfast says"; nothing here derives from BaseException.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class HoldfastError(Exception):
+    """The base of every error that holdfast raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[HoldfastError], args: tuple[Any, ...], attributes: dict[str, Any]) -> HoldfastError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
+
+class ConfigError(HoldfastError):
+    """A definition or setting is wrong. Raised when it is loaded, never when it is used; all faults of one definition at once."""
+
+
+class NotJournalable(ConfigError):
+    """A value or type that the journal cannot hold. Raised before the effect runs wherever the type is known by then."""
+
+
+# ---------------------------------------------------------------- steps
+
+
+class StepError(HoldfastError):
+    """A step failed for good. The same error, with the same fields, is raised live and on every replay.
+
+    Attributes:
+        step: name of the step.
+        type: name of the exception class that caused it.
+        message: its text, redacted.
+        category: "transient" (the retries are used up), "semantic" (the caller's input was wrong) or "permanent".
+    """
+
+    def __init__(self, step: str, type: str, message: str, category: str = "permanent") -> None:
+        super().__init__(f"step {step!r} failed: {type}: {message}")
+        self.step, self.type, self.message, self.category = step, type, message, category
+
+
+class BudgetExhausted(StepError):
+    """The next attempt could cost more than the session has left. Raised once, so that the handler can hand over what it has."""
+
+
+class RepetitionDetected(StepError):
+    """The same call with the same arguments, or a short cycle of calls, was made too often. Do something else."""
+
+
+class AskTimeout(StepError):
+    """The other session did not answer within the deadline; `message` holds the id of the message to ask again with."""
+
+
+class AskCycle(StepError):
+    """The ask would wait for a session that (directly or not) waits for this one."""
+
+
+class NotDone(HoldfastError):
+    """Raise this from a `once` tool to say: the effect certainly did not happen. Anything else it raises is a doubt."""
+
+
+# ---------------------------------------------------------------- sessions
+
+
+class SessionError(HoldfastError):
+    """Something about one session; `session` is its id."""
+
+    def __init__(self, session: str, text: str) -> None:
+        super().__init__(text)
+        self.session = session
+
+
+class SessionNotFound(SessionError):
+    """No session has this id."""
+
+
+class SessionEnded(SessionError):
+    """The session is finished, cancelled or killed: it takes no more messages."""
+
+
+class SessionConflict(SessionError):
+    """The id belongs to a session of another agent or tenant."""
+
+
+class StateError(SessionError):
+    """The stored state does not decode as the agent's state type, or is newer than the agent. It was left untouched."""
+
+
+class MailboxFull(SessionError):
+    """The mailbox holds as many messages as it may. The message was not accepted; `message` is it, to send again later."""
+
+    def __init__(self, session: str, message: Any, limit: int) -> None:
+        super().__init__(session, f"mailbox of {session!r} is full ({limit} messages): send again later, or raise mailbox=")
+        self.message, self.limit = message, limit
+
+
+class MessageConflict(SessionError):
+    """The id of the message was used before with another body."""
+
+
+class ReplyTimeout(SessionError):
+    """No answer within the deadline. The message was accepted: ask again with the same `message_id` to get its answer."""
+
+    def __init__(self, session: str, message_id: str, timeout_s: float) -> None:
+        super().__init__(
+            session, f"{session!r} did not answer {message_id!r} within {timeout_s:g} s; ask again with id={message_id!r}"
+        )
+        self.message_id, self.timeout_s = message_id, timeout_s
+
+
+class TurnFailed(SessionError):
+    """The message became a dead letter: its turn failed for good. `cause` says why, `effects` what had been done by then."""
+
+    def __init__(self, session: str, message_id: str, cause: str, effects: tuple[str, ...] = ()) -> None:
+        done = f"; done before it failed: {', '.join(effects)}" if effects else ""
+        super().__init__(session, f"{session!r} could not handle message {message_id!r}: {cause}{done}")
+        self.message_id, self.cause, self.effects = message_id, cause, effects
+
+
+# ---------------------------------------------------------------- stores
+
+
+class StoreError(HoldfastError):
+    """The base of what stores raise."""
+
+
+class NotWritten(StoreError):
+    """The write certainly did not happen: it can be sent again."""
+
+
+class OutcomeUnknown(StoreError):
+    """The write may or may not have happened. Read again by key before doing anything else."""
+
+
+class StoreLocked(StoreError):
+    """Another process has the database open for writing."""
+
+
+class SchemaTooNew(StoreError):
+    """The database was written by a newer version of holdfast. It was left untouched."""
+
+
+# ---------------------------------------------------------------- supervision
+
+
+class SupervisorGaveUp(HoldfastError):
+    """More restarts than the intensity allows. `supervisor` is its name, `child` the last child that died; its error is the cause."""
+
+    def __init__(self, supervisor: str, child: str) -> None:
+        super().__init__(f"supervisor {supervisor!r} gave up: child {child!r} was restarted too often")
+        self.supervisor, self.child = supervisor, child
+
+
+class RuntimeStopped(HoldfastError):
+    """The runtime is not running, or is draining: it accepts nothing. Start it with `async with runtime:`."""

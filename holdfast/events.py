@@ -1,0 +1,180 @@
+"""What happened, as values that anything may emit and anything may observe.
+
+Events leave sideways: nothing waits for an observer, and what an observer raises is logged and goes no further. They may be lost; the
+journal may not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+
+log = logging.getLogger("holdfast")
+
+
+class Event(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """The base of all events; `session` is the id of the session it is about."""
+
+    session: str
+
+
+class Spawned(Event, frozen=True):
+    agent: str
+
+
+class Resumed(Event, frozen=True):
+    """A session was loaded into memory; `records` of its open turn were there."""
+
+    epoch: int
+    records: int
+
+
+class TurnStarted(Event, frozen=True):
+    turn: int
+    message: str
+    restarts: int = 0
+
+
+class TurnCommitted(Event, frozen=True):
+    turn: int
+    message: str
+    status: str
+
+
+class TurnCrashed(Event, frozen=True):
+    """The handler raised; the turn starts again after `delay_s`, or is given up if that is None."""
+
+    turn: int
+    error: str
+    delay_s: float | None = None
+
+
+class StepEnded(Event, frozen=True):
+    """A step ran and its record is written. `ok` is False for a final failure."""
+
+    turn: int
+    kind: str
+    name: str
+    effect: str
+    ok: bool
+    attempts: int
+    duration_s: float
+
+
+class StepReplayed(Event, frozen=True):
+    """A step had a record: it did not run."""
+
+    turn: int
+    kind: str
+    name: str
+
+
+class StepRetried(Event, frozen=True):
+    turn: int
+    name: str
+    attempt: int
+    cause: str
+    delay_s: float
+
+
+class MaybePaid(Event, frozen=True):
+    """A call that costs was in flight at a crash and is made again: both are charged."""
+
+    turn: int
+    name: str
+
+
+class DoubtRaised(Event, frozen=True):
+    """Nobody knows whether this `once` effect happened."""
+
+    turn: int
+    name: str
+    cause: str
+
+
+class DoubtSettled(Event, frozen=True):
+    """`verdict`: "done", "not done", "retry" or "fail"; `by`: "reconcile" or "person"."""
+
+    turn: int
+    name: str
+    verdict: str
+    by: str
+
+
+class Drifted(Event, frozen=True):
+    """The code asked for something slightly different than before the crash and got the old record."""
+
+    turn: int
+    kind: str
+    name: str
+
+
+class Unclaimed(Event, frozen=True):
+    """A record that the code never asked for by the end of the turn."""
+
+    turn: int
+    kind: str
+    name: str
+
+
+class SessionParked(Event, frozen=True):
+    reason: str
+    text: str
+    until: float | None = None
+
+
+class SessionFailed(Event, frozen=True):
+    """A message became a dead letter."""
+
+    message: str
+    cause: str
+
+
+class SessionEndedEvent(Event, frozen=True, tag="SessionEnded"):
+    status: str
+
+
+class SessionStuck(Event, frozen=True):
+    """A handler did not end when it was cancelled: it is fenced and left behind."""
+
+    turn: int
+
+
+class StoreFailed(Event, frozen=True):
+    """A write failed or its outcome is unknown: the session is read again."""
+
+    cause: str
+
+
+Observer: TypeAlias = Callable[[Event], None]
+
+
+class Observers:
+    """Who gets the events. Falsy when nobody does, so that an event need not even be made."""
+
+    __slots__ = ("_observers",)
+
+    def __init__(self) -> None:
+        self._observers: list[Observer] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._observers)
+
+    def add(self, observer: Observer) -> None:
+        """Call `observer` with every event from now on, synchronously: it has to be quick."""
+        self._observers.append(observer)
+
+    def remove(self, observer: Observer) -> None:
+        """Stop calling `observer`. Raises ValueError if it was never added."""
+        self._observers.remove(observer)
+
+    def emit(self, event: Event) -> None:
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:
+                # An observer's bug must not become the session's: telemetry may be lost, the journal may not.
+                log.exception("an observer of events failed")

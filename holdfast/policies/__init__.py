@@ -1,0 +1,32 @@
+"""Decisions: pure, synchronous, given the time and the dice. No module in here awaits, reads a clock, or does I/O."""
+
+from holdfast.policies.breaker import Breaker, BreakerSpec
+from holdfast.policies.budget import ZERO, Budget, Ledger, Left, Usage
+from holdfast.policies.classify import Category, Fault, classify
+from holdfast.policies.gate import GO, Go, Refuse, Verdict, Wait
+from holdfast.policies.repetition import Repetition, RepetitionSpec
+from holdfast.policies.retry import NO_RETRY, Retry, RetryBudget, delay
+
+__all__ = [
+    "GO",
+    "NO_RETRY",
+    "ZERO",
+    "Breaker",
+    "BreakerSpec",
+    "Budget",
+    "Category",
+    "Fault",
+    "Go",
+    "Ledger",
+    "Left",
+    "Refuse",
+    "Repetition",
+    "RepetitionSpec",
+    "Retry",
+    "RetryBudget",
+    "Usage",
+    "Verdict",
+    "Wait",
+    "classify",
+    "delay",
+]

@@ -1,0 +1,52 @@
+"""Collects what is wrong with a spec, so that one `ConfigError` names all of it at once."""
+
+from __future__ import annotations
+
+import math
+
+from holdfast.errors import ConfigError
+
+
+class Faults:
+    """The faults of one spec; `check` raises if there are any."""
+
+    __slots__ = ("_found", "_spec")
+
+    def __init__(self, spec: str) -> None:
+        self._spec = spec
+        self._found: list[str] = []
+
+    def add(self, text: str) -> None:
+        self._found.append(text)
+
+    def whole(self, field: str, value: object, least: int, *, optional: bool = False) -> None:
+        """Notes a value that is not an int of at least `least`."""
+        if optional and value is None:
+            return
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            self.add(f"{field} is {value!r}: give a whole number, {least} or more{', or None' if optional else ''}")
+
+    def number(self, field: str, value: object, least: float = 0.0, *, positive: bool = False, optional: bool = False) -> None:
+        """Notes a value that is not a finite number of at least `least` (or over 0 if `positive`)."""
+        if optional and value is None:
+            return
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            self.add(f"{field} is {value!r}: give a finite number{' or None' if optional else ''}")
+        elif positive and value <= 0:
+            self.add(f"{field} is {value!r}: it has to be over 0")
+        elif value < least:
+            self.add(f"{field} is {value!r}: it cannot be below {least:g}")
+
+    def ratio(self, field: str, value: object) -> None:
+        """Notes a value that is not over 0 and at most 1."""
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
+            self.add(f"{field} is {value!r}: give a share over 0 and at most 1")
+
+    def check(self) -> None:
+        """Raises.
+
+        Raises:
+            ConfigError: when anything was noted; it names every field.
+        """
+        if self._found:
+            raise ConfigError(f"{self._spec}: {'; '.join(self._found)}")

@@ -1,0 +1,372 @@
+"""What a session may use and has used, and the arithmetic that keeps concurrent steps and children within it together.
+
+`Budget` is limits, `Usage` is amounts, `Ledger` is the running account of one session. Money is integer micro-dollars
+everywhere but in what users write. The ledger keeps seconds as integer microseconds, so that what was reserved and released
+cancels out exactly.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+
+import msgspec
+
+from holdfast.policies._faults import Faults
+
+_UNLIMITED = 1 << 62
+_MICRO = Decimal("0.000001")
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Amounts: of what was used, reserved, or is the most that an attempt can cost.
+
+    Attributes:
+        steps: attempts of steps.
+        tokens: tokens in and out.
+        microusd: money, in millionths of a dollar.
+        seconds: active time; waits are not counted.
+        tool_calls: calls of tools.
+    """
+
+    steps: int = 0
+    tokens: int = 0
+    microusd: int = 0
+    seconds: float = 0.0
+    tool_calls: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.steps + other.steps,
+            self.tokens + other.tokens,
+            self.microusd + other.microusd,
+            self.seconds + other.seconds,
+            self.tool_calls + other.tool_calls,
+        )
+
+    def __sub__(self, other: Usage) -> Usage:
+        """The exact difference: fields can be negative. See `clamp`."""
+        return Usage(
+            self.steps - other.steps,
+            self.tokens - other.tokens,
+            self.microusd - other.microusd,
+            self.seconds - other.seconds,
+            self.tool_calls - other.tool_calls,
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.steps or self.tokens or self.microusd or self.seconds or self.tool_calls)
+
+    def clamp(self) -> Usage:
+        """The same with 0 in place of every negative field."""
+        return Usage(
+            max(self.steps, 0), max(self.tokens, 0), max(self.microusd, 0), max(self.seconds, 0.0), max(self.tool_calls, 0)
+        )
+
+
+ZERO = Usage()
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The limits of a session. None, the default, is no limit.
+
+    Attributes:
+        steps: attempts of steps.
+        tokens: tokens in and out.
+        usd: dollars, as a Decimal, a number or a numeric string; kept as a Decimal rounded half up to a micro-dollar.
+        seconds: active time; waits are not counted.
+        tool_calls: calls of tools.
+
+    Raises:
+        ConfigError: when a limit is negative or not a number; it names every such field.
+    """
+
+    steps: int | None = None
+    tokens: int | None = None
+    usd: Decimal | float | None = None
+    seconds: float | None = None
+    tool_calls: int | None = None
+
+    def __post_init__(self) -> None:
+        faults = Faults("Budget")
+        faults.whole("steps", self.steps, 0, optional=True)
+        faults.whole("tokens", self.tokens, 0, optional=True)
+        faults.number("seconds", self.seconds, optional=True)
+        faults.whole("tool_calls", self.tool_calls, 0, optional=True)
+        if self.usd is not None:
+            usd = _dollars(self.usd)
+            if usd is None or usd < 0:
+                faults.add(f"usd is {self.usd!r}: give an amount of dollars, 0 or more, or None")
+            else:
+                # One spelling for 0.5, "0.50" and Decimal("0.5"), so that equal limits are equal and encode alike.
+                msgspec.structs.force_setattr(self, "usd", usd)
+        faults.check()
+
+    @property
+    def microusd(self) -> int | None:
+        """The limit in money in micro-dollars."""
+        return None if self.usd is None else int(Decimal(self.usd) * 1_000_000)
+
+    @property
+    def caps_money(self) -> bool:
+        """Whether money is limited: then a call of unknown price is refused."""
+        return self.usd is not None
+
+    def raised(self, by: Budget) -> Budget:
+        """These limits plus those of `by`; what is unlimited stays so, and None in `by` adds nothing."""
+        usd = _more(self.microusd, by.microusd)
+        return Budget(
+            steps=_more(self.steps, by.steps),
+            tokens=_more(self.tokens, by.tokens),
+            usd=None if usd is None else _usd(usd),
+            seconds=None if self.seconds is None else self.seconds + (by.seconds or 0.0),
+            tool_calls=_more(self.tool_calls, by.tool_calls),
+        )
+
+
+class Left(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What can still be reserved; None is no limit. What steps and children in flight have reserved is not in it."""
+
+    steps: int | None = None
+    tokens: int | None = None
+    usd: Decimal | None = None
+    seconds: float | None = None
+    tool_calls: int | None = None
+
+
+class Ledger:
+    """The running account of one session.
+
+    Everything that may cost is first reserved at the most it can cost, then settled at what it did cost. Reservations count as
+    used until then, so concurrent steps and children cannot overshoot together. Amounts handed in are never negative.
+    """
+
+    __slots__ = (
+        "_calls_held",
+        "_calls_limit",
+        "_calls_used",
+        "_money_held",
+        "_money_limit",
+        "_money_used",
+        "_steps_held",
+        "_steps_limit",
+        "_steps_used",
+        "_time_held",
+        "_time_limit",
+        "_time_used",
+        "_tokens_held",
+        "_tokens_limit",
+        "_tokens_used",
+        "limits",
+    )
+    # `_x_held` is used plus reserved: the one figure that `reserve` compares, and so the cheapest to keep.
+
+    limits: Budget
+
+    def __init__(self, limits: Budget, used: Usage = ZERO) -> None:
+        self._set_limits(limits)
+        self._steps_used = self._steps_held = used.steps
+        self._tokens_used = self._tokens_held = used.tokens
+        self._money_used = self._money_held = used.microusd
+        self._time_used = self._time_held = _micros(used.seconds)
+        self._calls_used = self._calls_held = used.tool_calls
+
+    def reserve(self, most: Usage) -> str | None:
+        """Sets aside the most that an attempt can cost, or nothing at all.
+
+        Only limits on what `most` asks for can refuse it, but for time: once that is used up nothing more is reserved, since
+        every step takes some.
+
+        Returns:
+            None if it is reserved, otherwise one line that says which limit is in the way ("steps: 40 of 40 used").
+        """
+        steps = self._steps_held + most.steps
+        tokens = self._tokens_held + most.tokens
+        money = self._money_held + most.microusd
+        calls = self._calls_held + most.tool_calls
+        seconds = most.seconds
+        time = self._time_held + _micros(seconds) if seconds else self._time_held
+        if (
+            (steps > self._steps_limit and most.steps)
+            or (tokens > self._tokens_limit and most.tokens)
+            or (money > self._money_limit and most.microusd)
+            or (calls > self._calls_limit and most.tool_calls)
+            or (time > self._time_limit and seconds)
+            or self._time_used >= self._time_limit
+        ):
+            return self._why_not(most)
+        self._steps_held = steps
+        self._tokens_held = tokens
+        self._money_held = money
+        self._calls_held = calls
+        self._time_held = time
+        return None
+
+    def settle(self, reserved: Usage, actual: Usage) -> None:
+        """Replaces a reservation by what it came to, which is charged even where that is more.
+
+        Raises:
+            ValueError: when more is given back than is reserved; nothing is changed.
+        """
+        self._give_back(reserved)
+        self.charge(actual)
+
+    def release(self, reserved: Usage) -> None:
+        """Gives a reservation back that cost nothing.
+
+        Raises:
+            ValueError: when more is given back than is reserved; nothing is changed.
+        """
+        self._give_back(reserved)
+
+    def charge(self, usage: Usage) -> None:
+        """Counts what was used without asking, past the limits if need be."""
+        self._steps_used += usage.steps
+        self._steps_held += usage.steps
+        self._tokens_used += usage.tokens
+        self._tokens_held += usage.tokens
+        self._money_used += usage.microusd
+        self._money_held += usage.microusd
+        self._calls_used += usage.tool_calls
+        self._calls_held += usage.tool_calls
+        if usage.seconds:
+            time = _micros(usage.seconds)
+            self._time_used += time
+            self._time_held += time
+
+    def credit(self, usage: Usage) -> None:
+        """Takes back what was charged and not spent, such as the rest of a child's part; never below nothing used."""
+        time = min(_micros(usage.seconds), self._time_used)
+        steps, tokens = min(usage.steps, self._steps_used), min(usage.tokens, self._tokens_used)
+        money, calls = min(usage.microusd, self._money_used), min(usage.tool_calls, self._calls_used)
+        self.charge(Usage(-steps, -tokens, -money, 0.0, -calls))
+        self._time_used -= time
+        self._time_held -= time
+
+    @property
+    def used(self) -> Usage:
+        """What was used, without reservations."""
+        return Usage(self._steps_used, self._tokens_used, self._money_used, self._time_used / 1e6, self._calls_used)
+
+    @property
+    def reserved(self) -> Usage:
+        """What steps and children in flight have reserved."""
+        return Usage(
+            self._steps_held - self._steps_used,
+            self._tokens_held - self._tokens_used,
+            self._money_held - self._money_used,
+            (self._time_held - self._time_used) / 1e6,
+            self._calls_held - self._calls_used,
+        )
+
+    def left(self) -> Left:
+        """What can still be reserved."""
+        limits = self.limits
+        return Left(
+            steps=None if limits.steps is None else max(self._steps_limit - self._steps_held, 0),
+            tokens=None if limits.tokens is None else max(self._tokens_limit - self._tokens_held, 0),
+            usd=None if limits.usd is None else _usd(max(self._money_limit - self._money_held, 0)),
+            seconds=None if limits.seconds is None else max(self._time_limit - self._time_held, 0) / 1e6,
+            tool_calls=None if limits.tool_calls is None else max(self._calls_limit - self._calls_held, 0),
+        )
+
+    def raise_(self, by: Budget) -> None:
+        """Adds `by` to the limits."""
+        self._set_limits(self.limits.raised(by))
+
+    def carve(self, part: Budget) -> Budget:
+        """The limits of a child that gets `part`: where that is None, all that is left here (None if that is no limit).
+
+        Call it, and `part`, before reserving: the reservation itself changes what is left.
+        """
+        left = self.left()
+        return Budget(
+            steps=left.steps if part.steps is None else part.steps,
+            tokens=left.tokens if part.tokens is None else part.tokens,
+            usd=left.usd if part.usd is None else part.usd,
+            seconds=left.seconds if part.seconds is None else part.seconds,
+            tool_calls=left.tool_calls if part.tool_calls is None else part.tool_calls,
+        )
+
+    def part(self, part: Budget) -> Usage:
+        """What `carve(part)` takes from here: to be reserved now and settled when the child has ended."""
+        child = self.carve(part)
+        return Usage(child.steps or 0, child.tokens or 0, child.microusd or 0, child.seconds or 0.0, child.tool_calls or 0)
+
+    def _set_limits(self, limits: Budget) -> None:
+        self.limits = limits
+        self._steps_limit = _UNLIMITED if limits.steps is None else limits.steps
+        self._tokens_limit = _UNLIMITED if limits.tokens is None else limits.tokens
+        money = limits.microusd
+        self._money_limit = _UNLIMITED if money is None else money
+        self._time_limit = _UNLIMITED if limits.seconds is None else _micros(limits.seconds)
+        self._calls_limit = _UNLIMITED if limits.tool_calls is None else limits.tool_calls
+
+    def _give_back(self, reserved: Usage) -> None:
+        steps = self._steps_held - reserved.steps
+        tokens = self._tokens_held - reserved.tokens
+        money = self._money_held - reserved.microusd
+        calls = self._calls_held - reserved.tool_calls
+        seconds = reserved.seconds
+        time = self._time_held - _micros(seconds) if seconds else self._time_held
+        if (
+            steps < self._steps_used
+            or tokens < self._tokens_used
+            or money < self._money_used
+            or calls < self._calls_used
+            or time < self._time_used
+        ):
+            # Going on would hand out the same budget twice.
+            raise ValueError(f"more given back than reserved: {reserved!r} of {self.reserved!r}")
+        self._steps_held = steps
+        self._tokens_held = tokens
+        self._money_held = money
+        self._calls_held = calls
+        self._time_held = time
+
+    def _why_not(self, most: Usage) -> str:
+        asked = (most.steps, most.tokens, most.microusd, _micros(most.seconds), most.tool_calls)
+        held = (self._steps_held, self._tokens_held, self._money_held, self._time_held, self._calls_held)
+        used = (self._steps_used, self._tokens_used, self._money_used, self._time_used, self._calls_used)
+        limits = (self._steps_limit, self._tokens_limit, self._money_limit, self._time_limit, self._calls_limit)
+        names = ("steps", "tokens", "usd", "seconds", "tool_calls")
+        lines = (
+            _line(*row)
+            for row in zip(names, asked, held, used, limits, strict=True)
+            if (row[1] and row[1] + row[2] > row[4]) or (row[0] == "seconds" and row[3] >= row[4])
+        )
+        return next(lines)
+
+
+def _line(name: str, asked: int, held: int, used: int, limit: int) -> str:
+    micro = name in ("usd", "seconds")
+
+    def show(amount: int) -> str:
+        return f"{_usd(amount).normalize():f}" if micro else str(amount)
+
+    text = f"{name}: {show(used)} of {show(limit)} used"
+    if held > used:
+        text += f", {show(held - used)} reserved"
+    return text if used >= limit else f"{text}, up to {show(asked)} needed"
+
+
+def _dollars(value: object) -> Decimal | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        exact = Decimal(str(value)).quantize(_MICRO, ROUND_HALF_UP)
+    except InvalidOperation:
+        return None
+    # normalize would spell 100 as 1E+2.
+    return Decimal(f"{exact.normalize():f}") if exact.is_finite() else None
+
+
+def _usd(microusd: int) -> Decimal:
+    return Decimal(microusd).scaleb(-6)
+
+
+def _micros(seconds: float) -> int:
+    return int(seconds * 1e6 + 0.5)
+
+
+def _more(limit: int | None, by: int | None) -> int | None:
+    return None if limit is None else limit + (by or 0)

@@ -1,0 +1,34 @@
+"""What a gate answers when a step asks to pass: go, wait until a time, or a refusal with the error that the handler gets."""
+
+from __future__ import annotations
+
+import msgspec
+
+from holdfast.errors import StepError
+
+
+class Go(msgspec.Struct, frozen=True):
+    """The step may go on. Compare with `is GO`."""
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """The step may ask again later.
+
+    Attributes:
+        until: when to ask again, on the clock that the gate was given.
+        reason: one line for `ps` and the trace.
+    """
+
+    until: float
+    reason: str
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """The step fails with `error`, live and on every replay."""
+
+    error: StepError
+
+
+GO = Go()
+
+Verdict = Go | Wait | Refuse

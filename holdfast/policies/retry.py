@@ -1,0 +1,116 @@
+"""How long to wait before the next attempt, and when to stop trying."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from holdfast.policies._faults import Faults
+from holdfast.policies.classify import Fault
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and how patiently a transient fault is tried again.
+
+    Attributes:
+        attempts: attempts in total, the first one included.
+        base_s: the longest first wait, in seconds; it doubles with each attempt.
+        max_s: the longest wait that the backoff asks for, in seconds.
+        total_s: no attempt starts later than this after the first one, in seconds.
+        retry_after_max_s: a Retry-After longer than this, in seconds, is not waited for: the step fails.
+
+    Raises:
+        ConfigError: when a field makes no sense; it names every such field.
+    """
+
+    attempts: int = 4
+    base_s: float = 0.5
+    max_s: float = 30.0
+    total_s: float = 120.0
+    retry_after_max_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        faults = Faults("Retry")
+        faults.whole("attempts", self.attempts, 1)
+        for field in ("base_s", "max_s", "total_s", "retry_after_max_s"):
+            faults.number(field, getattr(self, field))
+        faults.check()
+
+
+NO_RETRY = Retry(attempts=1)
+
+
+def delay(retry: Retry, attempt: int, elapsed_s: float, fault: Fault, uniform: Callable[[float, float], float]) -> float | None:
+    """How long to wait before the next attempt, or None to give up.
+
+    The backoff is "full jitter": anywhere from 0 to the exponential ceiling, which spreads clients best for the least work
+    (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). It comes on top of a Retry-After, since all who
+    were told the same one would come back at the same moment.
+
+    Args:
+        retry: the policy.
+        attempt: how many attempts were made so far, 1 or more.
+        elapsed_s: seconds since the first attempt began, waits included.
+        fault: what the last attempt failed of.
+        uniform: draws from a range, such as `random.Random(seed).uniform`.
+
+    Returns:
+        Seconds, with `elapsed_s` never past `total_s`; None when the fault is not transient, the attempts or the time are used
+        up, or the Retry-After is longer than the policy or the time that is left.
+    """
+    room_s = retry.total_s - elapsed_s
+    floor_s = fault.retry_after_s or 0.0
+    if fault.category != "transient" or attempt >= retry.attempts or room_s <= 0:
+        return None
+    if floor_s > retry.retry_after_max_s or floor_s > room_s:
+        return None
+    # The exponent is bounded, since a float overflows at 1024 attempts.
+    ceiling_s = min(retry.max_s, retry.base_s * 2.0 ** min(attempt - 1, 60))
+    return min(floor_s + uniform(0.0, min(ceiling_s, room_s - floor_s)), room_s)
+
+
+class RetryBudget:
+    """Stops retries to a dependency in a total outage, where they would only multiply the load.
+
+    A token bucket: each failed attempt takes a token, each success puts `token_ratio` of one back, and retries are allowed
+    while more than half are left. The scheme and its figures are gRPC's "retry throttling"
+    (https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-retry-attempts-and-hedged-rpcs), which like
+    this keeps thousandths, so that the sum is exact. First attempts are never held back.
+    """
+
+    __slots__ = ("_max", "_ratio", "_tokens")
+
+    def __init__(self, max_tokens: int = 100, token_ratio: float = 0.1) -> None:
+        """Starts full.
+
+        Args:
+            max_tokens: 1 to 1,000. With 10, five failures in a row stop retries; with 100, fifty.
+            token_ratio: what a success puts back, over 0 and at most 1.
+
+        Raises:
+            ConfigError: when one of them makes no sense.
+        """
+        faults = Faults("RetryBudget")
+        faults.whole("max_tokens", max_tokens, 1)
+        faults.ratio("token_ratio", token_ratio)
+        faults.check()
+        self._max = self._tokens = max_tokens * 1000
+        self._ratio = max(1, round(token_ratio * 1000))
+
+    @property
+    def tokens(self) -> float:
+        """Tokens left, 0 to `max_tokens`."""
+        return self._tokens / 1000
+
+    def allow(self) -> bool:
+        """Whether a retry may be made."""
+        return self._tokens * 2 > self._max
+
+    def success(self) -> None:
+        """An attempt went well."""
+        self._tokens = min(self._max, self._tokens + self._ratio)
+
+    def failure(self) -> None:
+        """An attempt failed of something transient."""
+        self._tokens = max(0, self._tokens - 1000)

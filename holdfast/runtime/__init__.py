@@ -1,0 +1,1 @@
+"""Sessions: agents, turns, steps, the journal, and the Runtime that runs them."""

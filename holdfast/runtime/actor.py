@@ -1,0 +1,288 @@
+"""A live session: its mailbox, budget, breaker and checkpoint in memory, and what becomes of each turn.
+
+It has a task only while it has something to do. What is here is what the store acknowledged; it is changed in `applied` callbacks, and
+thrown away, to be read again, whenever that is in question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from holdfast import events
+from holdfast.errors import BudgetExhausted, NotJournalable, StateError, StepError, StoreError
+from holdfast.policies.breaker import Breaker
+from holdfast.policies.budget import Ledger, Usage
+from holdfast.policies.repetition import Repetition
+from holdfast.runtime import tasks
+from holdfast.runtime.failures import describe
+from holdfast.runtime.journal import Journal
+from holdfast.runtime.session import Session
+from holdfast.runtime.turn import Crashed, Interrupted, Returned, Turn
+from holdfast.stores.ops import CommitTurn, FailTurn, Op, Reply, Result, ReturnBudget, Status, UpdateSession
+from holdfast.stores.records import ENDED, Failure, Loaded, Message, Outcome, Park, SessionStatus
+from holdfast.supervisors.intensity import RestartWindow, delay
+
+if TYPE_CHECKING:
+    from holdfast.runtime.agent import Agent
+    from holdfast.runtime.node import Node
+
+_PROVIDER_S, _PROVIDER_MAX_S = 5.0, 300.0
+_gates = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+class Actor:
+    """One session in memory, at one epoch."""
+
+    __slots__ = (
+        "agent", "breaker", "crashes", "current", "epoch", "failures", "id", "journal", "ledger", "mailbox", "node", "notes", "park", "pausing",
+        "repetition", "restarts", "row", "state", "status", "task", "tenant", "touched", "turn", "version", "woken",
+    )  # fmt: skip
+
+    def __init__(self, node: Node, agent: Agent, loaded: Loaded) -> None:
+        row = loaded.session
+        self.node, self.agent, self.row = node, agent, row
+        self.id, self.tenant, self.epoch, self.turn = row.id, row.tenant, row.epoch, row.turn
+        self.status: SessionStatus = row.status
+        self.park, self.notes, self.crashes = row.park, row.notes, row.crashes
+        self.state, self.version = loaded.checkpoint.state, loaded.checkpoint.version
+        self.journal = Journal(loaded.steps)
+        self.mailbox: deque[Message] | list[Message] = deque(loaded.messages) if loaded.messages else []
+        self.ledger = Ledger(row.budget, row.usage + self.journal.spent())
+        gates = _gates(row.gates) if row.gates else {}
+        self.breaker = Breaker(agent.breaker, row.id)
+        if "breaker" in gates:
+            self.breaker = Breaker.restore(agent.breaker, gates["breaker"], row.id, node.clock.time())
+        self.failures: int = gates.get("failures", 0)
+        self.repetition = Repetition(agent.repetition)
+        self.restarts = RestartWindow(agent.intensity)
+        self.current: Turn | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.pausing: asyncio.Future[None] | None = None
+        self.woken = False
+        self.touched = node.clock.monotonic()
+
+    # ------------------------------------------------------------ mailbox and life
+
+    def push(self, message: Message, *, first: bool = False) -> None:
+        """A message was accepted."""
+        if not isinstance(self.mailbox, deque):
+            self.mailbox = deque()
+        self.mailbox.appendleft(message) if first else self.mailbox.append(message)
+        self.kick()
+
+    def kick(self) -> None:
+        """Go to work if there is any."""
+        if self.status == "parked" and self.park is not None and (self.park.until or 1e300) <= self.node.clock.time() + 0.001:
+            self.status = "idle"
+        if self.task is None and self._runnable():
+            self.task = tasks.start(self._work(), f"session {self.id}")
+
+    def resume(self) -> None:
+        """What the session was parked for is there."""
+        self.woken = True
+        if self.status == "parked":
+            self.status = "idle"
+            self.kick()
+
+    def _runnable(self) -> bool:
+        return bool(self.mailbox) and self.status in ("idle", "unfinished") and not self.node.sessions.draining
+
+    async def _work(self) -> None:
+        try:
+            while self._runnable():
+                await self._handle(self.mailbox[0])
+        except StoreError as error:
+            self._lost(describe(error))
+        except Exception as error:
+            # A fault of holdfast itself: the session is read again, loudly, and no other session notices.
+            events.log.exception("session %s hit a fault of the runtime", self.id)
+            self._lost(describe(error))
+        finally:
+            self.task, self.current = None, None
+            self.touched = self.node.clock.monotonic()
+            if not self.mailbox:
+                self.mailbox = []  # an empty deque is 600 bytes
+            self.node.sessions.rested(self)
+
+    async def _handle(self, message: Message) -> None:
+        if self.crashes >= self.agent.crash_limit:
+            text = f"the process died {self.crashes} times during this turn without a new record; find out why, then resume"
+            return await self._park(Park("crashes", text))
+        self.woken = False
+        turn = self.current = Turn(self, message, self.journal)
+        try:
+            body = self.agent.message.decode(message.body)
+            session: Session[Any] = Session(turn, self.agent.load_state(self.id, self.state, self.version))
+        except StateError as error:
+            self.node.sessions.refuse(self.id, error)
+            return await self._park(Park("state", str(error)))
+        except (msgspec.ValidationError, ValueError, TypeError) as error:
+            return await self._fail(turn, f"the message does not decode: {error}")
+        turn.emit(events.TurnStarted, message.id, self.restarts.count(self.node.clock.monotonic()))
+        match await turn.run(self._call(session, body)):
+            case Returned(value):
+                await self._commit(turn, session, value)
+            case Crashed(error):
+                await self._crashed(turn, error)
+            case Interrupted("park", park):
+                assert park is not None
+                await self._park(park)
+            case Interrupted("lost"):
+                self._lost("fenced, or the store failed")
+            case Interrupted():
+                pass  # drained or ended: `_runnable` says no from now on
+
+    async def _call(self, session: Session[Any], body: Any) -> Any:
+        return await self.agent.handler(session, body)
+
+    # ------------------------------------------------------------ what becomes of a turn
+
+    async def _commit(self, turn: Turn, session: Session[Any], value: Any) -> None:
+        doubts = self.journal.in_doubt()
+        lost = [s.record.name for s in self.journal.unclaimed() if s.record.effect == "once"]
+        for step in self.journal.unclaimed():
+            turn.emit(events.Unclaimed, step.record.kind, step.record.name)
+        if doubts:
+            text = f"{doubts[0].record.name} may or may not have happened ({doubts[0].record.note}); resolve it: done, retry or fail"
+            return await self._park(Park("doubt", text))
+        if lost:
+            return await self._park(Park("unclaimed", f"{', '.join(lost)} was done before the crash and the code never asked for it again"))
+        try:
+            state = self.agent.state.encode(session.state)
+            reply = self.node.encode(Outcome(self.agent.reply.encode(value)))
+            result = self.node.encode(Outcome(self.agent.reply.encode(turn.result))) if turn.finishing else None
+        except NotJournalable as error:
+            return await self._crashed(turn, error)
+        status: SessionStatus = "finished" if turn.finishing else "unfinished" if turn.refused else "idle"
+        now, gone = self.node.clock.time(), self.node.encode(Outcome(failure=Failure("SessionEnded", "", "finished", "the session has finished")))
+        outbox = (*turn.outbox, *self._answer(turn.message, reply, now), *(self.unspent() if turn.finishing else ()))
+        op = CommitTurn(
+            self.id, self.epoch, turn.number, turn.message.id, state, self.agent.version, reply, status, self.ledger.used, turn.started,
+            now, self._gate_snapshot(), result, gone if turn.finishing else None, outbox,
+        )  # fmt: skip
+        self._check((await self.node.group.submit(op, partial(self._committed, op))).status)
+
+    def _committed(self, op: CommitTurn, result: Result) -> None:
+        if result.status is not Status.DONE:
+            return
+        self.mailbox.popleft()  # type: ignore[union-attr]
+        self.turn, self.state, self.version, self.status = op.turn, op.state, op.version, op.status
+        self.journal, self.notes, self.park, self.crashes, self.failures = Journal(), (), None, 0, 0
+        self.node.sessions.dispatch(op.outbox, result.outbox)
+        self.node.sessions.replied(self.id, op.message, op.reply)
+        self.node.emit(events.TurnCommitted(self.id, op.turn, op.message, op.status))
+        if op.status in ENDED:
+            self.node.sessions.ended(self, op.status, result.value)
+
+    async def _crashed(self, turn: Turn, error: BaseException) -> None:
+        now = self.node.clock.monotonic()
+        if isinstance(error, BudgetExhausted):
+            return await self._park(Park("budget", f"budget exhausted: {error.message}; raise it to go on"))
+        if isinstance(error, StepError) and error.category == "transient":
+            # Not a bug: what it depends on is down. It is asked again, ever more rarely, for as long as it takes.
+            self.failures += 1
+            wait_s = min(_PROVIDER_S * 2 ** min(self.failures - 1, 10), _PROVIDER_MAX_S) * self.node.random.uniform(0.5, 1.0)
+            return await self._park(Park("provider", error.message, self.node.clock.time() + wait_s))
+        line = describe(error)
+        if self.restarts.allow(now):
+            wait_s = delay(self.agent.backoff, self.restarts.count(now), self.node.random.uniform)
+            turn.emit(events.TurnCrashed, line, wait_s)
+            return await self._pause(wait_s)
+        turn.emit(events.TurnCrashed, line, None)
+        await self._fail(turn, line)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before a restart, unless the session is interrupted meanwhile."""
+        self.pausing = self.node.loop.create_future()
+        timer = self.node.loop.call_later(seconds, self._go_on)
+        try:
+            await self.pausing
+        finally:
+            timer.cancel()
+            self.pausing = None
+
+    def _go_on(self) -> None:
+        if self.pausing is not None and not self.pausing.done():
+            self.pausing.set_result(None)
+
+    def interrupt(self, why: Literal["drain", "ended"]) -> None:
+        """Leave what is being done: at a drain once no step is in flight, else at once."""
+        self._go_on()
+        if self.current is not None:
+            self.current.interrupt(why)
+
+    async def _fail(self, turn: Turn, cause: str) -> None:
+        effects = self.journal.effects()
+        failure = Failure("TurnFailed", "", "TurnFailed", cause, effects=effects)
+        reply, now = self.node.encode(Outcome(failure=failure)), self.node.clock.time()
+        outbox = tuple(self._answer(turn.message, reply, now))
+        op = FailTurn(self.id, self.epoch, turn.number, turn.message.id, cause, effects, reply, now, outbox)
+        self._check((await self.node.group.submit(op, partial(self._failed, op))).status)
+
+    def _failed(self, op: FailTurn, result: Result) -> None:
+        if result.status is Status.DONE:
+            self.mailbox.popleft()  # type: ignore[union-attr]
+            self.status = "failed"
+            self.node.sessions.dispatch(op.outbox, result.outbox)
+            self.node.sessions.replied(self.id, op.message, op.reply)
+            self.node.emit(events.SessionFailed(self.id, op.message, op.cause))
+            self.node.sessions.failed(self.id)
+
+    async def _park(self, park: Park) -> None:
+        now = self.node.clock.time()
+        op = UpdateSession(self.id, self.epoch, now, status="parked", park=park, gates=self._gate_snapshot())
+        self._check((await self.node.group.submit(op)).status)
+        self.status, self.park = "parked", park
+        self.node.emit(events.SessionParked(self.id, park.reason, park.text, park.until))
+        if self.woken:
+            self.resume()
+
+    def _answer(self, message: Message, outcome: bytes, now: float) -> tuple[Op, ...]:
+        return () if message.reply_to is None else (Reply(message.reply_to, outcome, now),)
+
+    def unspent(self) -> tuple[Op, ...]:
+        """What goes back to the parent when this session ends."""
+        if self.row.parent is None or self.row.detached:
+            return ()
+        left = self.ledger.left()
+        money = 0 if left.usd is None else int(left.usd * 1_000_000)
+        rest = Usage(left.steps or 0, left.tokens or 0, money, left.seconds or 0.0, left.tool_calls or 0)
+        return (ReturnBudget(self.row.parent.session, rest),) if rest else ()
+
+    def _gate_snapshot(self) -> bytes:
+        gates: dict[str, Any] = {}
+        if self.breaker.openings or self.breaker.state != "closed":
+            gates["breaker"] = self.breaker.snapshot()
+        if self.failures:
+            gates["failures"] = self.failures
+        return self.node.encode(gates) if gates else b""
+
+    # ------------------------------------------------------------ leaving
+
+    def _check(self, status: Status) -> None:
+        if status is not Status.DONE:
+            self._lost("fenced: the session was taken over")
+
+    def _lost(self, cause: str) -> None:
+        """What is in memory may not be what is stored: drop it, and read again."""
+        if self.status not in ENDED:
+            self.status = "parked"
+            self.node.emit(events.StoreFailed(self.id, cause))
+            self.node.sessions.reread(self)
+
+    def time_left(self, timeout_s: float) -> float:
+        """`timeout_s`, cut to the active time that the budget leaves."""
+        return timeout_s if self.ledger.limits.seconds is None else min(timeout_s, self.ledger.left().seconds or 0.0)
+
+    def condemn(self, reason: str) -> None:
+        """Kill this session from within."""
+        self.node.sessions.condemn(self.id, reason)
+
+    def recovered(self) -> None:
+        """The open turn has gone past its records."""
+        self.node.sessions.recovered(self.id)

@@ -1,0 +1,50 @@
+"""When parked sessions wake: one heap and one timer for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+
+from holdfast.clock import Clock
+
+
+class Alarms:
+    """Calls `ring(id)` at the store time that was set last for an id."""
+
+    __slots__ = ("_at", "_clock", "_heap", "_loop", "_ring", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, ring: Callable[[str], None]) -> None:
+        self._loop, self._clock, self._ring = loop, clock, ring
+        self._heap: list[tuple[float, str]] = []
+        self._at: dict[str, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def set(self, id: str, at: float) -> None:
+        """Ring for `id` at `at`, seconds since the epoch; an earlier setting of it is forgotten."""
+        self._at[id] = at
+        heapq.heappush(self._heap, (at, id))
+        self._arm()
+
+    def close(self) -> None:
+        """Ring no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self) -> None:
+        self.close()
+        if self._heap:
+            self._timer = self._loop.call_later(max(self._heap[0][0] - self._clock.time(), 0.0), self._due)
+
+    def _due(self) -> None:
+        now = self._clock.time() + 0.001
+        while self._heap and self._heap[0][0] <= now:
+            at, id = heapq.heappop(self._heap)
+            if self._at.get(id) == at:
+                del self._at[id]
+                self._ring(id)
+        self._arm()

@@ -1,0 +1,44 @@
+"""The numbered branches of a turn: what runs beside the handler, under a name that is the same on every run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import ContextVar, copy_context
+from typing import Any
+
+from holdfast.runtime import tasks
+
+_branch: ContextVar[str] = ContextVar("holdfast_branch", default="")
+
+
+def branch_of() -> str:
+    """The branch that the calling code runs in; "" for the handler's own."""
+    return _branch.get()
+
+
+class Branches:
+    """The branches of one run of a turn; they end with it at the latest."""
+
+    __slots__ = ("_numbers", "_title", "running")
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._numbers: dict[str, int] = {}
+        self.running: list[asyncio.Task[Any]] = []
+
+    def number(self, what: str) -> str:
+        """The next name of its kind in the calling branch."""
+        name = f"{_branch.get()}{what}"
+        nth = self._numbers.get(name, 0)
+        self._numbers[name] = nth + 1
+        return f"{name}{nth}"
+
+    def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run `work` as the branch `name`."""
+        context = copy_context()
+        context.run(_branch.set, f"{name}/")
+        task = tasks.start(work, f"branch {self._title}/{name}", context)
+        self.running.append(task)
+        task.add_done_callback(self.running.remove)
+        return task

@@ -1,0 +1,36 @@
+"""Errors to records and back: the same error, with the same fields, live and on every replay."""
+
+from __future__ import annotations
+
+from holdfast import redact
+from holdfast.errors import AskCycle, AskTimeout, BudgetExhausted, RepetitionDetected, StepError
+from holdfast.policies.classify import Fault
+from holdfast.stores.records import Failure
+
+_BY_NAME: dict[str, type[StepError]] = {
+    cls.__name__: cls for cls in (StepError, BudgetExhausted, RepetitionDetected, AskTimeout, AskCycle)
+}
+_MAX_TEXT = 2_000
+
+
+def failure_of(step: str, fault: Fault) -> Failure:
+    """The record of a final failure. "not_done" and "cancelled" are permanent to whoever gets them."""
+    category = fault.category if fault.category in ("transient", "semantic") else "permanent"
+    return Failure("StepError", step, fault.type, redact.text(fault.message[:_MAX_TEXT]), category)
+
+
+def refusal(error: type[StepError], step: str, text: str, category: str = "permanent") -> Failure:
+    """The record of a step that was not allowed to run."""
+    return Failure(error.__name__, step, error.__name__, redact.text(text), category)
+
+
+def error_of(failure: Failure) -> StepError:
+    """The error that a record is raised as."""
+    return _BY_NAME.get(failure.error, StepError)(failure.step, failure.type, failure.message, failure.category)
+
+
+def describe(error: BaseException) -> str:
+    """One redacted line about an exception."""
+    text = str(error).strip().replace("\n", " ")
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return redact.text(line[:_MAX_TEXT])

@@ -1,0 +1,218 @@
+"""The gateway of this process: from a Handle straight to the live sessions and the store."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any, NoReturn
+
+import msgspec
+
+from holdfast import codec, errors, events
+from holdfast.policies.budget import Budget, Usage
+from holdfast.runtime.actor import Actor
+from holdfast.runtime.agent import Agent
+from holdfast.runtime.journal import cost
+from holdfast.runtime.node import Node
+from holdfast.stores.ops import CreateSession, DropLetter, DropSteps, Enqueue, Op, Result, RetryLetter, Status, UpdateSession, WriteStep
+from holdfast.stores.records import Failure, Outcome, Session, StepState
+
+_plain = codec.codec_for(Any)
+_decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+
+
+class LocalGateway:
+    """Implements Gateway; the verbs that change a session go through its actor, under its epoch."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def spawn(
+        self, agent: Agent, id: str, tenant: str, user: str, state: Any, budget: Budget | None
+    ) -> Session:
+        """Get or create. Raises SessionConflict where the id belongs to another agent or tenant."""
+        first = agent.state.encode(agent.first_state() if state is None else state)
+        op = CreateSession(
+            id, agent.name, tenant, user, agent.version, first, budget or agent.budget, self._node.random.randbytes(8), self._node.clock.time()
+        )
+        result = await self._submit(op)
+        row: Session = result.value
+        if row.agent != agent.name or row.tenant != tenant:
+            raise errors.SessionConflict(
+                id, f"session {id!r} belongs to agent {row.agent!r} of tenant {row.tenant!r}: use another id"
+            )
+        if result.status is Status.DONE and self._node.observers:
+            self._node.emit(events.Spawned(id, agent.name))
+        return row
+
+    async def tell(self, session: str, message: Any, id: str | None) -> str:
+        id = id or uuid.uuid4().hex
+        await self._enqueue(session, message, id)
+        return id
+
+    async def ask(self, session: str, message: Any, id: str | None, timeout_s: float) -> Any:
+        id = id or uuid.uuid4().hex
+        agent = await self._agent(session)
+        waiter = self._node.sessions.waiter(session, id)
+        try:
+            before = await self._enqueue(session, message, id)
+            if before is not None:
+                return self._value(agent, session, id, before)
+            if not await self._answered(waiter, timeout_s):
+                raise errors.ReplyTimeout(session, id, timeout_s)
+            return self._value(agent, session, id, waiter.result())
+        finally:
+            waiter.cancel()
+
+    async def result(self, session: str, timeout_s: float | None) -> Any:
+        agent, id = await self._agent(session), f"watch/{uuid.uuid4().hex}"
+        waiter = self._node.sessions.waiter(session, id)
+        try:
+            op = Enqueue(session, id, b"", b"", self._node.clock.time(), kind="watch")
+            result = await self._submit(op)
+            if isinstance(result.value, tuple):
+                ended: Session = result.value[1]
+                if ended.result is None:
+                    raise errors.SessionEnded(session, f"session {session!r} is {ended.status}")
+                return self._value(agent, session, id, _decode_outcome(ended.result))
+            if not await self._answered(waiter, timeout_s):
+                raise errors.ReplyTimeout(session, id, timeout_s or 0.0)
+            return self._value(agent, session, id, waiter.result())
+        finally:
+            waiter.cancel()
+
+    async def end(self, session: str, status: str, reason: str) -> bool:
+        return await self._node.sessions.end(session, status, reason)  # type: ignore[arg-type]
+
+    async def row(self, session: str) -> Session:
+        row = await self._node.store.session(session)
+        return row if row is not None else self._unknown(session)
+
+    # ------------------------------------------------------------ a person's verbs
+
+    async def resume(self, session: str) -> None:
+        actor = await self._resting(session)
+        await self._write(actor, UpdateSession(session, actor.epoch, self._node.clock.time(), status="idle", settled=True))
+        actor.crashes = 0
+        actor.resume()
+
+    async def raise_budget(self, session: str, by: Budget) -> None:
+        actor = await self._node.sessions.actor(session)
+        actor.ledger.raise_(by)
+        waiting = actor.status == "parked" and actor.park is not None and actor.park.reason == "budget"
+        op = UpdateSession(
+            session, actor.epoch, self._node.clock.time(), status="idle" if waiting else None, budget=actor.ledger.limits
+        )
+        await self._write(actor, op)
+        if waiting:
+            actor.resume()
+
+    async def resolve(self, session: str, verdict: str, step: str | None, result: Any) -> int:
+        if verdict not in ("done", "retry", "fail"):
+            raise errors.SessionError(session, f"a doubt is resolved as done, retry or fail, not {verdict!r}")
+        actor = await self._resting(session)
+        doubts = [s for s in actor.journal.in_doubt() if step is None or s.record.name == step]
+        for doubt in doubts:
+            op: Op
+            if verdict == "retry":
+                op = DropSteps(session, actor.epoch, doubt.turn, (doubt.key,), cost(doubt))
+            else:
+                failure = Failure("StepError", doubt.record.name, "NotDone", "a person said that it did not happen")
+                outcome = Outcome(_plain.encode(result)) if verdict == "done" else Outcome(failure=failure)
+                record = msgspec.structs.replace(
+                    doubt.record, outcome=outcome, used=cost(doubt), reserved=Usage(), closed=self._node.clock.time(), note=""
+                )
+                state = StepState.CLOSED if verdict == "done" else StepState.FAILED
+                op = WriteStep(session, actor.epoch, doubt.turn, doubt.key, state, self._node.encode(record))
+            await self._write(actor, op)
+            self._node.emit(events.DoubtSettled(session, doubt.turn, doubt.record.name, verdict, "person"))
+        self._node.sessions.reread(actor)
+        if doubts:
+            await self.resume(session)
+        return len(doubts)
+
+    async def retry(self, session: str) -> None:
+        actor = await self._resting(session)
+        result = await self._write(actor, RetryLetter(session, actor.epoch, self._node.clock.time()))
+        if result.status is Status.REFUSED:
+            raise errors.SessionError(session, f"session {session!r} has no dead letter")
+        self._node.sessions.reread(actor)
+
+    async def drop(self, session: str) -> None:
+        actor = await self._resting(session)
+        result = await self._write(actor, DropLetter(session, actor.epoch, actor.ledger.used, self._node.clock.time()))
+        if result.status is Status.REFUSED:
+            raise errors.SessionError(session, f"session {session!r} has no dead letter")
+        self._node.sessions.reread(actor)
+
+    async def _resting(self, session: str) -> Actor:
+        actor = await self._node.sessions.actor(session)
+        if actor.task is not None:
+            raise errors.SessionError(session, f"session {session!r} is at work: pause or wait until it rests")
+        return actor
+
+    async def _write(self, actor: Actor, op: Op) -> Result:
+        result = await self._submit(op)
+        if result.status is Status.FENCED:
+            raise errors.SessionError(actor.id, f"session {actor.id!r} was taken over meanwhile: try again")
+        return result
+
+    # ------------------------------------------------------------ the way in
+
+    async def _submit(self, op: Op) -> Result:
+        if self._node.sessions.draining:
+            raise errors.RuntimeStopped("the runtime is draining: it accepts nothing")
+        return await self._node.group.submit(op)
+
+    async def _enqueue(self, session: str, message: Any, id: str) -> Outcome | None:
+        """Put a message into the mailbox; its outcome if it was handled before."""
+        agent = await self._agent(session)
+        body = codec.encode(message)
+        try:
+            agent.message.decode(body)
+        except (msgspec.ValidationError, ValueError, TypeError) as error:
+            raise errors.SessionError(session, f"agent {agent.name!r} does not take this message: {error}") from error
+        op = Enqueue(session, id, body, codec.digest(body), self._node.clock.time(), limit=agent.mailbox)
+        if self._node.sessions.draining:
+            raise errors.RuntimeStopped("the runtime is draining: it accepts nothing")
+        result = await self._node.group.submit(op, lambda done: self._node.sessions.dispatch((op,), (done,)))
+        if result.status is Status.DUPLICATE:
+            return None if result.value.reply is None else _decode_outcome(result.value.reply)
+        if result.status is Status.REFUSED:
+            self._refused(session, message, id, agent, result.value)
+        return None
+
+    def _refused(self, session: str, message: Any, id: str, agent: Agent, why: Any) -> NoReturn:
+        if why == "full":
+            raise errors.MailboxFull(session, message, agent.mailbox)
+        if why == "conflict":
+            raise errors.MessageConflict(session, f"message id {id!r} was used before with another body: use a new id")
+        if why == "unknown":
+            self._unknown(session)
+        raise errors.SessionEnded(session, f"session {session!r} is {why[1].status}: spawn another")
+
+    def _unknown(self, session: str) -> NoReturn:
+        raise errors.SessionNotFound(session, f"no session {session!r}: check the id, or spawn it")
+
+    async def _agent(self, session: str) -> Agent:
+        """The agent of a session; read from the store the first time."""
+        live = self._node.sessions.live.get(session)
+        if live is not None:
+            return live.agent
+        name = (await self.row(session)).agent
+        agent = self._node.sessions.agents.get(name)
+        if agent is None:
+            raise errors.ConfigError(f"session {session!r} runs agent {name!r}, which this Runtime does not have: add it to agents=")
+        return agent
+
+    async def _answered(self, waiter: asyncio.Future[Outcome], timeout_s: float | None) -> bool:
+        await asyncio.wait((waiter,), timeout=timeout_s)
+        return waiter.done()
+
+    def _value(self, agent: Agent, session: str, id: str, outcome: Outcome) -> Any:
+        failure = outcome.failure
+        if failure is None:
+            return agent.reply.decode(outcome.value)
+        if failure.error == "SessionEnded":
+            raise errors.SessionEnded(session, f"session {session!r} is {failure.type}: {failure.message}")
+        raise errors.TurnFailed(session, id, failure.message, failure.effects)

@@ -1,0 +1,109 @@
+"""A session from outside: one `Handle`, over whatever `Gateway` reaches it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from holdfast.policies.budget import Budget
+from holdfast.stores.records import Session
+
+
+class Gateway(Protocol):
+    """How a program reaches sessions. Every method is durable when it returns; see Handle for what they mean and raise."""
+
+    async def tell(self, session: str, message: Any, id: str | None) -> str: ...
+    async def ask(self, session: str, message: Any, id: str | None, timeout_s: float) -> Any: ...
+    async def result(self, session: str, timeout_s: float | None) -> Any: ...
+    async def end(self, session: str, status: str, reason: str) -> bool: ...
+    async def row(self, session: str) -> Session: ...
+    async def resume(self, session: str) -> None: ...
+    async def raise_budget(self, session: str, by: Budget) -> None: ...
+    async def resolve(self, session: str, verdict: str, step: str | None, result: Any) -> int: ...
+    async def retry(self, session: str) -> None: ...
+    async def drop(self, session: str) -> None: ...
+
+
+class Handle:
+    """One session. Cheap: it holds an id, no memory of the session."""
+
+    __slots__ = ("_gateway", "id")
+
+    def __init__(self, gateway: Gateway, id: str) -> None:
+        self._gateway, self.id = gateway, id
+
+    def __repr__(self) -> str:
+        return f"<session {self.id!r}>"
+
+    async def tell(self, message: Any, *, id: str | None = None) -> str:
+        """Send a message; its id. When this returns, it is durable: it will be handled, or be a dead letter.
+
+        Args:
+            id: makes sending it again safe: a second arrival of the same id and body changes nothing.
+
+        Raises:
+            MailboxFull: the mailbox is full; the error carries the message.
+            MessageConflict: the id came before with another body.
+            SessionNotFound, SessionEnded: there is nobody to take it.
+            StoreError: not written, or unknown (the class says which).
+        If cancelled, the message may have been accepted; send it again with the same id.
+        """
+        return await self._gateway.tell(self.id, message, id)
+
+    async def ask(self, message: Any, *, id: str | None = None, timeout_s: float = 60.0) -> Any:
+        """Send a message and wait for its reply. An id that was answered before gets the same answer again.
+
+        Raises:
+            ReplyTimeout: no answer within `timeout_s`; it carries the id to ask again with.
+            TurnFailed: the message became a dead letter; says why, and what had been done.
+            StateError: the session's state cannot be loaded.
+            And as `tell`.
+        If cancelled, the message may have been accepted; ask again with the same id.
+        """
+        return await self._gateway.ask(self.id, message, id, timeout_s)
+
+    async def result(self, *, timeout_s: float | None = None) -> Any:
+        """Wait until the session has ended; what it finished with.
+
+        Raises:
+            SessionEnded: it was cancelled or killed; the text says why.
+            ReplyTimeout: it has not ended within `timeout_s`.
+        """
+        return await self._gateway.result(self.id, timeout_s)
+
+    async def row(self) -> Session:
+        """Its row in the store, as of now. Raises SessionNotFound."""
+        return await self._gateway.row(self.id)
+
+    async def cancel(self, reason: str = "cancelled") -> bool:
+        """End it: what runs is cancelled, waiting messages become dead letters' answers, children end first; False if it had ended."""
+        return await self._gateway.end(self.id, "cancelled", reason)
+
+    async def kill(self, reason: str = "killed") -> bool:
+        """As `cancel`, for one that misbehaves; the status says so."""
+        return await self._gateway.end(self.id, "killed", reason)
+
+    async def resume(self) -> None:
+        """Run a parked session again. What it was parked for is looked at afresh: it may park at once again."""
+        await self._gateway.resume(self.id)
+
+    async def raise_budget(self, by: Budget) -> None:
+        """Add to its limits; a session parked on its budget goes on."""
+        await self._gateway.raise_budget(self.id, by)
+
+    async def resolve(self, verdict: str, *, step: str | None = None, result: Any = None) -> int:
+        """Settle effects in doubt, by a person's word; how many were.
+
+        Args:
+            verdict: "done" (it happened, with `result`), "retry" (it did not: run it), or "fail" (it did not: tell the handler).
+            step: only the doubts of this name; None for all.
+            result: what the effect returned, plain data of its type.
+        """
+        return await self._gateway.resolve(self.id, verdict, step, result)
+
+    async def retry(self) -> None:
+        """Handle the dead letter again: from the same journal, so nothing that was done is done again. SessionError if there is none."""
+        await self._gateway.retry(self.id)
+
+    async def drop(self) -> None:
+        """Give the dead letter up; the next turn is told which effects were done. SessionError if there is none."""
+        await self._gateway.drop(self.id)

@@ -1,0 +1,120 @@
+"""The open turn's records: found by content, claimed once each, folded into what they cost.
+
+A step's identity is its branch, kind, name, the digest of its arguments, and how many such came before it in the turn; not its place in
+a global order, so that branches may interleave as they like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+from holdfast.policies.budget import ZERO, Usage
+from holdfast.stores.records import Step, StepRecord, StepState
+
+OPEN, CLOSED, FAILED = StepState.OPEN, StepState.CLOSED, StepState.FAILED
+DOUBT, WAITING = StepState.DOUBT, StepState.WAITING
+
+
+class Claim:
+    """A step's place in the journal: its identity, and the record that was found for it, if any."""
+
+    __slots__ = ("beside", "branch", "digest", "drifted", "key", "nth", "step")
+
+    def __init__(self, branch: str, digest: bytes, nth: int) -> None:
+        self.branch, self.digest, self.nth = branch, digest, nth
+        self.key = digest + nth.to_bytes(2, "big")
+        self.step: Step | None = None
+        self.drifted = False
+        self.beside = False
+
+
+class Journal:
+    """The records of one session's open turn.
+
+    `put` is called when a write is acknowledged, so memory holds what the store holds. `rewind` starts another run of the handler
+    over the same records.
+    """
+
+    __slots__ = ("_nth", "_unclaimed", "records")
+
+    def __init__(self, steps: Iterable[Step] = ()) -> None:
+        self.records: dict[bytes, Step] = {step.key: step for step in steps}
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Nothing is claimed any more; every record can be claimed again."""
+        self._nth: dict[bytes, int] = {}
+        self._unclaimed: dict[bytes, Step] = dict(self.records)
+
+    def claim(self, branch: str, kind: str, name: str, args: bytes) -> Claim:
+        """The next step of this identity, with its record if it has one."""
+        digest = blake2b(f"{branch}\0{kind}\0{name}\0".encode() + args, digest_size=14).digest()
+        nth = self._nth.get(digest, 0)
+        self._nth[digest] = nth + 1
+        claim = Claim(branch, digest, nth)
+        if self._unclaimed:
+            claim.step = self._unclaimed.pop(claim.key, None)
+        return claim
+
+    def drift(self, claim: Claim, kind: str, name: str) -> Step | None:
+        """The oldest unclaimed record of the same branch, kind and name: what the code asked for before the crash in this one's place.
+
+        Records of steps that ran beside others of their branch are left out: their order says nothing. It is not claimed by this.
+        """
+        for step in self._unclaimed.values():
+            record = step.record
+            if record.branch == claim.branch and record.kind == kind and record.name == name and not record.beside:
+                return step
+        return None
+
+    def take(self, claim: Claim, step: Step) -> None:
+        """Let `claim` have a record of another identity (drift)."""
+        del self._unclaimed[step.key]
+        claim.step, claim.key, claim.drifted = step, step.key, True
+
+    def put(self, step: Step) -> None:
+        """A record was written."""
+        self.records[step.key] = step
+
+    def drop(self, keys: Iterable[bytes]) -> None:
+        """Records were dropped: their steps are free."""
+        for key in keys:
+            self.records.pop(key, None)
+            self._unclaimed.pop(key, None)
+
+    def unclaimed(self) -> list[Step]:
+        """The records that the handler has not asked for in this run."""
+        return list(self._unclaimed.values())
+
+    def in_doubt(self) -> list[Step]:
+        """Effects of which nobody knows whether they happened: doubts, and `once` steps that were open when the handler went away."""
+        return [s for s in self.records.values() if s.state is DOUBT or (s.state is OPEN and s.record.effect == "once")]
+
+    def trailing_failures(self) -> list[Step]:
+        """The failures that nothing follows: dropped when the turn starts again, so that what was down is asked again."""
+        trailing: list[Step] = []
+        for step in reversed(self.records.values()):
+            if step.state is not FAILED:
+                break
+            trailing.append(step)
+        return trailing
+
+    def spent(self) -> Usage:
+        """What the turn has cost so far; an attempt that was never closed counts in full."""
+        total = ZERO
+        for step in self.records.values():
+            total = total + cost(step)
+        return total
+
+    def effects(self) -> tuple[str, ...]:
+        """The idempotent and once effects that were done, for a person to read."""
+        return tuple(
+            s.record.name for s in self.records.values() if s.record.effect != "read" and s.state in (CLOSED, OPEN, DOUBT)
+        )
+
+
+def cost(step: Step) -> Usage:
+    """What a step has cost, its open attempt counted in full."""
+    record: StepRecord = step.record
+    return record.used + record.reserved if record.reserved else record.used

@@ -1,0 +1,247 @@
+"""Steps that wait or talk to other sessions: sleep, ask, tell, spawn, watch. A wait is a record; what is sent leaves with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from holdfast import events
+from holdfast.codec import canonical, codec_for, digest
+from holdfast.errors import AskCycle, AskTimeout, BudgetExhausted, MailboxFull, SessionEnded, SessionNotFound, StepError
+from holdfast.policies.budget import Budget, Usage
+from holdfast.runtime.branches import branch_of
+from holdfast.runtime.failures import error_of, refusal
+from holdfast.runtime.journal import Claim
+from holdfast.runtime.turn import Turn
+from holdfast.stores.ops import CreateSession, Enqueue, Op, Result, Status
+from holdfast.stores.records import ENDED, Address, Failure, Outcome, Park, StepRecord, StepState
+
+if TYPE_CHECKING:
+    from holdfast.runtime.agent import Agent
+
+_plain = codec_for(Any)
+_decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+
+
+def message_id(turn: Turn, key: bytes) -> str:
+    """The id of what a step sends: the same on every run of the turn."""
+    return f"{turn.actor.id}/{turn.number}/{key.hex()}"
+
+
+async def sleep(turn: Turn, seconds: float) -> None:
+    """Wait `seconds`; a long one parks the session."""
+    patient = turn.actor.agent.park_after_s
+    hold_s = 0.0 if seconds > patient else seconds + 60.0
+    await _wait_step(turn, "sleep", "sleep", canonical(seconds), seconds, None, lambda _: (), hold_s)
+
+
+async def ask(turn: Turn, target: str, message: Any, timeout_s: float) -> Any:
+    """Send a message and wait for its reply, as plain data. Raises AskCycle, AskTimeout, and StepError for whatever it failed of."""
+    body = _plain.encode(message)
+
+    def outbox(claim: Claim) -> tuple[Op, ...]:
+        to = Address(turn.actor.id, turn.number, claim.key)
+        limit = turn.node.sessions.mailbox_of(target)
+        now = turn.node.clock.time()
+        return (
+            *_pending_tells(turn, target),
+            Enqueue(target, message_id(turn, claim.key), body, digest(body), now, reply_to=to, limit=limit),
+        )
+
+    args = canonical([target, message])
+    outcome = await _wait_step(turn, "ask", target, args, timeout_s, target, outbox, turn.actor.agent.park_after_s)
+    return _plain.decode(outcome.value)
+
+
+async def watch(turn: Turn, target: str) -> Any:
+    """Wait until a session has ended; its result, as plain data. Raises StepError if it did not finish."""
+
+    def outbox(claim: Claim) -> tuple[Op, ...]:
+        to = Address(turn.actor.id, turn.number, claim.key)
+        return (Enqueue(target, message_id(turn, claim.key), b"", b"", turn.node.clock.time(), kind="watch", reply_to=to),)
+
+    outcome = await _wait_step(turn, "watch", target, canonical(target), None, target, outbox, turn.actor.agent.park_after_s)
+    return _plain.decode(outcome.value)
+
+
+async def tell(turn: Turn, target: str, message: Any) -> None:
+    """Send a message when the turn commits. That there is such a session, with room, is found out now: a refusal is a record."""
+    body = _plain.encode(message)
+    claim = turn.journal.claim(branch_of(), "tell", target, canonical([target, message]))
+    if claim.step is not None and claim.step.record.outcome is not None:
+        _raise_if_failed(claim.step.record.outcome)
+    if not turn.replaying or not turn.journal.unclaimed():
+        row = await turn.node.store.session(target)
+        limit = turn.node.sessions.mailbox_of(target)
+        waiting = sum(1 for op in turn.outbox if isinstance(op, Enqueue) and op.session == target)
+        error: Exception | None = None
+        if row is None:
+            error = SessionNotFound(target, f"no session {target!r}")
+        elif row.status in ENDED:
+            error = SessionEnded(target, f"session {target!r} is {row.status}")
+        elif limit is not None and row.pending + waiting >= limit:
+            error = MailboxFull(target, message, limit)
+        if error is not None:
+            await turn.admit()
+            await _refused(turn, claim, "tell", target, type(error).__name__, str(error))
+    turn.outbox.append(Enqueue(target, message_id(turn, claim.key), body, digest(body), turn.node.clock.time()))
+
+
+async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id: str | None, detached: bool) -> str:
+    """Make a child; its id derives from this step. It leaves with the step's record."""
+    name = agent.name
+    claim = turn.journal.claim(branch_of(), "spawn", name, canonical([name, id, detached]) + state)
+    if claim.step is not None and claim.step.record.outcome is not None:
+        return str(_value(claim.step.record.outcome))
+    await turn.admit()
+    turn.begin(claim.branch)
+    try:
+        ledger, now, actor = turn.actor.ledger, turn.node.clock.time(), turn.actor
+        child = id or f"{actor.id}/{claim.key.hex()[:12]}"
+        limits, cost = agent.budget, Usage(steps=1)
+        if not detached:
+            # The child's own limits, cut to what is left here; all of it is charged now and what is not spent comes back at its end.
+            limits = _smaller(ledger.carve(Budget(steps=None)), part or agent.budget)
+            cost = ledger.part(limits) + cost if part is not None else cost
+        refused = ledger.reserve(cost)
+        if refused is not None:
+            await _refused(turn, claim, "spawn", name, "BudgetExhausted", refused, BudgetExhausted)
+        ledger.settle(cost, cost)
+        parent = Address(actor.id, turn.number, claim.key)
+        create = CreateSession(
+            child, agent.name, actor.tenant, actor.row.user, agent.version, state, limits, turn.node.random.randbytes(8), now, parent, detached
+        )
+        record = StepRecord(
+            "spawn", name, claim.branch, claim.digest, claim.nth, "idempotent", Outcome(_plain.encode(child)), used=cost, opened=now,
+            closed=now, target=child,
+        )  # fmt: skip
+        await turn.acknowledged(turn.submit(claim.key, StepState.CLOSED, record, (create,)))
+        return child
+    finally:
+        turn.end(claim.branch)
+
+
+def _smaller(left: Budget, part: Budget) -> Budget:
+    def least(a: Any, b: Any) -> Any:
+        return a if b is None else b if a is None else min(a, b)
+
+    return Budget(
+        steps=least(left.steps, part.steps),
+        tokens=least(left.tokens, part.tokens),
+        usd=least(left.usd, part.usd),
+        seconds=least(left.seconds, part.seconds),
+        tool_calls=least(left.tool_calls, part.tool_calls),
+    )
+
+
+def _pending_tells(turn: Turn, target: str) -> tuple[Op, ...]:
+    """Take the tells to the same target out of the outbox: what was said first arrives first. Their ids make a second sending a no-op."""
+    mine = tuple(op for op in turn.outbox if isinstance(op, Enqueue) and op.session == target)
+    turn.outbox = [op for op in turn.outbox if op not in mine]
+    return mine
+
+
+async def _wait_step(
+    turn: Turn,
+    kind: str,
+    name: str,
+    args: bytes,
+    seconds: float | None,
+    target: str | None,
+    outbox: Callable[[Claim], tuple[Op, ...]],
+    hold_s: float,
+) -> Outcome:
+    """A step whose effect is to wait: for an answer under its key, or for the time to pass."""
+    claim = turn.journal.claim(branch_of(), kind, name, args)
+    found = claim.step
+    if found is not None and found.record.outcome is not None:
+        if target is not None:
+            _pending_tells(turn, target)
+        turn.emit(events.StepReplayed, kind, name)
+        return _raise_if_failed(found.record.outcome)
+    await turn.admit()
+    turn.begin(claim.branch)
+    try:
+        now = turn.node.clock.time()
+        if kind == "ask" and found is None:
+            cycle = turn.node.sessions.cycle(turn.actor.id, name)
+            if cycle is not None:
+                text = f"asking {name!r} would wait for itself: {' -> '.join((turn.actor.id, *cycle))}"
+                await _refused(turn, claim, kind, name, "AskCycle", text, AskCycle)
+        until = None if seconds is None else now + seconds
+        if found is None:
+            record = StepRecord(
+                kind, name, claim.branch, claim.digest, claim.nth, "read", used=Usage(steps=1), opened=now, until=until, target=target
+            )
+            turn.actor.ledger.charge(record.used)
+            result = await turn.acknowledged(turn.submit(claim.key, StepState.WAITING, record, outbox(claim)))
+            answer = _answered_at_once(result)
+            if answer is not None:
+                return await _close(turn, claim, record, answer)
+        else:
+            record = found.record
+            if record.until is not None and until is not None:
+                until = min(record.until, until)  # a clock that jumped must not make it wait longer than it ever could
+        written = turn.journal.records[claim.key]
+        if written.record.outcome is not None:
+            return _raise_if_failed(written.record.outcome)
+        park = Park("wait", f"waits for {kind} {name}" if target else "sleeps", until, (target,) if target else ())
+        outcome = await turn.wait(claim.key, park, hold_s)
+        if outcome is not None:
+            return _raise_if_failed(outcome)
+        if kind == "ask":
+            text = f"no answer within {seconds:g} s; ask again with id {message_id(turn, claim.key)!r}"
+            return await _close(turn, claim, record, Outcome(failure=refusal(AskTimeout, name, text, "transient")))
+        return await _close(turn, claim, record, Outcome())
+    finally:
+        turn.end(claim.branch)
+
+
+def _answered_at_once(result: Result) -> Outcome | None:
+    """What a message that was not taken into the mailbox came to."""
+    if not result.outbox:
+        return None
+    last = result.outbox[-1]
+    if last.status is Status.DUPLICATE and last.value is not None and last.value.reply is not None:
+        return _decode_outcome(last.value.reply)
+    if last.status is not Status.REFUSED:
+        return None
+    if isinstance(last.value, tuple):
+        ended = last.value[1]
+        if ended.result is not None:
+            return _decode_outcome(ended.result)
+        return Outcome(failure=Failure("StepError", ended.id, "SessionEnded", f"session {ended.id!r} is {ended.status}"))
+    kinds = {"unknown": "SessionNotFound", "full": "MailboxFull", "conflict": "MessageConflict"}
+    category = "transient" if last.value == "full" else "permanent"
+    return Outcome(failure=Failure("StepError", "ask", kinds[last.value], f"the message was refused: {last.value}", category))
+
+
+async def _close(turn: Turn, claim: Claim, record: StepRecord, outcome: Outcome) -> Outcome:
+    record = msgspec.structs.replace(record, outcome=outcome, closed=turn.node.clock.time())
+    state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
+    await turn.acknowledged(turn.submit(claim.key, state, record))
+    return _raise_if_failed(outcome)
+
+
+async def _refused(
+    turn: Turn, claim: Claim, kind: str, name: str, type_: str, text: str, error: type[StepError] = StepError
+) -> None:
+    failure = msgspec.structs.replace(refusal(error, name, text), type=type_)
+    now = turn.node.clock.time()
+    record = StepRecord(
+        kind, name, claim.branch, claim.digest, claim.nth, "read", Outcome(failure=failure), opened=now, closed=now, attempts=0
+    )
+    await turn.acknowledged(turn.submit(claim.key, StepState.FAILED, record))
+    raise error_of(failure)
+
+
+def _raise_if_failed(outcome: Outcome) -> Outcome:
+    if outcome.failure is not None:
+        raise error_of(outcome.failure)
+    return outcome
+
+
+def _value(outcome: Outcome) -> Any:
+    return _plain.decode(_raise_if_failed(outcome).value)

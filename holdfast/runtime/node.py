@@ -1,0 +1,82 @@
+"""What every session of one process shares: the store's writer, the clock, deadlines, the breakers of dependencies, observers."""
+
+from __future__ import annotations
+
+import asyncio
+import random as _random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from holdfast.calls.prices import Prices
+from holdfast.clock import Clock
+from holdfast.events import Event, Observers
+from holdfast.policies.breaker import Breaker, BreakerSpec
+from holdfast.runtime.deadlines import Deadlines
+from holdfast.stores.group import GroupCommit
+from holdfast.stores.protocol import Store
+
+if TYPE_CHECKING:
+    from holdfast.runtime.sessions import Sessions
+
+
+class Node:
+    """One running Runtime, as its parts see it."""
+
+    __slots__ = (
+        "_breakers",
+        "breaker_spec",
+        "clients",
+        "clock",
+        "deadlines",
+        "encode",
+        "group",
+        "loop",
+        "observers",
+        "prices",
+        "quarantine_s",
+        "random",
+        "reconciles",
+        "sessions",
+        "store",
+        "stuck",
+    )
+
+    sessions: Sessions
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        group: GroupCommit,
+        clock: Clock,
+        random: _random.Random,
+        observers: Observers,
+        clients: dict[str, Any],
+        prices: Prices,
+        breaker: BreakerSpec,
+        quarantine_s: float,
+        reconciles: int,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.store, self.group, self.clock, self.random = store, group, clock, random
+        self.observers, self.clients, self.prices = observers, clients, prices
+        self.deadlines = Deadlines(self.loop)
+        self.reconciles = asyncio.Semaphore(reconciles)
+        self.quarantine_s = quarantine_s
+        self.stuck: set[asyncio.Task[Any]] = set()
+        self.encode = msgspec.msgpack.Encoder().encode
+        self.breaker_spec = breaker
+        self._breakers: dict[str, Breaker] = {}
+
+    def breaker(self, dependency: str) -> Breaker:
+        """The breaker that all calls to `dependency` share."""
+        breaker = self._breakers.get(dependency)
+        if breaker is None:
+            breaker = self._breakers[dependency] = Breaker(self.breaker_spec, dependency)
+        return breaker
+
+    def emit(self, event: Event) -> None:
+        """Tell the observers."""
+        if self.observers:
+            self.observers.emit(event)

@@ -1,0 +1,234 @@
+"""The Runtime: what a user opens. It owns the store, the supervision tree and the live sessions of this process."""
+
+from __future__ import annotations
+
+import os
+import random as _random
+import uuid
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+from anyio.abc import TaskGroup
+
+from holdfast import errors, events
+from holdfast.calls.prices import Prices
+from holdfast.clock import Clock, SystemClock
+from holdfast.policies.breaker import BreakerSpec
+from holdfast.policies.budget import Budget
+from holdfast.runtime.agent import Agent
+from holdfast.runtime.gateway import LocalGateway
+from holdfast.runtime.handle import Handle
+from holdfast.runtime.node import Node
+from holdfast.runtime.sessions import Sessions
+from holdfast.stores import open_store
+from holdfast.stores.group import GroupCommit
+from holdfast.stores.protocol import Store
+from holdfast.supervisors import ChildSpec, Supervisor
+
+
+class Runtime:
+    """One node: runs sessions of the given agents, durably.
+
+    Use it as `async with runtime:` in a program of your own, or give it to `holdfast run module:runtime`.
+
+    Args:
+        store: "sqlite:///path.db", "memory:" (nothing survives the process), or a Store.
+        agents: the agents whose sessions it runs.
+        clients: model clients by name, such as {"openai": AsyncOpenAI()}; handlers get them as `session.clients.openai`.
+        prices: what models cost; default the list that comes with genai-prices.
+        breaker: of each dependency (a client, or what tools name as theirs); default BreakerSpec().
+        idle_s: a session without work is put away after this long.
+        drain_s: how long steps in flight may take at the end.
+        quarantine_s: how long a cancelled handler may take to end before it is left behind.
+        max_recovering: unfinished sessions that replay at once after a start.
+        reconciles: probes of effects in doubt that run at once.
+        clock, random: for tests in virtual time.
+    """
+
+    def __init__(
+        self,
+        store: str | Store,
+        agents: Sequence[Agent],
+        *,
+        clients: Mapping[str, Any] | None = None,
+        prices: Prices | None = None,
+        breaker: BreakerSpec | None = None,
+        idle_s: float = 60.0,
+        drain_s: float = 30.0,
+        quarantine_s: float = 1.0,
+        max_recovering: int = 256,
+        reconciles: int = 32,
+        clock: Clock | None = None,
+        random: _random.Random | None = None,
+    ) -> None:
+        self.observers = events.Observers()
+        self.store = open_store(store) if isinstance(store, str) else store
+        self._agents = _by_name(agents)
+        self._clients = dict(clients or {})
+        self._prices = prices or Prices()
+        self._breaker = breaker or BreakerSpec()
+        self._idle_s, self._drain_s, self._quarantine_s = idle_s, drain_s, quarantine_s
+        self._max_recovering, self._reconciles = max_recovering, reconciles
+        self._clock = clock or SystemClock()
+        self._random = random or _random.Random()
+        self._node: Node | None = None
+        self._gateway: LocalGateway | None = None
+        self._group: TaskGroup | None = None
+        self._tree: Supervisor | None = None
+
+    # ------------------------------------------------------------ start and stop
+
+    async def __aenter__(self) -> Self:
+        """Open the store, start the tree, go on with every unfinished session.
+
+        Raises:
+            StoreLocked, SchemaTooNew, StoreError: the store cannot be opened; nothing was changed.
+        """
+        if self._node is not None:
+            raise errors.RuntimeStopped("this Runtime is open already")
+        await self.store.open()
+        try:
+            commit = GroupCommit(self.store, fatal=_exit_now)
+            node = self._node = Node(
+                store=self.store,
+                group=commit,
+                clock=self._clock,
+                random=self._random,
+                observers=self.observers,
+                clients=self._clients,
+                prices=self._prices,
+                breaker=self._breaker,
+                quarantine_s=self._quarantine_s,
+                reconciles=self._reconciles,
+            )
+            node.sessions = Sessions(node, self._agents, idle_s=self._idle_s, max_recovering=self._max_recovering)
+            self._gateway = LocalGateway(node)
+            self._tree = Supervisor("holdfast", [ChildSpec("writer", commit.run, stop_s=60.0)], strategy="one_for_all")
+            self._group = anyio.create_task_group()
+            await self._group.__aenter__()
+            await self._group.start(self._tree.run)
+            await node.sessions.recover(unclean=self.store.unclean)
+        except BaseException:
+            # Whatever went wrong, cancellation included: the store must not stay open (its thread would hold up the exit).
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Drain: steps in flight end, open turns stay in the journal for the next start."""
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + self._drain_s + 60.0):
+            # Shielded, within a deadline: a cancelled program still puts its sessions down cleanly.
+            await self.drain()
+        await self._close()
+
+    async def drain(self, deadline_s: float | None = None) -> bool:
+        """Accept nothing more and let steps in flight end; False if some had to be cut off. Leave the `async with` block after it."""
+        node = self._running()
+        return await node.sessions.drain(self._drain_s if deadline_s is None else deadline_s)
+
+    async def _close(self) -> None:
+        node, group = self._node, self._group
+        self._node = self._gateway = self._group = self._tree = None
+        if node is not None:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 60.0):
+                # Shielded, within a deadline: what was accepted for writing is written.
+                await node.group.flush()
+            node.deadlines.close()
+        try:
+            if group is not None:
+                group.cancel_scope.cancel()
+                await group.__aexit__(None, None, None)
+        finally:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 60.0):
+                # Shielded, within a deadline: an open connection would hold up the exit of the interpreter.
+                await self.store.close()
+
+    # ------------------------------------------------------------ sessions
+
+    async def spawn(
+        self,
+        agent: Agent,
+        *,
+        id: str | None = None,
+        tenant: str = "default",
+        user: str = "",
+        state: Any = None,
+        budget: Budget | None = None,
+    ) -> Handle:
+        """Get or create the session `id`: the caller's id is its identity. When this returns, it is durable.
+
+        Args:
+            id: default a new one.
+            state: what it starts with, if it is new; default the agent's own.
+            budget: its limits, if it is new; default the agent's.
+
+        Raises:
+            SessionConflict: the id belongs to a session of another agent or tenant.
+            NotJournalable: `state` cannot be stored.
+        If cancelled, the session may have been made; spawn it again with the same id.
+        """
+        if self._agents.get(agent.name) is not agent:
+            raise errors.ConfigError(f"this Runtime does not have the agent {agent.name!r}: add it to agents=")
+        row = await self._open_gateway().spawn(agent, id or uuid.uuid4().hex, tenant, user, state, budget)
+        return Handle(self._open_gateway(), row.id)
+
+    def session(self, id: str) -> Handle:
+        """A handle on a session that is there already; what it is asked raises SessionNotFound if it is not."""
+        return Handle(self._open_gateway(), id)
+
+    # ------------------------------------------------------------ what is going on
+
+    def observe(self, observer: events.Observer) -> None:
+        """Call `observer` with every event (holdfast.events), synchronously, on the loop."""
+        self.observers.add(observer)
+
+    def statistics(self) -> dict[str, int]:
+        """Counts, as of now: live and working sessions, those still recovering, steps in flight, stuck handlers, commits."""
+        node = self._running()
+        live = node.sessions.live
+        return {
+            "live": len(live),
+            "working": sum(1 for actor in live.values() if actor.task is not None),
+            "recovering": node.sessions.recovering,
+            "steps_in_flight": len(node.deadlines),
+            "stuck": sum(1 for task in node.stuck if not task.done()),
+            "transactions": node.group.batches,
+            "ops": node.group.ops,
+        }
+
+    def _running(self) -> Node:
+        if self._node is None:
+            raise errors.RuntimeStopped("the runtime is not running: use `async with runtime:`")
+        return self._node
+
+    def _open_gateway(self) -> LocalGateway:
+        self._running()
+        assert self._gateway is not None
+        return self._gateway
+
+
+def _by_name(agents: Sequence[Agent]) -> dict[str, Agent]:
+    faults: list[str] = []
+    by_name: dict[str, Agent] = {}
+    for agent in agents:
+        if not isinstance(agent, Agent):
+            faults.append(f"{agent!r} is not an agent: decorate its handler with @agent")
+        elif agent.name in by_name:
+            faults.append(f"two agents are called {agent.name!r}: give one of them another name=")
+        else:
+            by_name[agent.name] = agent
+    if not agents:
+        faults.append("there is no agent: Runtime(store, agents=[...])")
+    if faults:
+        raise errors.ConfigError("; ".join(faults))
+    return by_name
+
+
+def _exit_now(cause: str) -> None:
+    """The database did not return: no more can be promised, and what is open is safe in it. The next start goes on."""
+    events.log.critical("holdfast exits: %s", cause)
+    os._exit(70)
+
+

@@ -1,0 +1,367 @@
+"""The live sessions of one process: found or read in, told what arrived for them, woken, put away, ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from holdfast import events
+from holdfast.errors import ConfigError, SessionError, SessionNotFound, StoreError
+from holdfast.runtime import tasks
+from holdfast.runtime.actor import Actor
+from holdfast.runtime.alarms import Alarms
+from holdfast.runtime.failures import describe
+from holdfast.stores.ops import Activate, CreateSession, EndSession, Enqueue, Op, Reply, Result, ReturnBudget, Status
+from holdfast.stores.records import ENDED, Address, Failure, Message, Outcome, SessionStatus
+
+if TYPE_CHECKING:
+    from holdfast.runtime.agent import Agent
+    from holdfast.runtime.node import Node
+
+_decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+_AGAIN_S = 0.5
+
+
+class Sessions:
+    """The registry. Callbacks named after what happened (`arrived`, `replied`, ...) run when a write is acknowledged."""
+
+    def __init__(self, node: Node, agents: dict[str, Agent], *, idle_s: float, max_recovering: int) -> None:
+        self.node, self.agents = node, agents
+        self.live: dict[str, Actor] = {}
+        self.draining = False
+        self.waits_on: dict[str, tuple[str, ...]] = {}
+        self._loading: dict[str, asyncio.Future[Actor]] = {}
+        self._waiters: dict[tuple[str, str], list[asyncio.Future[Outcome]]] = {}
+        self._alarms = Alarms(node.loop, node.clock, self.wake)
+        self._idle_s = idle_s
+        self._max_recovering = max_recovering
+        self._to_recover: list[str] = []
+        self._recovering: set[str] = set()
+        self._suspects: set[str] = set()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    # ------------------------------------------------------------ start and stop
+
+    async def recover(self, *, unclean: bool) -> int:
+        """Go on with every session that has something to do, some at a time; how many there are.
+
+        Args:
+            unclean: the last process did not put them down itself: what it had open counts as one crash of each.
+        """
+        now = self.node.clock.time()
+        for row in await self.node.store.runnable():
+            if row.waits_on:
+                self.waits_on[row.id] = row.waits_on
+            if row.wake_at is None or row.wake_at <= now:
+                self._to_recover.append(row.id)
+            else:
+                self._alarms.set(row.id, row.wake_at)
+        if unclean:
+            self._suspects = set(self._to_recover)
+        self._to_recover.reverse()
+        total = len(self._to_recover)
+        for orphan in await self.node.store.orphans():
+            self.in_background(self.end(orphan, "cancelled", "its parent has ended"))
+        self._recover_more()
+        self._sweep = self.node.loop.call_later(self._idle_s, self._put_idle_away)
+        return total
+
+    def _recover_more(self) -> None:
+        while self._to_recover and len(self._recovering) < self._max_recovering and not self.draining:
+            id = self._to_recover.pop()
+            self._recovering.add(id)
+            self.wake(id)
+
+    def recovered(self, id: str) -> None:
+        """A session is past what it had done before; the next one may come."""
+        if self._recovering:
+            self._recovering.discard(id)
+            if self._to_recover:
+                self._recover_more()
+
+    @property
+    def recovering(self) -> int:
+        """Sessions that have not gone past their records yet."""
+        return len(self._to_recover) + len(self._recovering)
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Let every step in flight end, leave the turns as they are in the journal; False if some had to be cut off at the deadline."""
+        self.draining = True
+        self._alarms.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for actor in list(self.live.values()):
+            actor.interrupt("drain")
+        working = [actor.task for actor in self.live.values() if actor.task is not None] + list(self._background)
+        if not working:
+            return True
+        _, late = await asyncio.wait(working, timeout=deadline_s)
+        for actor in list(self.live.values()):
+            actor.interrupt("ended")
+        for task in late:
+            await tasks.end(task, self.node.quarantine_s)
+        return not late
+
+    def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a follow-up that nobody waits for; ended with the runtime."""
+        task = tasks.start(work, "follow-up")
+        self._background.add(task)
+        task.add_done_callback(self._done_in_background)
+
+    def _done_in_background(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            events.log.error("a follow-up failed and is made again at the next start: %s", describe(task.exception()))  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------ finding and reading in
+
+    async def actor(self, id: str) -> Actor:
+        """The live session, read in if need be.
+
+        Raises:
+            SessionNotFound: no session has this id.
+            ConfigError: its agent is not one of this Runtime's.
+            StoreError: it could not be read.
+        """
+        actor = self.live.get(id)
+        if actor is not None:
+            return actor
+        # Another may be waiting for the same future: one that gives up must not cancel it for all.
+        loading = self._load(id)
+        await asyncio.wait((loading,))
+        return loading.result()
+
+    def _load(self, id: str) -> asyncio.Future[Actor]:
+        loading = self._loading.get(id)
+        if loading is None:
+            loading = self._loading[id] = self.node.loop.create_future()
+            op = Activate(id, self.node.clock.time(), id in self._suspects)
+            self._suspects.discard(id)
+            write = self.node.group.submit(op, partial(self._loaded, id))
+            write.add_done_callback(partial(self._not_loaded, id))
+        return loading
+
+    def _loaded(self, id: str, result: Result) -> None:
+        loading = self._loading.pop(id)
+        agent = None if result.status is not Status.DONE else self.agents.get(result.value.session.agent)
+        if agent is None:
+            self.recovered(id)
+            if result.status is not Status.DONE:
+                loading.set_exception(SessionNotFound(id, f"no session {id!r}: check the id, or spawn it"))
+            else:
+                name = result.value.session.agent
+                loading.set_exception(ConfigError(f"session {id!r} runs agent {name!r}, which this Runtime does not have: add it to agents="))
+            loading.exception()
+            return
+        actor = self.live[id] = Actor(self.node, agent, result.value)
+        if self.node.observers:
+            self.node.emit(events.Resumed(id, actor.epoch, len(actor.journal.records)))
+        loading.set_result(actor)
+        actor.kick()
+        if actor.task is None:
+            self.recovered(id)
+            self._set_alarm(actor)
+
+    def _not_loaded(self, id: str, write: asyncio.Future[Result]) -> None:
+        """The read failed: whoever asked is told, and it is tried again until the store is back."""
+        error = write.exception()
+        if error is None:
+            return
+        loading = self._loading.pop(id, None)
+        if loading is not None and not loading.done():
+            loading.set_exception(error)
+            loading.exception()
+        if not self.draining:
+            self.node.loop.call_later(_AGAIN_S, self.wake, id)
+
+    def reread(self, actor: Actor) -> None:
+        """What this actor holds may not be what is stored."""
+        if self.live.get(actor.id) is actor:
+            del self.live[actor.id]
+            if not self.draining:
+                self.wake(actor.id)
+
+    def wake(self, id: str) -> None:
+        """Its time has come, or something is there for it."""
+        if self.draining:
+            return
+        actor = self.live.get(id)
+        if actor is None:
+            self._load(id)
+        else:
+            actor.kick()
+
+    def rested(self, actor: Actor) -> None:
+        """It has nothing to do for now."""
+        self.recovered(actor.id)
+        if actor.status == "parked":
+            self._set_alarm(actor)
+            self._forget(actor)
+
+    def _set_alarm(self, actor: Actor) -> None:
+        if actor.status == "parked" and actor.park is not None:
+            if actor.park.waits_on:
+                self.waits_on[actor.id] = actor.park.waits_on
+            if actor.park.until is not None:
+                self._alarms.set(actor.id, actor.park.until)
+
+    def _forget(self, actor: Actor) -> None:
+        if self.live.get(actor.id) is actor and actor.task is None:
+            del self.live[actor.id]
+
+    def _put_idle_away(self) -> None:
+        before = self.node.clock.monotonic() - self._idle_s
+        for actor in [a for a in self.live.values() if a.task is None and a.touched <= before]:
+            self._forget(actor)
+        self._sweep = self.node.loop.call_later(max(self._idle_s / 4, 0.05), self._put_idle_away)
+
+    # ------------------------------------------------------------ what was written
+
+    def dispatch(self, ops: Sequence[Op], results: Iterable[Result]) -> None:
+        """Tell those concerned what left with an op that is now durable."""
+        for op, result in zip(ops, results, strict=True):
+            if result.status is not Status.DONE:
+                continue
+            match op:
+                case Enqueue():
+                    self.arrived(op)
+                case Reply():
+                    self.deliver(op.to, op.outcome)
+                case ReturnBudget():
+                    parent = self.live.get(op.session)
+                    if parent is not None:
+                        parent.ledger.credit(op.unspent)
+                case CreateSession() if self.node.observers:
+                    self.node.emit(events.Spawned(op.id, op.agent))
+
+    def mailbox_of(self, session: str) -> int | None:
+        """How many messages may wait in a session's mailbox, as far as is known without reading it."""
+        actor = self.live.get(session)
+        return max((agent.mailbox for agent in self.agents.values()), default=None) if actor is None else actor.agent.mailbox
+
+    def arrived(self, op: Enqueue) -> None:
+        """A message is in the mailbox."""
+        if op.kind != "message":
+            return
+        actor = self.live.get(op.session)
+        if actor is None:
+            self._load(op.session)
+            return
+        actor.push(Message(op.session, op.id, op.body, op.digest, reply_to=op.reply_to, created=op.now))
+
+    def deliver(self, to: Address, outcome: bytes) -> None:
+        """A waiting step was answered."""
+        self.waits_on.pop(to.session, None)
+        actor = self.live.get(to.session)
+        if actor is None:
+            self.wake(to.session)
+        elif actor.current is not None and actor.current.number == to.turn:
+            actor.current.answered(to.key, _decode_outcome(outcome))
+            actor.woken = actor.current.interruption is not None
+        elif actor.park is not None and actor.park.reason == "wait":
+            self.reread(actor)
+
+    def replied(self, session: str, message: str, outcome: bytes) -> None:
+        """A message is done or dead: whoever asked from outside gets the answer."""
+        for waiter in self._waiters.pop((session, message), ()):
+            if not waiter.done():
+                waiter.set_result(_decode_outcome(outcome))
+
+    def waiter(self, session: str, message: str) -> asyncio.Future[Outcome]:
+        """A future for the answer to a message. Cancel it when you stop waiting."""
+        future: asyncio.Future[Outcome] = self.node.loop.create_future()
+        waiters = self._waiters.setdefault((session, message), [])
+        waiters.append(future)
+        future.add_done_callback(lambda f: self._gave_up((session, message), f) if f.cancelled() else None)
+        return future
+
+    def _gave_up(self, key: tuple[str, str], future: asyncio.Future[Outcome]) -> None:
+        waiters = self._waiters.get(key, [])
+        if future in waiters:
+            waiters.remove(future)
+        if not waiters:
+            self._waiters.pop(key, None)
+
+    def refuse(self, session: str, error: SessionError) -> None:
+        """Whoever asks this session from outside is told why it cannot answer; the messages stay."""
+        for key in [key for key in self._waiters if key[0] == session]:
+            for waiter in self._waiters.pop(key):
+                if not waiter.done():
+                    waiter.set_exception(error)
+
+    # ------------------------------------------------------------ the end of sessions
+
+    async def end(self, id: str, status: SessionStatus, reason: str) -> bool:
+        """Cancel or kill: fence, answer everybody, cancel what runs, end the children in reverse order; False if it had ended before."""
+        actor = await self.actor(id)
+        outcome = self.node.encode(Outcome(failure=Failure("SessionEnded", "", status, reason)))
+        op = EndSession(id, status, outcome, self.node.clock.time(), actor.unspent())
+        result = await self.node.group.submit(op, partial(self._fenced, actor, op))
+        if actor.task is not None and actor.task is not asyncio.current_task():
+            await asyncio.wait((actor.task,))
+        await self._end_children(id)
+        return result.status is Status.DONE
+
+    def _fenced(self, actor: Actor, op: EndSession, result: Result) -> None:
+        if result.status is Status.DONE:
+            actor = self.live.get(op.session, actor)
+            self.dispatch(op.outbox, result.outbox)
+            actor.status = op.status
+            actor.interrupt("ended")
+            self.ended(actor, op.status, result.value)
+
+    def ended(self, actor: Actor, status: str, answered: list[Message]) -> None:
+        """It takes no more messages; everybody who still waited was answered."""
+        for message in answered:
+            if message.reply_to is not None and message.reply is not None:
+                self.deliver(message.reply_to, message.reply)
+            self.replied(actor.id, message.id, message.reply or b"")
+        self.waits_on.pop(actor.id, None)
+        self.node.emit(events.SessionEndedEvent(actor.id, status))
+        if status == "finished":
+            self.in_background(self._end_children(actor.id))
+
+    def failed(self, id: str) -> None:
+        """Its children are stopped, as when it is killed."""
+        self.in_background(self._end_children(id))
+
+    def condemn(self, id: str, reason: str) -> None:
+        """Kill a session from within its own step."""
+        self.in_background(self.end(id, "killed", reason))
+
+    async def _end_children(self, parent: str) -> None:
+        for child in reversed(await self.node.store.children(parent)):
+            if not child.detached and child.status not in ENDED:
+                try:
+                    await self.end(child.id, "cancelled", f"its parent {parent!r} has ended")
+                except (StoreError, ConfigError) as error:
+                    events.log.warning("child %s of %s is ended at the next start: %s", child.id, parent, describe(error))
+
+    # ------------------------------------------------------------ who waits for whom
+
+    def cycle(self, asker: str, target: str) -> list[str] | None:
+        """The sessions through which `target` already waits for `asker`, if it does."""
+        path, seen = [target], {target}
+
+        def reach(id: str) -> bool:
+            if id == asker:
+                return True
+            actor = self.live.get(id)
+            now = self.waits_on.get(id, ())
+            if actor is not None and actor.current is not None:
+                now = tuple(t for park in actor.current.waits.parks() for t in park.waits_on)
+            for following in now:
+                if following not in seen:
+                    seen.add(following)
+                    path.append(following)
+                    if reach(following):
+                        return True
+                    path.pop()
+            return False
+
+        return path if reach(target) else None

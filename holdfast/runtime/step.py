@@ -1,0 +1,287 @@
+"""The way of one step: the only place that performs an effect.
+
+    claim (replay) -> admission -> repetition -> attempt [ budget -> breaker -> open -> effect under deadline -> classify ]* -> close
+
+What a step may be in, and what may happen to it there, is the table at the head of docs/semantics.md; the branches below are its rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NoReturn
+
+import msgspec
+
+from holdfast import events
+from holdfast.calls.call import Call, StepContext, Unknown
+from holdfast.errors import NotJournalable, RepetitionDetected, StepError
+from holdfast.policies import retry
+from holdfast.policies.budget import ZERO, Usage
+from holdfast.policies.classify import Fault, classify
+from holdfast.policies.gate import Wait
+from holdfast.runtime.failures import error_of, failure_of, refusal
+from holdfast.runtime.branches import branch_of
+from holdfast.runtime.journal import Claim
+from holdfast.runtime.turn import Turn
+from holdfast.stores.ops import Result
+from holdfast.stores.records import Outcome, StepRecord, StepState
+
+_MAX_ARGS = 4096  # larger ones are kept as their digest alone, but for `once`, whose `reconcile` needs them
+
+
+async def run_step(turn: Turn, call: Call) -> Any:
+    """Run `call` as a step of `turn`, or return what its record says.
+
+    If cancelled by the handler's own scope: a free read leaves no record, a call that costs is closed as cut and charged in full, a
+    `once` effect is a doubt and parks the session.
+    """
+    claim = turn.journal.claim(branch_of(), call.kind, call.name, call.args)
+    found = claim.step
+    if found is not None and call.kind == "tool" and found.record.attempts:
+        turn.actor.repetition.note(call.name, claim.digest)
+    if found is not None and found.record.outcome is not None:
+        turn.emit(events.StepReplayed, call.kind, call.name)
+        return _result(call, found.record.outcome)
+    await turn.admit()
+    claim.beside = turn.begin(claim.branch)
+    try:
+        drifted = None if found is not None or claim.beside else await _drift(turn, call, claim)
+        if drifted is not None:
+            return _result(call, drifted)
+        if call.kind == "tool" and claim.step is None:
+            repeated = turn.actor.repetition.before(call.name, claim.digest)
+            if repeated is not None:
+                return await _repeated(turn, call, claim, f"{repeated}; do something else")
+        return await _Attempts(turn, call, claim).run()
+    finally:
+        turn.end(claim.branch)
+
+
+async def _drift(turn: Turn, call: Call, claim: Claim) -> Outcome | None:
+    """The code asks for something else than before the crash: a read gets the old answer, anything else waits for a person."""
+    old = turn.journal.drift(claim, call.kind, call.name)
+    if old is None:
+        return None
+    if call.effect != "read":
+        text = f"{call.name} was called with other arguments than before the crash; fix the code, then resume, or resume to drop the old record"
+        await turn.park_here("drift", text)
+    turn.journal.take(claim, old)
+    turn.emit(events.Drifted, call.kind, call.name)
+    if old.record.outcome is not None:
+        record = msgspec.structs.replace(old.record, drifted=old.record.drifted + 1)
+        await turn.acknowledged(turn.submit(old.key, old.state, record))
+    return old.record.outcome
+
+
+def _result(call: Call, outcome: Outcome) -> Any:
+    if outcome.failure is not None:
+        raise error_of(outcome.failure)
+    try:
+        return call.codec.decode(outcome.value)
+    except (msgspec.ValidationError, ValueError, TypeError) as error:
+        # The answer is recorded and paid: it is the caller who has to live with what it is.
+        raise StepError(call.name, type(error).__name__, f"the recorded result does not fit {call.codec.type!r}: {error}") from error
+
+
+async def _repeated(turn: Turn, call: Call, claim: Claim, text: str) -> NoReturn:
+    failure = refusal(RepetitionDetected, call.name, text, "semantic")
+    await turn.acknowledged(turn.submit(claim.key, StepState.FAILED, turn.refused_record(call, claim, Outcome(failure=failure))))
+    raise error_of(failure)
+
+
+class _Attempts:
+    """The attempts of one step, up to its close."""
+
+    __slots__ = ("answered", "attempts", "call", "claim", "durable", "maybe_paid", "opened", "turn", "used")
+
+    def __init__(self, turn: Turn, call: Call, claim: Claim) -> None:
+        self.turn, self.call, self.claim = turn, call, claim
+        self.durable = call.costs or call.effect != "read"
+        self.opened = turn.node.clock.time()
+        self.used, self.attempts, self.maybe_paid, self.answered = ZERO, 0, 0, False
+        if claim.step is not None:
+            # Open when the process died: what it could have cost is charged, and it is made again.
+            before = claim.step.record
+            self.used, self.attempts, self.maybe_paid = before.used + before.reserved, before.attempts, before.maybe_paid
+            if call.costs and claim.step.state is StepState.OPEN:
+                self.maybe_paid += 1
+                turn.emit(events.MaybePaid, call.name)
+
+    async def run(self) -> Any:
+        turn, call, node = self.turn, self.call, self.turn.node
+        found = self.claim.step
+        if found is not None and found.state is StepState.WAITING:
+            await turn.pause(min(found.record.until or 0.0, self.opened + call.retry.total_s), "retry", f"{call.name} is retried")
+        first, made = node.clock.monotonic(), 0
+        while True:
+            refused = await self._gates()
+            if refused is not None:
+                return await turn.exhausted(call, self.claim, self.used, refused)
+            self.attempts += 1
+            made += 1
+            context = StepContext(turn.actor.id, self.claim.key.hex(), self.attempts)
+            value, fault = await self._attempt(context)
+            if fault is None:
+                return await self._succeed(value)
+            if call.effect == "once" and fault.category != "not_done":
+                happened = await self._doubt(fault, context)
+                if happened is not None:
+                    return await self._settled(happened)
+                fault = Fault("not_done", fault.type, fault.message)
+            elapsed_s = node.clock.monotonic() - first
+            wait_s = None if context.settled else retry.delay(call.retry, made, elapsed_s, fault, node.random.uniform)
+            if wait_s is None:
+                return await self._settled(Outcome(failure=failure_of(call.name, fault)))
+            turn.emit(events.StepRetried, call.name, self.attempts, fault.message, wait_s)
+            until = node.clock.time() + wait_s
+            if self.durable or wait_s > turn.actor.agent.park_after_s:
+                await self._write(StepState.WAITING, None, until=until)
+            await turn.pause(until, "retry", f"{call.name}: {fault.message}")
+
+    async def _gates(self) -> str | None:
+        """Reserve, and pass the breakers; a wait holds neither reservation nor probe. Returns why the budget refuses, else None."""
+        turn, call = self.turn, self.call
+        actor, node = turn.actor, turn.node
+        while True:
+            refused = actor.ledger.reserve(call.most)
+            if refused is not None:
+                return refused
+            now = node.clock.time()
+            verdict = actor.breaker.before(now)
+            if not isinstance(verdict, Wait) and call.dependency is not None:
+                own = actor.breaker.generation
+                verdict = node.breaker(call.dependency).before(now)
+                if isinstance(verdict, Wait):
+                    actor.breaker.after(now, None, 0.0, own)
+            if not isinstance(verdict, Wait):
+                return None
+            actor.ledger.release(call.most)
+            await turn.pause(verdict.until, "breaker", verdict.reason)
+
+    async def _attempt(self, context: StepContext) -> tuple[Any, Fault | None]:
+        """Open, perform, settle: the result, or what the attempt failed of."""
+        turn, call = self.turn, self.call
+        actor, started = turn.actor, False
+        # Read together with the permits that `_gates` got, before anything is awaited.
+        guards = [(actor.breaker, actor.breaker.generation)]
+        if call.dependency is not None:
+            shared = turn.node.breaker(call.dependency)
+            guards.append((shared, shared.generation))
+        began, ok = turn.node.clock.monotonic(), None
+        cost = call.most
+        try:
+            if self.durable:
+                await self._write(StepState.OPEN, None, reserved=call.most)
+            started, began = True, turn.node.clock.monotonic()
+            value, fault = await self._perform(context)
+            cost = self._cost(value, fault)
+            ok = True if fault is None else False if fault.dependency else None
+            return value, fault
+        except asyncio.CancelledError:
+            if not started:
+                cost = ZERO
+            self._abandon(started)
+            raise
+        finally:
+            actor.ledger.settle(call.most, cost)
+            self.used = self.used + cost
+            now, took_s = turn.node.clock.time(), turn.node.clock.monotonic() - began
+            for breaker, generation in guards:
+                breaker.after(now, ok, took_s, generation)
+            if actor.breaker.spent():
+                actor.condemn(f"its breaker opened {actor.breaker.openings} times")
+
+    async def _perform(self, context: StepContext) -> tuple[Any, Fault | None]:
+        """The effect, under its deadline."""
+        call, node = self.call, self.turn.node
+        task = asyncio.current_task()
+        assert task is not None
+        deadline = node.deadlines.add(task, self.turn.actor.time_left(call.timeout_s))
+        self.answered = False
+        value: Any = None
+        try:
+            value = await call.run(context)
+            if call.check is not None:
+                call.check(value)
+        except asyncio.CancelledError as error:
+            if deadline.passed():
+                return None, Fault("transient", "TimeoutError", f"no answer within {call.timeout_s:g} s", dependency=True)
+            if task.cancelling():
+                raise
+            # Nobody cancelled this task: the effect awaited something that somebody else cancelled. That is its own crash.
+            return None, Fault("permanent", "CancelledError", f"the effect was cancelled from within: {error}")
+        except Exception as error:
+            deadline.passed()
+            self.answered = getattr(error, "status_code", None) is not None
+            return value, classify(error, node.clock.time())
+        finally:
+            node.deadlines.remove(deadline)
+        deadline.passed()  # it swallowed its cancellation and has a result all the same: the result counts
+        return value, None
+
+    def _cost(self, value: Any, fault: Fault | None) -> Usage:
+        """What the attempt came to: metered from its answer, nothing but a step where the other side refused it, else all of it."""
+        call, seconds = self.call, self.turn.active_s()
+        cost = call.most
+        if value is not None and call.meter is not None:
+            cost = call.meter(value)
+        elif fault is not None and self.answered:
+            cost = Usage(steps=call.most.steps, tool_calls=call.most.tool_calls)
+        return Usage(cost.steps, cost.tokens, cost.microusd, seconds, cost.tool_calls) if seconds else cost
+
+    def _abandon(self, started: bool) -> None:
+        """The attempt was cancelled. Where the whole turn goes away, nothing is written: it stays open in the journal. Where only the
+        handler's own scope let go of it, what it cost is written; a `once` effect that had begun is a doubt."""
+        call = self.call
+        if self.turn.interruption is not None or not self.durable:
+            return
+        if started and call.effect == "once":
+            self._submit(StepState.DOUBT, None, reserved=call.most, note="cancelled by its caller while under way")
+            return
+        fault = Fault("permanent", "CancelledError", "cancelled by its caller")
+        self._submit(StepState.FAILED, Outcome(failure=failure_of(call.name, fault)), charged=call.most if started else ZERO)
+
+    async def _doubt(self, fault: Fault, context: StepContext) -> Outcome | None:
+        """Nobody knows whether the effect happened: what the probe found, or None if it certainly did not happen.
+
+        Where nothing can tell, the session parks here until a person does.
+        """
+        turn, call = self.turn, self.call
+        await self._write(StepState.DOUBT, None, note=f"{fault.type}: {fault.message}")
+        turn.emit(events.DoubtRaised, call.name, fault.message)
+        found = await turn.probe(call, context)
+        if isinstance(found, Unknown):
+            await turn.park_here("doubt", f"{call.name} may or may not have happened ({fault.type}); resolve it: done, retry or fail")
+        return found
+
+    async def _succeed(self, value: Any) -> Any:
+        try:
+            data = self.call.codec.encode(value)
+        except NotJournalable as error:
+            return await self._settled(Outcome(failure=failure_of(self.call.name, classify(error, 0.0))))
+        return await self._settled(Outcome(data))
+
+    async def _settled(self, outcome: Outcome) -> Any:
+        """Close the step with its outcome and return it as replay would."""
+        turn, call = self.turn, self.call
+        await self._write(StepState.CLOSED if outcome.failure is None else StepState.FAILED, outcome)
+        if turn.node.observers:
+            took_s = turn.node.clock.time() - self.opened
+            turn.emit(events.StepEnded, call.kind, call.name, call.effect, outcome.failure is None, self.attempts, took_s)
+        return _result(call, outcome)
+
+    async def _write(self, state: StepState, outcome: Outcome | None, *, reserved: Usage = ZERO, note: str = "", until: float | None = None) -> None:
+        await self.turn.acknowledged(self._submit(state, outcome, reserved=reserved, note=note, until=until))
+
+    def _submit(
+        self, state: StepState, outcome: Outcome | None, *, reserved: Usage = ZERO, charged: Usage = ZERO, note: str = "",
+        until: float | None = None,
+    ) -> asyncio.Future[Result]:  # fmt: skip
+        call, claim, turn = self.call, self.claim, self.turn
+        args = call.args if len(call.args) <= _MAX_ARGS or call.effect == "once" else b""
+        closed = 0.0 if outcome is None else turn.node.clock.time()
+        record = StepRecord(
+            call.kind, call.name, claim.branch, claim.digest, claim.nth, call.effect, outcome, args, reserved, self.used + charged,
+            self.attempts, self.opened, closed, until, None, self.maybe_paid, claim.beside, 0, note,
+        )  # fmt: skip
+        return turn.submit(claim.key, state, record)

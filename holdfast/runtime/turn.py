@@ -1,0 +1,285 @@
+"""One run of a handler over one message: admission, writes, waits, and how it ends.
+
+A turn is run again, over the same journal, until it is committed or given up. A run ends in one of three ways: the handler returned, it
+raised, or it was interrupted (parked, drained, fenced, ended). An interrupted handler admits no step and commits nothing, and what it
+had in memory is dropped; one that swallows its cancellation is left behind, fenced and reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+import msgspec
+
+from holdfast import events
+from holdfast.calls.call import Call, StepContext, Unknown
+from holdfast.errors import BudgetExhausted, StoreError
+from holdfast.policies.budget import Usage
+from holdfast.runtime import tasks
+from holdfast.runtime.branches import Branches
+from holdfast.runtime.doubt import Finding, probe
+from holdfast.runtime.failures import describe, error_of, refusal
+from holdfast.runtime.journal import Claim, Journal, cost
+from holdfast.runtime.waits import Waits
+from holdfast.stores.ops import DropSteps, Op, Result, Status, WriteStep
+from holdfast.stores.records import Message, Outcome, Park, Step, StepRecord, StepState
+
+if TYPE_CHECKING:
+    from holdfast.runtime.actor import Actor
+
+SETTLE_S = 0.02
+"""How long a turn that waits for a person is left alone before it parks, so that a sibling between two steps can begin the next."""
+
+
+class Returned(msgspec.Struct, frozen=True):
+    value: Any
+
+
+class Crashed(msgspec.Struct, frozen=True):
+    error: BaseException
+
+
+class Interrupted(msgspec.Struct, frozen=True):
+    """`why`: "park" (with `park`), "drain", "lost" (fenced, or the store failed: read again) or "ended" (cancelled, killed)."""
+
+    why: Literal["park", "drain", "lost", "ended"]
+    park: Park | None = None
+
+
+Verdict = Returned | Crashed | Interrupted
+
+
+class Turn:
+    """The open turn of a live session. Steps come in through `admit`, `begin` and `end`; writes go out through `submit`."""
+
+    __slots__ = (
+        "_active_mark", "_busy", "_busy_in", "_ended", "actor", "branches", "finishing", "interruption",
+        "journal", "message", "node", "number", "outbox", "refused", "replaying", "result", "started", "waits",
+    )  # fmt: skip
+
+    def __init__(self, actor: Actor, message: Message, journal: Journal) -> None:
+        self.actor, self.node, self.message, self.journal = actor, actor.node, message, journal
+        self.number = actor.turn + 1
+        self.started = self.node.clock.time()
+        self.outbox: list[Op] = []
+        self.finishing, self.result = False, None
+        self.interruption: Interrupted | None = None
+        self.refused = False
+        self.replaying = True
+        self.waits = Waits(self.node.loop, self.node.clock, lambda park: self.interrupt("park", park))
+        self._busy = 0
+        self._busy_in: dict[str, int] = {}
+        self.branches = Branches(f"{actor.id}/{self.number}")
+        self._active_mark = 0.0
+        self._ended: asyncio.Future[None] = self.node.loop.create_future()
+
+    # ------------------------------------------------------------ one run
+
+    async def run(self, handler: Coroutine[Any, Any, Any]) -> Verdict:
+        """Settle what is in doubt, then run `handler` to its end or to an interruption."""
+        await self._prepare()
+        if self.interruption is not None:
+            handler.close()
+            return self.interruption
+        running = tasks.start(handler, f"turn {self.actor.id}/{self.number}")
+        running.add_done_callback(lambda _: self._leave())
+        try:
+            await self._ended
+        finally:
+            finished = running.done()
+            await self._end_all(running)
+        if self.interruption is not None and not (finished and self.interruption.why == "drain"):
+            return self.interruption
+        if running.cancelled():
+            return Crashed(asyncio.CancelledError("the handler was cancelled from within"))
+        error = running.exception()
+        return Crashed(error) if error is not None else Returned(running.result())
+
+    def _leave(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def _end_all(self, handler: asyncio.Task[Any]) -> None:
+        self.waits.close()
+        for task in (*reversed(self.branches.running), handler):
+            if not await tasks.end(task, self.node.quarantine_s):
+                self.interruption = self.interruption or Interrupted("lost")
+                self.node.stuck.add(task)
+                self.node.emit(events.SessionStuck(self.actor.id, self.number))
+
+    async def _prepare(self) -> None:
+        """Before the handler runs: every doubt is settled or the turn parks; failures that nothing follows are made free."""
+        for step in self.journal.in_doubt():
+            if self.interruption is None:
+                await self._settle(step)
+        stale = self.journal.trailing_failures()
+        if stale and self.interruption is None:
+            await self._drop(stale)
+        self.journal.rewind()
+
+    async def _settle(self, step: Step) -> None:
+        record = step.record
+        call = self.actor.agent.recall(record)
+        cause = record.note or "the process died while it was under way"
+        text = f"{record.name} may or may not have happened ({cause}); resolve it: done, retry or fail"
+        found: Finding = Unknown()
+        if call is not None:
+            found = await self.probe(call, StepContext(self.actor.id, step.key.hex(), record.attempts))
+        if isinstance(found, Unknown):
+            self.interrupt("park", Park("doubt", text))
+        elif found is None:
+            await self._drop([step])
+        else:
+            closed = self.node.clock.time()
+            record = msgspec.structs.replace(record, outcome=found, used=cost(step), reserved=Usage(), closed=closed, note="")
+            await self._outcome(self.submit(step.key, StepState.CLOSED, record))
+
+    async def probe(self, call: Call, context: StepContext) -> Finding:
+        """Ask the outside about a `once` effect; see `doubt.probe`."""
+        found = await probe(call, context, self.node.reconciles)
+        if not isinstance(found, Unknown):
+            self.emit(events.DoubtSettled, call.name, "not done" if found is None else "done", "reconcile")
+        return found
+
+    async def _drop(self, steps: list[Step]) -> None:
+        """Make steps free again; what they cost stays charged."""
+        keys = tuple(step.key for step in steps)
+        charge = sum((cost(step) for step in steps), Usage())
+        op = DropSteps(self.actor.id, self.actor.epoch, self.number, keys, charge)
+        if await self._outcome(self.node.group.submit(op)) is not None:
+            self.journal.drop(keys)
+
+    # ------------------------------------------------------------ interruption
+
+    def interrupt(self, why: Literal["park", "drain", "lost", "ended"], park: Park | None = None) -> None:
+        """Leave the turn: no step is admitted from now on, and the handler is cancelled; at a drain, once nothing is in flight."""
+        if self.interruption is None or why != "drain":
+            self.interruption = Interrupted(why, park)
+        if why != "drain" or self._busy == 0:
+            self._leave()
+
+    async def never(self) -> NoReturn:
+        """Where code waits that must not go on; it is cancelled with its turn."""
+        await self.node.loop.create_future()
+        raise AssertionError("unreachable: the turn is cancelled here")
+
+    # ------------------------------------------------------------ steps
+
+    async def admit(self) -> None:
+        """The gate into the live part of a step: closed once the turn is being left."""
+        if self.replaying:
+            self.replaying = False
+            self.actor.recovered()
+        if self.interruption is not None:
+            await self.never()
+
+    def begin(self, branch: str) -> bool:
+        """A step is in flight; True if it runs beside another of its branch."""
+        if self._busy == 0:
+            self._active_mark = self.node.clock.monotonic()
+        self._busy += 1
+        beside = self._busy_in.get(branch, 0)
+        self._busy_in[branch] = beside + 1
+        return beside > 0
+
+    def end(self, branch: str) -> None:
+        """It is not in flight any more."""
+        self._busy_in[branch] -= 1
+        self._busy -= 1
+        self._rest()
+
+    def active_s(self) -> float:
+        """Seconds of activity since this was last asked: steps that run at once share them."""
+        now = self.node.clock.monotonic()
+        seconds, self._active_mark = now - self._active_mark, now
+        return seconds
+
+    def submit(self, key: bytes, state: StepState, record: StepRecord, outbox: tuple[Op, ...] = ()) -> asyncio.Future[Result]:
+        """Write a step's record; memory has it when the write is acknowledged, whether or not anybody waits for that."""
+        op = WriteStep(self.actor.id, self.actor.epoch, self.number, key, state, self.node.encode(record), outbox)
+        return self.node.group.submit(op, partial(self._written, op, record))
+
+    def _written(self, op: WriteStep, record: StepRecord, result: Result) -> None:
+        if result.status is Status.DONE:
+            self.journal.put(Step(op.key, op.state, record, op.turn))
+            self.node.sessions.dispatch(op.outbox, result.outbox)
+
+    async def _outcome(self, write: asyncio.Future[Result]) -> Result | None:
+        """The result of a write that was done; None if the session is not ours any more, or nobody knows what is written."""
+        try:
+            result = await write
+        except StoreError as error:
+            self.node.emit(events.StoreFailed(self.actor.id, describe(error)))
+        else:
+            if result.status is Status.DONE:
+                return result
+        self.interrupt("lost")
+        return None
+
+    async def acknowledged(self, write: asyncio.Future[Result]) -> Result:
+        """As `_outcome`, for a handler's step: a turn that lost its session does not come back from here."""
+        return await self._outcome(write) or await self.never()
+
+    async def exhausted(self, call: Call, claim: Claim, used: Usage, text: str) -> NoReturn:
+        """The budget refuses an attempt: the handler is told once, as a record; after that the session parks until it is raised."""
+        if self.refused:
+            await self.park_here("budget", f"budget exhausted: {text}; raise it to go on")
+        self.refused = True
+        failure = refusal(BudgetExhausted, call.name, text)
+        await self.acknowledged(self.submit(claim.key, StepState.FAILED, self.refused_record(call, claim, Outcome(failure=failure), used)))
+        raise error_of(failure)
+
+    def refused_record(self, call: Call, claim: Claim, outcome: Outcome, used: Usage = Usage()) -> StepRecord:
+        """The record of a step that was refused before it was attempted."""
+        now = self.node.clock.time()
+        return StepRecord(
+            call.kind, call.name, claim.branch, claim.digest, claim.nth, call.effect, outcome, used=used, attempts=0, opened=now, closed=now,
+            beside=claim.beside,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ waits
+
+    async def pause(self, until: float, reason: str, text: str) -> None:
+        """Wait inside a step until a store time; parks where that is far away."""
+        seconds = until - self.node.clock.time()
+        await self.wait(object(), Park(reason, text, until), 0.0 if seconds > self.actor.agent.park_after_s else seconds + 60.0)
+
+    async def park_here(self, reason: str, text: str) -> NoReturn:
+        """Wait for a person inside a step: the session parks, and this code does not go on."""
+        await self.wait(object(), Park(reason, text), SETTLE_S)
+        await self.never()
+
+    async def wait(self, key: object, park: Park, hold_s: float) -> Outcome | None:
+        """Wait inside a step for an answer, or until `park.until`; after `hold_s`, if nothing else is in flight, the turn parks."""
+        self._busy -= 1
+        try:
+            outcome = await self.waits.wait(key, park, hold_s, self._rest)
+        finally:
+            if self._busy == 0:
+                self._active_mark = self.node.clock.monotonic()
+            self._busy += 1
+        await self.admit()
+        return outcome
+
+    def answered(self, key: bytes, outcome: Outcome) -> None:
+        """An answer to a waiting step was written: memory has it from now on, and whoever waits goes on."""
+        step = self.journal.records.get(key)
+        if step is not None and step.state is StepState.WAITING:
+            state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
+            record = msgspec.structs.replace(step.record, outcome=outcome, closed=self.node.clock.time())
+            self.journal.put(Step(key, state, record, step.turn))
+        self.waits.answer(key, outcome)
+
+    def _rest(self) -> None:
+        if self._busy == 0 and self.interruption is None:
+            self.waits.review(lambda: self._busy == 0 and self.interruption is None)
+        elif self._busy == 0:
+            self._leave()
+
+    def emit(self, event: type[events.Event], *fields: Any) -> None:
+        """Emit an event about this turn; nothing is built when nobody observes."""
+        if self.node.observers:
+            self.node.observers.emit(event(self.actor.id, self.number, *fields))  # type: ignore[call-arg]

@@ -1,0 +1,141 @@
+"""Group commit: what is waiting from all sessions goes to the store in one transaction.
+
+One batch is under way at a time; what arrives meanwhile is the next one. A caller that goes away takes nothing back: its op is applied,
+and its `applied` callback runs, whether or not anybody still waits. Callbacks of a batch run in one go, with no await between the
+acknowledgement and the last of them, so that memory never shows half a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from holdfast.errors import NotWritten, OutcomeUnknown, RuntimeStopped, StoreError
+from holdfast.stores.ops import Op, Result
+from holdfast.stores.protocol import Store
+
+Applied = Callable[[Result], None]
+
+
+class GroupCommit:
+    """The one writer of a store. `run` is its loop; a supervisor runs it as a child.
+
+    Args:
+        store: an open store.
+        max_batch: ops in one transaction at most; more wait for the next one.
+        deadline_s: how long one transaction may take before its outcome is taken to be unknown.
+        fatal: called when a transaction passed its deadline and did not return within as long again: nothing can be read safely then,
+            and the process should exit. It must not return normally in production.
+    """
+
+    def __init__(
+        self, store: Store, *, max_batch: int = 512, deadline_s: float = 30.0, fatal: Callable[[str], None] | None = None
+    ) -> None:
+        self.store = store
+        self.max_batch = max_batch
+        self.deadline_s = deadline_s
+        self.batches = 0
+        self.ops = 0
+        self.healthy = True
+        self._fatal = fatal
+        self._queue: list[tuple[Op, asyncio.Future[Result], Applied | None]] = []
+        self._under_way: list[tuple[Op, asyncio.Future[Result], Applied | None]] = []
+        self._wake: asyncio.Future[None] | None = None
+        self._closed = False
+
+    def submit(self, op: Op, applied: Applied | None = None) -> asyncio.Future[Result]:
+        """Queue `op` for the next batch; the future has its result.
+
+        `applied` runs when the batch is acknowledged, before any future of it is resolved. The future raises NotWritten or OutcomeUnknown.
+        Cancelling it does not take the op back.
+        """
+        if self._closed:
+            raise RuntimeStopped("the store's writer has stopped: nothing was written")
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.append((op, future, applied))
+        wake = self._wake
+        if wake is not None and not wake.done():
+            wake.set_result(None)
+        return future
+
+    async def run(self) -> None:
+        """Write batches until cancelled; then write what is still queued, and close."""
+        try:
+            while True:
+                if not self._queue:
+                    self._wake = asyncio.get_running_loop().create_future()
+                    await self._wake
+                    self._wake = None
+                await self._write_one()
+        except asyncio.CancelledError:
+            # A cancelled writer owes nobody an answer it could still give: callers saw the ops accepted into the queue.
+            self._fail(self._queue, OutcomeUnknown("the runtime stopped before the write was acknowledged: read again"))
+            raise
+        finally:
+            self._closed = True
+
+    async def flush(self) -> None:
+        """Wait until everything that was submitted before is written or has failed."""
+        waiting = [future for _, future, _ in (*self._under_way, *self._queue)]
+        if waiting and not self._closed:
+            await asyncio.wait(waiting)
+
+    async def _write_one(self) -> None:
+        batch, self._queue = self._queue[: self.max_batch], self._queue[self.max_batch :]
+        if not batch:
+            return
+        self._under_way = batch
+        try:
+            results = await self._apply([op for op, _, _ in batch])
+        except StoreError as error:
+            self.healthy = False
+            self._fail(batch, error)
+            return
+        except asyncio.CancelledError:
+            self._fail(batch, OutcomeUnknown("the write was cut off: read again"))
+            raise
+        finally:
+            self._under_way = []
+        self.healthy = True
+        self.batches += 1
+        self.ops += len(batch)
+        for (_, _, applied), result in zip(batch, results, strict=True):
+            if applied is not None:
+                applied(result)
+        for (_, future, _), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+    async def _apply(self, ops: list[Op]) -> list[Result]:
+        """The store's apply under one deadline for the whole batch, out of reach of a cancellation of the store's own await."""
+        loop = asyncio.get_running_loop()
+        me = asyncio.current_task()
+        assert me is not None
+        late = False
+
+        def expire() -> None:
+            nonlocal late
+            late = True
+            if self._fatal is not None:
+                self._fatal(f"a transaction took longer than {self.deadline_s:g} s; its outcome is unknown")
+            me.cancel()
+
+        timer = loop.call_later(self.deadline_s, expire)
+        try:
+            return await self.store.apply(ops)
+        except asyncio.CancelledError:
+            if late and me.uncancel() == 0:
+                raise OutcomeUnknown(f"a transaction took longer than {self.deadline_s:g} s: read again") from None
+            raise
+        finally:
+            timer.cancel()
+
+    @staticmethod
+    def _fail(batch: list[tuple[Op, asyncio.Future[Result], Applied | None]], error: StoreError) -> None:
+        for _, future, _ in batch:
+            if not future.done():
+                future.set_exception(type(error)(*error.args))
+                future.exception()  # a waiter that is gone must not make the loop complain
+
+
+__all__ = ["Applied", "GroupCommit", "NotWritten", "OutcomeUnknown"]

@@ -1,0 +1,181 @@
+"""A store in memory: the same semantics as the durable ones on plain dicts, for tests, simulation and trying things out.
+
+An instance stands for the disk: it keeps its data over `close` and `open`, so that one Runtime after the other can use it. It
+has no threads and reads no clock, hence runs the same every time on a loop with virtual time. A cancellation lands either
+before a batch was applied or after it, as a crash would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from holdfast.clock import Clock, SystemClock
+from holdfast.errors import NotWritten, StoreError, StoreLocked
+from holdfast.stores.memory_ops import Tables
+from holdfast.stores.ops import Op, Result
+from holdfast.stores.records import ENDED, Checkpoint, DeadLetter, Message, Runnable, Session, Step
+
+_PLACE = {"failed": 0, "parked": 1}
+
+
+class StoreFaults(Protocol):
+    """What a test makes go wrong around a batch. `n` counts the calls of `apply`, from 1."""
+
+    async def before_apply(self, n: int, ops: Sequence[Op]) -> None:
+        """May sleep, or raise NotWritten or OutcomeUnknown: the batch is not applied then."""
+        ...
+
+    async def after_apply(self, n: int, ops: Sequence[Op]) -> None:
+        """May sleep, or raise OutcomeUnknown although the batch was applied."""
+        ...
+
+
+class MemoryStore:
+    """A Store that lasts as long as the object.
+
+    Args:
+        clock: where Runtimes on this store take stored times from; the store itself never reads it.
+
+    Attributes:
+        faults: what goes wrong around each batch; None for nothing.
+        batches: how often `apply` was called.
+        unclean: whether the owner before this one went away without `close`.
+    """
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        self.clock: Clock = SystemClock() if clock is None else clock
+        self.faults: StoreFaults | None = None
+        self.batches = 0
+        self.unclean = False
+        self._clean = True
+        self._owner: object | None = None
+        self._tables = Tables()
+
+    # ------------------------------------------------------------ ownership
+
+    async def open(self) -> None:
+        """Take ownership.
+
+        Raises:
+            StoreLocked: it is open already.
+        """
+        if self._owner is not None:
+            raise StoreLocked("the store is open already: close it first")
+        self._owner = object()
+        self.unclean, self._clean = not self._clean, False
+
+    async def close(self) -> None:
+        """Give up ownership; the data stays. Idempotent."""
+        if self._owner is not None:
+            self._owner, self._clean = None, True
+
+    def crash(self) -> None:
+        """The owner dies as a killed process does: what it had not applied it never will, and the next open is `unclean`."""
+        self._owner = None
+
+    # ------------------------------------------------------------ writes
+
+    async def apply(self, ops: Sequence[Op]) -> list[Result]:
+        """Apply all ops, in order, or none; one result each.
+
+        Raises:
+            NotWritten: the store is not open, an op is malformed, or a fault says so.
+            OutcomeUnknown: a fault says so.
+        If cancelled, the ops may have been applied.
+        """
+        self.batches += 1
+        n, faults, owner = self.batches, self.faults, self._owner
+        await asyncio.sleep(0)  # a crash that lands here is before the commit
+        if faults is not None:
+            await faults.before_apply(n, ops)
+        if owner is None or owner is not self._owner:
+            raise NotWritten("the store is not open: nothing was written")
+        try:
+            results = self._tables.apply(ops)
+        except Exception as error:
+            raise NotWritten(f"nothing was written: {type(error).__name__}: {error}") from error
+        if faults is not None:
+            await faults.after_apply(n, ops)
+        await asyncio.sleep(0)  # a crash that lands here is after it
+        return results
+
+    # ------------------------------------------------------------ reads
+
+    async def session(self, id: str) -> Session | None:
+        """The session's row, or None."""
+        self._check_open()
+        return self._tables.sessions.get(id)
+
+    async def sessions(self, *, limit: int = 1000, status: str | None = None) -> list[Session]:
+        """Rows for people: failed and parked first, then the latest updated."""
+        self._check_open()
+        rows = [s for s in self._tables.sessions.values() if status is None or s.status == status]
+        rows.sort(key=lambda s: (_PLACE.get(s.status, 2), -s.updated))
+        return rows[:limit]
+
+    async def message(self, session: str, id: str) -> Message | None:
+        """The message, or None."""
+        self._check_open()
+        return self._tables.messages.get(session, {}).get(id)
+
+    async def messages(self, session: str, *, limit: int = 1000) -> list[Message]:
+        """A session's messages in order of arrival, the latest `limit` of them."""
+        self._check_open()
+        rows = list(self._tables.messages.get(session, {}).values())
+        return rows[max(len(rows) - limit, 0) :]
+
+    async def steps(self, session: str, turn: int) -> list[Step]:
+        """The journal of one turn, in the order the records were first written."""
+        self._check_open()
+        return self._tables.journal(session, turn)
+
+    async def checkpoints(self, session: str) -> list[Checkpoint]:
+        """The states after each turn, turn 0 first."""
+        self._check_open()
+        return [checkpoint for _, checkpoint in sorted(self._tables.checkpoints.get(session, {}).items())]
+
+    async def dead_letters(self, session: str | None = None) -> list[DeadLetter]:
+        """Dead letters that were neither retried nor dropped, oldest first; of all sessions if None."""
+        self._check_open()
+        letters = [letter for letter in self._tables.letters.values() if session is None or letter.session == session]
+        return sorted(letters, key=lambda letter: (letter.created, letter.session))
+
+    async def children(self, session: str) -> list[Session]:
+        """The sessions whose parent it is, in the order they were created."""
+        self._check_open()
+        return [s for s in self._tables.sessions.values() if s.parent is not None and s.parent.session == session]
+
+    async def orphans(self) -> list[str]:
+        """Sessions that are not detached and have not ended, though their parent has ended or failed."""
+        self._check_open()
+        sessions = self._tables.sessions
+
+        def over(id: str) -> bool:
+            parent = sessions.get(id)
+            return parent is not None and (parent.status in ENDED or parent.status == "failed")
+
+        return [
+            s.id
+            for s in sessions.values()
+            if s.parent is not None and not s.detached and s.status not in ENDED and over(s.parent.session)
+        ]
+
+    async def runnable(self) -> list[Runnable]:
+        """Every session with something to do, in the order they were created."""
+        self._check_open()
+        return [entry for entry in map(_runnable, self._tables.sessions.values()) if entry is not None]
+
+    def _check_open(self) -> None:
+        if self._owner is None:
+            raise StoreError("the store is not open")
+
+
+def _runnable(session: Session) -> Runnable | None:
+    if session.status == "parked":
+        park = session.park
+        return None if park is None or park.until is None else Runnable(session.id, park.until, park.waits_on)
+    if session.pending and session.status != "failed" and session.status not in ENDED:
+        return Runnable(session.id, None)
+    return None

@@ -1,0 +1,360 @@
+"""The interpreter of ops on plain dicts: one method an op, all synchronous, with an undo log for a batch that fails half-way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from holdfast.stores import ops
+from holdfast.stores.ops import DONE, FENCED, Result, Status
+from holdfast.stores.records import (
+    ENDED,
+    Checkpoint,
+    DeadLetter,
+    Loaded,
+    Message,
+    MessageState,
+    Outcome,
+    Session,
+    Step,
+    StepRecord,
+    StepState,
+)
+
+_ABSENT: Any = object()
+_replace = msgspec.structs.replace
+_encode = msgspec.msgpack.Encoder().encode
+_decode_record = msgspec.msgpack.Decoder(StepRecord).decode
+_decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+
+
+class EpochOp(Protocol):
+    """An op that names the epoch it was written under."""
+
+    @property
+    def session(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+
+
+class StepRow(msgspec.Struct, frozen=True):
+    """A step as it is kept: `order` is that of the first writes, and a body is bytes as on a disk."""
+
+    order: int
+    state: StepState
+    body: bytes
+
+
+class Tables:
+    """All rows of one store. Values are frozen, so a row that was handed out never changes."""
+
+    def __init__(self) -> None:
+        # No session and no message is ever deleted: the order of these dicts is that of creation and of arrival.
+        self.sessions: dict[str, Session] = {}
+        self.messages: dict[str, dict[str, Message]] = {}
+        self.steps: dict[tuple[str, int], dict[bytes, StepRow]] = {}
+        self.checkpoints: dict[str, dict[int, Checkpoint]] = {}
+        self.letters: dict[tuple[str, int], DeadLetter] = {}
+        # The number of records that the open turn had when its last crash was counted.
+        self.crash_marks: dict[str, int] = {}
+        self._arrivals = 0
+        self._firsts = 0
+        # What the batch under way has overwritten: (table, key, old value).
+        self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
+
+    def apply(self, batch: Sequence[ops.Op]) -> list[Result]:
+        """One result an op, in order. Whatever it raises, nothing of the batch has taken effect."""
+        counters = self._arrivals, self._firsts
+        try:
+            return [self._do(op) for op in batch]
+        except BaseException:
+            # Whatever an op trips over, half a batch must not stay.
+            for table, key, old in reversed(self._undo):
+                if old is _ABSENT:
+                    del table[key]
+                else:
+                    table[key] = old
+            self._arrivals, self._firsts = counters
+            raise
+        finally:
+            self._undo.clear()
+
+    def _do(self, op: ops.Op) -> Result:
+        result = _APPLY[type(op)](self, op)
+        outbox: tuple[ops.Op, ...] = getattr(op, "outbox", ())
+        if outbox and result.status is Status.DONE:
+            return Result(Status.DONE, result.value, tuple(self._do(sent) for sent in outbox))
+        return result
+
+    def _put(self, table: dict[Any, Any], key: Any, value: Any) -> None:
+        self._undo.append((table, key, table.get(key, _ABSENT)))
+        table[key] = value
+
+    def _drop(self, table: dict[Any, Any], key: Any) -> None:
+        if key in table:
+            self._undo.append((table, key, table.pop(key)))
+
+    def _owned(self, op: EpochOp) -> Session | None:
+        session = self.sessions.get(op.session)
+        return session if session is not None and session.epoch == op.epoch else None
+
+    # ------------------------------------------------------------ sessions
+
+    def _create(self, op: ops.CreateSession) -> Result:
+        existing = self.sessions.get(op.id)
+        if existing is not None:
+            return Result(Status.DUPLICATE, existing)
+        session = Session(
+            op.id,
+            op.agent,
+            op.tenant,
+            op.user,
+            status="idle",
+            epoch=0,
+            turn=0,
+            pending=0,
+            budget=op.budget,
+            seed=op.seed,
+            parent=op.parent,
+            detached=op.detached,
+            created=op.now,
+            updated=op.now,
+        )
+        self._put(self.sessions, op.id, session)
+        self._put(self.messages, op.id, {})
+        self._put(self.checkpoints, op.id, {0: Checkpoint(0, op.state, op.version, started=op.now, ended=op.now)})
+        return Result(Status.DONE, session)
+
+    def _activate(self, op: ops.Activate) -> Result:
+        session = self.sessions.get(op.session)
+        if session is None:
+            return Result(Status.REFUSED, "unknown")
+        turn = session.turn + 1
+        crashes = session.crashes
+        if op.count_crash:
+            records = len(self.steps.get((op.session, turn), ()))
+            crashes = crashes + 1 if self.crash_marks.get(op.session) == records else 1
+            self._put(self.crash_marks, op.session, records)
+        session = _replace(session, epoch=session.epoch + 1, crashes=crashes)
+        self._put(self.sessions, op.session, session)
+        queued = [m for m in self._queued(op.session) if m.kind == "message"]
+        return Result(
+            Status.DONE,
+            Loaded(session, self.checkpoints[op.session][session.turn], queued, self.journal(op.session, turn)),
+        )
+
+    def _update(self, op: ops.UpdateSession) -> Result:
+        session = self._owned(op)
+        if session is None:
+            return FENCED
+        status = session.status if op.status is None else op.status
+        park = session.park if op.park is None else op.park
+        if op.status is not None and op.status != "parked":
+            park = None
+        session = _replace(
+            session,
+            status=status,
+            park=park,
+            budget=session.budget if op.budget is None else op.budget,
+            gates=session.gates if op.gates is None else op.gates,
+            crashes=0 if op.settled else session.crashes,
+            updated=op.now,
+        )
+        self._put(self.sessions, op.session, session)
+        return DONE
+
+    def _return_budget(self, op: ops.ReturnBudget) -> Result:
+        session = self.sessions.get(op.session)
+        if session is not None:
+            self._put(self.sessions, op.session, _replace(session, usage=(session.usage - op.unspent).clamp()))
+        return DONE
+
+    def _end(self, op: ops.EndSession) -> Result:
+        session = self.sessions.get(op.session)
+        if session is None:
+            return Result(Status.REFUSED, "unknown")
+        if session.status in ENDED:
+            return Result(Status.DUPLICATE)
+        session = _replace(session, epoch=session.epoch + 1, status=op.status, park=None, result=op.outcome, updated=op.now)
+        self._put(self.sessions, op.session, session)
+        return Result(Status.DONE, self._answer_rest(op.session, op.outcome, op.outcome, op.now))
+
+    # ------------------------------------------------------------ mailbox
+
+    def _enqueue(self, op: ops.Enqueue) -> Result:
+        session = self.sessions.get(op.session)
+        if session is None:
+            return Result(Status.REFUSED, "unknown")
+        earlier = self.messages[op.session].get(op.id)
+        if earlier is not None:
+            return Result(Status.DUPLICATE, earlier) if earlier.digest == op.digest else Result(Status.REFUSED, "conflict")
+        if session.status in ENDED:
+            return Result(Status.REFUSED, ("ended", session))
+        if op.kind == "message" and op.limit is not None and session.pending >= op.limit:
+            return Result(Status.REFUSED, "full")
+        self._arrivals += 1
+        self._store_message(
+            Message(op.session, op.id, op.body, op.digest, op.kind, op.reply_to, created=op.now, seq=self._arrivals), op.now
+        )
+        return DONE
+
+    def _queued(self, session: str) -> list[Message]:
+        return [m for m in self.messages[session].values() if m.state is MessageState.QUEUED]
+
+    def _store_message(self, message: Message, now: float) -> None:
+        """The one place where `pending` changes: it follows the message's state, whatever that was before."""
+        mailbox = self.messages[message.session]
+        before = mailbox.get(message.id)
+        self._put(mailbox, message.id, message)
+        change = _counts(message) - (0 if before is None else _counts(before))
+        if change:
+            session = self.sessions[message.session]
+            self._put(self.sessions, message.session, _replace(session, pending=session.pending + change, updated=now))
+
+    def _settle_message(self, session: str, id: str, state: MessageState, reply: bytes | None, now: float) -> None:
+        message = self.messages[session].get(id)
+        if message is not None and _counts(message):
+            self._store_message(_replace(message, state=state, reply=reply, done=now), now)
+
+    def _answer_rest(self, session: str, to_messages: bytes | None, to_watches: bytes | None, now: float) -> list[Message]:
+        answered = []
+        for queued in self._queued(session):
+            watch = queued.kind == "watch"
+            reply = to_watches if watch else to_messages
+            message = _replace(queued, state=MessageState.DONE if watch else MessageState.DEAD, reply=reply, done=now)
+            self._store_message(message, now)
+            answered.append(message)
+            if message.reply_to is not None and reply is not None:
+                self._reply(ops.Reply(message.reply_to, reply, now))
+        return answered
+
+    # ------------------------------------------------------------ steps
+
+    def _write_step(self, op: ops.WriteStep) -> Result:
+        if self._owned(op) is None:
+            return FENCED
+        steps = self.steps.setdefault((op.session, op.turn), {})
+        first = steps.get(op.key)
+        if first is None:
+            self._firsts += 1
+        self._put(steps, op.key, StepRow(self._firsts if first is None else first.order, op.state, op.body))
+        return DONE
+
+    def _drop_steps(self, op: ops.DropSteps) -> Result:
+        session = self._owned(op)
+        if session is None:
+            return FENCED
+        for key in op.keys:
+            self._drop(self.steps.get((op.session, op.turn), {}), key)
+        if op.charge:
+            self._put(self.sessions, op.session, _replace(session, usage=session.usage + op.charge))
+        return DONE
+
+    def _reply(self, op: ops.Reply) -> Result:
+        to = op.to
+        steps = self.steps.get((to.session, to.turn), {})
+        row = steps.get(to.key)
+        if row is None or row.state is not StepState.WAITING:
+            return Result(Status.DUPLICATE)
+        outcome = _decode_outcome(op.outcome)
+        record = _replace(_decode_record(row.body), outcome=outcome, closed=op.now)
+        state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
+        self._put(steps, to.key, StepRow(row.order, state, _encode(record)))
+        session = self.sessions[to.session]
+        if session.status == "parked" and session.park is not None and session.park.reason == "wait":
+            self._put(self.sessions, to.session, _replace(session, park=_replace(session.park, until=op.now)))
+        return DONE
+
+    def journal(self, session: str, turn: int) -> list[Step]:
+        rows = sorted(self.steps.get((session, turn), {}).items(), key=lambda item: item[1].order)
+        return [Step(key, row.state, _decode_record(row.body), turn) for key, row in rows]
+
+    # ------------------------------------------------------------ turns
+
+    def _commit_turn(self, op: ops.CommitTurn) -> Result:
+        session = self._owned(op)
+        if session is None:
+            return FENCED
+        session = _replace(
+            session,
+            status=op.status,
+            turn=op.turn,
+            usage=op.usage,
+            park=None,
+            gates=op.gates,
+            notes=(),
+            result=op.result,
+            crashes=0,
+            updated=op.now,
+        )
+        self._put(self.sessions, op.session, session)
+        checkpoint = Checkpoint(op.turn, op.state, op.version, op.message, op.started, op.now, op.usage)
+        self._put(self.checkpoints[op.session], op.turn, checkpoint)
+        self._settle_message(op.session, op.message, MessageState.DONE, op.reply, op.now)
+        if op.status not in ENDED:
+            return DONE
+        return Result(Status.DONE, self._answer_rest(op.session, op.rest, op.result, op.now))
+
+    def _fail_turn(self, op: ops.FailTurn) -> Result:
+        session = self._owned(op)
+        if session is None:
+            return FENCED
+        self._put(self.sessions, op.session, _replace(session, status="failed", park=None, updated=op.now))
+        self._settle_message(op.session, op.message, MessageState.DEAD, op.reply, op.now)
+        letter = DeadLetter(op.session, op.message, op.turn, op.cause, op.effects, op.now)
+        self._put(self.letters, (op.session, op.turn), letter)
+        return DONE
+
+    def _retry_letter(self, op: ops.RetryLetter) -> Result:
+        session = self._owned(op)
+        if session is None:
+            return FENCED
+        letter = self.letters.get((op.session, session.turn + 1))
+        if letter is None or session.status in ENDED:
+            return Result(Status.REFUSED, "none")
+        self._drop(self.letters, (op.session, letter.turn))
+        self._put(self.sessions, op.session, _replace(session, status="idle", park=None, updated=op.now))
+        message = _replace(self.messages[op.session][letter.message], state=MessageState.QUEUED, reply=None, done=None)
+        self._store_message(message, op.now)
+        return Result(Status.DONE, message)
+
+    def _drop_letter(self, op: ops.DropLetter) -> Result:
+        session = self._owned(op)
+        if session is None:
+            return FENCED
+        turn = session.turn + 1
+        letter = self.letters.get((op.session, turn))
+        if letter is None or session.status in ENDED:
+            return Result(Status.REFUSED, "none")
+        self._drop(self.letters, (op.session, turn))
+        before = self.checkpoints[op.session][session.turn]
+        checkpoint = _replace(before, turn=turn, message=letter.message, started=op.now, ended=op.now, usage=op.usage)
+        self._put(self.checkpoints[op.session], turn, checkpoint)
+        session = _replace(
+            session, status="idle", park=None, turn=turn, usage=op.usage, notes=letter.effects, crashes=0, updated=op.now
+        )
+        self._put(self.sessions, op.session, session)
+        return DONE
+
+
+def _counts(message: Message) -> int:
+    return int(message.kind == "message" and message.state is MessageState.QUEUED)
+
+
+_APPLY: dict[type[Any], Callable[[Tables, Any], Result]] = {
+    ops.CreateSession: Tables._create,
+    ops.Enqueue: Tables._enqueue,
+    ops.Activate: Tables._activate,
+    ops.WriteStep: Tables._write_step,
+    ops.DropSteps: Tables._drop_steps,
+    ops.CommitTurn: Tables._commit_turn,
+    ops.FailTurn: Tables._fail_turn,
+    ops.RetryLetter: Tables._retry_letter,
+    ops.DropLetter: Tables._drop_letter,
+    ops.UpdateSession: Tables._update,
+    ops.Reply: Tables._reply,
+    ops.ReturnBudget: Tables._return_budget,
+    ops.EndSession: Tables._end,
+}

@@ -1,0 +1,246 @@
+"""Every change to durable state, as a value.
+
+Group commit gathers ops from all sessions and hands them to `Store.apply`, which applies them in one transaction and gives each its
+own result. An op that changes a session's own data names the epoch it was written under: where the session's epoch has moved on, the
+op changes nothing and its result is FENCED; the rest of the batch is not touched by that.
+
+An `outbox` leaves with its op, in order, in the same transaction, if the op itself is done.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, TypeAlias
+
+import msgspec
+
+from holdfast.policies.budget import ZERO, Budget, Usage
+from holdfast.stores.records import Address, MessageKind, Park, SessionStatus, StepState
+
+
+class Status(IntEnum):
+    DONE = 1
+    DUPLICATE = 2
+    FENCED = 3
+    REFUSED = 4
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What became of one op. `value` depends on the op; `outbox` has the results of the ops that left with it."""
+
+    status: Status
+    value: Any = None
+    outbox: tuple[Result, ...] = ()
+
+
+DONE = Result(Status.DONE)
+FENCED = Result(Status.FENCED)
+
+
+class CreateSession(msgspec.Struct, frozen=True, gc=False):
+    """Make a session if the id is free.
+
+    DONE with the new row, or DUPLICATE with the row that has the id (whatever its agent: the caller compares).
+    """
+
+    id: str
+    agent: str
+    tenant: str
+    user: str
+    version: int
+    state: bytes
+    budget: Budget
+    seed: bytes
+    now: float
+    parent: Address | None = None
+    detached: bool = False
+
+
+class Enqueue(msgspec.Struct, frozen=True):
+    """Put a message into a mailbox.
+
+    DONE with None; DUPLICATE with the stored Message where the id came before with the same digest; REFUSED with "unknown" (no such
+    session), "ended" (value is the pair ("ended", Session)), "full" (as many `queued` as `limit`; None is no limit) or "conflict" (the
+    id came before with another digest). All REFUSED values but "ended" are plain strings. A `watch` sent to an ended session is refused
+    as "ended" too: the row has the result. A watch is not counted against the limit nor in `pending`.
+    """
+
+    session: str
+    id: str
+    body: bytes
+    digest: bytes
+    now: float
+    kind: MessageKind = "message"
+    reply_to: Address | None = None
+    limit: int | None = None
+
+
+class Activate(msgspec.Struct, frozen=True, gc=False):
+    """Take ownership: the epoch grows by one, and with it every write of an earlier activation is void.
+
+    DONE with Loaded; REFUSED with "unknown". An ended session is loaded too. `count_crash` says that the last activation of the session
+    was not put down cleanly: the session's `crashes` grows by one, or starts again at one where the open turn has a different number of
+    records than at the last count.
+    """
+
+    session: str
+    now: float
+    count_crash: bool = False
+
+
+class WriteStep(msgspec.Struct, frozen=True):
+    """Write the record of a step: its first (open, waiting, or closed at once) or the one that replaces it.
+
+    DONE or FENCED. (session, turn, key) is unique: the later write wins, within one epoch.
+    """
+
+    session: str
+    epoch: int
+    turn: int
+    key: bytes
+    state: StepState
+    body: bytes
+    outbox: tuple[Op, ...] = ()
+
+
+class DropSteps(msgspec.Struct, frozen=True):
+    """Make steps of the open turn free again (no record). What they cost stays: `charge` is added to the session's usage."""
+
+    session: str
+    epoch: int
+    turn: int
+    keys: tuple[bytes, ...]
+    charge: Usage = ZERO
+
+
+class CommitTurn(msgspec.Struct, frozen=True):
+    """End a turn, whole: checkpoint, message done with its reply, usage, notes cleared, crashes 0, outbox.
+
+    DONE or FENCED. With an ended `status`, every message still queued becomes DEAD with `rest` (an encoded Outcome) as its reply, every
+    watch becomes DONE with `result` (an encoded Outcome too); those that have a `reply_to` are answered at their step too; the value is
+    the list of all these Messages (with their new state and reply). Otherwise the value is None. The done message's own `reply_to` is
+    not looked at: its answer is a Reply in the outbox.
+    """
+
+    session: str
+    epoch: int
+    turn: int
+    message: str
+    state: bytes
+    version: int
+    reply: bytes
+    status: SessionStatus
+    usage: Usage
+    started: float
+    now: float
+    gates: bytes = b""
+    result: bytes | None = None
+    rest: bytes | None = None
+    outbox: tuple[Op, ...] = ()
+
+
+class FailTurn(msgspec.Struct, frozen=True):
+    """Give up on a message: it becomes a dead letter with `reply` as its answer, the session `failed`; the turn's journal stays.
+
+    DONE or FENCED.
+    """
+
+    session: str
+    epoch: int
+    turn: int
+    message: str
+    cause: str
+    effects: tuple[str, ...]
+    reply: bytes
+    now: float
+    outbox: tuple[Op, ...] = ()
+
+
+class RetryLetter(msgspec.Struct, frozen=True, gc=False):
+    """Put the session's dead letter back at the head of its mailbox (same turn, same journal); the session is idle again.
+
+    DONE with the Message, FENCED, or REFUSED with "none" where it has no dead letter of the turn after its last committed one.
+    """
+
+    session: str
+    epoch: int
+    now: float
+
+
+class DropLetter(msgspec.Struct, frozen=True, gc=False):
+    """Give the dead letter up: its turn ends with the state unchanged, its usage is kept, its effects become the session's `notes`.
+
+    `usage` is the session's total with that of the open turn folded in. DONE with None, FENCED, or REFUSED with "none".
+    """
+
+    session: str
+    epoch: int
+    usage: Usage
+    now: float
+
+
+class UpdateSession(msgspec.Struct, frozen=True, gc=False):
+    """Change what is not None of a session's row. Setting any status but "parked" clears `park`.
+
+    `settled=True` sets crashes to 0. DONE or FENCED.
+    """
+
+    session: str
+    epoch: int
+    now: float
+    status: SessionStatus | None = None
+    park: Park | None = None
+    budget: Budget | None = None
+    gates: bytes | None = None
+    settled: bool = False
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """Answer a waiting step with an encoded Outcome: the record becomes CLOSED or FAILED; a session parked on a wait is made to wake.
+
+    Written by whoever answers, under no epoch: it takes effect only while the record is WAITING. DONE, or DUPLICATE where it is not. A
+    parked session's wake time (`park.until`) becomes `now` if its park reason is "wait".
+    """
+
+    to: Address
+    outcome: bytes
+    now: float
+
+
+class ReturnBudget(msgspec.Struct, frozen=True, gc=False):
+    """Give back to a parent what its child did not spend: taken off the parent's usage, which may get negative by it (what was reserved for
+    the child can still lie in the journal of the parent's open turn). Under no epoch. DONE, also where there is no such session."""
+
+    session: str
+    unspent: Usage
+
+
+class EndSession(msgspec.Struct, frozen=True, gc=False):
+    """Cancel or kill: the epoch grows first (whatever still runs is fenced), then as in CommitTurn with an ended status.
+
+    DONE with the list of answered Messages, DUPLICATE where it had ended, REFUSED with "unknown". `outcome` is the encoded answer to all
+    of them (watches DONE, the others DEAD) and the session's result. Steps stay as they are: a doubt can still be looked at.
+    """
+
+    session: str
+    status: SessionStatus
+    outcome: bytes
+    now: float
+    outbox: tuple[Op, ...] = ()
+
+
+Op: TypeAlias = (
+    CreateSession
+    | Enqueue
+    | Activate
+    | WriteStep
+    | DropSteps
+    | CommitTurn
+    | FailTurn
+    | RetryLetter
+    | DropLetter
+    | UpdateSession
+    | Reply
+    | ReturnBudget
+    | EndSession
+)

@@ -1,0 +1,211 @@
+"""What durable rows look like in memory: the same for every store.
+
+Everything here is plain data (msgspec structs). A step's body is one MessagePack blob, so that adding a field never needs a
+migration of the table; the few columns a store has to search by stand beside it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Literal
+
+import msgspec
+
+from holdfast.policies.budget import ZERO, Budget, Usage
+
+
+class StepState(IntEnum):
+    """The durable states of a step; `free` is having no record. The table in docs/semantics.md says what may follow what."""
+
+    OPEN = 1
+    CLOSED = 2
+    FAILED = 3
+    DOUBT = 4
+    WAITING = 5
+
+
+class MessageState(IntEnum):
+    QUEUED = 1
+    DONE = 2
+    DEAD = 3
+
+
+SessionStatus = Literal["idle", "parked", "failed", "unfinished", "finished", "cancelled", "killed"]
+ENDED: frozenset[str] = frozenset({"finished", "cancelled", "killed"})
+
+MessageKind = Literal["message", "watch"]
+"""A `watch` is never delivered: it is answered with the session's result when the session ends."""
+
+
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A final error as data; `error` names the class in holdfast.errors that it is raised as."""
+
+    error: str
+    step: str
+    type: str
+    message: str
+    category: str = "permanent"
+    effects: tuple[str, ...] = ()
+
+
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came out: `value` (MessagePack) where `failure` is None."""
+
+    value: bytes = b"\xc0"
+    failure: Failure | None = None
+
+
+class StepRecord(msgspec.Struct, array_like=True, frozen=True):
+    """One step in the journal.
+
+    Attributes:
+        kind: "step", "tool", "model", "sleep", "ask", "spawn", "decide", "now", ...
+        branch: the numbered gather branch it ran in; "" for the handler's own.
+        digest: of its arguments; with kind, name, branch and nth it is the step's identity.
+        nth: how many steps of the same identity came before it in the turn.
+        effect: "read", "idempotent" or "once".
+        args: the arguments (MessagePack), for people and for `reconcile`.
+        reserved: the most the open attempt can cost; charged in full if the step is never closed.
+        used: what its ended attempts did cost.
+        opened, closed: store time, seconds since the epoch.
+        until: for a wait, the store time at which it is over; None waits for ever.
+        target: for an ask or a watch, the session waited for.
+        maybe_paid: attempts that were in flight at a crash and were made again.
+        drifted: how often it answered a step that asked for something slightly different.
+        note: for a doubt, what became of the attempt.
+        beside: it began while another step of its branch was under way, so its place in the order says nothing.
+    """
+
+    kind: str
+    name: str
+    branch: str
+    digest: bytes
+    nth: int
+    effect: str
+    outcome: Outcome | None = None
+    args: bytes = b""
+    reserved: Usage = ZERO
+    used: Usage = ZERO
+    attempts: int = 1
+    opened: float = 0.0
+    closed: float = 0.0
+    until: float | None = None
+    target: str | None = None
+    maybe_paid: int = 0
+    beside: bool = False
+    drifted: int = 0
+    note: str = ""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A step's row: its key and state beside the record."""
+
+    key: bytes
+    state: StepState
+    record: StepRecord
+    turn: int = 0
+
+
+class Address(msgspec.Struct, array_like=True, frozen=True):
+    """A waiting step: where an answer goes."""
+
+    session: str
+    turn: int
+    key: bytes
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message as it lies in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival."""
+
+    session: str
+    id: str
+    body: bytes
+    digest: bytes
+    kind: MessageKind = "message"
+    reply_to: Address | None = None
+    state: MessageState = MessageState.QUEUED
+    reply: bytes | None = None
+    created: float = 0.0
+    done: float | None = None
+    seq: int = 0
+
+
+class Park(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a session is parked and what would bring it back.
+
+    Attributes:
+        reason: "doubt", "budget", "drift", "unclaimed", "breaker", "wait", "provider", "crashes", "repetition", "migration", ...
+        text: one line for a person: what happened and what to do.
+        until: store time at which it resumes by itself; None until someone does something.
+        waits_on: ids of the sessions it waits for (the wait-for graph).
+    """
+
+    reason: str
+    text: str
+    until: float | None = None
+    waits_on: tuple[str, ...] = ()
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A session's row, without its state (that is the checkpoint, in the row of its last turn)."""
+
+    id: str
+    agent: str
+    tenant: str
+    user: str
+    status: SessionStatus
+    epoch: int
+    turn: int
+    pending: int
+    budget: Budget
+    usage: Usage = ZERO
+    seed: bytes = b""
+    parent: Address | None = None
+    detached: bool = False
+    park: Park | None = None
+    gates: bytes = b""
+    notes: tuple[str, ...] = ()
+    result: bytes | None = None
+    crashes: int = 0
+    created: float = 0.0
+    updated: float = 0.0
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """The state of a session after a turn; turn 0 is the state it was spawned with."""
+
+    turn: int
+    state: bytes
+    version: int
+    message: str | None = None
+    started: float = 0.0
+    ended: float = 0.0
+    usage: Usage = ZERO
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message that could not be handled, with the effects that were done before it failed."""
+
+    session: str
+    message: str
+    turn: int
+    cause: str
+    effects: tuple[str, ...]
+    created: float
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """All that an activation needs: the session at its new epoch, its checkpoint, its mailbox and its open turn's journal."""
+
+    session: Session
+    checkpoint: Checkpoint
+    messages: list[Message]
+    steps: list[Step]
+
+
+class Runnable(msgspec.Struct, frozen=True):
+    """A session that has to be looked after at start: now (`wake_at` None or past) or at a time."""
+
+    id: str
+    wake_at: float | None
+    waits_on: tuple[str, ...] = ()

@@ -1,0 +1,440 @@
+"""The interpreter of ops on a SQLite connection: one method an op, all synchronous, all inside the caller's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from holdfast.policies.budget import Budget, Usage
+from holdfast.stores import ops
+from holdfast.stores.ops import DONE, FENCED, Result, Status
+from holdfast.stores.records import (
+    ENDED,
+    Address,
+    Checkpoint,
+    DeadLetter,
+    Loaded,
+    Message,
+    MessageState,
+    Outcome,
+    Park,
+    Session,
+    Step,
+    StepRecord,
+    StepState,
+)
+
+encode = msgspec.msgpack.Encoder().encode
+_usage = msgspec.msgpack.Decoder(Usage).decode
+_budget = msgspec.msgpack.Decoder(Budget).decode
+_address = msgspec.msgpack.Decoder(Address).decode
+_park = msgspec.msgpack.Decoder(Park).decode
+_record = msgspec.msgpack.Decoder(StepRecord).decode
+_outcome = msgspec.msgpack.Decoder(Outcome).decode
+_texts = msgspec.msgpack.Decoder(tuple[str, ...]).decode
+
+_MAX_EPOCHS = 100_000
+
+SESSION = (
+    "id, agent, tenant, user, status, epoch, turn, pending, budget, usage, seed, parent_at, detached, park, wake_at, gates, notes, "
+    "result, crashes, created, updated"
+)
+MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created, done"
+WRITE_STEP = (
+    "INSERT INTO steps (session, turn, key, state, body) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (session, turn, key) DO UPDATE SET state = excluded.state, body = excluded.body"
+)
+
+
+def session_of(row: Sequence[Any]) -> Session:
+    park: Park | None = None
+    if row[13] is not None:
+        park = msgspec.structs.replace(_park(row[13]), until=row[14])
+    return Session(
+        id=row[0],
+        agent=row[1],
+        tenant=row[2],
+        user=row[3],
+        status=row[4],
+        epoch=row[5],
+        turn=row[6],
+        pending=row[7],
+        budget=_budget(row[8]),
+        usage=_usage(row[9]),
+        seed=row[10],
+        parent=None if row[11] is None else _address(row[11]),
+        detached=bool(row[12]),
+        park=park,
+        gates=row[15],
+        notes=_texts(row[16]),
+        result=row[17],
+        crashes=row[18],
+        created=row[19],
+        updated=row[20],
+    )
+
+
+def message_of(row: Sequence[Any]) -> Message:
+    return Message(
+        seq=row[0],
+        session=row[1],
+        id=row[2],
+        body=row[3],
+        digest=row[4],
+        kind=row[5],
+        reply_to=None if row[6] is None else _address(row[6]),
+        state=MessageState(row[7]),
+        reply=row[8],
+        created=row[9],
+        done=row[10],
+    )
+
+
+def step_of(row: Sequence[Any]) -> Step:
+    return Step(key=row[1], state=StepState(row[2]), record=_record(row[3]), turn=row[0])
+
+
+def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
+    return Checkpoint(
+        turn=row[0], state=row[1], version=row[2], message=row[3], started=row[4], ended=row[5], usage=_usage(row[6])
+    )
+
+
+def letter_of(row: Sequence[Any]) -> DeadLetter:
+    return DeadLetter(session=row[0], message=row[1], turn=row[2], cause=row[3], effects=_texts(row[4]), created=row[5])
+
+
+class Interpreter:
+    """Applies ops to one connection. It remembers epochs: this process owns every write, so what it wrote last is what is there."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.db = connection
+        self._epochs: dict[str, int] = {}
+        self._by_type: dict[type, Callable[[Any], Result]] = {
+            ops.CreateSession: self._create,
+            ops.Enqueue: self._enqueue,
+            ops.Activate: self._activate,
+            ops.WriteStep: self._write_step,
+            ops.DropSteps: self._drop_steps,
+            ops.CommitTurn: self._commit_turn,
+            ops.FailTurn: self._fail_turn,
+            ops.RetryLetter: self._retry_letter,
+            ops.DropLetter: self._drop_letter,
+            ops.UpdateSession: self._update_session,
+            ops.Reply: self._reply,
+            ops.ReturnBudget: self._return_budget,
+            ops.EndSession: self._end_session,
+        }
+
+    def forget(self) -> None:
+        """After a transaction that did not commit: what was remembered may not be there."""
+        self._epochs.clear()
+
+    def apply(self, batch: Sequence[ops.Op]) -> list[Result]:
+        """One result an op, in order. Runs of plain step writes, the bulk of all ops, go as one `executemany`."""
+        results: list[Result] = []
+        rows: list[tuple[str, int, bytes, int, bytes]] = []
+        for op in batch:
+            if type(op) is ops.WriteStep and not op.outbox:
+                if self._epoch(op.session) == op.epoch:
+                    rows.append((op.session, op.turn, op.key, op.state, op.body))
+                    results.append(DONE)
+                else:
+                    results.append(FENCED)
+                continue
+            if rows:
+                self.db.executemany(WRITE_STEP, rows)
+                rows.clear()
+            results.append(self._by_type[type(op)](op))
+        if rows:
+            self.db.executemany(WRITE_STEP, rows)
+        return results
+
+    def _epoch(self, session: str) -> int:
+        epoch = self._epochs.get(session)
+        if epoch is None:
+            row = self.db.execute("SELECT epoch FROM sessions WHERE id = ?", (session,)).fetchone()
+            epoch = -1 if row is None else row[0]
+            self._remember(session, epoch)
+        return epoch
+
+    def _remember(self, session: str, epoch: int) -> None:
+        if len(self._epochs) >= _MAX_EPOCHS:
+            self._epochs.clear()
+        self._epochs[session] = epoch
+
+    def _outbox(self, outbox: tuple[ops.Op, ...]) -> tuple[Result, ...]:
+        return tuple(self._by_type[type(op)](op) for op in outbox)
+
+    # ------------------------------------------------------------ sessions and messages
+
+    def session(self, id: str) -> Session | None:
+        row = self.db.execute(f"SELECT {SESSION} FROM sessions WHERE id = ?", (id,)).fetchone()
+        return None if row is None else session_of(row)
+
+    def _create(self, op: ops.CreateSession) -> Result:
+        there = self.session(op.id)
+        if there is not None:
+            return Result(Status.DUPLICATE, there)
+        self.db.execute(
+            "INSERT INTO sessions (id, agent, tenant, user, status, epoch, turn, pending, budget, usage, seed, parent, parent_at, detached,"
+            " gates, notes, crashes, crash_mark, created, updated)"
+            " VALUES (?, ?, ?, ?, 'idle', 0, 0, 0, ?, ?, ?, ?, ?, ?, x'', ?, 0, 0, ?, ?)",
+            (
+                op.id, op.agent, op.tenant, op.user, encode(op.budget), encode(Usage()), op.seed,
+                None if op.parent is None else op.parent.session, None if op.parent is None else encode(op.parent), op.detached,
+                encode(()), op.now, op.now,
+            ),
+        )  # fmt: skip
+        self.db.execute(
+            "INSERT INTO turns (session, turn, state, version, message, started, ended, usage) VALUES (?, 0, ?, ?, NULL, ?, ?, ?)",
+            (op.id, op.state, op.version, op.now, op.now, encode(Usage())),
+        )
+        # The id may have been looked for before it was there.
+        self._epochs.pop(op.id, None)
+        return Result(
+            Status.DONE,
+            Session(
+                id=op.id, agent=op.agent, tenant=op.tenant, user=op.user, status="idle", epoch=0, turn=0, pending=0, budget=op.budget,
+                seed=op.seed, parent=op.parent, detached=op.detached, created=op.now, updated=op.now,
+            ),
+        )  # fmt: skip
+
+    def _enqueue(self, op: ops.Enqueue) -> Result:
+        row = self.db.execute("SELECT status, pending FROM sessions WHERE id = ?", (op.session,)).fetchone()
+        if row is None:
+            return Result(Status.REFUSED, "unknown")
+        stored = self.db.execute(f"SELECT {MESSAGE} FROM messages WHERE session = ? AND id = ?", (op.session, op.id)).fetchone()
+        if stored is not None:
+            message = message_of(stored)
+            return Result(Status.DUPLICATE, message) if message.digest == op.digest else Result(Status.REFUSED, "conflict")
+        if row[0] in ENDED:
+            return Result(Status.REFUSED, ("ended", self.session(op.session)))
+        counted = op.kind == "message"
+        if counted and op.limit is not None and row[1] >= op.limit:
+            return Result(Status.REFUSED, "full")
+        self.db.execute(
+            "INSERT INTO messages (session, id, body, digest, kind, reply_to, state, created) VALUES (?, ?, ?, ?, ?, ?, 1, ?)",
+            (op.session, op.id, op.body, op.digest, op.kind, None if op.reply_to is None else encode(op.reply_to), op.now),
+        )
+        if counted:
+            self.db.execute("UPDATE sessions SET pending = pending + 1, updated = ? WHERE id = ?", (op.now, op.session))
+        return DONE
+
+    def _activate(self, op: ops.Activate) -> Result:
+        row = self.db.execute("SELECT turn, epoch, crashes, crash_mark FROM sessions WHERE id = ?", (op.session,)).fetchone()
+        if row is None:
+            return Result(Status.REFUSED, "unknown")
+        turn, epoch, crashes, mark = row
+        steps = [
+            step_of(step)
+            for step in self.db.execute(
+                "SELECT turn, key, state, body FROM steps WHERE session = ? AND turn = ? ORDER BY rowid", (op.session, turn + 1)
+            )
+        ]
+        if op.count_crash:
+            crashes, mark = (crashes + 1 if mark == len(steps) else 1), len(steps)
+        self.db.execute(
+            "UPDATE sessions SET epoch = ?, crashes = ?, crash_mark = ? WHERE id = ?", (epoch + 1, crashes, mark, op.session)
+        )
+        self._remember(op.session, epoch + 1)
+        session = self.session(op.session)
+        assert session is not None
+        checkpoint = self.db.execute(
+            "SELECT turn, state, version, message, started, ended, usage FROM turns WHERE session = ? AND turn = ?",
+            (op.session, turn),
+        ).fetchone()
+        queued = self.db.execute(
+            f"SELECT {MESSAGE} FROM messages WHERE session = ? AND state = 1 AND kind = 'message' ORDER BY seq", (op.session,)
+        )
+        return Result(Status.DONE, Loaded(session, checkpoint_of(checkpoint), [message_of(m) for m in queued], steps))
+
+    def _update_session(self, op: ops.UpdateSession) -> Result:
+        if self._epoch(op.session) != op.epoch:
+            return FENCED
+        sets, values = ["updated = ?"], [op.now]
+        if op.status is not None:
+            sets.append("status = ?")
+            values.append(op.status)  # type: ignore[arg-type]
+            if op.status != "parked":
+                sets.append("park = NULL, wake_at = NULL")
+        if op.park is not None and op.status in (None, "parked"):
+            sets.append("park = ?, wake_at = ?")
+            values += [encode(op.park), op.park.until]  # type: ignore[list-item]
+        if op.budget is not None:
+            sets.append("budget = ?")
+            values.append(encode(op.budget))  # type: ignore[arg-type]
+        if op.gates is not None:
+            sets.append("gates = ?")
+            values.append(op.gates)  # type: ignore[arg-type]
+        if op.settled:
+            sets.append("crashes = 0, crash_mark = 0")
+        self.db.execute(f"UPDATE sessions SET {', '.join(sets)} WHERE id = ?", (*values, op.session))
+        return DONE
+
+    # ------------------------------------------------------------ steps
+
+    def _write_step(self, op: ops.WriteStep) -> Result:
+        if self._epoch(op.session) != op.epoch:
+            return FENCED
+        self.db.execute(WRITE_STEP, (op.session, op.turn, op.key, op.state, op.body))
+        return Result(Status.DONE, None, self._outbox(op.outbox))
+
+    def _drop_steps(self, op: ops.DropSteps) -> Result:
+        if self._epoch(op.session) != op.epoch:
+            return FENCED
+        self.db.executemany(
+            "DELETE FROM steps WHERE session = ? AND turn = ? AND key = ?", [(op.session, op.turn, key) for key in op.keys]
+        )
+        if op.charge:
+            self._add_usage(op.session, op.charge)
+        return DONE
+
+    def _add_usage(self, session: str, charge: Usage) -> None:
+        row = self.db.execute("SELECT usage FROM sessions WHERE id = ?", (session,)).fetchone()
+        if row is not None:
+            total = _usage(row[0]) + charge
+            self.db.execute("UPDATE sessions SET usage = ? WHERE id = ?", (encode(total), session))
+
+    def _return_budget(self, op: ops.ReturnBudget) -> Result:
+        self._add_usage(op.session, Usage() - op.unspent)
+        return DONE
+
+    def _reply(self, op: ops.Reply) -> Result:
+        to = op.to
+        row = self.db.execute(
+            "SELECT body FROM steps WHERE session = ? AND turn = ? AND key = ? AND state = ?",
+            (to.session, to.turn, to.key, StepState.WAITING),
+        ).fetchone()
+        if row is None:
+            return Result(Status.DUPLICATE)
+        outcome = _outcome(op.outcome)
+        record = msgspec.structs.replace(_record(row[0]), outcome=outcome, closed=op.now)
+        state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
+        self.db.execute(WRITE_STEP, (to.session, to.turn, to.key, state, encode(record)))
+        parked = self.db.execute("SELECT park FROM sessions WHERE id = ? AND status = 'parked'", (to.session,)).fetchone()
+        if parked is not None and parked[0] is not None and _park(parked[0]).reason == "wait":
+            self.db.execute("UPDATE sessions SET wake_at = ? WHERE id = ?", (op.now, to.session))
+        return DONE
+
+    # ------------------------------------------------------------ turns
+
+    def _commit_turn(self, op: ops.CommitTurn) -> Result:
+        if self._epoch(op.session) != op.epoch:
+            return FENCED
+        usage = encode(op.usage)
+        self.db.execute(
+            "INSERT OR REPLACE INTO turns (session, turn, state, version, message, started, ended, usage) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (op.session, op.turn, op.state, op.version, op.message, op.started, op.now, usage),
+        )
+        settled = self._settle(op, MessageState.DONE)
+        self.db.execute(
+            "UPDATE sessions SET status = ?, turn = ?, pending = pending - ?, usage = ?, gates = ?, notes = x'90', result = ?, park = NULL,"
+            " wake_at = NULL, crashes = 0, crash_mark = 0, updated = ? WHERE id = ?",
+            (op.status, op.turn, settled, usage, op.gates, op.result, op.now, op.session),
+        )
+        answered: list[Message] | None = None
+        if op.status in ENDED:
+            answered = self._answer_all(op.session, op.rest, op.result, op.now)
+        return Result(Status.DONE, answered, self._outbox(op.outbox))
+
+    def _settle(self, op: ops.CommitTurn | ops.FailTurn, state: MessageState) -> int:
+        """Give a turn's message its reply; how much that takes off `pending`. A message that is not queued keeps the answer it has."""
+        return self.db.execute(
+            "UPDATE messages SET state = ?, reply = ?, done = ? WHERE session = ? AND id = ? AND state = 1 AND kind = 'message'",
+            (state, op.reply, op.now, op.session, op.message),
+        ).rowcount
+
+    def _answer_all(self, session: str, rest: bytes | None, watch: bytes | None, now: float) -> list[Message]:
+        """Answer everything still queued in a session that has ended; returns the messages as they are now."""
+        queued = self.db.execute(
+            f"SELECT {MESSAGE} FROM messages WHERE session = ? AND state = 1 ORDER BY seq", (session,)
+        ).fetchall()
+        answered = []
+        for row in queued:
+            message = message_of(row)
+            state, reply = (MessageState.DONE, watch) if message.kind == "watch" else (MessageState.DEAD, rest)
+            self.db.execute("UPDATE messages SET state = ?, reply = ?, done = ? WHERE seq = ?", (state, reply, now, message.seq))
+            if message.reply_to is not None and reply is not None:
+                self._reply(ops.Reply(message.reply_to, reply, now))
+            answered.append(msgspec.structs.replace(message, state=state, reply=reply, done=now))
+        self.db.execute("UPDATE sessions SET pending = 0 WHERE id = ?", (session,))
+        return answered
+
+    def _end_session(self, op: ops.EndSession) -> Result:
+        row = self.db.execute("SELECT status, epoch FROM sessions WHERE id = ?", (op.session,)).fetchone()
+        if row is None:
+            return Result(Status.REFUSED, "unknown")
+        if row[0] in ENDED:
+            return Result(Status.DUPLICATE)
+        self._remember(op.session, row[1] + 1)
+        self.db.execute(
+            "UPDATE sessions SET status = ?, epoch = ?, result = ?, park = NULL, wake_at = NULL, updated = ? WHERE id = ?",
+            (op.status, row[1] + 1, op.outcome, op.now, op.session),
+        )
+        answered = self._answer_all(op.session, op.outcome, op.outcome, op.now)
+        return Result(Status.DONE, answered, self._outbox(op.outbox))
+
+    def _fail_turn(self, op: ops.FailTurn) -> Result:
+        if self._epoch(op.session) != op.epoch:
+            return FENCED
+        self.db.execute(
+            "INSERT OR REPLACE INTO dead_letters (session, message, turn, cause, effects, created) VALUES (?, ?, ?, ?, ?, ?)",
+            (op.session, op.message, op.turn, op.cause, encode(op.effects), op.now),
+        )
+        settled = self._settle(op, MessageState.DEAD)
+        self.db.execute(
+            "UPDATE sessions SET status = 'failed', pending = pending - ?, park = NULL, wake_at = NULL, updated = ? WHERE id = ?",
+            (settled, op.now, op.session),
+        )
+        return Result(Status.DONE, None, self._outbox(op.outbox))
+
+    def _letter(self, session: str) -> tuple[str, int, tuple[str, ...]] | None:
+        """Message, turn and effects of the dead letter that holds the session up."""
+        row = self.db.execute(
+            "SELECT message, dead_letters.turn, effects FROM dead_letters JOIN sessions ON sessions.id = session"
+            " WHERE session = ? AND dead_letters.turn = sessions.turn + 1 AND status NOT IN ('finished', 'cancelled', 'killed')",
+            (session,),
+        ).fetchone()
+        return None if row is None else (row[0], row[1], _texts(row[2]))
+
+    def _retry_letter(self, op: ops.RetryLetter) -> Result:
+        if self._epoch(op.session) != op.epoch:
+            return FENCED
+        letter = self._letter(op.session)
+        if letter is None:
+            return Result(Status.REFUSED, "none")
+        message, turn, _ = letter
+        self.db.execute("DELETE FROM dead_letters WHERE session = ? AND turn = ?", (op.session, turn))
+        self.db.execute(
+            "UPDATE messages SET state = 1, reply = NULL, done = NULL WHERE session = ? AND id = ?", (op.session, message)
+        )
+        self.db.execute(
+            "UPDATE sessions SET status = 'idle', park = NULL, wake_at = NULL, pending = pending + 1, updated = ? WHERE id = ?",
+            (op.now, op.session),
+        )
+        row = self.db.execute(f"SELECT {MESSAGE} FROM messages WHERE session = ? AND id = ?", (op.session, message)).fetchone()
+        return Result(Status.DONE, message_of(row))
+
+    def _drop_letter(self, op: ops.DropLetter) -> Result:
+        if self._epoch(op.session) != op.epoch:
+            return FENCED
+        letter = self._letter(op.session)
+        if letter is None:
+            return Result(Status.REFUSED, "none")
+        message, turn, effects = letter
+        self.db.execute("DELETE FROM dead_letters WHERE session = ? AND turn = ?", (op.session, turn))
+        self.db.execute(
+            "INSERT INTO turns (session, turn, state, version, message, started, ended, usage)"
+            " SELECT session, turn + 1, state, version, ?, ?, ?, ? FROM turns WHERE session = ? AND turn = ?",
+            (message, op.now, op.now, encode(op.usage), op.session, turn - 1),
+        )
+        self.db.execute(
+            "UPDATE sessions SET status = 'idle', park = NULL, wake_at = NULL, turn = ?, usage = ?, notes = ?, crashes = 0, crash_mark = 0,"
+            " updated = ? WHERE id = ?",
+            (turn, encode(op.usage), encode(effects), op.now, op.session),
+        )
+        return DONE

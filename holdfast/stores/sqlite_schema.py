@@ -1,0 +1,128 @@
+"""The tables, as migrations that run forward. A database newer than this list is refused untouched."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from holdfast.errors import SchemaTooNew, StoreError
+
+APPLICATION_ID = 0x686F6C64  # "hold", in the file's header: tells our file from any other SQLite database
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE schema_version (version INTEGER NOT NULL);
+    INSERT INTO schema_version VALUES (0);
+    CREATE TABLE nodes (id INTEGER PRIMARY KEY, clean INTEGER NOT NULL);
+    CREATE TABLE sessions (
+        num INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        agent TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        user TEXT NOT NULL,
+        status TEXT NOT NULL,
+        epoch INTEGER NOT NULL,
+        turn INTEGER NOT NULL,
+        pending INTEGER NOT NULL,
+        budget BLOB NOT NULL,
+        usage BLOB NOT NULL,
+        seed BLOB NOT NULL,
+        parent TEXT,
+        parent_at BLOB,
+        detached INTEGER NOT NULL,
+        park BLOB,
+        wake_at REAL,
+        gates BLOB NOT NULL,
+        notes BLOB NOT NULL,
+        result BLOB,
+        crashes INTEGER NOT NULL,
+        crash_mark INTEGER NOT NULL,
+        created REAL NOT NULL,
+        updated REAL NOT NULL
+    );
+    CREATE INDEX sessions_by_status ON sessions (status, updated);
+    CREATE INDEX sessions_pending ON sessions (num) WHERE pending > 0;
+    CREATE INDEX sessions_by_parent ON sessions (parent) WHERE parent IS NOT NULL;
+    CREATE TABLE messages (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        session TEXT NOT NULL,
+        id TEXT NOT NULL,
+        body BLOB NOT NULL,
+        digest BLOB NOT NULL,
+        kind TEXT NOT NULL,
+        reply_to BLOB,
+        state INTEGER NOT NULL,
+        reply BLOB,
+        created REAL NOT NULL,
+        done REAL,
+        UNIQUE (session, id)
+    );
+    CREATE INDEX messages_queued ON messages (session, seq) WHERE state = 1;
+    CREATE TABLE steps (
+        session TEXT NOT NULL,
+        turn INTEGER NOT NULL,
+        key BLOB NOT NULL,
+        state INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        UNIQUE (session, turn, key)
+    );
+    CREATE TABLE turns (
+        session TEXT NOT NULL,
+        turn INTEGER NOT NULL,
+        state BLOB NOT NULL,
+        version INTEGER NOT NULL,
+        message TEXT,
+        started REAL NOT NULL,
+        ended REAL NOT NULL,
+        usage BLOB NOT NULL,
+        UNIQUE (session, turn)
+    );
+    CREATE TABLE dead_letters (
+        session TEXT NOT NULL,
+        message TEXT NOT NULL,
+        turn INTEGER NOT NULL,
+        cause TEXT NOT NULL,
+        effects BLOB NOT NULL,
+        created REAL NOT NULL,
+        UNIQUE (session, turn)
+    );
+    """,
+)
+
+
+def check(connection: sqlite3.Connection, path: str) -> int:
+    """The file's schema version; 0 for an empty file.
+
+    Raises:
+        SchemaTooNew: written by a newer holdfast.
+        StoreError: not a holdfast database.
+    """
+    try:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path} is not a SQLite database ({error}): name another file") from error
+    if not tables and application in (0, APPLICATION_ID):
+        return 0
+    if application != APPLICATION_ID or "schema_version" not in tables:
+        raise StoreError(f"{path} is a database of another program: name another file")
+    version: int = connection.execute("SELECT version FROM schema_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise SchemaTooNew(
+            f"{path} was written by a newer holdfast (schema {version}, this one knows {len(MIGRATIONS)}): upgrade holdfast; "
+            "the file was left untouched"
+        )
+    return version
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Bring the schema up to date, each migration in a transaction of its own. Raises as `check`."""
+    version = check(connection, path)
+    for number in range(version, len(MIGRATIONS)):
+        script = MIGRATIONS[number]
+        finish = f"UPDATE schema_version SET version = {number + 1}; PRAGMA application_id = {APPLICATION_ID};"
+        try:
+            connection.executescript(f"BEGIN IMMEDIATE; {script} {finish} COMMIT;")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.rollback()
+            raise StoreError(f"migration {number + 1} of {path} failed, nothing was changed: {error}") from error

@@ -1,0 +1,59 @@
+"""OTP supervision for any async function: trees of supervisors, restart strategies, intensities, ordered stops.
+
+It knows nothing of sessions. `Supervisor` keeps a fixed list of children that may depend on each other, `DynamicSupervisor` any
+number that do not.
+"""
+
+from holdfast.supervisors.dynamic import DynamicSupervisor
+from holdfast.supervisors.events import (
+    ChildCrashed,
+    ChildDropped,
+    ChildEvent,
+    ChildExited,
+    ChildRestarted,
+    ChildRestarting,
+    ChildStarted,
+    ChildStopped,
+    ChildStuck,
+    OnEvent,
+    SupervisionEvent,
+    SupervisorStarted,
+    SupervisorStopped,
+)
+from holdfast.supervisors.intensity import Backoff, Intensity, RestartWindow, delay
+from holdfast.supervisors.spec import AutoShutdown, ChildSpec, Nested, Restart
+from holdfast.supervisors.strategy import Plan, Strategy, plan
+from holdfast.supervisors.tree import Supervisor
+from holdfast.supervisors.view import ChildState, ChildView, SupervisorView
+
+__all__ = [
+    "AutoShutdown",
+    "Backoff",
+    "ChildCrashed",
+    "ChildDropped",
+    "ChildEvent",
+    "ChildExited",
+    "ChildRestarted",
+    "ChildRestarting",
+    "ChildSpec",
+    "ChildStarted",
+    "ChildState",
+    "ChildStopped",
+    "ChildStuck",
+    "ChildView",
+    "DynamicSupervisor",
+    "Intensity",
+    "Nested",
+    "OnEvent",
+    "Plan",
+    "Restart",
+    "RestartWindow",
+    "Strategy",
+    "SupervisionEvent",
+    "Supervisor",
+    "SupervisorStarted",
+    "SupervisorStopped",
+    "SupervisorView",
+    "delay",
+    "plan",
+]

@@ -1,0 +1,303 @@
+"""One child of any supervisor: its state machine, and one `Life` for each time it runs.
+
+stopped -> starting -> running -> stopped              it returned, crashed, or was stopped in time
+           starting, running   -> stuck                it outlived its stop deadline and was killed
+stopped, stuck -> restarting -> starting               its supervisor will start it again
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from contextvars import Context
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from holdfast.clock import Clock
+from holdfast.supervisors.events import ChildCrashed, ChildExited, ChildRestarted, ChildStarted, ChildStopped, ChildStuck, OnEvent
+from holdfast.supervisors.intensity import Backoff, Uniform, delay
+from holdfast.supervisors.killable import Killable
+from holdfast.supervisors.spec import ChildSpec
+from holdfast.supervisors.view import ChildState, ChildView
+
+OnExit = Callable[["Child", "Life", BaseException | None], None]
+_ERROR_CHARS = 500
+
+
+class Life:
+    """One run of a child, from its start to its end.
+
+    Attributes:
+        ready: set when it is ready, and at the latest when it is over.
+        was_ready: whether it got that far.
+        over: set when its code runs no more.
+        stopping: whether its supervisor told it to end, so that its end is no exit.
+        awaited: whether somebody waits for it to be ready, and so takes the failure if it does not get there.
+        failure: that failure.
+    """
+
+    __slots__ = ("awaited", "body", "failure", "over", "ready", "scope", "stop_at", "stopping", "was_ready")
+
+    def __init__(self, body: Killable, awaited: bool) -> None:
+        self.body = body
+        self.awaited = awaited
+        self.failure: Exception | None = None
+        self.scope = anyio.CancelScope()
+        self.ready = anyio.Event()
+        self.over = anyio.Event()
+        self.was_ready = False
+        self.stopping = False
+        self.stop_at = math.inf
+
+
+class Child:
+    """A child and what is known of it. Only its supervisor calls it.
+
+    Args:
+        spec: its definition.
+        supervisor: name of its supervisor, for events.
+        clock: for ages.
+        emit: where its events go.
+        on_exit: called when a life ended that nobody stopped: with its error, or None if it returned. Not called for a failure
+            that `wait_ready` returns.
+    """
+
+    __slots__ = (
+        "_body",
+        "_clock",
+        "_emit",
+        "_on_exit",
+        "_ran_s",
+        "_since",
+        "_streak",
+        "_supervisor",
+        "error",
+        "life",
+        "reports",
+        "restarts",
+        "spec",
+        "state",
+    )
+
+    def __init__(self, spec: ChildSpec, supervisor: str, clock: Clock, emit: OnEvent, on_exit: OnExit) -> None:
+        self.spec = spec
+        self._body, self.reports = spec.body()
+        self._supervisor = supervisor
+        self._clock = clock
+        self._emit = emit
+        self._on_exit = on_exit
+        self.state: ChildState = "stopped"
+        self._since = clock.monotonic()
+        self.life: Life | None = None
+        self.restarts = -1
+        self._streak = 0
+        self._ran_s = 0.0
+        self.error: str | None = None
+
+    # ------------------------------------------------------------ start
+
+    def start(self, group: TaskGroup, delay_s: float = 0.0, *, awaited: bool = True) -> Life:
+        """Begin a life, after `delay_s` seconds. Returns at once.
+
+        Args:
+            group: where its task lives.
+            delay_s: seconds to wait first.
+            awaited: whether the caller goes on to `wait_ready`.
+        """
+        status = _Status(self)
+        life = self.life = status.life = Life(
+            Killable(functools.partial(self._body, task_status=status) if self.reports else self._body), awaited
+        )
+        self.restarts += 1
+        self._ran_s = 0.0
+        self._enter("restarting" if delay_s else "starting")
+        # A fresh context: a child must not carry the trace span, or any other variable, of whatever crashed or spawned it.
+        name = f"{self._supervisor}/{self.spec.id}"
+        Context().run(functools.partial(group.start_soon, self._live, life, delay_s, name=name))
+        return life
+
+    async def wait_ready(self, delay_s: float = 0.0) -> Exception | None:
+        """Wait until the child is ready or over. Returns why it did not get there; past its `start_s` it is stopped."""
+        life = self.life
+        assert life is not None
+        # What reports nothing is ready at its first step, and needs no timer.
+        with anyio.move_on_after(delay_s + self.spec.start_limit_s if self.reports else math.inf):
+            await life.ready.wait()
+        if not life.ready.is_set():
+            await self.stop()
+            late = TimeoutError(f"child {self.spec.id!r} was not ready within {self.spec.start_limit_s:g} s")
+            self._crashed(late)
+            return late
+        try:
+            return life.failure
+        finally:
+            # An error knows the frames that know this life: without this, only the collector would free them.
+            life.failure = None
+
+    async def _live(self, life: Life, delay_s: float) -> None:
+        try:
+            with life.scope:
+                if delay_s:
+                    await anyio.sleep(delay_s)
+                    self._enter("starting")
+                # A task that was cancelled before its first step still takes that step: the child's code must not.
+                if not life.scope.cancel_called:
+                    if not self.reports:
+                        self._ready(life)
+                    await life.body
+        except (KeyboardInterrupt, SystemExit):
+            life.ready.set()
+            life.over.set()
+            raise
+        except BaseException as error:
+            # The child wrapper catches everything, also a CancelledError that this supervisor did not cause (the child awaited a
+            # cancelled future): left to itself, that one would cancel all siblings and end the group as if nothing had happened.
+            self._end(life, error)
+        else:
+            self._end(life, None)
+
+    def _ready(self, life: Life) -> None:
+        if life.over.is_set() or life.was_ready or life.stopping:
+            return
+        life.was_ready = True
+        self._enter("running")
+        if self.restarts:
+            self._emit(ChildRestarted(self._supervisor, self.spec.id, self.restarts))
+        else:
+            self._emit(ChildStarted(self._supervisor, self.spec.id))
+        life.ready.set()
+
+    # ------------------------------------------------------------ end
+
+    def _end(self, life: Life, error: BaseException | None) -> None:
+        life.ready.set()
+        life.over.set()
+        if life.stopping:
+            self._end_of_stop(error)
+        else:
+            self._end_by_itself(life, error)
+
+    def _end_by_itself(self, life: Life, error: BaseException | None) -> None:
+        self._ran_s = self._clock.monotonic() - self._since if self.state == "running" else 0.0
+        self._enter("stopped")
+        if error is None:
+            self._emit(ChildExited(self._supervisor, self.spec.id))
+        else:
+            self._crashed(error)
+        if error is not None and life.awaited and not life.was_ready:
+            life.failure = self._as_failure(error)
+        else:
+            self._on_exit(self, life, error)
+
+    def _as_failure(self, error: BaseException) -> Exception:
+        """Something that may be raised in the task of whoever waits: a stray CancelledError there would read as its own."""
+        if isinstance(error, Exception):
+            return error
+        failure = RuntimeError(f"child {self.spec.id!r} failed to start: {describe(error)}")
+        failure.__cause__ = error
+        return failure
+
+    def _end_of_stop(self, error: BaseException | None) -> None:
+        if self.state == "stuck":
+            return
+        self._enter("stopped")
+        if error is not None and not isinstance(error, anyio.get_cancelled_exc_class()):
+            self._crashed(error)
+        self._emit(ChildStopped(self._supervisor, self.spec.id))
+
+    def _crashed(self, error: BaseException) -> None:
+        self.error = describe(error)
+        self._emit(ChildCrashed(self._supervisor, self.spec.id, self.error, error))
+
+    async def stop(self) -> None:
+        """Cancel the child and wait until it is over; past its `stop_s`, kill it. May be called again if it was interrupted."""
+        life = self.life
+        if life is None or life.over.is_set():
+            self.life = None
+            if self.state != "stuck":
+                self._enter("stopped")
+            return
+        if not life.stopping:
+            life.stopping = True
+            life.stop_at = anyio.current_time() + self.spec.stop_limit_s
+            life.scope.cancel()
+        with anyio.CancelScope(deadline=life.stop_at):
+            await life.over.wait()
+        if not life.over.is_set():
+            if self.state != "stuck":
+                self._enter("stuck")
+                self._emit(ChildStuck(self._supervisor, self.spec.id, self.spec.stop_limit_s))
+            self.kill_nowait()
+            await life.over.wait()
+        # Whatever the inbox still holds about this life is history.
+        self.life = None
+
+    def kill_nowait(self) -> None:
+        """End the child by force within the next turns of the loop; nothing if it is over."""
+        life = self.life
+        if life is not None and not life.over.is_set():
+            life.stopping = True
+            life.scope.cancel()
+            life.body.kill()
+
+    # ------------------------------------------------------------ for supervisors
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs or is about to."""
+        return self.state in ("starting", "running", "restarting")
+
+    def await_restart(self) -> None:
+        """Mark it as down until its supervisor starts it again."""
+        self.life = None
+        self._enter("restarting")
+
+    def next_delay(self, backoff: Backoff, uniform: Uniform) -> float:
+        """Count one more crash in a row, unless it had been healthy, and say how many seconds to wait before the restart."""
+        self._streak = 1 if self._ran_s >= backoff.healthy_s else self._streak + 1
+        return delay(backoff, self._streak, uniform)
+
+    def view(self) -> ChildView:
+        """What it looks like right now."""
+        nested = self.spec.nested
+        return ChildView(
+            id=self.spec.id,
+            restart=self.spec.restart,
+            state=self.state,
+            restarts=max(self.restarts, 0),
+            age_s=self._clock.monotonic() - self._since,
+            error=self.error,
+            supervisor=None if nested is None else nested.tree(),
+        )
+
+    def _enter(self, state: ChildState) -> None:
+        if state != self.state:
+            self.state = state
+            self._since = self._clock.monotonic()
+
+
+class _Status(TaskStatus[None]):
+    """What a child calls `started()` on."""
+
+    __slots__ = ("_child", "life")
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self.life: Life | None = None
+
+    def started(self, value: None = None) -> None:
+        if self.life is not None:
+            self._child._ready(self.life)
+
+
+def describe(error: BaseException) -> str:
+    """One line about an error, of bounded length."""
+    try:
+        text = str(error)
+    except Exception as broken:
+        text = f"(its text could not be read: {type(broken).__name__})"
+    if not text and isinstance(error, anyio.get_cancelled_exc_class()):
+        text = "nobody cancelled this child; it awaited something that was cancelled"
+    return f"{type(error).__name__}: {text}"[:_ERROR_CHARS] if text else type(error).__name__

@@ -1,0 +1,218 @@
+"""Many children that have nothing to do with each other: started and stopped at any time, each with its own restart intensity.
+
+There is no loop: each end of a child is judged at once where it happens, since it concerns no sibling. So tens of thousands of
+children take a task each and nothing else, and one that crashes in a row spends its own intensity only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import islice
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from holdfast.clock import Clock, SystemClock
+from holdfast.errors import ConfigError, HoldfastError, RuntimeStopped
+from holdfast.supervisors.child import Child, Life
+from holdfast.supervisors.events import ChildDropped, ChildRestarting, OnEvent, SupervisorStarted, SupervisorStopped, emitter
+from holdfast.supervisors.intensity import AT_ONCE, OFTEN, Backoff, Intensity, RestartWindow, Uniform
+from holdfast.supervisors.shielded import run_shielded
+from holdfast.supervisors.spec import ChildSpec, check_children, check_name, refuse
+from holdfast.supervisors.view import SupervisorView
+
+_SYSTEM_CLOCK = SystemClock()
+
+
+class DynamicSupervisor:
+    """Supervises children that come and go, each with an intensity of its own.
+
+    A child that returned for good, or was stopped, is forgotten. One that spent its intensity is dropped and reported as
+    `ChildDropped`; unlike in OTP that is never an end of the supervisor.
+
+    Args:
+        name: its name in the tree.
+        intensity_each: how many restarts of one child within which period are too many.
+        backoff: how long a child waits before its restart; by default not at all.
+        max_children: how many children it takes; None means no limit.
+        stop_concurrency: how many children are being stopped at a time when the supervisor stops.
+        clock: for the restart periods and for ages.
+        on_event: told what happens (see `events`); must not block.
+        uniform: draws the jitter of the backoff.
+
+    Raises:
+        ConfigError: the definition is wrong; names every fault.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        intensity_each: Intensity = OFTEN,
+        backoff: Backoff = AT_ONCE,
+        max_children: int | None = None,
+        stop_concurrency: int = 100,
+        clock: Clock = _SYSTEM_CLOCK,
+        on_event: OnEvent | None = None,
+        uniform: Uniform = random.uniform,
+    ) -> None:
+        faults = check_name(name)
+        if max_children is not None and max_children < 1:
+            faults.append(f"max_children is {max_children!r}: use a number from 1, or None")
+        if stop_concurrency < 1:
+            faults.append(f"stop_concurrency is {stop_concurrency!r}: use a number from 1")
+        refuse(name, faults + intensity_each.faults() + backoff.faults())
+        self.name = name
+        self._intensity = intensity_each
+        self._backoff = backoff
+        self._max_children = max_children
+        self._stop_concurrency = stop_concurrency
+        self._clock = clock
+        self._emit = emitter(on_event)
+        self._uniform = uniform
+        self._running = False
+        self._group: TaskGroup | None = None
+        self._children: dict[str, Child] = {}
+        self._windows: dict[str, RestartWindow] = {}
+
+    @property
+    def count(self) -> int:
+        """How many children it has."""
+        return len(self._children)
+
+    def tree(self, limit: int = 100) -> SupervisorView:
+        """What it and its first `limit` children look like right now."""
+        children = tuple(child.view() for child in islice(self._children.values(), limit))
+        return SupervisorView(self.name, "dynamic", children, len(self._children))
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Take and keep children until cancelled; then stop them, latest first, many at a time, each within its `stop_s`.
+
+        Args:
+            task_status: told `started()` when `start_child` may be called.
+        """
+        if self._running:
+            raise RuntimeError(f"supervisor {self.name!r} is running already")
+
+        async def serve(group: TaskGroup) -> None:
+            self._group = group
+            task_status.started()
+            self._emit(SupervisorStarted(self.name))
+            await anyio.sleep_forever()
+
+        self._running = True
+        try:
+            await run_shielded(serve, self._stop_all)
+        finally:
+            self._running, self._group = False, None
+            # All are over, unless this supervisor itself is being killed: then nothing may outlive it.
+            for child in self._children.values():
+                child.kill_nowait()
+            self._children.clear()
+            self._windows.clear()
+            self._emit(SupervisorStopped(self.name, "cancelled"))
+
+    async def start_child(self, spec: ChildSpec) -> None:
+        """Start a child; returns when it is ready.
+
+        If cancelled before the child is ready, it is stopped again.
+
+        Raises:
+            ConfigError: the spec is wrong, or its id is taken.
+            HoldfastError: there are `max_children` already.
+            RuntimeStopped: the supervisor does not run, or stops.
+            Exception: whatever the child raised before it was ready; it is not kept then.
+        """
+        group = self._admit(spec)
+        child = self._children[spec.id] = Child(spec, self.name, self._clock, self._emit, self._on_exit)
+        life = child.start(group)
+        try:
+            error = await child.wait_ready()
+        except anyio.get_cancelled_exc_class():
+            group.start_soon(self._stop, child, anyio.Event())
+            raise
+        if error is None and life.stopping and not life.was_ready:
+            error = RuntimeStopped(f"child {spec.id!r} was stopped before it was ready")
+        if error is not None:
+            self._forget(child)
+            raise error
+
+    async def stop_child(self, id: str) -> None:
+        """Stop a child and forget it.
+
+        If cancelled, the child is stopped nevertheless.
+
+        Raises:
+            LookupError: there is no such child.
+            RuntimeStopped: the supervisor does not run, or stops already.
+        """
+        group = self._open()
+        if id not in self._children:
+            raise LookupError(f"supervisor {self.name!r} has no child {id!r}")
+        gone = anyio.Event()
+        group.start_soon(self._stop, self._children[id], gone)
+        await gone.wait()
+
+    # ------------------------------------------------------------ inside
+
+    def _open(self) -> TaskGroup:
+        if self._group is None:
+            raise RuntimeStopped(f"supervisor {self.name!r} is not running")
+        return self._group
+
+    def _admit(self, spec: ChildSpec) -> TaskGroup:
+        group = self._open()
+        refuse(self.name, check_children([spec]))
+        if spec.id in self._children:
+            raise ConfigError(f"supervisor {self.name!r}: child id {spec.id!r} is used more than once")
+        if self._max_children is not None and len(self._children) >= self._max_children:
+            raise HoldfastError(
+                f"supervisor {self.name!r} has {self._max_children} children: stop one first, or raise max_children"
+            )
+        return group
+
+    def _on_exit(self, child: Child, life: Life, error: BaseException | None) -> None:
+        if self._group is None or not child.spec.restarts_after(error):
+            self._forget(child)
+            return
+        window = self._windows.setdefault(child.spec.id, RestartWindow(self._intensity))
+        if not window.allow(self._clock.monotonic()):
+            self._forget(child)
+            self._emit(ChildDropped(self.name, child.spec.id, child.restarts, None if error is None else child.error))
+            return
+        wait_s = child.next_delay(self._backoff, self._uniform)
+        self._emit(ChildRestarting(self.name, child.spec.id, wait_s))
+        again = child.start(self._group, wait_s, awaited=False)
+        if child.reports:
+            self._group.start_soon(self._await_ready, child, again, wait_s)
+
+    async def _await_ready(self, child: Child, life: Life, delay_s: float) -> None:
+        """Nobody else waits for a restarted child: one that is not ready in time has crashed once more."""
+        late = await child.wait_ready(delay_s)
+        if late is not None:
+            self._on_exit(child, life, late)
+
+    def _forget(self, child: Child) -> None:
+        # The id may belong to a new child by now.
+        if self._children.get(child.spec.id) is child:
+            del self._children[child.spec.id]
+            self._windows.pop(child.spec.id, None)
+
+    async def _stop(self, child: Child, gone: anyio.Event) -> None:
+        await child.stop()
+        self._forget(child)
+        gone.set()
+
+    async def _stop_all(self) -> None:
+        # From here on nothing is started or restarted.
+        self._group = None
+        latest_first = iter(list(self._children.values())[::-1])
+        async with anyio.create_task_group() as stoppers:
+            for _ in range(min(self._stop_concurrency, len(self._children))):
+                stoppers.start_soon(_stop_each, latest_first)
+
+
+async def _stop_each(children: Iterator[Child]) -> None:
+    for child in children:
+        await child.stop()

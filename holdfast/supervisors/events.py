@@ -1,0 +1,115 @@
+"""What supervisors tell an observer: small frozen values, handed to `on_event` at the moment they happen.
+
+| event | when |
+| --- | --- |
+| ChildStarted | a child runs (for one that reports readiness: it is ready) |
+| ChildExited | a child returned by itself |
+| ChildCrashed | a child raised, or was cancelled by nobody; also while it was being stopped |
+| ChildRestarting | a crashed child, or one that a strategy stopped, will be started again after `delay_s` |
+| ChildRestarted | it runs again |
+| ChildStopped | a child ended because its supervisor stopped it |
+| ChildStuck | a child did not end within its `stop_s`; it was killed |
+| ChildDropped | a dynamic child spent its intensity and is gone; its siblings live on |
+| SupervisorStarted | all children of a supervisor were started |
+| SupervisorStopped | a supervisor has stopped all its children, and why |
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+_log = logging.getLogger("holdfast.supervisors")
+
+
+class ChildEvent(msgspec.Struct, frozen=True):
+    """Something about one child. `supervisor` is the name of its supervisor, `child` its id."""
+
+    supervisor: str
+    child: str
+
+
+class ChildStarted(ChildEvent, frozen=True):
+    """The child runs."""
+
+
+class ChildExited(ChildEvent, frozen=True):
+    """The child returned by itself."""
+
+
+class ChildCrashed(ChildEvent, frozen=True):
+    """The child raised. `exception` holds the frames of the crash: read it, do not keep it."""
+
+    error: str
+    exception: BaseException
+
+
+class ChildRestarting(ChildEvent, frozen=True):
+    """The child will be started again in `delay_s` seconds."""
+
+    delay_s: float
+
+
+class ChildRestarted(ChildEvent, frozen=True):
+    """The child runs again, for the `restarts`th time."""
+
+    restarts: int
+
+
+class ChildStopped(ChildEvent, frozen=True):
+    """The child ended because it was told to."""
+
+
+class ChildStuck(ChildEvent, frozen=True):
+    """The child outlived its `stop_s` seconds: its code was ended by force and does not run again."""
+
+    stop_s: float
+
+
+class ChildDropped(ChildEvent, frozen=True):
+    """The dynamic child was restarted too often. `error` is the text of its last crash, None if it had returned."""
+
+    restarts: int
+    error: str | None
+
+
+class SupervisorStarted(msgspec.Struct, frozen=True):
+    """All children were started."""
+
+    supervisor: str
+
+
+StopReason = Literal["cancelled", "gave_up", "auto_shutdown", "error"]
+
+
+class SupervisorStopped(msgspec.Struct, frozen=True):
+    """All children are stopped."""
+
+    supervisor: str
+    reason: StopReason
+
+
+SupervisionEvent = ChildEvent | SupervisorStarted | SupervisorStopped
+OnEvent = Callable[[SupervisionEvent], None]
+
+
+def emitter(on_event: OnEvent | None) -> OnEvent:
+    """An observer that can be called from anywhere: one that raises is logged, and harms neither child nor supervisor."""
+    if on_event is None:
+        return _ignore
+
+    def emit(event: SupervisionEvent) -> None:
+        try:
+            on_event(event)
+        except Exception:
+            # An observer's bug must not take down what it watches.
+            _log.exception("on_event raised for %s", type(event).__name__)
+
+    return emit
+
+
+def _ignore(event: SupervisionEvent) -> None:
+    """Nobody listens."""

@@ -1,0 +1,126 @@
+"""How often a child may be restarted, and how long to wait before it is: pure decisions that take `now`."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+Uniform = Callable[[float, float], float]
+"""Draws a number between two bounds, like `random.uniform`."""
+
+
+class Intensity(msgspec.Struct, frozen=True):
+    """More than `restarts` restarts within `within_s` seconds, and the supervisor gives up.
+
+    Attributes:
+        restarts: how many are allowed; 0 allows none.
+        within_s: length of the sliding period, in seconds.
+
+    The defaults are Elixir's (3 in 5 s); Erlang's are 1 in 5 s.
+    """
+
+    restarts: int = 3
+    within_s: float = 5.0
+
+    def faults(self) -> list[str]:
+        """Everything that is wrong with it; empty if nothing is."""
+        found = []
+        if not is_count(self.restarts):
+            found.append(f"intensity.restarts is {self.restarts!r}: use a whole number from 0")
+        if not is_duration(self.within_s) or self.within_s == 0:
+            found.append(f"intensity.within_s is {self.within_s!r}: use seconds above 0")
+        return found
+
+
+class RestartWindow:
+    """The restarts of the last `within_s` seconds: no memory for what never crashed, and never more than `restarts` + 1 times."""
+
+    __slots__ = ("_at", "_intensity")
+
+    def __init__(self, intensity: Intensity) -> None:
+        self._intensity = intensity
+        self._at: deque[float] | None = None
+
+    def allow(self, now: float) -> bool:
+        """Record a restart and say whether it is still within the intensity.
+
+        Args:
+            now: monotonic seconds.
+        """
+        if self._at is None:
+            # One more than is allowed decides every question; older ones would only take memory.
+            self._at = deque(maxlen=self._intensity.restarts + 1)
+        self._at.append(now)
+        return self.count(now) <= self._intensity.restarts
+
+    def count(self, now: float) -> int:
+        """How many restarts fall into the period that ends now (at most `restarts` + 1 are counted)."""
+        if self._at is None:
+            return 0
+        # As in OTP's supervisor.erl, a restart exactly one period ago still counts.
+        while self._at and now > self._at[0] + self._intensity.within_s:
+            self._at.popleft()
+        return len(self._at)
+
+
+class Backoff(msgspec.Struct, frozen=True):
+    """How long to wait before a restart: growing, capped, with full jitter. The default is OTP's: not at all.
+
+    Attributes:
+        base_s: upper bound of the first wait, in seconds; 0 restarts at once.
+        max_s: upper bound of every wait, in seconds.
+        factor: how much the bound grows with each restart in a row.
+        healthy_s: a child that ran this long, in seconds, starts at the first wait again.
+    """
+
+    base_s: float = 0.0
+    max_s: float = 30.0
+    factor: float = 2.0
+    healthy_s: float = 60.0
+
+    def faults(self) -> list[str]:
+        """Everything that is wrong with it; empty if nothing is."""
+        fields = {"base_s": self.base_s, "max_s": self.max_s, "healthy_s": self.healthy_s}
+        found = [f"backoff.{name} is {value!r}: use seconds from 0" for name, value in fields.items() if not is_duration(value)]
+        if not is_duration(self.factor) or self.factor < 1:
+            found.append(f"backoff.factor is {self.factor!r}: use a number from 1")
+        return found
+
+
+def delay(backoff: Backoff, nth: int, uniform: Uniform) -> float:
+    """Say how long to wait before the nth restart in a row.
+
+    Args:
+        backoff: the rule.
+        nth: 1 for the first restart after a healthy period.
+        uniform: draws the jitter.
+
+    Returns:
+        Seconds, between 0 and the bound ("full jitter": AWS Architecture Blog, "Exponential Backoff and Jitter").
+    """
+    if backoff.base_s == 0:
+        return 0.0
+    try:
+        bound = min(backoff.max_s, backoff.base_s * backoff.factor ** (nth - 1))
+    except OverflowError:
+        bound = backoff.max_s
+    return uniform(0.0, bound)
+
+
+OFTEN = Intensity()
+"""The default intensity."""
+AT_ONCE = Backoff()
+"""The default backoff: none."""
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is a whole number from 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def is_duration(value: object) -> bool:
+    """Whether a value is a number of seconds from 0 to infinity."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value) and value >= 0

@@ -1,0 +1,48 @@
+"""What a supervision tree looks like right now: plain values for display, which msgspec can encode."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+ChildState = Literal["starting", "running", "stopped", "restarting", "stuck"]
+
+
+class ChildView(msgspec.Struct, frozen=True):
+    """One child.
+
+    Attributes:
+        id: its id.
+        restart: its restart type.
+        state: "starting" (not ready yet), "running", "stopped", "restarting" (waits to be started again), "stuck" (killed at the
+            deadline of its stop).
+        restarts: how often it was started again.
+        age_s: seconds in this state.
+        error: text of its last crash, unredacted; None if it never crashed.
+        supervisor: the tree below it, if it is a supervisor.
+    """
+
+    id: str
+    restart: str
+    state: ChildState
+    restarts: int
+    age_s: float
+    error: str | None = None
+    supervisor: SupervisorView | None = None
+
+
+class SupervisorView(msgspec.Struct, frozen=True):
+    """One supervisor.
+
+    Attributes:
+        name: its name.
+        strategy: its strategy, or "dynamic".
+        children: its children in start order; of a dynamic supervisor only as many as were asked for.
+        count: how many children it has.
+    """
+
+    name: str
+    strategy: str
+    children: tuple[ChildView, ...]
+    count: int

@@ -1,0 +1,52 @@
+"""The stores that the contract is held against, each with a way to put it down and take it up again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from holdfast.stores.protocol import Store
+
+
+class Disk(Protocol):
+    """Where a store keeps its data: each `store()` is another process's view of the same data."""
+
+    def store(self) -> Store: ...
+
+
+class MemoryDisk:
+    def __init__(self) -> None:
+        from holdfast.stores.memory import MemoryStore
+
+        self._only = MemoryStore()
+
+    def store(self) -> Store:
+        return self._only
+
+
+class SqliteDisk:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def store(self) -> Store:
+        from holdfast.stores.sqlite import SqliteStore
+
+        return SqliteStore(self._path)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Disk:
+    """An empty disk of each kind."""
+    return MemoryDisk() if request.param == "memory" else SqliteDisk(tmp_path / "sessions.db")
+
+
+@pytest.fixture
+async def store(disk: Disk) -> AsyncIterator[Store]:
+    """An open store on that disk."""
+    store = disk.store()
+    await store.open()
+    yield store
+    await store.close()

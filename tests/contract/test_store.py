@@ -1,0 +1,737 @@
+"""The contract of every store: what each op does, what its result is, and what the reads then show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+import pytest
+
+from holdfast.errors import NotWritten, StoreError, StoreLocked
+from holdfast.policies.budget import ZERO, Budget, Usage
+from holdfast.stores.ops import (
+    DONE,
+    FENCED,
+    Activate,
+    CommitTurn,
+    CreateSession,
+    DropLetter,
+    DropSteps,
+    EndSession,
+    Enqueue,
+    FailTurn,
+    Op,
+    Reply,
+    Result,
+    RetryLetter,
+    ReturnBudget,
+    Status,
+    UpdateSession,
+    WriteStep,
+)
+from holdfast.stores.protocol import Store
+from holdfast.stores.records import (
+    Address,
+    Checkpoint,
+    DeadLetter,
+    Failure,
+    Loaded,
+    Message,
+    MessageState,
+    Outcome,
+    Park,
+    Runnable,
+    Session,
+    SessionStatus,
+    StepRecord,
+    StepState,
+)
+
+pytestmark = pytest.mark.anyio
+
+encode = msgspec.msgpack.encode
+OK = encode(Outcome(value=encode("ok")))
+GONE = encode(Outcome(failure=Failure("SessionEnded", "ask", "SessionEnded", "gone")))
+RESULT = encode(Outcome(value=encode("result")))
+RECORD = StepRecord("tool", "refund", "", b"digest", 0, "once", args=b"\x90", opened=1.5)
+
+
+class Disk(Protocol):
+    def store(self) -> Store: ...
+
+
+# ---------------------------------------------------------------- builders
+
+
+def create(id: str = "s", *, now: float = 1.0, parent: Address | None = None) -> CreateSession:
+    budget = Budget(steps=10, usd="0.50", seconds=2.5)  # type: ignore[arg-type]
+    return CreateSession(id, "agent", "acme", "ann", 3, b"state-0", budget, b"seed", now, parent, parent is not None)
+
+
+def enqueue(id: str = "m", session: str = "s", *, now: float = 2.0, **more: Any) -> Enqueue:
+    return Enqueue(session, id, b"body", b"digest", now, **more)
+
+
+def step(key: bytes = b"k", state: StepState = StepState.OPEN, session: str = "s", *, epoch: int = 1, **more: Any) -> WriteStep:
+    more.setdefault("turn", 1)
+    return WriteStep(session, epoch, key=key, state=state, body=encode(RECORD), **more)
+
+
+def commit(message: str = "m", *, status: SessionStatus = "idle", epoch: int = 1, now: float = 9.0, **more: Any) -> CommitTurn:
+    fields: dict[str, Any] = {"session": "s", "turn": 1, "usage": Usage(steps=4, seconds=0.5), "started": 8.0, **more}
+    return CommitTurn(epoch=epoch, message=message, state=b"state-1", version=4, reply=OK, status=status, now=now, **fields)
+
+
+def fail(message: str = "m", *, epoch: int = 1, turn: int = 1, now: float = 9.0, **more: Any) -> FailTurn:
+    return FailTurn("s", epoch, turn, message, "ValueError: no", ("refund(1)",), GONE, now, **more)
+
+
+async def one(store: Store, op: Op) -> Result:
+    (result,) = await store.apply([op])
+    return result
+
+
+async def row(store: Store, id: str = "s") -> Session:
+    session = await store.session(id)
+    assert session is not None
+    return session
+
+
+async def letter_box(store: Store, id: str, session: str = "s") -> Message:
+    message = await store.message(session, id)
+    assert message is not None
+    return message
+
+
+async def active(store: Store, *messages: str) -> None:
+    """A session "s" at epoch 1 with these messages in its mailbox."""
+    await store.apply([create(), *(enqueue(id) for id in messages), Activate("s", 3.0)])
+
+
+async def snapshot(store: Store) -> list[Any]:
+    sessions = await store.sessions()
+    rows: list[Any] = [sessions, await store.dead_letters(), await store.runnable()]
+    for session in sessions:
+        rows += [await store.messages(session.id), await store.checkpoints(session.id)]
+        rows += [await store.steps(session.id, turn) for turn in range(session.turn + 2)]
+    return rows
+
+
+# ---------------------------------------------------------------- ownership
+
+
+async def test_what_was_applied_is_there_after_the_store_was_closed_and_opened_again(disk: Disk) -> None:
+    """Reopening keeps every table, and ownership of the data can pass on."""
+    first = disk.store()
+    await first.open()
+    await active(first, "m", "n")
+    await first.apply([step(b"a", StepState.WAITING), step(b"b"), fail()])
+    before = await snapshot(first)
+    await first.close()
+    await first.close()
+    second = disk.store()
+    await second.open()
+    try:
+        assert await snapshot(second) == before
+        assert await one(second, step(b"c")) == DONE
+        assert await one(second, step(b"c", epoch=0)) == FENCED
+    finally:
+        await second.close()
+
+
+async def test_a_store_that_is_open_cannot_be_opened_by_another(disk: Disk, store: Store) -> None:
+    """One owner at a time; the refused one does no harm to the owner."""
+    with pytest.raises(StoreLocked):
+        await disk.store().open()
+    assert (await one(store, create())).status is Status.DONE
+
+
+async def test_a_closed_store_neither_reads_nor_writes(disk: Disk) -> None:
+    """Whoever lost ownership hears so, and that nothing was written."""
+    store = disk.store()
+    await store.open()
+    await store.close()
+    with pytest.raises(NotWritten):
+        await store.apply([create()])
+    with pytest.raises(StoreError):
+        await store.session("s")
+
+
+# ---------------------------------------------------------------- batches
+
+
+async def test_an_empty_batch_is_no_batch(store: Store) -> None:
+    """Nothing in, nothing out."""
+    assert await store.apply([]) == []
+
+
+async def test_a_batch_in_which_one_op_cannot_be_applied_changes_nothing(store: Store) -> None:
+    """Atomicity: ops before and after the malformed one leave no trace, and later batches are as if it had never been."""
+    await active(store, "m")
+    await store.apply([step(b"wait", StepState.WAITING), step(b"other")])
+    before = await snapshot(store)
+    batch: list[Op] = [
+        create("t"),
+        enqueue("n"),
+        Activate("s", 5.0),
+        step(b"new", epoch=2),
+        DropSteps("s", 2, 1, (b"other",), Usage(steps=1)),
+        commit(epoch=2),
+        EndSession("s", "killed", GONE, 6.0),
+        Reply(Address("s", 1, b"wait"), b"\xc1 no outcome", 7.0),
+        create("u"),
+    ]
+    with pytest.raises(NotWritten):
+        await store.apply(batch)
+    assert await snapshot(store) == before
+    assert await store.apply([step(b"new"), enqueue("n")]) == [DONE, DONE]
+    assert [m.seq for m in await store.messages("s")] == [1, 2]
+    assert [s.key for s in await store.steps("s", 1)] == [b"wait", b"other", b"new"]
+
+
+async def test_ops_of_a_batch_see_what_those_before_them_did(store: Store) -> None:
+    """A batch is applied in order: what counts is the state in which an op finds the store."""
+    results = await store.apply(
+        [enqueue(), create(), step(epoch=0), enqueue(), enqueue(), Activate("s", 3.0), step(epoch=0), step()]
+    )
+    statuses = [r.status for r in results]
+    refused, done, duplicate, fenced = Status.REFUSED, Status.DONE, Status.DUPLICATE, Status.FENCED
+    assert statuses == [refused, done, done, done, duplicate, done, fenced, done]
+
+
+STALE: dict[str, Callable[[int], Op]] = {
+    "WriteStep": lambda epoch: step(b"stale", epoch=epoch, outbox=(enqueue("sent"),)),
+    "DropSteps": lambda epoch: DropSteps("s", epoch, 1, (b"kept",), Usage(steps=1)),
+    "CommitTurn": lambda epoch: commit(epoch=epoch, outbox=(enqueue("sent"),)),
+    "CommitTurn that ends": lambda epoch: commit(epoch=epoch, status="finished", result=RESULT, rest=GONE),
+    "FailTurn": lambda epoch: fail(epoch=epoch, outbox=(enqueue("sent"),)),
+    "RetryLetter": lambda epoch: RetryLetter("s", epoch, 9.0),
+    "DropLetter": lambda epoch: DropLetter("s", epoch, Usage(steps=1), 9.0),
+    "UpdateSession": lambda epoch: UpdateSession("s", epoch, 9.0, status="parked", park=Park("doubt", "?"), gates=b"g"),
+}
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("op", STALE)
+async def test_an_op_of_another_epoch_changes_nothing_and_does_not_spoil_its_batch(store: Store, op: str, epoch: int) -> None:
+    """Fencing: the stale op and its outbox are void, the ops around it are done."""
+    await active(store, "m", "n")
+    await store.apply([fail("n"), step(b"kept"), Activate("s", 4.0)])
+    before = await snapshot(store)
+    assert await store.apply([STALE[op](epoch)]) == [FENCED]
+    assert await snapshot(store) == before
+    first, fenced, last = await store.apply([enqueue("before"), STALE[op](epoch), step(b"after", epoch=2)])
+    assert (first, fenced, last) == (DONE, FENCED, DONE)
+    assert [m.id for m in await store.messages("s")] == ["m", "n", "before"]
+    assert [s.key for s in await store.steps("s", 1)] == [b"kept", b"after"]
+
+
+@pytest.mark.parametrize("op", STALE)
+async def test_an_op_on_a_session_that_does_not_exist_is_fenced(store: Store, op: str) -> None:
+    """Nobody can own what is not there."""
+    assert await one(store, STALE[op](0)) == FENCED
+    assert await store.sessions() == []
+
+
+async def test_an_outbox_leaves_in_order_with_the_op_that_is_done(store: Store) -> None:
+    """Each op of an outbox has its own result; a refusal among them does not undo the op."""
+    await active(store, "m")
+    outbox = (create("child"), enqueue("x", "child"), enqueue("x", "child"), enqueue("y", "nobody"), enqueue("z", "child"))
+    for op in (
+        step(outbox=outbox),
+        commit(outbox=(enqueue("later", "child"),)),
+        fail("m2", turn=2, outbox=(enqueue("last", "child"),)),
+    ):
+        result = await one(store, op)
+        assert result.status is Status.DONE
+        if isinstance(op, WriteStep):
+            assert [r.status for r in result.outbox] == [Status.DONE, Status.DONE, Status.DUPLICATE, Status.REFUSED, Status.DONE]
+            assert result.outbox[3].value == "unknown"
+        else:
+            assert result.outbox == (DONE,)
+    assert [m.id for m in await store.messages("child")] == ["x", "z", "later", "last"]
+
+
+# ---------------------------------------------------------------- sessions
+
+
+async def test_a_session_is_created_once(store: Store) -> None:
+    """DONE with the new row; afterwards DUPLICATE with the row that has the id, whatever its agent."""
+    parent = Address("boss", 2, b"spawn")
+    created = await one(store, create(parent=parent))
+    budget = Budget(steps=10, usd="0.50", seconds=2.5)  # type: ignore[arg-type]
+    assert created == Result(
+        Status.DONE,
+        Session(
+            "s", "agent", "acme", "ann", "idle", 0, 0, 0, budget,
+            seed=b"seed", parent=parent, detached=True, created=1.0, updated=1.0,
+        ),
+    )  # fmt: skip
+    other = msgspec.structs.replace(create(now=5.0), agent="other", state=b"another")
+    assert await one(store, other) == Result(Status.DUPLICATE, created.value)
+    assert await row(store) == created.value
+    assert await store.checkpoints("s") == [Checkpoint(0, b"state-0", 3, started=1.0, ended=1.0)]
+
+
+async def test_activation_loads_everything_at_a_new_epoch(store: Store) -> None:
+    """Loaded: the row, the last checkpoint, what is queued (no watch, nothing done), the journal of the open turn."""
+    await active(store, "m")
+    await store.apply([step(b"old"), commit(), enqueue("n"), enqueue("w", kind="watch"), enqueue("o")])
+    await store.apply([step(b"b", turn=2), step(b"a", StepState.WAITING, turn=2), step(b"b", StepState.CLOSED, turn=2)])
+    result = await one(store, Activate("s", 20.0))
+    loaded = result.value
+    assert result.status is Status.DONE
+    assert isinstance(loaded, Loaded)
+    assert loaded.session == await row(store)
+    assert (loaded.session.epoch, loaded.session.turn, loaded.session.pending, loaded.session.crashes) == (2, 1, 2, 0)
+    assert loaded.checkpoint == Checkpoint(1, b"state-1", 4, "m", 8.0, 9.0, Usage(steps=4, seconds=0.5))
+    assert [m.id for m in loaded.messages] == ["n", "o"]
+    assert [(s.key, s.state, s.turn) for s in loaded.steps] == [(b"b", StepState.CLOSED, 2), (b"a", StepState.WAITING, 2)]
+    assert loaded.steps[0].record == RECORD
+
+
+async def test_an_unknown_session_cannot_be_activated_or_ended(store: Store) -> None:
+    """REFUSED with "unknown"."""
+    refused = Result(Status.REFUSED, "unknown")
+    assert await store.apply([Activate("s", 1.0), EndSession("s", "killed", GONE, 1.0)]) == [refused, refused]
+
+
+async def test_crashes_are_counted_until_the_turn_gets_further(store: Store) -> None:
+    """Crashes at the same number of records add up; another number of records starts the count again."""
+    await active(store, "m")
+
+    async def crashes(count: bool = True) -> int:
+        loaded: Loaded = (await one(store, Activate("s", 4.0, count_crash=count))).value
+        return loaded.session.crashes
+
+    assert [await crashes(), await crashes(), await crashes(False), await crashes()] == [1, 2, 2, 3]
+    await store.apply([step(b"a", epoch=5)])
+    assert [await crashes(), await crashes()] == [1, 2]
+    await store.apply([step(b"a", StepState.CLOSED, epoch=7)])
+    assert await crashes() == 3, "a record that is replaced is no further record"
+    await store.apply([UpdateSession("s", 8, 5.0, settled=True)])
+    assert (await row(store)).crashes == 0
+    assert await crashes() == 1
+    await store.apply([commit(epoch=9)])
+    assert (await row(store)).crashes == 0
+    assert [await crashes(), await crashes()] == [1, 2]
+
+
+async def test_an_update_changes_what_it_names(store: Store) -> None:
+    """None leaves a field as it is, and any status but "parked" clears the park."""
+    await active(store)
+    park = Park("wait", "waits for t", 50.0, ("t",))
+    assert await one(store, UpdateSession("s", 1, 4.0, status="parked", park=park)) == DONE
+    parked = await row(store)
+    assert (parked.status, parked.park, parked.updated, parked.gates) == ("parked", park, 4.0, b"")
+    budget = Budget(steps=99)
+    await store.apply([UpdateSession("s", 1, 5.0, budget=budget, gates=b"gates")])
+    changed = await row(store)
+    assert (changed.status, changed.park, changed.budget, changed.gates) == ("parked", park, budget, b"gates")
+    other = Park("budget", "raise it")
+    await store.apply([UpdateSession("s", 1, 5.0, park=other)])
+    assert (await row(store)).park == other
+    await store.apply([UpdateSession("s", 1, 6.0, status="idle", park=park)])
+    idle = await row(store)
+    assert (idle.status, idle.park, idle.budget, idle.gates, idle.updated) == ("idle", None, budget, b"gates", 6.0)
+
+
+async def test_a_parent_gets_back_what_its_child_left_but_never_more_than_it_used(store: Store) -> None:
+    """ReturnBudget is taken off the usage, field by field not below zero; on nobody it does nothing."""
+    await active(store)
+    await store.apply([commit(usage=Usage(steps=5, tokens=100, microusd=7, seconds=2.0, tool_calls=1))])
+    back = ReturnBudget("s", Usage(steps=2, tokens=500, seconds=0.5, tool_calls=1))
+    assert await store.apply([back, ReturnBudget("nobody", Usage(steps=1))]) == [DONE, DONE]
+    assert (await row(store)).usage == Usage(steps=3, tokens=0, microusd=7, seconds=1.5, tool_calls=0)
+
+
+# ---------------------------------------------------------------- mailbox
+
+
+async def test_a_message_is_accepted_once(store: Store) -> None:
+    """DONE with None; the same id and digest is a DUPLICATE with the stored message, another digest a conflict."""
+    await store.apply([create()])
+    to = Address("asker", 1, b"ask")
+    first = enqueue(reply_to=to)
+    assert await one(store, first) == DONE
+    stored = Message("s", "m", b"body", b"digest", reply_to=to, created=2.0, seq=1)
+    assert await letter_box(store, "m") == stored
+    assert await one(store, enqueue(now=7.0)) == Result(Status.DUPLICATE, stored)
+    assert await one(store, Enqueue("s", "m", b"other", b"other", 3.0)) == Result(Status.REFUSED, "conflict")
+    session = await row(store)
+    assert (session.pending, session.updated) == (1, 2.0)
+
+
+async def test_a_message_for_nobody_is_refused(store: Store) -> None:
+    """REFUSED with "unknown"."""
+    assert await one(store, enqueue()) == Result(Status.REFUSED, "unknown")
+    assert await store.message("s", "m") is None
+    assert await store.messages("s") == []
+
+
+async def test_a_full_mailbox_refuses_new_messages_only(store: Store) -> None:
+    """The limit counts what is queued: not duplicates, not watches, not what is done."""
+    await active(store, "m", "n")
+    watch = enqueue("w", kind="watch", limit=2)
+    results = await store.apply([enqueue("o", limit=2), enqueue("m", limit=2), watch, enqueue("o", limit=3), enqueue("p")])
+    assert results[0] == Result(Status.REFUSED, "full")
+    assert [r.status for r in results[1:]] == [Status.DUPLICATE, Status.DONE, Status.DONE, Status.DONE]
+    assert (await row(store)).pending == 4
+    await store.apply([commit("m")])
+    assert (await row(store)).pending == 3
+    assert await one(store, enqueue("q", limit=4)) == DONE
+
+
+@pytest.mark.parametrize("kind", ["message", "watch"])
+async def test_an_ended_session_accepts_nothing_but_knows_what_it_got(store: Store, kind: str) -> None:
+    """REFUSED with the session, whose result answers a watch; earlier ids are still duplicates and conflicts."""
+    await active(store, "m")
+    await store.apply([commit(status="finished", result=RESULT, rest=GONE)])
+    ended = await row(store)
+    assert (ended.status, ended.result) == ("finished", RESULT)
+    assert await one(store, enqueue("n", kind=kind)) == Result(Status.REFUSED, ("ended", ended))
+    duplicate = await one(store, enqueue("m"))
+    assert duplicate.status is Status.DUPLICATE
+    assert (duplicate.value.state, duplicate.value.reply) == (MessageState.DONE, OK)
+    assert (await one(store, Enqueue("s", "m", b"", b"other", 1.0))).value == "conflict"
+
+
+async def test_messages_are_read_in_order_of_arrival_the_latest_of_them(store: Store) -> None:
+    """`limit` cuts the oldest off; other sessions' messages are not among them."""
+    await store.apply([create(), create("t"), enqueue("c"), enqueue("x", "t"), enqueue("a"), enqueue("b", kind="watch")])
+    messages = await store.messages("s")
+    assert [m.id for m in messages] == ["c", "a", "b"]
+    assert sorted(m.seq for m in messages) == [m.seq for m in messages]
+    assert [m.id for m in await store.messages("s", limit=2)] == ["a", "b"]
+
+
+# ---------------------------------------------------------------- steps
+
+
+async def test_the_later_record_of_a_step_wins_and_keeps_its_place(store: Store) -> None:
+    """(session, turn, key) is unique; the journal is in the order of the first writes, and turns do not mix."""
+    await active(store)
+    closed = msgspec.structs.replace(RECORD, outcome=Outcome(encode(1)), closed=4.0, used=Usage(steps=1), attempts=2)
+    await store.apply([step(b"b"), step(b"a"), step(b"b", turn=2)])
+    assert await one(store, WriteStep("s", 1, 1, b"b", StepState.CLOSED, encode(closed))) == DONE
+    steps = await store.steps("s", 1)
+    assert [(s.key, s.state, s.turn, s.record) for s in steps] == [
+        (b"b", StepState.CLOSED, 1, closed),
+        (b"a", StepState.OPEN, 1, RECORD),
+    ]
+    assert [s.state for s in await store.steps("s", 2)] == [StepState.OPEN]
+    assert await store.steps("s", 3) == await store.steps("nobody", 1) == []
+
+
+async def test_dropped_steps_are_free_again_and_stay_charged(store: Store) -> None:
+    """Only the named keys go, unknown ones do no harm, and a step written anew comes last."""
+    await active(store)
+    await store.apply([step(b"a"), step(b"b"), step(b"c"), step(b"a", turn=2)])
+    charge = Usage(steps=2, microusd=30)
+    drop = DropSteps("s", 1, 1, (b"a", b"c", b"?"), charge)
+    assert await store.apply([drop, step(b"a"), DropSteps("s", 1, 1, ())]) == [DONE, DONE, DONE]
+    assert [s.key for s in await store.steps("s", 1)] == [b"b", b"a"]
+    assert len(await store.steps("s", 2)) == 1
+    assert (await row(store)).usage == charge
+
+
+@pytest.mark.parametrize(("outcome", "state"), [(OK, StepState.CLOSED), (GONE, StepState.FAILED)])
+async def test_an_answer_closes_a_waiting_step_once(store: Store, outcome: bytes, state: StepState) -> None:
+    """The record keeps what it was and gets outcome and time; the second answer is a DUPLICATE and changes nothing."""
+    await active(store)
+    await store.apply([step(b"wait", StepState.WAITING), step(b"next")])
+    to = Address("s", 1, b"wait")
+    assert await one(store, Reply(to, outcome, 30.0)) == DONE
+    answered = (await store.steps("s", 1))[0]
+    expected = msgspec.structs.replace(RECORD, outcome=msgspec.msgpack.decode(outcome, type=Outcome), closed=30.0)
+    assert (answered.key, answered.state, answered.record) == (b"wait", state, expected)
+    before = await snapshot(store)
+    assert await one(store, Reply(to, RESULT, 31.0)) == Result(Status.DUPLICATE)
+    assert await snapshot(store) == before
+
+
+@pytest.mark.parametrize("state", [s for s in StepState if s is not StepState.WAITING])
+async def test_an_answer_to_a_step_that_does_not_wait_is_dropped(store: Store, state: StepState) -> None:
+    """DUPLICATE, for records in any other state and for those that are not there."""
+    await active(store)
+    await store.apply([step(state=state), UpdateSession("s", 1, 4.0, status="parked", park=Park("wait", "?"))])
+    before = await snapshot(store)
+    for to in (Address("s", 1, b"k"), Address("s", 1, b"?"), Address("s", 2, b"k"), Address("nobody", 1, b"k")):
+        assert await one(store, Reply(to, OK, 5.0)) == Result(Status.DUPLICATE)
+    assert await snapshot(store) == before
+
+
+async def test_an_answer_wakes_a_session_that_is_parked_on_a_wait(store: Store) -> None:
+    """`park.until` becomes now, at whatever it stood; the session is runnable at once."""
+    await active(store)
+    for key, until in ((b"a", None), (b"b", 900.0)):
+        park = Park("wait", "waits", until, ("t",))
+        await store.apply([step(key, StepState.WAITING), UpdateSession("s", 1, 4.0, status="parked", park=park)])
+        await store.apply([Reply(Address("s", 1, key), OK, 30.0)])
+        session = await row(store)
+        assert (session.status, session.park) == ("parked", Park("wait", "waits", 30.0, ("t",)))
+        assert await store.runnable() == [Runnable("s", 30.0, ("t",))]
+
+
+async def test_an_answer_does_not_wake_a_session_that_is_parked_on_something_else(store: Store) -> None:
+    """A doubt stays a doubt, whatever else was answered."""
+    await active(store)
+    park = Park("doubt", "was it refunded?")
+    await store.apply([step(b"a", StepState.WAITING), UpdateSession("s", 1, 4.0, status="parked", park=park)])
+    assert await one(store, Reply(Address("s", 1, b"a"), OK, 30.0)) == DONE
+    assert (await row(store)).park == park
+    assert await store.runnable() == []
+
+
+# ---------------------------------------------------------------- turns
+
+
+async def test_a_turn_commits_whole(store: Store) -> None:
+    """Checkpoint, message with reply, usage, gates, notes and park cleared, outbox: all there; its journal stays."""
+    await active(store, "m", "n")
+    await store.apply([create("t"), step(), fail("n"), DropLetter("s", 1, Usage(steps=1), 5.0)])
+    assert (await row(store)).notes == ("refund(1)",)
+    await store.apply([UpdateSession("s", 1, 5.0, status="parked", park=Park("wait", "?", 6.0)), step(turn=2)])
+    result = await one(store, commit(turn=2, gates=b"gates", outbox=(enqueue("out", "t"),)))
+    assert result == Result(Status.DONE, None, (DONE,))
+    session = await row(store)
+    assert (session.status, session.turn, session.pending, session.park, session.notes) == ("idle", 2, 0, None, ())
+    assert (session.usage, session.gates, session.result, session.updated) == (Usage(steps=4, seconds=0.5), b"gates", None, 9.0)
+    message = await letter_box(store, "m")
+    assert (message.state, message.reply, message.done, message.seq) == (MessageState.DONE, OK, 9.0, 1)
+    assert [c.turn for c in await store.checkpoints("s")] == [0, 1, 2]
+    assert (await store.checkpoints("s"))[2] == Checkpoint(2, b"state-1", 4, "m", 8.0, 9.0, Usage(steps=4, seconds=0.5))
+    assert [len(await store.steps("s", turn)) for turn in (1, 2)] == [1, 1]
+    assert [m.id for m in await store.messages("t")] == ["out"]
+
+
+async def test_an_unfinished_session_goes_on(store: Store) -> None:
+    """Only an ended status answers the mailbox."""
+    await active(store, "m", "n")
+    assert await one(store, commit(status="unfinished")) == DONE
+    assert (await row(store)).status == "unfinished"
+    assert (await letter_box(store, "n")).state is MessageState.QUEUED
+    assert await store.runnable() == [Runnable("s", None)]
+
+
+async def _asker(store: Store, id: str, *keys: bytes) -> None:
+    """A session parked on waits for "s", one for each key."""
+    await store.apply([create(id), Activate(id, 3.0), *(step(key, StepState.WAITING, id) for key in keys)])
+    await store.apply([UpdateSession(id, 1, 4.0, status="parked", park=Park("wait", "for s", None, ("s",)))])
+
+
+ENDINGS: dict[str, tuple[Op, bytes, bytes]] = {
+    "CommitTurn": (commit(status="finished", result=RESULT, rest=GONE), GONE, RESULT),
+    "EndSession": (EndSession("s", "cancelled", GONE, 9.0), GONE, GONE),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_a_session_that_ends_answers_everybody_who_still_waits(store: Store, ending: str) -> None:
+    """Queued messages are dead with `rest`, watches done with the result, waiting steps elsewhere are answered and woken."""
+    op, rest, watched = ENDINGS[ending]
+    await active(store)
+    await _asker(store, "asker", b"ask")
+    await _asker(store, "watcher", b"watch")
+    ask, watch = Address("asker", 1, b"ask"), Address("watcher", 1, b"watch")
+    await store.apply(
+        [enqueue("m"), enqueue("early", kind="watch", reply_to=watch), enqueue("plain"), enqueue("ask", reply_to=ask)]
+    )
+    if ending == "EndSession":
+        await store.apply([commit()])
+    result = await one(store, op)
+    dead, done = MessageState.DEAD, MessageState.DONE
+    assert result.status is Status.DONE
+    assert [(m.id, m.state, m.reply, m.done) for m in result.value] == [
+        ("early", done, watched, 9.0), ("plain", dead, rest, 9.0), ("ask", dead, rest, 9.0),
+    ]  # fmt: skip
+    assert (await store.messages("s"))[1:] == result.value
+    assert (await letter_box(store, "m")).reply == OK
+    for to, reply in ((ask, rest), (watch, watched)):
+        outcome = msgspec.msgpack.decode(reply, type=Outcome)
+        (answered,) = await store.steps(to.session, 1)
+        assert answered.state is (StepState.CLOSED if outcome.failure is None else StepState.FAILED)
+        assert answered.record.outcome == outcome
+    assert {r.id: r.wake_at for r in await store.runnable()} == {"asker": 9.0, "watcher": 9.0}
+    ended = await row(store)
+    assert (ended.pending, ended.park) == (0, None)
+
+
+@pytest.mark.parametrize("status", ["cancelled", "killed"])
+async def test_ending_a_session_fences_what_still_runs_and_keeps_its_steps(store: Store, status: SessionStatus) -> None:
+    """The epoch grows, doubts can still be looked at, a second end is a DUPLICATE."""
+    await active(store, "m")
+    await store.apply([step(state=StepState.DOUBT), UpdateSession("s", 1, 4.0, status="parked", park=Park("doubt", "?", 99.0))])
+    result = await one(store, EndSession("s", status, GONE, 9.0))
+    assert [m.id for m in result.value] == ["m"]
+    session = await row(store)
+    assert (session.status, session.epoch, session.turn, session.result, session.park) == (status, 2, 0, GONE, None)
+    assert session.updated == 9.0
+    assert [s.state for s in await store.steps("s", 1)] == [StepState.DOUBT]
+    assert await store.apply([commit(), step()]) == [FENCED, FENCED]
+    assert (await one(store, EndSession("s", "killed", OK, 10.0))) == Result(Status.DUPLICATE)
+    assert await row(store) == session
+    assert (await one(store, Activate("s", 11.0))).value.session.status == status
+    assert await one(store, step(state=StepState.CLOSED, epoch=3)) == DONE
+    assert await store.runnable() == []
+
+
+# ---------------------------------------------------------------- dead letters
+
+
+async def test_a_turn_that_fails_leaves_a_dead_letter_and_its_journal(store: Store) -> None:
+    """The message is dead with its answer, the session failed; the turn is still open."""
+    await active(store, "m", "n")
+    await store.apply([step(), create("t")])
+    result = await one(store, fail(outbox=(enqueue("x", "t"),)))
+    assert result == Result(Status.DONE, None, (DONE,))
+    session = await row(store)
+    assert (session.status, session.turn, session.pending, session.updated, session.park) == ("failed", 0, 1, 9.0, None)
+    message = await letter_box(store, "m")
+    assert (message.state, message.reply, message.done) == (MessageState.DEAD, GONE, 9.0)
+    assert await store.dead_letters() == [DeadLetter("s", "m", 1, "ValueError: no", ("refund(1)",), 9.0)]
+    assert await store.dead_letters("t") == []
+    assert len(await store.steps("s", 1)) == 1
+    assert await one(store, enqueue("o")) == DONE, "a failed session accepts"
+    assert [r.id for r in await store.runnable()] == ["t"], "and handles nothing"
+
+
+async def test_a_letter_that_is_retried_is_at_the_head_of_the_mailbox_again(store: Store) -> None:
+    """Same message, same turn, same journal; the letter is gone and there is nothing more to retry."""
+    await active(store, "m", "n")
+    before = await letter_box(store, "m")
+    await store.apply([step(), fail()])
+    assert await one(store, RetryLetter("s", 1, 10.0)) == Result(Status.DONE, before)
+    session = await row(store)
+    assert (session.status, session.turn, session.pending, session.updated) == ("idle", 0, 2, 10.0)
+    assert await store.dead_letters() == []
+    loaded: Loaded = (await one(store, Activate("s", 11.0))).value
+    assert [m.id for m in loaded.messages] == ["m", "n"]
+    assert len(loaded.steps) == 1
+    assert await one(store, RetryLetter("s", 2, 12.0)) == Result(Status.REFUSED, "none")
+    assert (await one(store, fail(epoch=2))).status is Status.DONE, "it may fail again"
+    assert len(await store.dead_letters("s")) == 1
+
+
+async def test_a_letter_that_is_dropped_ends_its_turn_with_the_state_unchanged(store: Store) -> None:
+    """Usage is kept, the effects become notes for the next turn, the message stays dead with its answer."""
+    await active(store, "m", "n")
+    await store.apply([step(), fail()])
+    assert await one(store, DropLetter("s", 1, Usage(steps=6), 10.0)) == DONE
+    session = await row(store)
+    assert (session.status, session.turn, session.pending, session.updated) == ("idle", 1, 1, 10.0)
+    assert (session.usage, session.notes, session.crashes) == (Usage(steps=6), ("refund(1)",), 0)
+    last = (await store.checkpoints("s"))[-1]
+    assert (last.turn, last.state, last.version, last.message, last.ended, last.usage) == (
+        1,
+        b"state-0",
+        3,
+        "m",
+        10.0,
+        Usage(steps=6),
+    )
+    assert (await letter_box(store, "m")).state is MessageState.DEAD
+    assert await store.dead_letters() == []
+    assert len(await store.steps("s", 1)) == 1
+    loaded: Loaded = (await one(store, Activate("s", 11.0))).value
+    assert (loaded.steps, loaded.checkpoint.turn, [m.id for m in loaded.messages]) == ([], 1, ["n"])
+
+
+async def test_without_a_dead_letter_there_is_nothing_to_retry_or_drop(store: Store) -> None:
+    """REFUSED with "none", and nothing changes."""
+    await active(store, "m")
+    before = await snapshot(store)
+    none = Result(Status.REFUSED, "none")
+    assert await store.apply([RetryLetter("s", 1, 4.0), DropLetter("s", 1, ZERO, 4.0)]) == [none, none]
+    assert await snapshot(store) == before
+
+
+async def test_an_ended_session_is_not_brought_back_by_its_dead_letter(store: Store) -> None:
+    """A failed session that was cancelled stays cancelled; its letter can still be read."""
+    await active(store, "m")
+    await store.apply([fail(), EndSession("s", "cancelled", GONE, 10.0), Activate("s", 11.0)])
+    none = Result(Status.REFUSED, "none")
+    assert await store.apply([RetryLetter("s", 3, 12.0), DropLetter("s", 3, ZERO, 12.0)]) == [none, none]
+    assert (await row(store)).status == "cancelled"
+    assert len(await store.dead_letters("s")) == 1
+
+
+async def test_a_letter_retried_or_dropped_takes_a_park_with_it(store: Store) -> None:
+    """An idle session is never shown as parked on something."""
+    await active(store, "m")
+    park = UpdateSession("s", 1, 9.5, status="parked", park=Park("crashes", "?", 99.0))
+    for op in (RetryLetter("s", 1, 10.0), DropLetter("s", 1, ZERO, 10.0)):
+        await store.apply([fail(), park])
+        assert (await one(store, op)).status is Status.DONE
+        session = await row(store)
+        assert (session.status, session.park) == ("idle", None)
+
+
+async def test_dead_letters_are_read_oldest_first(store: Store) -> None:
+    """Of all sessions, or of one."""
+    for id, now in (("a", 7.0), ("b", 5.0)):
+        failed = msgspec.structs.replace(fail(now=now), session=id)
+        await store.apply([create(id), enqueue("m", id), Activate(id, 3.0), failed])
+    assert [letter.session for letter in await store.dead_letters()] == ["b", "a"]
+    assert [letter.session for letter in await store.dead_letters("a")] == ["a"]
+
+
+# ---------------------------------------------------------------- reads
+
+
+async def test_what_needs_a_person_is_listed_first(store: Store) -> None:
+    """Failed, then parked, then the rest, each the latest updated first; a status and a limit narrow it down."""
+    statuses: list[SessionStatus] = ["idle", "parked", "failed", "idle", "failed", "unfinished", "parked"]
+    for n, status in enumerate(statuses):
+        park = Park("wait", "?") if status == "parked" else None
+        id = f"{status}-{n}"
+        await store.apply([create(id), Activate(id, 2.0), UpdateSession(id, 1, 10.0 + n, status=status, park=park)])
+    listed = [s.id for s in await store.sessions()]
+    assert listed == ["failed-4", "failed-2", "parked-6", "parked-1", "unfinished-5", "idle-3", "idle-0"]
+    assert [s.id for s in await store.sessions(limit=3)] == listed[:3]
+    assert [s.id for s in await store.sessions(status="idle")] == ["idle-3", "idle-0"]
+    assert [s.id for s in await store.sessions(status="failed", limit=1)] == ["failed-4"]
+    assert await store.sessions(status="killed") == []
+
+
+async def test_children_are_listed_in_the_order_they_were_created(store: Store) -> None:
+    """By the session of their parent, whatever the step."""
+    boss, other = Address("boss", 1, b"x"), Address("other", 1, b"x")
+    await store.apply([create("boss"), create("z", parent=boss), create("y", parent=other), create("a", parent=boss)])
+    await store.apply(
+        [Activate("z", 5.0), UpdateSession("z", 1, 6.0, status="idle"), create("b", parent=Address("boss", 3, b"y"))]
+    )
+    assert [s.id for s in await store.children("boss")] == ["z", "a", "b"]
+    assert await store.children("z") == []
+
+
+async def test_what_has_something_to_do_is_runnable(store: Store) -> None:
+    """Queued messages run now, parked sessions at their time; what waits for a person, failed or ended does not run."""
+    ids = ["idle", "queued", "watched", "timed", "held", "failed", "ended"]
+    await store.apply([op for id in ids for op in (create(id), Activate(id, 2.0))])
+    await store.apply([enqueue(f"m-{id}", id) for id in ids if id not in ("idle", "watched")])
+    await store.apply(
+        [
+            enqueue("w", "watched", kind="watch"),
+            UpdateSession("timed", 1, 3.0, status="parked", park=Park("breaker", "?", 77.0, ("a", "b"))),
+            UpdateSession("held", 1, 3.0, status="parked", park=Park("doubt", "?")),
+            UpdateSession("failed", 1, 3.0, status="failed"),
+            EndSession("ended", "killed", GONE, 3.0),
+        ]
+    )
+    runnable = sorted(await store.runnable(), key=lambda r: r.id)
+    assert runnable == [Runnable("queued", None), Runnable("timed", 77.0, ("a", "b"))]
+
+
+async def test_a_read_of_what_is_not_there_is_empty(store: Store) -> None:
+    """None or nothing, never an error."""
+    assert await store.session("s") is None
+    assert await store.message("s", "m") is None
+    assert (await store.messages("s"), await store.steps("s", 1), await store.checkpoints("s")) == ([], [], [])
+    assert (await store.children("s"), await store.dead_letters("s"), await store.runnable(), await store.sessions()) == (
+        [],
+        [],
+        [],
+        [],
+    )

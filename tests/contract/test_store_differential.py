@@ -1,0 +1,247 @@
+"""Two independent stores, the same ops: any sequence of batches gives the same results and leaves the same rows.
+
+The memory store is the oracle. Sequences hold what a correct runtime would write, and also stale epochs, unknown sessions,
+refusals, outboxes, and ops that no store can apply.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.errors import NotWritten
+from holdfast.policies.budget import Budget, Usage
+from holdfast.stores.memory import MemoryStore
+from holdfast.stores.ops import (
+    Activate,
+    CommitTurn,
+    CreateSession,
+    DropLetter,
+    DropSteps,
+    EndSession,
+    Enqueue,
+    FailTurn,
+    Op,
+    Reply,
+    Result,
+    RetryLetter,
+    ReturnBudget,
+    UpdateSession,
+    WriteStep,
+)
+from holdfast.stores.protocol import Store
+from holdfast.stores.records import Address, Failure, Outcome, Park, Session, SessionStatus, StepRecord, StepState
+from holdfast.stores.sqlite import SqliteStore
+
+pytestmark = pytest.mark.anyio
+
+encode = msgspec.msgpack.encode
+SESSIONS = ("a", "b", "c")
+OUTCOMES = (encode(Outcome(encode(7))), encode(Outcome(failure=Failure("TurnFailed", "s", "T", "m"))), encode(Outcome()))
+KEYS = (b"k0", b"k1", b"k2", b"k3")
+USAGES = (Usage(), Usage(steps=1), Usage(2, 300, 45, 0.125, 1), Usage(seconds=3.5))
+PARKS = (Park("wait", "waits"), Park("wait", "waits", 90.0, ("a",)), Park("doubt", "?"), Park("breaker", "open", 70.0))
+BUDGETS = (Budget(), Budget(steps=3, seconds=1.5), Budget(usd="0.05"), Budget(tokens=9, tool_calls=0))  # type: ignore[arg-type]
+STATUSES: tuple[SessionStatus, ...] = ("idle", "idle", "unfinished", "finished")
+UPDATES: tuple[SessionStatus | None, ...] = (None, "parked", "idle", "parked")
+
+
+class Draw(NamedTuple):
+    """One op before it is known which epoch and turn are current. `lag` is how far behind its epoch is."""
+
+    kind: str
+    session: str
+    lag: int
+    x: int
+    y: int
+    outbox: tuple[Draw, ...] = ()
+
+
+class View(NamedTuple):
+    """What an op is built from: its draw, the session as it stood before the batch, its epoch by then, the time, its outbox."""
+
+    draw: Draw
+    epoch: int
+    turn: int
+    now: float
+    outbox: tuple[Op, ...]
+
+    @property
+    def other(self) -> Address:
+        """A step of the open turn, which may wait, of some session."""
+        return Address(SESSIONS[self.draw.y % 2], 2 if self.draw.x == 3 else 1, KEYS[self.draw.y % 2])
+
+
+def _record(view: View) -> bytes:
+    return encode(
+        StepRecord("tool", f"t{view.draw.x}", "", b"d", view.draw.y, "once", opened=view.now, reserved=USAGES[view.draw.x])
+    )
+
+
+def _create(v: View) -> Op:
+    parent = v.other if v.draw.x else None
+    state = b"state%d" % v.draw.x
+    return CreateSession(v.draw.session, "agent", "t", "u", 1, state, BUDGETS[v.draw.y], b"seed", v.now, parent, v.draw.x > 2)
+
+
+def _enqueue(v: View) -> Op:
+    x, y = v.draw.x, v.draw.y
+    to = None if y == 0 else v.other
+    return Enqueue(
+        v.draw.session, f"m{x}", b"body", b"same" if y else b"d%d" % v.draw.lag, v.now, "message", to, (None, 9, 1, 2)[y]
+    )
+
+
+def _commit(v: View) -> Op:
+    x, y = v.draw.x, v.draw.y
+    s, usage, result = v.draw.session, USAGES[y], OUTCOMES[y % 2] if STATUSES[x] == "finished" else None
+    rest = OUTCOMES[1] if result else None
+    message, state, version, gates = f"m{y}", b"state-%d" % x, 1 + y, b"g" * y
+    return CommitTurn(
+        s,
+        v.epoch,
+        v.turn,
+        message,
+        state,
+        version,
+        OUTCOMES[0],
+        STATUSES[x],
+        usage,
+        v.now - 0.5,
+        v.now,
+        gates,
+        result,
+        rest,
+        v.outbox,
+    )
+
+
+def _update(v: View) -> Op:
+    x, y = v.draw.x, v.draw.y
+    park = PARKS[y] if UPDATES[x] == "parked" or x == y else None
+    budget, gates = (BUDGETS[y], None) if y > 1 else (None, b"gates")
+    return UpdateSession(v.draw.session, v.epoch, v.now, UPDATES[x], park, budget, gates, settled=x == 3)
+
+
+BUILD: dict[str, Callable[[View], Op]] = {
+    "create": _create,
+    "enqueue": _enqueue,
+    "watch": lambda v: Enqueue(v.draw.session, f"w{v.draw.x}", b"", b"", v.now, "watch", v.other),
+    "activate": lambda v: Activate(v.draw.session, v.now, count_crash=v.draw.x > 1),
+    "step": lambda v: WriteStep(
+        v.draw.session, v.epoch, v.turn, KEYS[v.draw.x], StepState(1 + (v.draw.y + v.draw.x) % 5), _record(v), v.outbox
+    ),
+    "wait": lambda v: WriteStep(v.draw.session, v.epoch, v.turn, KEYS[v.draw.y % 2], StepState.WAITING, _record(v)),
+    "drop steps": lambda v: DropSteps(v.draw.session, v.epoch, v.turn, KEYS[v.draw.x : v.draw.x + 2], USAGES[v.draw.y]),
+    "commit": _commit,
+    "fail": lambda v: FailTurn(
+        v.draw.session, v.epoch, v.turn, f"m{v.draw.x}", "cause", ("e1", "e2")[: v.draw.y], OUTCOMES[1], v.now, v.outbox
+    ),
+    "retry": lambda v: RetryLetter(v.draw.session, v.epoch, v.now),
+    "drop": lambda v: DropLetter(v.draw.session, v.epoch, USAGES[v.draw.y], v.now),
+    "update": _update,
+    "reply": lambda v: Reply(v.other, OUTCOMES[v.draw.x % 3], v.now),
+    "malformed": lambda v: Reply(v.other, b"\xc1", v.now),
+    "return": lambda v: ReturnBudget(v.draw.session, USAGES[v.draw.x]),
+    "end": lambda v: EndSession(v.draw.session, "killed" if v.draw.x else "cancelled", OUTCOMES[v.draw.y % 2], v.now),
+}
+SENT = ("enqueue", "watch", "create", "reply", "return", "step", "wait")
+COMMON = ("enqueue", "activate", "step", "wait", "wait", "commit", "fail", "letter", "update", "reply")
+
+
+def _draws(kinds: st.SearchStrategy[str], outboxes: st.SearchStrategy[tuple[Draw, ...]]) -> st.SearchStrategy[Draw]:
+    lags = st.sampled_from((0, 0, 0, 0, 0, 1, -1))
+    small = st.integers(0, 3)
+    return st.builds(Draw, kinds, st.sampled_from(SESSIONS), lags, small, small, outboxes)
+
+
+sent = st.lists(_draws(st.sampled_from(SENT), st.just(())), max_size=2).map(tuple)
+draws = _draws(st.sampled_from((*BUILD, *COMMON, *COMMON)), sent)
+
+
+def _spelled_out(draw: Draw) -> tuple[Draw, ...]:
+    """A "letter" is the one thing that chance seldom puts together: a message, its failure, and what becomes of its letter."""
+    if draw.kind != "letter":
+        return (draw,)
+    kinds = ("create", "enqueue", "activate", "fail", ("retry", "drop")[draw.x % 2])
+    return tuple(draw._replace(kind=kind, lag=0) for kind in kinds)
+
+
+batches = st.lists(st.lists(draws, min_size=1, max_size=7), min_size=6, max_size=16)
+
+
+class Builder:
+    """Turns draws into ops that name the epoch and the turn that are current, but for their lag."""
+
+    def __init__(self, sessions: list[Session], messages: set[tuple[str, str]], number: int) -> None:
+        self.epochs = {s.id: s.epoch for s in sessions}
+        self.turns = {s.id: s.turn + 1 for s in sessions}
+        self.messages = messages
+        self.ticks = itertools.count(8 * number)
+
+    def op(self, draw: Draw) -> Op:
+        outbox = tuple(self.op(sent) for sent in draw.outbox)
+        # Times are equal now and then, as they are on a coarse clock.
+        now = 10.0 + next(self.ticks) // 2
+        epoch = self.epochs.get(draw.session, 0)
+        if draw.kind == "activate":
+            self.epochs[draw.session] = epoch + 1
+        if draw.kind == "enqueue":
+            self.messages.add((draw.session, f"m{draw.x}"))
+        if draw.kind == "fail" and (draw.session, f"m{draw.x}") not in self.messages:
+            # No turn without a message: a letter of a message that never arrived is nothing that could be retried.
+            draw = draw._replace(kind="enqueue")
+        return BUILD[draw.kind](View(draw, abs(epoch - draw.lag), self.turns.get(draw.session, 1), now, outbox))
+
+
+async def _rows(store: Store) -> dict[str, Any]:
+    rows: dict[str, Any] = {
+        "sessions": await store.sessions(),
+        "letters": await store.dead_letters(),
+        "runnable": sorted(await store.runnable(), key=lambda r: r.id),
+    }
+    for session in await store.sessions():
+        id = session.id
+        rows[f"{id} messages"] = await store.messages(id)
+        rows[f"{id} latest"] = await store.messages(id, limit=2)
+        rows[f"{id} checkpoints"] = await store.checkpoints(id)
+        rows[f"{id} children"] = await store.children(id)
+        for turn in range(max(session.turn, 1), session.turn + 2):
+            rows[f"{id} steps of {turn}"] = await store.steps(id, turn)
+    return rows
+
+
+async def _apply(store: Store, ops: list[Op]) -> list[Result] | type[NotWritten]:
+    try:
+        return await store.apply(ops)
+    except NotWritten:
+        return NotWritten
+
+
+@settings(max_examples=150)
+@given(batches=batches)
+async def test_every_store_gives_the_same_results_and_rows(batches: list[list[Draw]]) -> None:
+    """After each batch, whatever it holds, results and reads of both stores are equal, `seq` included."""
+    with tempfile.TemporaryDirectory() as folder:
+        oracle, sqlite = MemoryStore(), SqliteStore(Path(folder) / "s.db", synchronous="NORMAL")
+        await oracle.open()
+        await sqlite.open()
+        try:
+            opening = [Draw("create", "a", 0, 0, 0), Draw("activate", "a", 0, 0, 0), Draw("create", "b", 0, 1, 0)]
+            for number, batch in enumerate([opening, *batches]):
+                sessions = await oracle.sessions()
+                messages = {(s.id, m.id) for s in sessions for m in await oracle.messages(s.id)}
+                builder = Builder(sessions, messages, number)
+                ops = [builder.op(part) for draw in batch for part in _spelled_out(draw)]
+                assert await _apply(sqlite, ops) == await _apply(oracle, ops)
+                assert await _rows(sqlite) == await _rows(oracle)
+        finally:
+            await sqlite.close()

@@ -1,0 +1,76 @@
+"""What model calls cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from holdfast.calls.prices import Prices
+from holdfast.errors import ConfigError
+
+
+def test_a_known_model_costs_what_the_list_says_rounded_up() -> None:
+    """In whole micro-dollars, never less than it costs."""
+    prices = Prices()
+    million = prices.price("gpt-4o-mini", "openai", 1_000_000, 0)
+    assert million is not None
+    assert million > 0
+    assert prices.price("gpt-4o-mini", None, 1_000_000, 0) == million
+    assert prices.price("gpt-4o-mini", "openai", 1, 0) == 1
+    assert prices.price("gpt-4o-mini", "openai", 0, 0) == 0
+
+
+def test_cached_tokens_cost_less_and_never_count_more_than_all() -> None:
+    """A provider that reports more cached tokens than tokens is not an error of ours."""
+    prices = Prices()
+    full = prices.price("gpt-4o-mini", "openai", 100_000, 0)
+    cached = prices.price("gpt-4o-mini", "openai", 100_000, 0, cached=100_000)
+    assert full is not None
+    assert cached is not None
+    assert 0 < cached < full
+    assert prices.price("gpt-4o-mini", "openai", 100_000, 0, cached=200_000) == cached
+
+
+@pytest.mark.parametrize(("model", "provider"), [("my-model", None), ("my-model", "openai"), ("gpt-4o-mini", "nobody")])
+def test_an_unknown_price_is_none(model: str, provider: str | None) -> None:
+    """Not zero: whoever caps money has to notice."""
+    assert Prices().price(model, provider, 1, 1) is None
+    assert Prices().most(model, provider, 1, 1) is None
+
+
+def test_own_prices_come_first_and_are_exact() -> None:
+    """Dollars for a million tokens; 0.1 is a tenth, not the nearest binary fraction above."""
+    prices = Prices({"my-model": (0.1, "0.2"), "gpt-4o-mini": (0, 0)})
+    assert prices.price("my-model", None, 10, 5) == 2
+    assert prices.price("my-model", None, 11, 5) == 3
+    assert prices.price("gpt-4o-mini", "openai", 1_000_000, 1_000_000) == 0
+
+
+def test_the_most_a_call_costs_takes_half_its_bytes_for_tokens() -> None:
+    """Rarely too low, and settled to what the provider reports."""
+    prices = Prices({"my-model": (1, 10)})
+    assert prices.most("my-model", None, 1001, 100) == 501 + 1000
+
+
+@pytest.mark.parametrize("pair", [(1,), (1, 2, 3), ("much", 1), (-1, 1), (float("nan"), 1), None, 5])
+def test_a_price_that_is_none_is_refused(pair: Any) -> None:
+    """When it is set, by the model's name."""
+    with pytest.raises(ConfigError, match="'my-model' has "):
+        Prices({"my-model": pair})
+
+
+def test_the_price_list_and_the_sdk_are_loaded_late() -> None:
+    """Importing the calls is cheap: no price list, no provider's SDK, no pydantic."""
+    heavy = "import sys, holdfast.calls; print({'genai_prices', 'openai', 'anthropic', 'pydantic'} & set(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"
+
+
+def test_the_list_can_be_read_ahead() -> None:
+    """So that no call waits for it in the middle of the loop."""
+    loads = "import sys; from holdfast.calls.prices import Prices; Prices().load(); print('genai_prices' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "True"

@@ -1,0 +1,342 @@
+"""The breaker."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from holdfast.errors import ConfigError
+from holdfast.policies import GO, Breaker, BreakerSpec, Wait
+
+SPEC = BreakerSpec(window=10, minimum=4, failure_ratio=0.5, slow_s=5.0, open_s=60.0, open_max_s=200.0, probes=3)
+
+
+def _call(breaker: Breaker, ok: bool | None, now: float = 0.0, duration_s: float = 1.0) -> None:
+    assert breaker.before(now) is GO
+    breaker.after(now, ok, duration_s, breaker.generation)
+
+
+def _opened(spec: BreakerSpec = SPEC, now: float = 0.0, name: str = "") -> Breaker:
+    breaker = Breaker(spec, name)
+    while breaker.state == "closed":
+        _call(breaker, False, now)
+    return breaker
+
+
+def _fail_probes(breaker: Breaker, now: float) -> None:
+    assert breaker.before(now) is GO
+    while breaker.state == "half_open":
+        breaker.after(now, False, 1.0, breaker.generation)
+        if breaker.state == "half_open":
+            assert breaker.before(now) is GO
+
+
+def test_it_opens_at_the_ratio_and_not_before_the_minimum() -> None:
+    """Three failures of three are too few calls; the fourth call makes it enough."""
+    breaker = Breaker(SPEC)
+    for _ in range(3):
+        _call(breaker, False)
+        assert breaker.state == "closed"
+    _call(breaker, True)
+    assert (breaker.state, breaker.openings) == ("open", 1)
+
+
+def test_calls_before_the_first_failure_count_towards_the_ratio() -> None:
+    """Nothing is kept of good calls but their number, and the share is still right."""
+    breaker = Breaker(SPEC)
+    for _ in range(100):
+        _call(breaker, True)
+    for _ in range(4):
+        _call(breaker, False)
+    assert breaker.state == "closed"
+    _call(breaker, False)
+    assert breaker.state == "open"
+
+
+def test_an_open_breaker_says_until_when_and_why() -> None:
+    """The reason names what it guards and what went wrong."""
+    breaker = _opened(now=10.0, name="openai")
+    assert breaker.before(69.9) == Wait(70.0, "breaker 'openai' open: 4 of 4 calls failed")
+
+
+def test_slow_calls_open_it_even_when_they_succeed() -> None:
+    """A call is slow past slow_s, not at it."""
+    breaker = Breaker(SPEC)
+    for _ in range(6):
+        _call(breaker, True, duration_s=5.0)
+    assert breaker.state == "closed"
+    for _ in range(10):
+        if breaker.state == "closed":
+            _call(breaker, True, duration_s=5.1)
+    verdict = breaker.before(0.0)
+    assert verdict == Wait(60.0, "breaker open: 10 of 10 calls were slow")
+
+
+def test_exactly_so_many_probes_pass_when_half_open() -> None:
+    """Of twenty that ask at once, as many as there are probes go, and the others wait."""
+    breaker = _opened()
+    verdicts = [breaker.before(60.0) for _ in range(20)]
+    assert [verdict is GO for verdict in verdicts] == [True] * 3 + [False] * 17
+    assert verdicts[3] == Wait(61.0, "breaker half open: 3 probes are under way")
+    breaker.after(60.0, True, 1.0, breaker.generation)
+    assert isinstance(breaker.before(60.0), Wait), "a probe that has ended is still one of the three"
+
+
+def test_probes_that_go_well_close_it_once_all_have_ended() -> None:
+    """Not before the last one."""
+    breaker = _opened()
+    for at in range(3):
+        assert breaker.before(60.0) is GO
+        assert breaker.state == "half_open", at
+        breaker.after(60.0, True, 1.0, breaker.generation)
+    assert breaker.state == "closed"
+
+
+def test_it_opens_again_as_soon_as_the_probes_cannot_save_it() -> None:
+    """Two of three failed: the third is not awaited, and says nothing when it ends."""
+    breaker = _opened()
+    for _ in range(3):
+        assert breaker.before(60.0) is GO
+    probes = breaker.generation
+    breaker.after(61.0, False, 1.0, probes)
+    assert breaker.state == "half_open"
+    breaker.after(62.0, False, 1.0, probes)
+    assert (breaker.state, breaker.openings, breaker.until) == ("open", 2, 62.0 + 120.0)
+    breaker.after(63.0, True, 1.0, probes)
+    assert breaker.state == "open"
+
+
+def test_slow_probes_open_it_again() -> None:
+    """Slow is as bad as failed, at its own ratio."""
+    breaker = _opened()
+    for _ in range(3):
+        assert breaker.before(60.0) is GO
+        breaker.after(90.0, True, 30.0, breaker.generation)
+    assert breaker.state == "open"
+
+
+def test_a_cancelled_probe_gives_its_permit_back() -> None:
+    """Another call may probe in its place, and still exactly three decide."""
+    breaker = _opened()
+    for _ in range(3):
+        assert breaker.before(60.0) is GO
+    breaker.after(60.0, None, 1.0, breaker.generation)
+    assert breaker.before(60.0) is GO
+    assert isinstance(breaker.before(60.0), Wait)
+
+
+def test_a_call_from_before_the_opening_is_no_probe() -> None:
+    """Its end, good, bad or cancelled, changes nothing of a half-open breaker."""
+    breaker = Breaker(SPEC)
+    assert breaker.before(0.0) is GO
+    early = breaker.generation
+    while breaker.state == "closed":
+        _call(breaker, False)
+    breaker.after(1.0, False, 1.0, early)
+    for _ in range(3):
+        assert breaker.before(60.0) is GO
+    for ok in (False, False, True, None):
+        breaker.after(61.0, ok, 61.0, early)
+    assert breaker.state == "half_open"
+    assert isinstance(breaker.before(61.0), Wait)
+
+
+def test_openings_in_a_row_last_twice_as_long_up_to_the_maximum() -> None:
+    """60, 120, then the maximum of 200 seconds."""
+    breaker = _opened()
+    lengths = [breaker.until]
+    for _ in range(3):
+        now = breaker.until
+        _fail_probes(breaker, now)
+        lengths.append(breaker.until - now)
+    assert lengths == [60.0, 120.0, 200.0, 200.0]
+
+
+def test_openings_are_forgotten_after_a_whole_window_that_went_well() -> None:
+    """Closing alone does not forget them, so a breaker that flaps waits longer each time."""
+    breaker = _opened()
+    for _ in range(3):
+        _call(breaker, True, 60.0)
+    assert (breaker.state, breaker.openings) == ("closed", 1)
+    for _ in range(9):
+        _call(breaker, True, 61.0)
+    assert breaker.openings == 1
+    _call(breaker, True, 61.0)
+    assert breaker.openings == 0
+
+
+def test_openings_are_forgotten_also_when_some_calls_of_the_window_failed() -> None:
+    """Well enough not to open is well."""
+    breaker = _opened()
+    for _ in range(3):
+        _call(breaker, True, 60.0)
+    for at in range(10):
+        _call(breaker, at % 3 != 1, 61.0)
+    assert (breaker.state, breaker.openings) == ("closed", 0)
+
+
+def test_it_is_spent_after_so_many_openings_in_a_row() -> None:
+    """Without kill_after it never is."""
+    spec = BreakerSpec(window=10, minimum=4, probes=3, kill_after=2)
+    breaker = _opened(spec)
+    assert not breaker.spent()
+    _fail_probes(breaker, 60.0)
+    assert breaker.spent()
+    forever = _opened()
+    for _ in range(5):
+        _fail_probes(forever, forever.until)
+    assert not forever.spent()
+
+
+def test_the_minimum_is_never_more_than_the_window() -> None:
+    """A small window alone is enough to configure a quick breaker."""
+    breaker = Breaker(BreakerSpec(window=2))
+    _call(breaker, False)
+    _call(breaker, False)
+    assert breaker.state == "open"
+
+
+def test_a_thousand_openings_do_not_overflow() -> None:
+    """The doubling stops at the maximum, also for a float."""
+    breaker = _opened(BreakerSpec(window=1, probes=1, open_s=1e-9))
+    for _ in range(1_100):
+        _fail_probes(breaker, breaker.until)
+    assert breaker.openings == 1_101
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["window", "minimum", "failure_ratio", "slow_s", "slow_ratio", "open_s", "open_max_s", "probes", "kill_after"],
+)
+def test_a_field_that_makes_no_sense_is_named(field: str) -> None:
+    """Zero is wrong everywhere."""
+    wrong: dict[str, Any] = {field: 0}
+    with pytest.raises(ConfigError, match=rf"BreakerSpec: {field} is 0"):
+        BreakerSpec(**wrong)
+
+
+def test_all_faults_of_a_spec_are_reported_at_once() -> None:
+    """One run tells everything that has to be corrected."""
+    with pytest.raises(ConfigError, match=r"window is -1.*failure_ratio is 1\.5.*slow_s is inf"):
+        BreakerSpec(window=-1, failure_ratio=1.5, slow_s=float("inf"))
+
+
+# ---------------------------------------------------------------- snapshots
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=40), st.lists(st.booleans(), max_size=20))
+def test_a_restored_breaker_goes_on_as_the_one_that_was_stored(first: list[tuple[bool, bool]], then: list[bool]) -> None:
+    """The snapshot is plain data and holds the whole window."""
+    breaker = Breaker(SPEC)
+    for ok, slow in first:
+        if breaker.before(0.0) is GO:
+            breaker.after(0.0, ok, 9.0 if slow else 1.0, breaker.generation)
+    other = Breaker.restore(SPEC, json.loads(json.dumps(breaker.snapshot())))
+    for ok in then:
+        assert other.snapshot()["state"] == breaker.state
+        for each in (breaker, other):
+            if each.before(0.0) is GO:
+                each.after(0.0, ok, 1.0, each.generation)
+        assert (other.state, other.until, other.openings) == (breaker.state, breaker.until, breaker.openings)
+
+
+def test_a_restored_half_open_breaker_has_all_its_probes() -> None:
+    """Probes under way died with the process; one that did not is not taken for a new one."""
+    breaker = _opened()
+    assert breaker.before(60.0) is GO
+    other = Breaker.restore(SPEC, breaker.snapshot())
+    assert other.generation != breaker.generation
+    assert [other.before(60.0) is GO for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_stored_opening_far_ahead_is_cut_to_what_the_policy_allows() -> None:
+    """A clock that was wrong cannot keep a session parked for a year."""
+    stored = _opened(now=1e9).snapshot()
+    assert Breaker.restore(SPEC, stored, now=100.0).until == 300.0
+
+
+def test_a_smaller_window_takes_the_last_calls() -> None:
+    """Limits can change under a breaker that lives on."""
+    breaker = Breaker(BreakerSpec(window=10, minimum=10))
+    for ok in (False, False, False, True, True, True, True, True, True):
+        _call(breaker, ok)
+    other = Breaker.restore(BreakerSpec(window=6, minimum=1, failure_ratio=0.3), breaker.snapshot())
+    _call(other, False)
+    assert other.state == "closed"
+    _call(other, False)
+    assert other.state == "open"
+
+
+# ---------------------------------------------------------------- any order of events
+
+
+class BreakerMachine(RuleBasedStateMachine):
+    """Calls that start, end and are cancelled in any order, against a plain model of the window."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaker = Breaker(SPEC)
+        self.now = 0.0
+        self.calls: list[tuple[int, str]] = []
+        self.window: deque[tuple[bool, bool]] = deque(maxlen=SPEC.window)
+        self.probes_decided = 0
+
+    @rule()
+    def start(self) -> None:
+        was = self.breaker.state
+        verdict = self.breaker.before(self.now)
+        if was == "open" and self.breaker.state == "half_open":
+            assert self.now >= self.breaker.until
+            self.probes_decided = 0
+        if was == "closed":
+            assert verdict is GO
+        if verdict is GO:
+            self.calls.append((self.breaker.generation, self.breaker.state))
+        else:
+            assert isinstance(verdict, Wait)
+            assert verdict.until > self.now
+
+    @rule(seconds=st.floats(0.1, 90))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data(), ok=st.sampled_from([True, True, False, False, None]), slow=st.booleans())
+    def end(self, data: st.DataObject, ok: bool | None, slow: bool) -> None:
+        generation, state = self.calls.pop(data.draw(st.integers(0, len(self.calls) - 1)))
+        before = self.breaker.snapshot()
+        counts = generation == self.breaker.generation and ok is not None
+        self.breaker.after(self.now, ok, 9.0 if slow else 1.0, generation)
+        if not counts or ok is None:
+            assert self.breaker.snapshot() == before, "a stale or cancelled call changed something"
+        elif state == "half_open":
+            self.probes_decided += 1
+            assert self.probes_decided <= SPEC.probes
+            if self.breaker.state == "closed":
+                assert self.probes_decided == SPEC.probes
+                self.window.clear()
+        else:
+            self.window.append((ok, slow))
+            failed = sum(not fine for fine, _ in self.window)
+            slows = sum(late for _, late in self.window)
+            size = len(self.window)
+            opens = size >= SPEC.minimum and (failed >= size * SPEC.failure_ratio or slows >= size * SPEC.slow_ratio)
+            assert self.breaker.state == ("open" if opens else "closed")
+            if opens:
+                self.window.clear()
+
+    @invariant()
+    def never_more_probes_than_allowed(self) -> None:
+        if self.breaker.state == "half_open":
+            out = sum(generation == self.breaker.generation for generation, _ in self.calls)
+            assert out + self.probes_decided <= SPEC.probes
+
+
+TestBreakerMachine = BreakerMachine.TestCase
+TestBreakerMachine.settings = settings(max_examples=settings().max_examples // 2)

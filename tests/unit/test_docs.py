@@ -1,0 +1,77 @@
+"""The Python code in README.md and docs/ compiles, and what is marked with `<!-- test -->` runs."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MARK = "<!-- test -->"
+BLOCK = re.compile(
+    rf"(?P<mark>{re.escape(MARK)}[ \t]*\n\s*)?"
+    r"^(?P<indent>[ \t]*)```python[^\n]*\n(?P<code>.*?)^(?P=indent)```[ \t]*$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: where its code begins, the code, and whether it is to be run."""
+
+    where: str
+    code: str
+    marked: bool
+
+
+def blocks_of(text: str, name: str) -> list[Block]:
+    return [
+        Block(
+            where=f"{name}:{text.count(chr(10), 0, found.start('code')) + 1}",
+            code=textwrap.dedent(found["code"]),
+            marked=found["mark"] is not None,
+        )
+        for found in BLOCK.finditer(text)
+    ]
+
+
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))) if page.is_file()]
+BLOCKS = [block for page in PAGES for block in blocks_of(page.read_text(), str(page.relative_to(ROOT)))]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[block.where for block in BLOCKS])
+def test_every_python_block_compiles(block: Block) -> None:
+    """No page shows code that is not Python; `await` may stand at the top, as in a fragment of an async function."""
+    compile(block.code, block.where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.marked], ids=[b.where for b in BLOCKS if b.marked])
+def test_a_marked_block_runs(block: Block, tmp_path: Path) -> None:
+    """A reader who pastes the block into a file, in an empty directory, sees it end well."""
+    script = tmp_path / "example.py"
+    script.write_text(block.code)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([sys.executable, script.name], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=50)
+    assert ran.returncode == 0, f"{block.where}\n{ran.stdout}\n{ran.stderr}"
+
+
+def test_every_mark_stands_before_a_python_block() -> None:
+    """A mark that marks nothing would be an example that everybody believes to be tested."""
+    marks = sum(page.read_text().count(MARK) for page in PAGES)
+    assert marks == sum(block.marked for block in BLOCKS)
+
+
+def test_the_reader_of_pages_sees_marks_lines_and_indented_blocks() -> None:
+    """The two tests above look at all blocks there are, at the lines they say."""
+    page = f"# Title\n\n{MARK}\n```python\nprint(1)\n```\n\n1. a list\n\n   ```python\n   x = 2\n   ```\n\n```text\nno\n```\n"
+    assert blocks_of(page, "page.md") == [
+        Block("page.md:5", "print(1)\n", marked=True),
+        Block("page.md:11", "x = 2\n", marked=False),
+    ]

@@ -7,9 +7,9 @@ See README.md for the whole picture and docs/semantics.md for the promises.
 
 from __future__ import annotations
 
-from holdfast.calls.call import UNKNOWN, StepContext
-from holdfast.calls.results import ToolResult
-from holdfast.calls.tools import tool
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from holdfast.errors import (
     AskCycle,
     AskTimeout,
@@ -35,15 +35,20 @@ from holdfast.errors import (
     StoreLocked,
     TurnFailed,
 )
-from holdfast.policies.breaker import BreakerSpec
-from holdfast.policies.budget import Budget, Usage
-from holdfast.policies.repetition import RepetitionSpec
-from holdfast.policies.retry import NO_RETRY, Retry
-from holdfast.runtime.agent import Agent, agent
-from holdfast.runtime.handle import Handle
-from holdfast.runtime.runtime import Runtime
-from holdfast.runtime.session import Child, Session
-from holdfast.supervisors.intensity import Backoff, Intensity
+
+if TYPE_CHECKING:
+    from holdfast.calls.call import UNKNOWN, StepContext
+    from holdfast.calls.results import ToolResult
+    from holdfast.calls.tools import tool
+    from holdfast.policies.breaker import BreakerSpec
+    from holdfast.policies.budget import Budget, Usage
+    from holdfast.policies.repetition import RepetitionSpec
+    from holdfast.policies.retry import NO_RETRY, Retry
+    from holdfast.runtime.agent import Agent, agent
+    from holdfast.runtime.handle import Handle
+    from holdfast.runtime.runtime import Runtime
+    from holdfast.runtime.session import Child, Session
+    from holdfast.supervisors.intensity import Backoff, Intensity
 
 __version__ = "0.1.0"
 
@@ -54,3 +59,38 @@ __all__ = [
     "SessionConflict", "SessionEnded", "SessionNotFound", "StateError", "StepContext", "StepError", "StoreError", "StoreLocked",
     "ToolResult", "TurnFailed", "Usage", "agent", "tool",
 ]  # fmt: skip
+
+# Imported when they are first asked for, so that `holdfast --help` and the inspection commands start without the runtime.
+_WHERE = {
+    "UNKNOWN": "holdfast.calls.call",
+    "StepContext": "holdfast.calls.call",
+    "ToolResult": "holdfast.calls.results",
+    "tool": "holdfast.calls.tools",
+    "BreakerSpec": "holdfast.policies.breaker",
+    "Budget": "holdfast.policies.budget",
+    "Usage": "holdfast.policies.budget",
+    "RepetitionSpec": "holdfast.policies.repetition",
+    "NO_RETRY": "holdfast.policies.retry",
+    "Retry": "holdfast.policies.retry",
+    "Agent": "holdfast.runtime.agent",
+    "agent": "holdfast.runtime.agent",
+    "Handle": "holdfast.runtime.handle",
+    "Runtime": "holdfast.runtime.runtime",
+    "Child": "holdfast.runtime.session",
+    "Session": "holdfast.runtime.session",
+    "Backoff": "holdfast.supervisors.intensity",
+    "Intensity": "holdfast.supervisors.intensity",
+}
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name not in _WHERE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_WHERE[name]), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,14 +15,15 @@ import msgspec
 
 from holdfast import events
 from holdfast.errors import BudgetExhausted, NotJournalable, StateError, StepError, StoreError
-from holdfast.policies.breaker import Breaker
 from holdfast.policies.budget import Ledger, Usage
-from holdfast.policies.repetition import Repetition
 from holdfast.runtime import tasks
+from holdfast.runtime.doubt import unsettled
 from holdfast.runtime.failures import describe
+from holdfast.runtime.gates import Gates
 from holdfast.runtime.journal import Journal
 from holdfast.runtime.session import Session
-from holdfast.runtime.turn import Crashed, Interrupted, Returned, Turn
+from holdfast.runtime.turn import Turn
+from holdfast.runtime.verdict import Crashed, Interrupted, Returned
 from holdfast.stores.ops import CommitTurn, FailTurn, Op, Reply, Result, ReturnBudget, Status, UpdateSession
 from holdfast.stores.records import ENDED, Failure, Loaded, Message, Outcome, Park, SessionStatus
 from holdfast.supervisors.intensity import RestartWindow, delay
@@ -32,15 +33,15 @@ if TYPE_CHECKING:
     from holdfast.runtime.node import Node
 
 _PROVIDER_S, _PROVIDER_MAX_S = 5.0, 300.0
-_gates = msgspec.msgpack.Decoder(dict[str, Any]).decode
+_plain = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
 class Actor:
     """One session in memory, at one epoch."""
 
     __slots__ = (
-        "agent", "breaker", "crashes", "current", "epoch", "failures", "id", "journal", "ledger", "mailbox", "node", "notes", "park", "pausing",
-        "repetition", "restarts", "row", "state", "status", "task", "tenant", "touched", "turn", "version", "woken",
+        "agent", "crashes", "current", "epoch", "gates", "id", "journal", "ledger", "mailbox", "node", "notes", "park", "pausing",
+        "restarts", "row", "state", "status", "task", "tenant", "touched", "turn", "version", "woken",
     )  # fmt: skip
 
     def __init__(self, node: Node, agent: Agent, loaded: Loaded) -> None:
@@ -53,12 +54,7 @@ class Actor:
         self.journal = Journal(loaded.steps)
         self.mailbox: deque[Message] | list[Message] = deque(loaded.messages) if loaded.messages else []
         self.ledger = Ledger(row.budget, row.usage + self.journal.spent())
-        gates = _gates(row.gates) if row.gates else {}
-        self.breaker = Breaker(agent.breaker, row.id)
-        if "breaker" in gates:
-            self.breaker = Breaker.restore(agent.breaker, gates["breaker"], row.id, node.clock.time())
-        self.failures: int = gates.get("failures", 0)
-        self.repetition = Repetition(agent.repetition)
+        self.gates = Gates(agent, row.id, self.ledger, _plain(row.gates) if row.gates else {}, node.clock.time())
         self.restarts = RestartWindow(agent.intensity)
         self.current: Turn | None = None
         self.task: asyncio.Task[None] | None = None
@@ -127,8 +123,8 @@ class Actor:
         match await turn.run(self._call(session, body)):
             case Returned(value):
                 await self._commit(turn, session, value)
-            case Crashed(error):
-                await self._crashed(turn, error)
+            case Crashed(raised):
+                await self._crashed(turn, raised)
             case Interrupted("park", park):
                 assert park is not None
                 await self._park(park)
@@ -148,8 +144,7 @@ class Actor:
         for step in self.journal.unclaimed():
             turn.emit(events.Unclaimed, step.record.kind, step.record.name)
         if doubts:
-            text = f"{doubts[0].record.name} may or may not have happened ({doubts[0].record.note}); resolve it: done, retry or fail"
-            return await self._park(Park("doubt", text))
+            return await self._park(unsettled(doubts[0]))
         if lost:
             return await self._park(Park("unclaimed", f"{', '.join(lost)} was done before the crash and the code never asked for it again"))
         try:
@@ -159,11 +154,14 @@ class Actor:
         except NotJournalable as error:
             return await self._crashed(turn, error)
         status: SessionStatus = "finished" if turn.finishing else "unfinished" if turn.refused else "idle"
-        now, gone = self.node.clock.time(), self.node.encode(Outcome(failure=Failure("SessionEnded", "", "finished", "the session has finished")))
+        now, gone = (
+            self.node.clock.time(),
+            self.node.encode(Outcome(failure=Failure("SessionEnded", "", "finished", "the session has finished"))),
+        )
         outbox = (*turn.outbox, *self._answer(turn.message, reply, now), *(self.unspent() if turn.finishing else ()))
         op = CommitTurn(
             self.id, self.epoch, turn.number, turn.message.id, state, self.agent.version, reply, status, self.ledger.used, turn.started,
-            now, self._gate_snapshot(), result, gone if turn.finishing else None, outbox,
+            now, self._gates(), result, gone if turn.finishing else None, outbox,
         )  # fmt: skip
         self._check((await self.node.group.submit(op, partial(self._committed, op))).status)
 
@@ -172,7 +170,7 @@ class Actor:
             return
         self.mailbox.popleft()  # type: ignore[union-attr]
         self.turn, self.state, self.version, self.status = op.turn, op.state, op.version, op.status
-        self.journal, self.notes, self.park, self.crashes, self.failures = Journal(), (), None, 0, 0
+        self.journal, self.notes, self.park, self.crashes, self.gates.failures = Journal(), (), None, 0, 0
         self.node.sessions.dispatch(op.outbox, result.outbox)
         self.node.sessions.replied(self.id, op.message, op.reply)
         self.node.emit(events.TurnCommitted(self.id, op.turn, op.message, op.status))
@@ -185,8 +183,8 @@ class Actor:
             return await self._park(Park("budget", f"budget exhausted: {error.message}; raise it to go on"))
         if isinstance(error, StepError) and error.category == "transient":
             # Not a bug: what it depends on is down. It is asked again, ever more rarely, for as long as it takes.
-            self.failures += 1
-            wait_s = min(_PROVIDER_S * 2 ** min(self.failures - 1, 10), _PROVIDER_MAX_S) * self.node.random.uniform(0.5, 1.0)
+            self.gates.failures += 1
+            wait_s = min(_PROVIDER_S * 2 ** min(self.gates.failures - 1, 10), _PROVIDER_MAX_S) * self.node.random.uniform(0.5, 1.0)
             return await self._park(Park("provider", error.message, self.node.clock.time() + wait_s))
         line = describe(error)
         if self.restarts.allow(now):
@@ -235,7 +233,7 @@ class Actor:
 
     async def _park(self, park: Park) -> None:
         now = self.node.clock.time()
-        op = UpdateSession(self.id, self.epoch, now, status="parked", park=park, gates=self._gate_snapshot())
+        op = UpdateSession(self.id, self.epoch, now, status="parked", park=park, gates=self._gates())
         self._check((await self.node.group.submit(op)).status)
         self.status, self.park = "parked", park
         self.node.emit(events.SessionParked(self.id, park.reason, park.text, park.until))
@@ -254,13 +252,9 @@ class Actor:
         rest = Usage(left.steps or 0, left.tokens or 0, money, left.seconds or 0.0, left.tool_calls or 0)
         return (ReturnBudget(self.row.parent.session, rest),) if rest else ()
 
-    def _gate_snapshot(self) -> bytes:
-        gates: dict[str, Any] = {}
-        if self.breaker.openings or self.breaker.state != "closed":
-            gates["breaker"] = self.breaker.snapshot()
-        if self.failures:
-            gates["failures"] = self.failures
-        return self.node.encode(gates) if gates else b""
+    def _gates(self) -> bytes:
+        stored = self.gates.snapshot()
+        return self.node.encode(stored) if stored else b""
 
     # ------------------------------------------------------------ leaving
 

@@ -153,7 +153,7 @@ def agent(
         faults: list[str] = []
         state, message, reply = _types(function, faults)
         for label, value, least in (("version", version, 1), ("mailbox", mailbox, 1), ("crash_limit", crash_limit, 1)):
-            if not isinstance(value, int) or value < least:
+            if value < least:
                 faults.append(f"{label} is {value!r}: use a whole number from {least}")
         if park_after_s < 0:
             faults.append(f"park_after_s is {park_after_s!r}: use seconds from 0")

@@ -1,32 +1,65 @@
-"""The probe of an effect in doubt: asking the outside whether it happened."""
+"""Effects in doubt: asking the outside whether they happened, and what follows from the answer."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from holdfast import events
 from holdfast.calls.call import UNKNOWN, Call, StepContext, Unknown
 from holdfast.errors import NotDone
+from holdfast.policies.budget import ZERO
 from holdfast.runtime.failures import describe
-from holdfast.stores.records import Outcome
+from holdfast.runtime.journal import cost
+from holdfast.stores.records import Outcome, Park, Step, StepState
+
+if TYPE_CHECKING:
+    from holdfast.runtime.turn import Turn
 
 Finding = Outcome | None | Unknown
 """What a probe found: the effect's outcome, None if it certainly did not happen, UNKNOWN if nothing can tell."""
 
 
-async def probe(call: Call, context: StepContext, slots: asyncio.Semaphore) -> Finding:
-    """Run the call's `reconcile`, as many at once as there are `slots`.
+async def probe(turn: Turn, call: Call, context: StepContext) -> Finding:
+    """Run the call's `reconcile`, as many at once as the node allows.
 
     A probe that fails or takes longer than the call's own timeout tells nothing: the doubt stays, and a person is asked.
     """
     if call.reconcile is None:
         return UNKNOWN
     try:
-        async with slots, asyncio.timeout(call.timeout_s):
+        async with turn.node.reconciles, asyncio.timeout(call.timeout_s):
             value = await call.reconcile(context)
-        return UNKNOWN if isinstance(value, Unknown) else Outcome(call.codec.encode(value))
+        found: Finding = UNKNOWN if isinstance(value, Unknown) else Outcome(call.codec.encode(value))
     except NotDone:
-        return None
+        found = None
     except Exception as error:
         events.log.warning("reconcile of %s in %s failed: %s", call.name, context.session, describe(error))
         return UNKNOWN
+    if not isinstance(found, Unknown):
+        turn.emit(events.DoubtSettled, call.name, "not done" if found is None else "done", "reconcile")
+    return found
+
+
+async def settle(turn: Turn, step: Step) -> None:
+    """Before the handler runs: an effect that happened is closed, one that did not is free again; else the session parks."""
+    record = step.record
+    call = turn.actor.agent.recall(record)
+    found: Finding = UNKNOWN
+    if call is not None:
+        found = await probe(turn, call, StepContext(turn.actor.id, step.key.hex(), record.attempts))
+    if isinstance(found, Unknown):
+        turn.interrupt("park", unsettled(step))
+    elif found is None:
+        await turn.drop([step])
+    else:
+        closed = msgspec.structs.replace(record, outcome=found, used=cost(step), reserved=ZERO, closed=turn.node.clock.time(), note="")
+        await turn.outcome(turn.submit(step.key, StepState.CLOSED, closed))
+
+
+def unsettled(step: Step) -> Park:
+    """Why a session is parked on this step, and what to do."""
+    cause = step.record.note or "the process died while it was under way"
+    return Park("doubt", f"{step.record.name} may or may not have happened ({cause}); resolve it: done, retry or fail")

@@ -7,9 +7,7 @@ from holdfast.errors import AskCycle, AskTimeout, BudgetExhausted, RepetitionDet
 from holdfast.policies.classify import Fault
 from holdfast.stores.records import Failure
 
-_BY_NAME: dict[str, type[StepError]] = {
-    cls.__name__: cls for cls in (StepError, BudgetExhausted, RepetitionDetected, AskTimeout, AskCycle)
-}
+_BY_NAME: dict[str, type[StepError]] = {cls.__name__: cls for cls in (StepError, BudgetExhausted, RepetitionDetected, AskTimeout, AskCycle)}
 _MAX_TEXT = 2_000
 
 
@@ -17,11 +15,6 @@ def failure_of(step: str, fault: Fault) -> Failure:
     """The record of a final failure. "not_done" and "cancelled" are permanent to whoever gets them."""
     category = fault.category if fault.category in ("transient", "semantic") else "permanent"
     return Failure("StepError", step, fault.type, redact.text(fault.message[:_MAX_TEXT]), category)
-
-
-def refusal(error: type[StepError], step: str, text: str, category: str = "permanent") -> Failure:
-    """The record of a step that was not allowed to run."""
-    return Failure(error.__name__, step, error.__name__, redact.text(text), category)
 
 
 def error_of(failure: Failure) -> StepError:

@@ -27,20 +27,24 @@ class LocalGateway:
     def __init__(self, node: Node) -> None:
         self._node = node
 
-    async def spawn(
-        self, agent: Agent, id: str, tenant: str, user: str, state: Any, budget: Budget | None
-    ) -> Session:
+    async def spawn(self, agent: Agent, id: str, tenant: str, user: str, state: Any, budget: Budget | None) -> Session:
         """Get or create. Raises SessionConflict where the id belongs to another agent or tenant."""
         first = agent.state.encode(agent.first_state() if state is None else state)
         op = CreateSession(
-            id, agent.name, tenant, user, agent.version, first, budget or agent.budget, self._node.random.randbytes(8), self._node.clock.time()
+            id,
+            agent.name,
+            tenant,
+            user,
+            agent.version,
+            first,
+            budget or agent.budget,
+            self._node.random.randbytes(8),
+            self._node.clock.time(),
         )
         result = await self._submit(op)
         row: Session = result.value
         if row.agent != agent.name or row.tenant != tenant:
-            raise errors.SessionConflict(
-                id, f"session {id!r} belongs to agent {row.agent!r} of tenant {row.tenant!r}: use another id"
-            )
+            raise errors.SessionConflict(id, f"session {id!r} belongs to agent {row.agent!r} of tenant {row.tenant!r}: use another id")
         if result.status is Status.DONE and self._node.observers:
             self._node.emit(events.Spawned(id, agent.name))
         return row
@@ -100,9 +104,7 @@ class LocalGateway:
         actor = await self._node.sessions.actor(session)
         actor.ledger.raise_(by)
         waiting = actor.status == "parked" and actor.park is not None and actor.park.reason == "budget"
-        op = UpdateSession(
-            session, actor.epoch, self._node.clock.time(), status="idle" if waiting else None, budget=actor.ledger.limits
-        )
+        op = UpdateSession(session, actor.epoch, self._node.clock.time(), status="idle" if waiting else None, budget=actor.ledger.limits)
         await self._write(actor, op)
         if waiting:
             actor.resume()

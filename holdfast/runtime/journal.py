@@ -109,9 +109,7 @@ class Journal:
 
     def effects(self) -> tuple[str, ...]:
         """The idempotent and once effects that were done, for a person to read."""
-        return tuple(
-            s.record.name for s in self.records.values() if s.record.effect != "read" and s.state in (CLOSED, OPEN, DOUBT)
-        )
+        return tuple(s.record.name for s in self.records.values() if s.record.effect != "read" and s.state in (CLOSED, OPEN, DOUBT))
 
 
 def cost(step: Step) -> Usage:

@@ -9,11 +9,12 @@ import msgspec
 
 from holdfast import events
 from holdfast.codec import canonical, codec_for, digest
-from holdfast.errors import AskCycle, AskTimeout, BudgetExhausted, MailboxFull, SessionEnded, SessionNotFound, StepError
+from holdfast.errors import AskCycle, BudgetExhausted, MailboxFull, SessionEnded, SessionNotFound
 from holdfast.policies.budget import Budget, Usage
 from holdfast.runtime.branches import branch_of
-from holdfast.runtime.failures import error_of, refusal
+from holdfast.runtime.failures import error_of
 from holdfast.runtime.journal import Claim
+from holdfast.runtime.refusal import refuse
 from holdfast.runtime.turn import Turn
 from holdfast.stores.ops import CreateSession, Enqueue, Op, Result, Status
 from holdfast.stores.records import ENDED, Address, Failure, Outcome, Park, StepRecord, StepState
@@ -85,7 +86,7 @@ async def tell(turn: Turn, target: str, message: Any) -> None:
             error = MailboxFull(target, message, limit)
         if error is not None:
             await turn.admit()
-            await _refused(turn, claim, "tell", target, type(error).__name__, str(error))
+            await refuse(turn, claim, "tell", target, str(error), cause=type(error).__name__)
     turn.outbox.append(Enqueue(target, message_id(turn, claim.key), body, digest(body), turn.node.clock.time()))
 
 
@@ -107,11 +108,21 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
             cost = ledger.part(limits) + cost if part is not None else cost
         refused = ledger.reserve(cost)
         if refused is not None:
-            await _refused(turn, claim, "spawn", name, "BudgetExhausted", refused, BudgetExhausted)
+            await refuse(turn, claim, "spawn", name, refused, BudgetExhausted)
         ledger.settle(cost, cost)
         parent = Address(actor.id, turn.number, claim.key)
         create = CreateSession(
-            child, agent.name, actor.tenant, actor.row.user, agent.version, state, limits, turn.node.random.randbytes(8), now, parent, detached
+            child,
+            agent.name,
+            actor.tenant,
+            actor.row.user,
+            agent.version,
+            state,
+            limits,
+            turn.node.random.randbytes(8),
+            now,
+            parent,
+            detached,
         )
         record = StepRecord(
             "spawn", name, claim.branch, claim.digest, claim.nth, "idempotent", Outcome(_plain.encode(child)), used=cost, opened=now,
@@ -169,7 +180,7 @@ async def _wait_step(
             cycle = turn.node.sessions.cycle(turn.actor.id, name)
             if cycle is not None:
                 text = f"asking {name!r} would wait for itself: {' -> '.join((turn.actor.id, *cycle))}"
-                await _refused(turn, claim, kind, name, "AskCycle", text, AskCycle)
+                await refuse(turn, claim, kind, name, text, AskCycle)
         until = None if seconds is None else now + seconds
         if found is None:
             record = StepRecord(
@@ -193,7 +204,7 @@ async def _wait_step(
             return _raise_if_failed(outcome)
         if kind == "ask":
             text = f"no answer within {seconds:g} s; ask again with id {message_id(turn, claim.key)!r}"
-            return await _close(turn, claim, record, Outcome(failure=refusal(AskTimeout, name, text, "transient")))
+            return await _close(turn, claim, record, Outcome(failure=Failure("AskTimeout", name, "AskTimeout", text, "transient")))
         return await _close(turn, claim, record, Outcome())
     finally:
         turn.end(claim.branch)
@@ -223,18 +234,6 @@ async def _close(turn: Turn, claim: Claim, record: StepRecord, outcome: Outcome)
     state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
     await turn.acknowledged(turn.submit(claim.key, state, record))
     return _raise_if_failed(outcome)
-
-
-async def _refused(
-    turn: Turn, claim: Claim, kind: str, name: str, type_: str, text: str, error: type[StepError] = StepError
-) -> None:
-    failure = msgspec.structs.replace(refusal(error, name, text), type=type_)
-    now = turn.node.clock.time()
-    record = StepRecord(
-        kind, name, claim.branch, claim.digest, claim.nth, "read", Outcome(failure=failure), opened=now, closed=now, attempts=0
-    )
-    await turn.acknowledged(turn.submit(claim.key, StepState.FAILED, record))
-    raise error_of(failure)
 
 
 def _raise_if_failed(outcome: Outcome) -> Outcome:

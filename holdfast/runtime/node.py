@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from holdfast.calls.prices import Prices
+from holdfast.calls.clients import ModelClient
 from holdfast.clock import Clock
 from holdfast.events import Event, Observers
 from holdfast.policies.breaker import Breaker, BreakerSpec
@@ -33,7 +33,6 @@ class Node:
         "group",
         "loop",
         "observers",
-        "prices",
         "quarantine_s",
         "random",
         "reconciles",
@@ -52,15 +51,14 @@ class Node:
         clock: Clock,
         random: _random.Random,
         observers: Observers,
-        clients: dict[str, Any],
-        prices: Prices,
+        clients: dict[str, ModelClient],
         breaker: BreakerSpec,
         quarantine_s: float,
         reconciles: int,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.store, self.group, self.clock, self.random = store, group, clock, random
-        self.observers, self.clients, self.prices = observers, clients, prices
+        self.observers, self.clients = observers, clients
         self.deadlines = Deadlines(self.loop)
         self.reconciles = asyncio.Semaphore(reconciles)
         self.quarantine_s = quarantine_s

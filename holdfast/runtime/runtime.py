@@ -12,7 +12,8 @@ from typing import Any, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from holdfast import errors, events
+from holdfast import errors, events, redact
+from holdfast.calls.clients import ModelClient
 from holdfast.calls.prices import Prices
 from holdfast.clock import Clock, SystemClock
 from holdfast.policies.breaker import BreakerSpec
@@ -66,8 +67,8 @@ class Runtime:
         self.observers = events.Observers()
         self.store = open_store(store) if isinstance(store, str) else store
         self._agents = _by_name(agents)
-        self._clients = dict(clients or {})
         self._prices = prices or Prices()
+        self._clients = _prepared(clients or {}, self._prices)
         self._breaker = breaker or BreakerSpec()
         self._idle_s, self._drain_s, self._quarantine_s = idle_s, drain_s, quarantine_s
         self._max_recovering, self._reconciles = max_recovering, reconciles
@@ -98,7 +99,6 @@ class Runtime:
                 random=self._random,
                 observers=self.observers,
                 clients=self._clients,
-                prices=self._prices,
                 breaker=self._breaker,
                 quarantine_s=self._quarantine_s,
                 reconciles=self._reconciles,
@@ -209,7 +209,7 @@ class Runtime:
         return self._gateway
 
 
-def _by_name(agents: Sequence[Agent]) -> dict[str, Agent]:
+def _by_name(agents: Sequence[object]) -> dict[str, Agent]:
     faults: list[str] = []
     by_name: dict[str, Agent] = {}
     for agent in agents:
@@ -226,9 +226,21 @@ def _by_name(agents: Sequence[Agent]) -> dict[str, Agent]:
     return by_name
 
 
+def _prepared(clients: Mapping[str, Any], prices: Prices) -> dict[str, ModelClient]:
+    faults: list[str] = []
+    prepared: dict[str, ModelClient] = {}
+    for name, client in clients.items():
+        try:
+            prepared[name] = client if isinstance(client, ModelClient) else ModelClient(name, client, prices=prices)
+        except errors.ConfigError as error:
+            faults.append(str(error))
+        redact.remember(str(getattr(client, "api_key", "")))
+    if faults:
+        raise errors.ConfigError("; ".join(faults))
+    return prepared
+
+
 def _exit_now(cause: str) -> None:
     """The database did not return: no more can be promised, and what is open is safe in it. The next start goes on."""
     events.log.critical("holdfast exits: %s", cause)
     os._exit(70)
-
-

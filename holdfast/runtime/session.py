@@ -10,7 +10,6 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from holdfast.calls.call import Call, StepContext
-from holdfast.calls.clients import client_proxy
 from holdfast.calls.results import ToolResult, failed, succeeded
 from holdfast.calls.tools import spec_for
 from holdfast.codec import canonical, codec_for
@@ -267,8 +266,7 @@ class Clients:
             known = ", ".join(sorted(turn.node.clients)) or "none"
             raise ConfigError(f"there is no client {name!r}: Runtime(clients={{{name!r}: ...}}); there is: {known}")
         limits = turn.actor.ledger.limits
-        caps_tokens, caps_money = limits.tokens is not None, limits.caps_money
-        return client_proxy(name, client, _Steps(turn), prices=turn.node.prices, cap_tokens=caps_tokens, cap_money=caps_money)
+        return client.proxy(_Steps(turn), cap_tokens=limits.tokens is not None, cap_money=limits.caps_money)
 
 
 class _Steps:

@@ -155,7 +155,9 @@ class Sessions:
                 loading.set_exception(SessionNotFound(id, f"no session {id!r}: check the id, or spawn it"))
             else:
                 name = result.value.session.agent
-                loading.set_exception(ConfigError(f"session {id!r} runs agent {name!r}, which this Runtime does not have: add it to agents="))
+                loading.set_exception(
+                    ConfigError(f"session {id!r} runs agent {name!r}, which this Runtime does not have: add it to agents=")
+                )
             loading.exception()
             return
         actor = self.live[id] = Actor(self.node, agent, result.value)

@@ -14,14 +14,19 @@ import msgspec
 
 from holdfast import events
 from holdfast.calls.call import Call, StepContext, Unknown
-from holdfast.errors import NotJournalable, RepetitionDetected, StepError
+from holdfast.calls.clients import cost_of
+from holdfast.errors import BudgetExhausted, NotJournalable, RepetitionDetected, StepError
 from holdfast.policies import retry
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.policies.classify import Fault, classify
 from holdfast.policies.gate import Wait
-from holdfast.runtime.failures import error_of, failure_of, refusal
 from holdfast.runtime.branches import branch_of
+from holdfast.runtime.doubt import probe
+from holdfast.runtime.drift import drift
+from holdfast.runtime.failures import error_of, failure_of
+from holdfast.runtime.gates import Permits
 from holdfast.runtime.journal import Claim
+from holdfast.runtime.refusal import refuse
 from holdfast.runtime.turn import Turn
 from holdfast.stores.ops import Result
 from holdfast.stores.records import Outcome, StepRecord, StepState
@@ -38,39 +43,24 @@ async def run_step(turn: Turn, call: Call) -> Any:
     claim = turn.journal.claim(branch_of(), call.kind, call.name, call.args)
     found = claim.step
     if found is not None and call.kind == "tool" and found.record.attempts:
-        turn.actor.repetition.note(call.name, claim.digest)
+        turn.actor.gates.repetition.note(call.name, claim.digest)
     if found is not None and found.record.outcome is not None:
         turn.emit(events.StepReplayed, call.kind, call.name)
         return _result(call, found.record.outcome)
     await turn.admit()
     claim.beside = turn.begin(claim.branch)
     try:
-        drifted = None if found is not None or claim.beside else await _drift(turn, call, claim)
+        drifted = None if found is not None or claim.beside else await drift(turn, call, claim)
         if drifted is not None:
             return _result(call, drifted)
         if call.kind == "tool" and claim.step is None:
-            repeated = turn.actor.repetition.before(call.name, claim.digest)
+            repeated = turn.actor.gates.repetition.before(call.name, claim.digest)
             if repeated is not None:
-                return await _repeated(turn, call, claim, f"{repeated}; do something else")
+                text = f"{repeated}; do something else"
+                await refuse(turn, claim, call.kind, call.name, text, RepetitionDetected, category="semantic", effect=call.effect)
         return await _Attempts(turn, call, claim).run()
     finally:
         turn.end(claim.branch)
-
-
-async def _drift(turn: Turn, call: Call, claim: Claim) -> Outcome | None:
-    """The code asks for something else than before the crash: a read gets the old answer, anything else waits for a person."""
-    old = turn.journal.drift(claim, call.kind, call.name)
-    if old is None:
-        return None
-    if call.effect != "read":
-        text = f"{call.name} was called with other arguments than before the crash; fix the code, then resume, or resume to drop the old record"
-        await turn.park_here("drift", text)
-    turn.journal.take(claim, old)
-    turn.emit(events.Drifted, call.kind, call.name)
-    if old.record.outcome is not None:
-        record = msgspec.structs.replace(old.record, drifted=old.record.drifted + 1)
-        await turn.acknowledged(turn.submit(old.key, old.state, record))
-    return old.record.outcome
 
 
 def _result(call: Call, outcome: Outcome) -> Any:
@@ -83,22 +73,17 @@ def _result(call: Call, outcome: Outcome) -> Any:
         raise StepError(call.name, type(error).__name__, f"the recorded result does not fit {call.codec.type!r}: {error}") from error
 
 
-async def _repeated(turn: Turn, call: Call, claim: Claim, text: str) -> NoReturn:
-    failure = refusal(RepetitionDetected, call.name, text, "semantic")
-    await turn.acknowledged(turn.submit(claim.key, StepState.FAILED, turn.refused_record(call, claim, Outcome(failure=failure))))
-    raise error_of(failure)
-
-
 class _Attempts:
     """The attempts of one step, up to its close."""
 
-    __slots__ = ("answered", "attempts", "call", "claim", "durable", "maybe_paid", "opened", "turn", "used")
+    __slots__ = ("attempts", "call", "claim", "durable", "failed_cost", "maybe_paid", "opened", "turn", "used")
 
     def __init__(self, turn: Turn, call: Call, claim: Claim) -> None:
         self.turn, self.call, self.claim = turn, call, claim
         self.durable = call.costs or call.effect != "read"
         self.opened = turn.node.clock.time()
-        self.used, self.attempts, self.maybe_paid, self.answered = ZERO, 0, 0, False
+        self.used, self.attempts, self.maybe_paid = ZERO, 0, 0
+        self.failed_cost: Usage | None = None
         if claim.step is not None:
             # Open when the process died: what it could have cost is charged, and it is made again.
             before = claim.step.record
@@ -114,13 +99,13 @@ class _Attempts:
             await turn.pause(min(found.record.until or 0.0, self.opened + call.retry.total_s), "retry", f"{call.name} is retried")
         first, made = node.clock.monotonic(), 0
         while True:
-            refused = await self._gates()
-            if refused is not None:
-                return await turn.exhausted(call, self.claim, self.used, refused)
+            permits = await self._enter()
+            if isinstance(permits, str):
+                await self._exhausted(permits)
             self.attempts += 1
             made += 1
             context = StepContext(turn.actor.id, self.claim.key.hex(), self.attempts)
-            value, fault = await self._attempt(context)
+            value, fault = await self._attempt(context, permits)
             if fault is None:
                 return await self._succeed(value)
             if call.effect == "once" and fault.category != "not_done":
@@ -138,41 +123,32 @@ class _Attempts:
                 await self._write(StepState.WAITING, None, until=until)
             await turn.pause(until, "retry", f"{call.name}: {fault.message}")
 
-    async def _gates(self) -> str | None:
-        """Reserve, and pass the breakers; a wait holds neither reservation nor probe. Returns why the budget refuses, else None."""
+    async def _exhausted(self, text: str) -> NoReturn:
+        """The handler is told once; after that the session parks until its budget is raised."""
         turn, call = self.turn, self.call
-        actor, node = turn.actor, turn.node
+        if turn.refused:
+            await turn.park_here("budget", f"budget exhausted: {text}; raise it to go on")
+        turn.refused = True
+        await refuse(turn, self.claim, call.kind, call.name, text, BudgetExhausted, effect=call.effect, used=self.used)
+
+    async def _enter(self) -> Permits | str:
+        """Pass the gates, waiting as often as one says so; the text of the limit if the budget refuses."""
+        turn, call = self.turn, self.call
+        shared = None if call.dependency is None else turn.node.breaker(call.dependency)
         while True:
-            refused = actor.ledger.reserve(call.most)
-            if refused is not None:
-                return refused
-            now = node.clock.time()
-            verdict = actor.breaker.before(now)
-            if not isinstance(verdict, Wait) and call.dependency is not None:
-                own = actor.breaker.generation
-                verdict = node.breaker(call.dependency).before(now)
-                if isinstance(verdict, Wait):
-                    actor.breaker.after(now, None, 0.0, own)
+            verdict = turn.actor.gates.enter(call, shared, turn.node.clock.time())
             if not isinstance(verdict, Wait):
-                return None
-            actor.ledger.release(call.most)
+                return verdict
             await turn.pause(verdict.until, "breaker", verdict.reason)
 
-    async def _attempt(self, context: StepContext) -> tuple[Any, Fault | None]:
+    async def _attempt(self, context: StepContext, permits: Permits) -> tuple[Any, Fault | None]:
         """Open, perform, settle: the result, or what the attempt failed of."""
-        turn, call = self.turn, self.call
-        actor, started = turn.actor, False
-        # Read together with the permits that `_gates` got, before anything is awaited.
-        guards = [(actor.breaker, actor.breaker.generation)]
-        if call.dependency is not None:
-            shared = turn.node.breaker(call.dependency)
-            guards.append((shared, shared.generation))
-        began, ok = turn.node.clock.monotonic(), None
-        cost = call.most
+        turn, call, clock = self.turn, self.call, self.turn.node.clock
+        started, began, ok, cost = False, clock.monotonic(), None, call.most
         try:
             if self.durable:
                 await self._write(StepState.OPEN, None, reserved=call.most)
-            started, began = True, turn.node.clock.monotonic()
+            started, began = True, clock.monotonic()
             value, fault = await self._perform(context)
             cost = self._cost(value, fault)
             ok = True if fault is None else False if fault.dependency else None
@@ -183,13 +159,10 @@ class _Attempts:
             self._abandon(started)
             raise
         finally:
-            actor.ledger.settle(call.most, cost)
             self.used = self.used + cost
-            now, took_s = turn.node.clock.time(), turn.node.clock.monotonic() - began
-            for breaker, generation in guards:
-                breaker.after(now, ok, took_s, generation)
-            if actor.breaker.spent():
-                actor.condemn(f"its breaker opened {actor.breaker.openings} times")
+            turn.actor.gates.leave(call, permits, cost, ok, clock.monotonic() - began, clock.time())
+            if turn.actor.gates.breaker.spent():
+                turn.actor.condemn(f"its breaker opened {turn.actor.gates.breaker.openings} times")
 
     async def _perform(self, context: StepContext) -> tuple[Any, Fault | None]:
         """The effect, under its deadline."""
@@ -197,7 +170,7 @@ class _Attempts:
         task = asyncio.current_task()
         assert task is not None
         deadline = node.deadlines.add(task, self.turn.actor.time_left(call.timeout_s))
-        self.answered = False
+        self.failed_cost = None
         value: Any = None
         try:
             value = await call.run(context)
@@ -212,7 +185,9 @@ class _Attempts:
             return None, Fault("permanent", "CancelledError", f"the effect was cancelled from within: {error}")
         except Exception as error:
             deadline.passed()
-            self.answered = getattr(error, "status_code", None) is not None
+            self.failed_cost = cost_of(error)
+            if self.failed_cost is None and getattr(error, "status_code", None) is not None:
+                self.failed_cost = Usage(steps=call.most.steps, tool_calls=call.most.tool_calls)
             return value, classify(error, node.clock.time())
         finally:
             node.deadlines.remove(deadline)
@@ -220,13 +195,13 @@ class _Attempts:
         return value, None
 
     def _cost(self, value: Any, fault: Fault | None) -> Usage:
-        """What the attempt came to: metered from its answer, nothing but a step where the other side refused it, else all of it."""
+        """What the attempt came to: metered from its answer, what its error says, a mere step where the other side refused it; else all."""
         call, seconds = self.call, self.turn.active_s()
         cost = call.most
         if value is not None and call.meter is not None:
             cost = call.meter(value)
-        elif fault is not None and self.answered:
-            cost = Usage(steps=call.most.steps, tool_calls=call.most.tool_calls)
+        elif fault is not None and self.failed_cost is not None:
+            cost = self.failed_cost
         return Usage(cost.steps, cost.tokens, cost.microusd, seconds, cost.tool_calls) if seconds else cost
 
     def _abandon(self, started: bool) -> None:
@@ -249,7 +224,7 @@ class _Attempts:
         turn, call = self.turn, self.call
         await self._write(StepState.DOUBT, None, note=f"{fault.type}: {fault.message}")
         turn.emit(events.DoubtRaised, call.name, fault.message)
-        found = await turn.probe(call, context)
+        found = await probe(turn, call, context)
         if isinstance(found, Unknown):
             await turn.park_here("doubt", f"{call.name} may or may not have happened ({fault.type}); resolve it: done, retry or fail")
         return found
@@ -270,7 +245,9 @@ class _Attempts:
             turn.emit(events.StepEnded, call.kind, call.name, call.effect, outcome.failure is None, self.attempts, took_s)
         return _result(call, outcome)
 
-    async def _write(self, state: StepState, outcome: Outcome | None, *, reserved: Usage = ZERO, note: str = "", until: float | None = None) -> None:
+    async def _write(
+        self, state: StepState, outcome: Outcome | None, *, reserved: Usage = ZERO, note: str = "", until: float | None = None
+    ) -> None:
         await self.turn.acknowledged(self._submit(state, outcome, reserved=reserved, note=note, until=until))
 
     def _submit(

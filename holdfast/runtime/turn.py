@@ -10,19 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from holdfast import events
-from holdfast.calls.call import Call, StepContext, Unknown
-from holdfast.errors import BudgetExhausted, StoreError
+from holdfast.errors import StoreError
 from holdfast.policies.budget import Usage
 from holdfast.runtime import tasks
 from holdfast.runtime.branches import Branches
-from holdfast.runtime.doubt import Finding, probe
-from holdfast.runtime.failures import describe, error_of, refusal
-from holdfast.runtime.journal import Claim, Journal, cost
+from holdfast.runtime.doubt import settle
+from holdfast.runtime.failures import describe
+from holdfast.runtime.journal import Journal, cost
+from holdfast.runtime.verdict import Crashed, Interrupted, Returned, Verdict, Why
 from holdfast.runtime.waits import Waits
 from holdfast.stores.ops import DropSteps, Op, Result, Status, WriteStep
 from holdfast.stores.records import Message, Outcome, Park, Step, StepRecord, StepState
@@ -32,24 +32,6 @@ if TYPE_CHECKING:
 
 SETTLE_S = 0.02
 """How long a turn that waits for a person is left alone before it parks, so that a sibling between two steps can begin the next."""
-
-
-class Returned(msgspec.Struct, frozen=True):
-    value: Any
-
-
-class Crashed(msgspec.Struct, frozen=True):
-    error: BaseException
-
-
-class Interrupted(msgspec.Struct, frozen=True):
-    """`why`: "park" (with `park`), "drain", "lost" (fenced, or the store failed: read again) or "ended" (cancelled, killed)."""
-
-    why: Literal["park", "drain", "lost", "ended"]
-    park: Park | None = None
-
-
-Verdict = Returned | Crashed | Interrupted
 
 
 class Turn:
@@ -91,12 +73,18 @@ class Turn:
         finally:
             finished = running.done()
             await self._end_all(running)
-        if self.interruption is not None and not (finished and self.interruption.why == "drain"):
-            return self.interruption
+        left = self._left(finished)
+        if left is not None:
+            return left
         if running.cancelled():
             return Crashed(asyncio.CancelledError("the handler was cancelled from within"))
         error = running.exception()
         return Crashed(error) if error is not None else Returned(running.result())
+
+    def _left(self, finished: bool) -> Interrupted | None:
+        """Why the run was interrupted; a drain does not undo a handler that had finished by itself."""
+        drained = self.interruption is not None and self.interruption.why == "drain"
+        return None if finished and drained else self.interruption
 
     def _leave(self) -> None:
         if not self._ended.done():
@@ -114,47 +102,23 @@ class Turn:
         """Before the handler runs: every doubt is settled or the turn parks; failures that nothing follows are made free."""
         for step in self.journal.in_doubt():
             if self.interruption is None:
-                await self._settle(step)
+                await settle(self, step)
         stale = self.journal.trailing_failures()
         if stale and self.interruption is None:
-            await self._drop(stale)
+            await self.drop(stale)
         self.journal.rewind()
 
-    async def _settle(self, step: Step) -> None:
-        record = step.record
-        call = self.actor.agent.recall(record)
-        cause = record.note or "the process died while it was under way"
-        text = f"{record.name} may or may not have happened ({cause}); resolve it: done, retry or fail"
-        found: Finding = Unknown()
-        if call is not None:
-            found = await self.probe(call, StepContext(self.actor.id, step.key.hex(), record.attempts))
-        if isinstance(found, Unknown):
-            self.interrupt("park", Park("doubt", text))
-        elif found is None:
-            await self._drop([step])
-        else:
-            closed = self.node.clock.time()
-            record = msgspec.structs.replace(record, outcome=found, used=cost(step), reserved=Usage(), closed=closed, note="")
-            await self._outcome(self.submit(step.key, StepState.CLOSED, record))
-
-    async def probe(self, call: Call, context: StepContext) -> Finding:
-        """Ask the outside about a `once` effect; see `doubt.probe`."""
-        found = await probe(call, context, self.node.reconciles)
-        if not isinstance(found, Unknown):
-            self.emit(events.DoubtSettled, call.name, "not done" if found is None else "done", "reconcile")
-        return found
-
-    async def _drop(self, steps: list[Step]) -> None:
+    async def drop(self, steps: list[Step]) -> None:
         """Make steps free again; what they cost stays charged."""
         keys = tuple(step.key for step in steps)
         charge = sum((cost(step) for step in steps), Usage())
         op = DropSteps(self.actor.id, self.actor.epoch, self.number, keys, charge)
-        if await self._outcome(self.node.group.submit(op)) is not None:
+        if await self.outcome(self.node.group.submit(op)) is not None:
             self.journal.drop(keys)
 
     # ------------------------------------------------------------ interruption
 
-    def interrupt(self, why: Literal["park", "drain", "lost", "ended"], park: Park | None = None) -> None:
+    def interrupt(self, why: Why, park: Park | None = None) -> None:
         """Leave the turn: no step is admitted from now on, and the handler is cancelled; at a drain, once nothing is in flight."""
         if self.interruption is None or why != "drain":
             self.interruption = Interrupted(why, park)
@@ -207,7 +171,7 @@ class Turn:
             self.journal.put(Step(op.key, op.state, record, op.turn))
             self.node.sessions.dispatch(op.outbox, result.outbox)
 
-    async def _outcome(self, write: asyncio.Future[Result]) -> Result | None:
+    async def outcome(self, write: asyncio.Future[Result]) -> Result | None:
         """The result of a write that was done; None if the session is not ours any more, or nobody knows what is written."""
         try:
             result = await write
@@ -220,25 +184,8 @@ class Turn:
         return None
 
     async def acknowledged(self, write: asyncio.Future[Result]) -> Result:
-        """As `_outcome`, for a handler's step: a turn that lost its session does not come back from here."""
-        return await self._outcome(write) or await self.never()
-
-    async def exhausted(self, call: Call, claim: Claim, used: Usage, text: str) -> NoReturn:
-        """The budget refuses an attempt: the handler is told once, as a record; after that the session parks until it is raised."""
-        if self.refused:
-            await self.park_here("budget", f"budget exhausted: {text}; raise it to go on")
-        self.refused = True
-        failure = refusal(BudgetExhausted, call.name, text)
-        await self.acknowledged(self.submit(claim.key, StepState.FAILED, self.refused_record(call, claim, Outcome(failure=failure), used)))
-        raise error_of(failure)
-
-    def refused_record(self, call: Call, claim: Claim, outcome: Outcome, used: Usage = Usage()) -> StepRecord:
-        """The record of a step that was refused before it was attempted."""
-        now = self.node.clock.time()
-        return StepRecord(
-            call.kind, call.name, claim.branch, claim.digest, claim.nth, call.effect, outcome, used=used, attempts=0, opened=now, closed=now,
-            beside=claim.beside,
-        )  # fmt: skip
+        """As `outcome`, for a handler's step: a turn that lost its session does not come back from here."""
+        return await self.outcome(write) or await self.never()
 
     # ------------------------------------------------------------ waits
 

@@ -34,6 +34,8 @@ class Waits:
 
     async def wait(self, key: object, park: Park, hold_s: float, resting: Callable[[], None]) -> Outcome | None:
         """Wait for `answer(key)`, or until `park.until`, a store time (then None). `resting` is called once the wait is known."""
+        if park.until is not None and park.until <= self._clock.time() + 0.001:
+            return None  # over already (an alarm rings up to a millisecond early): to park for it would only ring again
         future: asyncio.Future[Outcome | None] = self._loop.create_future()
         timer = None
         if park.until is not None:

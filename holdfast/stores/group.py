@@ -28,9 +28,7 @@ class GroupCommit:
             and the process should exit. It must not return normally in production.
     """
 
-    def __init__(
-        self, store: Store, *, max_batch: int = 512, deadline_s: float = 30.0, fatal: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, store: Store, *, max_batch: int = 512, deadline_s: float = 30.0, fatal: Callable[[str], None] | None = None) -> None:
         self.store = store
         self.max_batch = max_batch
         self.deadline_s = deadline_s

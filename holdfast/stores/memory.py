@@ -157,9 +157,7 @@ class MemoryStore:
             return parent is not None and (parent.status in ENDED or parent.status == "failed")
 
         return [
-            s.id
-            for s in sessions.values()
-            if s.parent is not None and not s.detached and s.status not in ENDED and over(s.parent.session)
+            s.id for s in sessions.values() if s.parent is not None and not s.detached and s.status not in ENDED and over(s.parent.session)
         ]
 
     async def runnable(self) -> list[Runnable]:

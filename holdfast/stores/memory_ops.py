@@ -168,7 +168,7 @@ class Tables:
     def _return_budget(self, op: ops.ReturnBudget) -> Result:
         session = self.sessions.get(op.session)
         if session is not None:
-            self._put(self.sessions, op.session, _replace(session, usage=(session.usage - op.unspent).clamp()))
+            self._put(self.sessions, op.session, _replace(session, usage=session.usage - op.unspent))
         return DONE
 
     def _end(self, op: ops.EndSession) -> Result:
@@ -332,9 +332,7 @@ class Tables:
         before = self.checkpoints[op.session][session.turn]
         checkpoint = _replace(before, turn=turn, message=letter.message, started=op.now, ended=op.now, usage=op.usage)
         self._put(self.checkpoints[op.session], turn, checkpoint)
-        session = _replace(
-            session, status="idle", park=None, turn=turn, usage=op.usage, notes=letter.effects, crashes=0, updated=op.now
-        )
+        session = _replace(session, status="idle", park=None, turn=turn, usage=op.usage, notes=letter.effects, crashes=0, updated=op.now)
         self._put(self.sessions, op.session, session)
         return DONE
 

@@ -20,8 +20,20 @@ from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLocked
 from holdfast.stores import sqlite_schema as schema
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import Checkpoint, DeadLetter, Message, Runnable, Session, Step
-from holdfast.stores.sqlite_ops import MESSAGE, SESSION, Interpreter, checkpoint_of, letter_of, message_of, session_of, step_of
-from holdfast.stores.sqlite_ops import _park as decode_park
+from holdfast.stores.sqlite_ops import Interpreter
+from holdfast.stores.sqlite_rows import (
+    CHECKPOINT,
+    LETTER,
+    MESSAGE,
+    SESSION,
+    STEP,
+    checkpoint_of,
+    decode_park,
+    letter_of,
+    message_of,
+    session_of,
+    step_of,
+)
 
 T = TypeVar("T")
 
@@ -154,22 +166,16 @@ class SqliteStore:
         return [message_of(row) for row in reversed(rows)]
 
     async def steps(self, session: str, turn: int) -> list[Step]:
-        rows = await self._rows(
-            "SELECT turn, key, state, body FROM steps WHERE session = ? AND turn = ? ORDER BY rowid", session, turn
-        )
+        rows = await self._rows(f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid", session, turn)
         return [step_of(row) for row in rows]
 
     async def checkpoints(self, session: str) -> list[Checkpoint]:
-        rows = await self._rows(
-            "SELECT turn, state, version, message, started, ended, usage FROM turns WHERE session = ? ORDER BY turn", session
-        )
+        rows = await self._rows(f"SELECT {CHECKPOINT} FROM turns WHERE session = ? ORDER BY turn", session)
         return [checkpoint_of(row) for row in rows]
 
     async def dead_letters(self, session: str | None = None) -> list[DeadLetter]:
         where, values = ("", ()) if session is None else ("WHERE session = ?", (session,))
-        rows = await self._rows(
-            f"SELECT session, message, turn, cause, effects, created FROM dead_letters {where} ORDER BY created, session", *values
-        )
+        rows = await self._rows(f"SELECT {LETTER} FROM dead_letters {where} ORDER BY created, session", *values)
         return [letter_of(row) for row in rows]
 
     async def children(self, session: str) -> list[Session]:

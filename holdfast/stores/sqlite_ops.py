@@ -8,103 +8,33 @@ from typing import Any
 
 import msgspec
 
-from holdfast.policies.budget import Budget, Usage
+from holdfast.policies.budget import Usage
 from holdfast.stores import ops
 from holdfast.stores.ops import DONE, FENCED, Result, Status
-from holdfast.stores.records import (
-    ENDED,
-    Address,
-    Checkpoint,
-    DeadLetter,
-    Loaded,
-    Message,
-    MessageState,
-    Outcome,
-    Park,
-    Session,
-    Step,
-    StepRecord,
-    StepState,
+from holdfast.stores.records import ENDED, Loaded, Message, MessageState, Session, StepState
+from holdfast.stores.sqlite_rows import (
+    CHECKPOINT,
+    MESSAGE,
+    SESSION,
+    STEP,
+    checkpoint_of,
+    decode_outcome,
+    decode_park,
+    decode_record,
+    decode_texts,
+    decode_usage,
+    encode,
+    message_of,
+    session_of,
+    step_of,
 )
-
-encode = msgspec.msgpack.Encoder().encode
-_usage = msgspec.msgpack.Decoder(Usage).decode
-_budget = msgspec.msgpack.Decoder(Budget).decode
-_address = msgspec.msgpack.Decoder(Address).decode
-_park = msgspec.msgpack.Decoder(Park).decode
-_record = msgspec.msgpack.Decoder(StepRecord).decode
-_outcome = msgspec.msgpack.Decoder(Outcome).decode
-_texts = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 _MAX_EPOCHS = 100_000
 
-SESSION = (
-    "id, agent, tenant, user, status, epoch, turn, pending, budget, usage, seed, parent_at, detached, park, wake_at, gates, notes, "
-    "result, crashes, created, updated"
-)
-MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created, done"
 WRITE_STEP = (
     "INSERT INTO steps (session, turn, key, state, body) VALUES (?, ?, ?, ?, ?) "
     "ON CONFLICT (session, turn, key) DO UPDATE SET state = excluded.state, body = excluded.body"
 )
-
-
-def session_of(row: Sequence[Any]) -> Session:
-    park: Park | None = None
-    if row[13] is not None:
-        park = msgspec.structs.replace(_park(row[13]), until=row[14])
-    return Session(
-        id=row[0],
-        agent=row[1],
-        tenant=row[2],
-        user=row[3],
-        status=row[4],
-        epoch=row[5],
-        turn=row[6],
-        pending=row[7],
-        budget=_budget(row[8]),
-        usage=_usage(row[9]),
-        seed=row[10],
-        parent=None if row[11] is None else _address(row[11]),
-        detached=bool(row[12]),
-        park=park,
-        gates=row[15],
-        notes=_texts(row[16]),
-        result=row[17],
-        crashes=row[18],
-        created=row[19],
-        updated=row[20],
-    )
-
-
-def message_of(row: Sequence[Any]) -> Message:
-    return Message(
-        seq=row[0],
-        session=row[1],
-        id=row[2],
-        body=row[3],
-        digest=row[4],
-        kind=row[5],
-        reply_to=None if row[6] is None else _address(row[6]),
-        state=MessageState(row[7]),
-        reply=row[8],
-        created=row[9],
-        done=row[10],
-    )
-
-
-def step_of(row: Sequence[Any]) -> Step:
-    return Step(key=row[1], state=StepState(row[2]), record=_record(row[3]), turn=row[0])
-
-
-def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
-    return Checkpoint(
-        turn=row[0], state=row[1], version=row[2], message=row[3], started=row[4], ended=row[5], usage=_usage(row[6])
-    )
-
-
-def letter_of(row: Sequence[Any]) -> DeadLetter:
-    return DeadLetter(session=row[0], message=row[1], turn=row[2], cause=row[3], effects=_texts(row[4]), created=row[5])
 
 
 class Interpreter:
@@ -231,20 +161,16 @@ class Interpreter:
         turn, epoch, crashes, mark = row
         steps = [
             step_of(step)
-            for step in self.db.execute(
-                "SELECT turn, key, state, body FROM steps WHERE session = ? AND turn = ? ORDER BY rowid", (op.session, turn + 1)
-            )
+            for step in self.db.execute(f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid", (op.session, turn + 1))
         ]
         if op.count_crash:
             crashes, mark = (crashes + 1 if mark == len(steps) else 1), len(steps)
-        self.db.execute(
-            "UPDATE sessions SET epoch = ?, crashes = ?, crash_mark = ? WHERE id = ?", (epoch + 1, crashes, mark, op.session)
-        )
+        self.db.execute("UPDATE sessions SET epoch = ?, crashes = ?, crash_mark = ? WHERE id = ?", (epoch + 1, crashes, mark, op.session))
         self._remember(op.session, epoch + 1)
         session = self.session(op.session)
         assert session is not None
         checkpoint = self.db.execute(
-            "SELECT turn, state, version, message, started, ended, usage FROM turns WHERE session = ? AND turn = ?",
+            f"SELECT {CHECKPOINT} FROM turns WHERE session = ? AND turn = ?",
             (op.session, turn),
         ).fetchone()
         queued = self.db.execute(
@@ -286,9 +212,7 @@ class Interpreter:
     def _drop_steps(self, op: ops.DropSteps) -> Result:
         if self._epoch(op.session) != op.epoch:
             return FENCED
-        self.db.executemany(
-            "DELETE FROM steps WHERE session = ? AND turn = ? AND key = ?", [(op.session, op.turn, key) for key in op.keys]
-        )
+        self.db.executemany("DELETE FROM steps WHERE session = ? AND turn = ? AND key = ?", [(op.session, op.turn, key) for key in op.keys])
         if op.charge:
             self._add_usage(op.session, op.charge)
         return DONE
@@ -296,7 +220,7 @@ class Interpreter:
     def _add_usage(self, session: str, charge: Usage) -> None:
         row = self.db.execute("SELECT usage FROM sessions WHERE id = ?", (session,)).fetchone()
         if row is not None:
-            total = _usage(row[0]) + charge
+            total = decode_usage(row[0]) + charge
             self.db.execute("UPDATE sessions SET usage = ? WHERE id = ?", (encode(total), session))
 
     def _return_budget(self, op: ops.ReturnBudget) -> Result:
@@ -311,12 +235,12 @@ class Interpreter:
         ).fetchone()
         if row is None:
             return Result(Status.DUPLICATE)
-        outcome = _outcome(op.outcome)
-        record = msgspec.structs.replace(_record(row[0]), outcome=outcome, closed=op.now)
+        outcome = decode_outcome(op.outcome)
+        record = msgspec.structs.replace(decode_record(row[0]), outcome=outcome, closed=op.now)
         state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
         self.db.execute(WRITE_STEP, (to.session, to.turn, to.key, state, encode(record)))
         parked = self.db.execute("SELECT park FROM sessions WHERE id = ? AND status = 'parked'", (to.session,)).fetchone()
-        if parked is not None and parked[0] is not None and _park(parked[0]).reason == "wait":
+        if parked is not None and parked[0] is not None and decode_park(parked[0]).reason == "wait":
             self.db.execute("UPDATE sessions SET wake_at = ? WHERE id = ?", (op.now, to.session))
         return DONE
 
@@ -350,9 +274,7 @@ class Interpreter:
 
     def _answer_all(self, session: str, rest: bytes | None, watch: bytes | None, now: float) -> list[Message]:
         """Answer everything still queued in a session that has ended; returns the messages as they are now."""
-        queued = self.db.execute(
-            f"SELECT {MESSAGE} FROM messages WHERE session = ? AND state = 1 ORDER BY seq", (session,)
-        ).fetchall()
+        queued = self.db.execute(f"SELECT {MESSAGE} FROM messages WHERE session = ? AND state = 1 ORDER BY seq", (session,)).fetchall()
         answered = []
         for row in queued:
             message = message_of(row)
@@ -399,7 +321,7 @@ class Interpreter:
             " WHERE session = ? AND dead_letters.turn = sessions.turn + 1 AND status NOT IN ('finished', 'cancelled', 'killed')",
             (session,),
         ).fetchone()
-        return None if row is None else (row[0], row[1], _texts(row[2]))
+        return None if row is None else (row[0], row[1], decode_texts(row[2]))
 
     def _retry_letter(self, op: ops.RetryLetter) -> Result:
         if self._epoch(op.session) != op.epoch:
@@ -409,9 +331,7 @@ class Interpreter:
             return Result(Status.REFUSED, "none")
         message, turn, _ = letter
         self.db.execute("DELETE FROM dead_letters WHERE session = ? AND turn = ?", (op.session, turn))
-        self.db.execute(
-            "UPDATE messages SET state = 1, reply = NULL, done = NULL WHERE session = ? AND id = ?", (op.session, message)
-        )
+        self.db.execute("UPDATE messages SET state = 1, reply = NULL, done = NULL WHERE session = ? AND id = ?", (op.session, message))
         self.db.execute(
             "UPDATE sessions SET status = 'idle', park = NULL, wake_at = NULL, pending = pending + 1, updated = ? WHERE id = ?",
             (op.now, op.session),

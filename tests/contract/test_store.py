@@ -337,13 +337,13 @@ async def test_an_update_changes_what_it_names(store: Store) -> None:
     assert (idle.status, idle.park, idle.budget, idle.gates, idle.updated) == ("idle", None, budget, b"gates", 6.0)
 
 
-async def test_a_parent_gets_back_what_its_child_left_but_never_more_than_it_used(store: Store) -> None:
-    """ReturnBudget is taken off the usage, field by field not below zero; on nobody it does nothing."""
+async def test_a_parent_gets_back_what_its_child_left(store: Store) -> None:
+    """ReturnBudget is taken off the usage, below zero too (the open turn may hold the charge); on nobody it does nothing."""
     await active(store)
     await store.apply([commit(usage=Usage(steps=5, tokens=100, microusd=7, seconds=2.0, tool_calls=1))])
     back = ReturnBudget("s", Usage(steps=2, tokens=500, seconds=0.5, tool_calls=1))
     assert await store.apply([back, ReturnBudget("nobody", Usage(steps=1))]) == [DONE, DONE]
-    assert (await row(store)).usage == Usage(steps=3, tokens=0, microusd=7, seconds=1.5, tool_calls=0)
+    assert (await row(store)).usage == Usage(steps=3, tokens=-400, microusd=7, seconds=1.5, tool_calls=0)
 
 
 # ---------------------------------------------------------------- mailbox

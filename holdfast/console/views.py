@@ -1,0 +1,291 @@
+"""What `ps` and `show` say about sessions: records turned into lines, each with why it stands where it stands and what to do next.
+
+Pure: takes records and `now`. `--json` prints these structs as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from holdfast.console.values import clean, plain
+from holdfast.policies.budget import ZERO, Budget, Usage
+from holdfast.stores.records import ENDED, Checkpoint, DeadLetter, Message, MessageState, Outcome, Session, Step, StepState
+
+ASKS_A_PERSON = frozenset({"doubt", "budget", "drift", "unclaimed", "state", "crashes"})
+_outcome = msgspec.msgpack.Decoder(Outcome).decode
+
+_NEXT = {
+    "doubt": 'resolve("done", result=...), resolve("retry") or resolve("fail")',
+    "budget": "raise_budget(Budget(...))",
+    "drift": "fix the code, then resume()",
+    "unclaimed": "compare the code with what was done, then resume()",
+    "state": "deploy the agent that knows this state, then resume()",
+    "crashes": "find out why the process died, then resume()",
+}
+
+
+class Amounts(msgspec.Struct, frozen=True):
+    """Amounts used, or limits (None: no limit)."""
+
+    steps: int | None = None
+    tokens: int | None = None
+    microusd: int | None = None
+    seconds: float | None = None
+    tool_calls: int | None = None
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One session in `ps`. `status` is "working" where a message is being handled or waits to be; times are store times."""
+
+    session: str
+    agent: str
+    tenant: str
+    status: str
+    reason: str | None
+    why: str
+    next: str
+    asks_a_person: bool
+    turn: int
+    queued: int
+    steps: int
+    used: Amounts
+    limits: Amounts
+    until: float | None
+    updated: float
+    age_s: float
+
+
+class StepView(msgspec.Struct, frozen=True, kw_only=True):
+    """One step; `outcome` where it is closed, `error` where it failed."""
+
+    kind: str
+    name: str
+    branch: str
+    effect: str
+    state: str
+    attempts: int
+    duration_s: float | None
+    cost: Amounts
+    args: Any
+    outcome: Any = None
+    error: str | None = None
+    until: float | None = None
+    target: str | None = None
+    maybe_paid: int = 0
+    drifted: int = 0
+    note: str = ""
+
+
+class LetterView(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter, with the effects that were done before it failed."""
+
+    message: str
+    turn: int
+    cause: str
+    effects: list[str]
+    age_s: float
+
+
+class MessageView(msgspec.Struct, frozen=True, kw_only=True):
+    """A message in the mailbox."""
+
+    id: str
+    kind: str
+    age_s: float
+    body: Any
+
+
+class TurnView(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn; an open one has no reply, state or duration yet."""
+
+    turn: int
+    open: bool
+    message: str | None
+    body: Any
+    reply: Any
+    error: str | None
+    state: Any
+    version: int | None
+    duration_s: float | None
+    cost: Amounts
+    steps: list[StepView]
+
+
+class Detail(msgspec.Struct, frozen=True, kw_only=True):
+    """One session in `show`."""
+
+    line: Line
+    user: str
+    epoch: int
+    crashes: int
+    parent: str | None
+    created: float
+    result: Any
+    notes: list[str]
+    mailbox: list[MessageView]
+    earlier_turns: int
+    turns: list[TurnView]
+    dead_letters: list[LetterView]
+    children: list[Line]
+
+
+# ---------------------------------------------------------------- amounts
+
+
+def amounts(usage: Usage) -> Amounts:
+    return Amounts(usage.steps, usage.tokens, usage.microusd, round(usage.seconds, 6), usage.tool_calls)
+
+
+def limits(budget: Budget) -> Amounts:
+    return Amounts(budget.steps, budget.tokens, budget.microusd, budget.seconds, budget.tool_calls)
+
+
+def cost(step: Step) -> Usage:
+    """What a step has cost, its open attempt counted in full."""
+    return step.record.used + step.record.reserved
+
+
+# ---------------------------------------------------------------- ps
+
+
+def line(session: Session, steps: Sequence[Step], letter: DeadLetter | None, *, alive: bool, now: float) -> Line:
+    """One line about a session.
+
+    Args:
+        steps: those of its open turn.
+        letter: the dead letter that holds it up, if it is failed.
+        alive: whether a process runs it.
+    """
+    status = "working" if session.status in ("idle", "unfinished") and session.pending else session.status
+    park = session.park if status == "parked" else None
+    updated = max([session.updated, *(max(step.record.opened, step.record.closed) for step in steps)])
+    why, next = _why(session, status, letter, alive=alive)
+    return Line(
+        session=clean(session.id),
+        agent=clean(session.agent),
+        tenant=clean(session.tenant),
+        status=status,
+        reason=None if park is None else park.reason,
+        why=clean(why),
+        next=next,
+        asks_a_person=status == "failed" or (park is not None and park.reason in ASKS_A_PERSON),
+        turn=session.turn,
+        queued=session.pending,
+        steps=len(steps),
+        used=amounts(sum((cost(step) for step in steps), session.usage)),
+        limits=limits(session.budget),
+        until=None if park is None else park.until,
+        updated=updated,
+        age_s=max(now - updated, 0.0),
+    )
+
+
+def _why(session: Session, status: str, letter: DeadLetter | None, *, alive: bool) -> tuple[str, str]:
+    """Why it stands where it stands, and what a person does next ("" for nothing)."""
+    if status == "failed":
+        return letter.cause if letter is not None else "a message could not be handled", "fix the cause, then retry(), or drop() the message"
+    if status == "parked":
+        park = session.park
+        if park is None:
+            return "", "resume()"
+        waits = f" (waits for {', '.join(park.waits_on)})" if park.waits_on else ""
+        by_itself = park.until is not None or bool(park.waits_on)
+        return park.text + waits, _NEXT.get(park.reason, "" if by_itself else "resume()")
+    if status == "working":
+        return ("", "") if alive else ("no process runs it: it goes on at the next start", "holdfast run")
+    if status == "unfinished":
+        return "its budget was exhausted and it handed over what it had", _NEXT["budget"]
+    if status in ENDED and session.result is not None:
+        failure = _outcome(session.result).failure
+        return (failure.message if failure is not None else ""), ""
+    return "", ""
+
+
+# ---------------------------------------------------------------- show
+
+
+def step_view(step: Step) -> StepView:
+    record = step.record
+    failure = None if record.outcome is None else record.outcome.failure
+    ended = step.state in (StepState.CLOSED, StepState.FAILED)
+    return StepView(
+        kind=record.kind,
+        name=clean(record.name),
+        branch=record.branch,
+        effect=record.effect,
+        state=step.state.name.lower(),
+        attempts=record.attempts,
+        duration_s=max(record.closed - record.opened, 0.0) if ended else None,
+        cost=amounts(cost(step)),
+        args=plain(record.args),
+        outcome=None if record.outcome is None or failure is not None else plain(record.outcome.value),
+        error=None if failure is None else clean(f"{failure.type}: {failure.message} ({failure.category})"),
+        until=record.until if step.state is StepState.WAITING else None,
+        target=None if record.target is None else clean(record.target),
+        maybe_paid=record.maybe_paid,
+        drifted=record.drifted,
+        note=clean(record.note),
+    )
+
+
+def message_view(message: Message, now: float) -> MessageView:
+    return MessageView(id=clean(message.id), kind=message.kind, age_s=max(now - message.created, 0.0), body=plain(message.body))
+
+
+def letter_view(letter: DeadLetter, now: float) -> LetterView:
+    effects = [clean(effect) for effect in letter.effects]
+    age_s = max(now - letter.created, 0.0)
+    return LetterView(message=clean(letter.message), turn=letter.turn, cause=clean(letter.cause), effects=effects, age_s=age_s)
+
+
+def done_turn(checkpoint: Checkpoint, before: Usage, message: Message | None, steps: Sequence[Step]) -> TurnView:
+    """A turn that was committed, or whose letter was dropped (then its message is dead). `before` is the total as of the turn before."""
+    reply, error = answer(message)
+    return TurnView(
+        turn=checkpoint.turn,
+        open=False,
+        message=None if checkpoint.message is None else clean(checkpoint.message),
+        body=None if message is None else plain(message.body),
+        reply=reply,
+        error=error,
+        state=plain(checkpoint.state),
+        version=checkpoint.version,
+        duration_s=max(checkpoint.ended - checkpoint.started, 0.0),
+        cost=amounts((checkpoint.usage - before).clamp()),
+        steps=[step_view(step) for step in steps],
+    )
+
+
+def open_turn(number: int, message: Message | None, steps: Sequence[Step]) -> TurnView:
+    """The turn that is open, or that failed and left a dead letter."""
+    _, error = answer(message)
+    return TurnView(
+        turn=number,
+        open=True,
+        message=None if message is None else clean(message.id),
+        body=None if message is None else plain(message.body),
+        reply=None,
+        error=error,
+        state=None,
+        version=None,
+        duration_s=None,
+        cost=amounts(sum((cost(step) for step in steps), ZERO)),
+        steps=[step_view(step) for step in steps],
+    )
+
+
+def answer(message: Message | None) -> tuple[Any, str | None]:
+    """The reply of a message, or the error that it was answered with."""
+    if message is None or message.reply is None or message.state is MessageState.QUEUED:
+        return None, None
+    return result(message.reply)
+
+
+def result(outcome: bytes) -> tuple[Any, str | None]:
+    """The value of an encoded Outcome, or its failure as a line."""
+    found = _outcome(outcome)
+    failure = found.failure
+    return (plain(found.value), None) if failure is None else (None, clean(f"{failure.type}: {failure.message}"))

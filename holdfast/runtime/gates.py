@@ -1,0 +1,76 @@
+"""The gates of one session: budget, breaker, repetition; and the way through them for one attempt.
+
+Each gate decides in `holdfast.policies`, synchronously; here they are passed in order, and given back in one go when the attempt has
+ended. What waits holds nothing: neither a reservation nor a probe of a breaker.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from holdfast.calls.call import Call
+from holdfast.policies.breaker import Breaker
+from holdfast.policies.budget import Ledger, Usage
+from holdfast.policies.gate import Wait
+from holdfast.policies.repetition import Repetition
+
+if TYPE_CHECKING:
+    from holdfast.runtime.agent import Agent
+
+Permits = tuple[tuple[Breaker, int], ...]
+"""The breakers that let an attempt through, each with the generation that it did so in."""
+
+
+class Gates:
+    """The budget, breaker and repetition watch of one session.
+
+    Attributes:
+        failures: how often in a row a turn ended because what it depends on was down.
+    """
+
+    __slots__ = ("breaker", "failures", "ledger", "repetition")
+
+    def __init__(self, agent: Agent, id: str, ledger: Ledger, stored: dict[str, Any], now: float) -> None:
+        self.ledger = ledger
+        self.repetition = Repetition(agent.repetition)
+        self.failures: int = stored.get("failures", 0)
+        before = stored.get("breaker")
+        self.breaker = Breaker(agent.breaker, id) if before is None else Breaker.restore(agent.breaker, before, id, now)
+
+    def enter(self, call: Call, shared: Breaker | None, now: float) -> Permits | Wait | str:
+        """Let one attempt through: reserve the most it can cost and pass the breakers, the session's and its dependency's.
+
+        Returns:
+            Permits to hand to `leave`; Wait, holding nothing; or the text of the limit that refuses it.
+        """
+        refused = self.ledger.reserve(call.most)
+        if refused is not None:
+            return refused
+        verdict = self.breaker.before(now)
+        if isinstance(verdict, Wait):
+            self.ledger.release(call.most)
+            return verdict
+        own = (self.breaker, self.breaker.generation)
+        if shared is None:
+            return (own,)
+        verdict = shared.before(now)
+        if isinstance(verdict, Wait):
+            self.breaker.after(now, None, 0.0, own[1])
+            self.ledger.release(call.most)
+            return verdict
+        return own, (shared, shared.generation)
+
+    def leave(self, call: Call, permits: Permits, cost: Usage, ok: bool | None, took_s: float, now: float) -> None:
+        """The attempt has ended: settle what it cost; `ok` None says nothing about anybody's health."""
+        self.ledger.settle(call.most, cost)
+        for breaker, generation in permits:
+            breaker.after(now, ok, took_s, generation)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What has to survive the session's memory; empty where all is well."""
+        stored: dict[str, Any] = {}
+        if self.breaker.openings or self.breaker.state != "closed":
+            stored["breaker"] = self.breaker.snapshot()
+        if self.failures:
+            stored["failures"] = self.failures
+        return stored

@@ -1,0 +1,44 @@
+"""A step that is not allowed to run: its record, and the error that the handler gets, live and on replay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from holdfast import redact
+from holdfast.errors import StepError
+from holdfast.policies.budget import ZERO, Usage
+from holdfast.runtime.failures import error_of
+from holdfast.runtime.journal import Claim
+from holdfast.stores.records import Failure, Outcome, StepRecord, StepState
+
+if TYPE_CHECKING:
+    from holdfast.runtime.turn import Turn
+
+
+async def refuse(
+    turn: Turn,
+    claim: Claim,
+    kind: str,
+    name: str,
+    text: str,
+    error: type[StepError] = StepError,
+    *,
+    cause: str | None = None,
+    category: str = "permanent",
+    effect: str = "read",
+    used: Usage = ZERO,
+) -> NoReturn:
+    """Record that the step was refused, and raise `error`.
+
+    Args:
+        cause: the `type` that the error names; default the error's own class.
+        used: what attempts before this one have cost.
+    """
+    failure = Failure(error.__name__, name, cause or error.__name__, redact.text(text), category)
+    now = turn.node.clock.time()
+    record = StepRecord(
+        kind, name, claim.branch, claim.digest, claim.nth, effect, Outcome(failure=failure), used=used, attempts=0, opened=now, closed=now,
+        beside=claim.beside,
+    )  # fmt: skip
+    await turn.acknowledged(turn.submit(claim.key, StepState.FAILED, record))
+    raise error_of(failure)

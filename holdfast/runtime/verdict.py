@@ -1,0 +1,29 @@
+"""How one run of a turn ends: exactly one of these."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from holdfast.stores.records import Park
+
+Why = Literal["park", "drain", "lost", "ended"]
+
+
+class Returned(msgspec.Struct, frozen=True):
+    value: Any
+
+
+class Crashed(msgspec.Struct, frozen=True):
+    error: BaseException
+
+
+class Interrupted(msgspec.Struct, frozen=True):
+    """`why`: "park" (with `park`), "drain", "lost" (fenced, or the store failed: read again) or "ended" (cancelled, killed)."""
+
+    why: Why
+    park: Park | None = None
+
+
+Verdict = Returned | Crashed | Interrupted

@@ -1,0 +1,97 @@
+"""Rows of the SQLite tables as records: the columns to select, and what to make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from holdfast.policies.budget import Budget, Usage
+from holdfast.stores.records import (
+    Address,
+    Checkpoint,
+    DeadLetter,
+    Message,
+    MessageState,
+    Outcome,
+    Park,
+    Session,
+    Step,
+    StepRecord,
+    StepState,
+)
+
+encode = msgspec.msgpack.Encoder().encode
+decode_usage = msgspec.msgpack.Decoder(Usage).decode
+decode_budget = msgspec.msgpack.Decoder(Budget).decode
+decode_address = msgspec.msgpack.Decoder(Address).decode
+decode_park = msgspec.msgpack.Decoder(Park).decode
+decode_record = msgspec.msgpack.Decoder(StepRecord).decode
+decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+decode_texts = msgspec.msgpack.Decoder(tuple[str, ...]).decode
+
+SESSION = (
+    "id, agent, tenant, user, status, epoch, turn, pending, budget, usage, seed, parent_at, detached, park, wake_at, gates, notes, "
+    "result, crashes, created, updated"
+)
+MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created, done"
+STEP = "turn, key, state, body"
+CHECKPOINT = "turn, state, version, message, started, ended, usage"
+LETTER = "session, message, turn, cause, effects, created"
+
+
+def session_of(row: Sequence[Any]) -> Session:
+    park: Park | None = None
+    if row[13] is not None:
+        park = msgspec.structs.replace(decode_park(row[13]), until=row[14])
+    return Session(
+        id=row[0],
+        agent=row[1],
+        tenant=row[2],
+        user=row[3],
+        status=row[4],
+        epoch=row[5],
+        turn=row[6],
+        pending=row[7],
+        budget=decode_budget(row[8]),
+        usage=decode_usage(row[9]),
+        seed=row[10],
+        parent=None if row[11] is None else decode_address(row[11]),
+        detached=bool(row[12]),
+        park=park,
+        gates=row[15],
+        notes=decode_texts(row[16]),
+        result=row[17],
+        crashes=row[18],
+        created=row[19],
+        updated=row[20],
+    )
+
+
+def message_of(row: Sequence[Any]) -> Message:
+    return Message(
+        seq=row[0],
+        session=row[1],
+        id=row[2],
+        body=row[3],
+        digest=row[4],
+        kind=row[5],
+        reply_to=None if row[6] is None else decode_address(row[6]),
+        state=MessageState(row[7]),
+        reply=row[8],
+        created=row[9],
+        done=row[10],
+    )
+
+
+def step_of(row: Sequence[Any]) -> Step:
+    return Step(key=row[1], state=StepState(row[2]), record=decode_record(row[3]), turn=row[0])
+
+
+def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
+    return Checkpoint(turn=row[0], state=row[1], version=row[2], message=row[3], started=row[4], ended=row[5], usage=decode_usage(row[6]))
+
+
+def letter_of(row: Sequence[Any]) -> DeadLetter:
+    return DeadLetter(session=row[0], message=row[1], turn=row[2], cause=row[3], effects=decode_texts(row[4]), created=row[5])

@@ -15,9 +15,9 @@ import msgspec
 
 from holdfast import events
 from holdfast.errors import BudgetExhausted, NotJournalable, StateError, StepError, StoreError
-from holdfast.policies.budget import Ledger, Usage
+from holdfast.policies.budget import Ledger
 from holdfast.runtime import tasks
-from holdfast.runtime.doubt import unsettled
+from holdfast.runtime.doubt import settle_abandoned
 from holdfast.runtime.failures import describe
 from holdfast.runtime.gates import Gates
 from holdfast.runtime.journal import Journal
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from holdfast.runtime.node import Node
 
 _PROVIDER_S, _PROVIDER_MAX_S = 5.0, 300.0
+_STATE_S = 60.0  # how soon a state that did not load is tried again, besides at every message and start
 _plain = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
@@ -48,7 +49,8 @@ class Actor:
         row = loaded.session
         self.node, self.agent, self.row = node, agent, row
         self.id, self.tenant, self.epoch, self.turn = row.id, row.tenant, row.epoch, row.turn
-        self.status: SessionStatus = row.status
+        # What could not be loaded is tried again at each activation: the agent may have been put right meanwhile.
+        self.status: SessionStatus = "idle" if row.park is not None and row.park.reason == "state" else row.status
         self.park, self.notes, self.crashes = row.park, row.notes, row.crashes
         self.state, self.version = loaded.checkpoint.state, loaded.checkpoint.version
         self.journal = Journal(loaded.steps)
@@ -116,7 +118,7 @@ class Actor:
             session: Session[Any] = Session(turn, self.agent.load_state(self.id, self.state, self.version))
         except StateError as error:
             self.node.sessions.refuse(self.id, error)
-            return await self._park(Park("state", str(error)))
+            return await self._park(Park("state", str(error), self.node.clock.time() + _STATE_S))
         except (msgspec.ValidationError, ValueError, TypeError) as error:
             return await self._fail(turn, f"the message does not decode: {error}")
         turn.emit(events.TurnStarted, message.id, self.restarts.count(self.node.clock.monotonic()))
@@ -125,13 +127,15 @@ class Actor:
                 await self._commit(turn, session, value)
             case Crashed(raised):
                 await self._crashed(turn, raised)
-            case Interrupted("park", park):
-                assert park is not None
-                await self._park(park)
-            case Interrupted("lost"):
-                self._lost("fenced, or the store failed")
-            case Interrupted():
-                pass  # drained or ended: `_runnable` says no from now on
+            case Interrupted() as left:
+                await self._interrupted(left)
+
+    async def _interrupted(self, left: Interrupted) -> None:
+        """Park, or read again what may have changed; drained or ended, there is nothing to do: `_runnable` says no from now on."""
+        if left.park is not None:
+            await self._park(left.park)
+        elif left.why == "lost":
+            self._lost("fenced, or the store failed")
 
     async def _call(self, session: Session[Any], body: Any) -> Any:
         return await self.agent.handler(session, body)
@@ -139,12 +143,12 @@ class Actor:
     # ------------------------------------------------------------ what becomes of a turn
 
     async def _commit(self, turn: Turn, session: Session[Any], value: Any) -> None:
-        doubts = self.journal.in_doubt()
+        await settle_abandoned(turn)
+        if turn.interruption is not None:
+            return await self._interrupted(turn.interruption)
         lost = [s.record.name for s in self.journal.unclaimed() if s.record.effect == "once"]
         for step in self.journal.unclaimed():
             turn.emit(events.Unclaimed, step.record.kind, step.record.name)
-        if doubts:
-            return await self._park(unsettled(doubts[0]))
         if lost:
             return await self._park(Park("unclaimed", f"{', '.join(lost)} was done before the crash and the code never asked for it again"))
         try:
@@ -247,9 +251,7 @@ class Actor:
         """What goes back to the parent when this session ends."""
         if self.row.parent is None or self.row.detached:
             return ()
-        left = self.ledger.left()
-        money = 0 if left.usd is None else int(left.usd * 1_000_000)
-        rest = Usage(left.steps or 0, left.tokens or 0, money, left.seconds or 0.0, left.tool_calls or 0)
+        rest = self.gates.unspent()
         return (ReturnBudget(self.row.parent.session, rest),) if rest else ()
 
     def _gates(self) -> bytes:

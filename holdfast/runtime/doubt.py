@@ -43,15 +43,29 @@ async def probe(turn: Turn, call: Call, context: StepContext) -> Finding:
     return found
 
 
-async def settle(turn: Turn, step: Step) -> None:
-    """Before the handler runs: an effect that happened is closed, one that did not is free again; else the session parks."""
+async def settle_all(turn: Turn) -> None:
+    """While the handler does not run: effects that happened are closed, those that did not are free again; else the session parks."""
+    for step in turn.journal.in_doubt():
+        if turn.interruption is None:
+            await _settle(turn, step)
+
+
+async def settle_abandoned(turn: Turn) -> None:
+    """After the handler returned: `once` effects that its own scope let go of are settled, or the session parks."""
+    for write in turn.abandoned:
+        await turn.outcome(write)
+    if turn.abandoned:
+        await settle_all(turn)
+
+
+async def _settle(turn: Turn, step: Step) -> None:
     record = step.record
     call = turn.actor.agent.recall(record)
     found: Finding = UNKNOWN
     if call is not None:
         found = await probe(turn, call, StepContext(turn.actor.id, step.key.hex(), record.attempts))
     if isinstance(found, Unknown):
-        turn.interrupt("park", unsettled(step))
+        turn.interrupt("park", _unsettled(step))
     elif found is None:
         await turn.drop([step])
     else:
@@ -59,7 +73,7 @@ async def settle(turn: Turn, step: Step) -> None:
         await turn.outcome(turn.submit(step.key, StepState.CLOSED, closed))
 
 
-def unsettled(step: Step) -> Park:
+def _unsettled(step: Step) -> Park:
     """Why a session is parked on this step, and what to do."""
     cause = step.record.note or "the process died while it was under way"
     return Park("doubt", f"{step.record.name} may or may not have happened ({cause}); resolve it: done, retry or fail")

@@ -66,6 +66,12 @@ class Gates:
         for breaker, generation in permits:
             breaker.after(now, ok, took_s, generation)
 
+    def unspent(self) -> Usage:
+        """What is left of the limits; what is not limited counts as nothing."""
+        left = self.ledger.left()
+        money = 0 if left.usd is None else int(left.usd * 1_000_000)
+        return Usage(left.steps or 0, left.tokens or 0, money, left.seconds or 0.0, left.tool_calls or 0)
+
     def snapshot(self) -> dict[str, Any]:
         """What has to survive the session's memory; empty where all is well."""
         stored: dict[str, Any] = {}

@@ -96,6 +96,8 @@ class LocalGateway:
 
     async def resume(self, session: str) -> None:
         actor = await self._resting(session)
+        if actor.status != "parked":
+            raise errors.SessionError(session, f"session {session!r} is {actor.status}, not parked: there is nothing to resume")
         await self._write(actor, UpdateSession(session, actor.epoch, self._node.clock.time(), status="idle", settled=True))
         actor.crashes = 0
         actor.resume()
@@ -122,14 +124,19 @@ class LocalGateway:
                 failure = Failure("StepError", doubt.record.name, "NotDone", "a person said that it did not happen")
                 outcome = Outcome(_plain.encode(result)) if verdict == "done" else Outcome(failure=failure)
                 record = msgspec.structs.replace(
-                    doubt.record, outcome=outcome, used=cost(doubt), reserved=Usage(), closed=self._node.clock.time(), note=""
+                    doubt.record,
+                    outcome=outcome,
+                    used=cost(doubt),
+                    reserved=Usage(),
+                    closed=self._node.clock.time(),
+                    note="a person said so",
                 )
                 state = StepState.CLOSED if verdict == "done" else StepState.FAILED
                 op = WriteStep(session, actor.epoch, doubt.turn, doubt.key, state, self._node.encode(record))
             await self._write(actor, op)
             self._node.emit(events.DoubtSettled(session, doubt.turn, doubt.record.name, verdict, "person"))
         self._node.sessions.reread(actor)
-        if doubts:
+        if doubts and actor.status == "parked":
             await self.resume(session)
         return len(doubts)
 

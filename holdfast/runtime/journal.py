@@ -92,10 +92,11 @@ class Journal:
         return [s for s in self.records.values() if s.state is DOUBT or (s.state is OPEN and s.record.effect == "once")]
 
     def trailing_failures(self) -> list[Step]:
-        """The failures that nothing follows: dropped when the turn starts again, so that what was down is asked again."""
+        """The failures that nothing follows, but for a person's word: dropped when the turn starts again, so that what was down is
+        asked again."""
         trailing: list[Step] = []
         for step in reversed(self.records.values()):
-            if step.state is not FAILED:
+            if step.state is not FAILED or step.record.note:
                 break
             trailing.append(step)
         return trailing

@@ -61,7 +61,8 @@ async def watch(turn: Turn, target: str) -> Any:
 
     def outbox(claim: Claim) -> tuple[Op, ...]:
         to = Address(turn.actor.id, turn.number, claim.key)
-        return (Enqueue(target, message_id(turn, claim.key), b"", b"", turn.node.clock.time(), kind="watch", reply_to=to),)
+        watching = Enqueue(target, message_id(turn, claim.key), b"", b"", turn.node.clock.time(), kind="watch", reply_to=to)
+        return (*_pending_tells(turn, target), watching)
 
     outcome = await _wait_step(turn, "watch", target, canonical(target), None, target, outbox, turn.actor.agent.park_after_s)
     return _plain.decode(outcome.value)
@@ -95,6 +96,7 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
     name = agent.name
     claim = turn.journal.claim(branch_of(), "spawn", name, canonical([name, id, detached]) + state)
     if claim.step is not None and claim.step.record.outcome is not None:
+        turn.recall(claim.step.record.outcome)
         return str(_value(claim.step.record.outcome))
     await turn.admit()
     turn.begin(claim.branch)
@@ -102,14 +104,17 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
         ledger, now, actor = turn.actor.ledger, turn.node.clock.time(), turn.actor
         child = id or f"{actor.id}/{claim.key.hex()[:12]}"
         limits, cost = agent.budget, Usage(steps=1)
-        if not detached:
-            # The child's own limits, cut to what is left here; all of it is charged now and what is not spent comes back at its end.
-            limits = _smaller(ledger.carve(Budget(steps=None)), part or agent.budget)
-            cost = ledger.part(limits) + cost if part is not None else cost
         refused = ledger.reserve(cost)
         if refused is not None:
+            turn.refused = True
             await refuse(turn, claim, "spawn", name, refused, BudgetExhausted)
         ledger.settle(cost, cost)
+        if not detached:
+            # The child's own limits, cut to what is left here: all of it is charged now, and what is not spent comes back at its end.
+            limits = _smaller(ledger.carve(Budget()), part or agent.budget)
+            share = ledger.part(limits)
+            ledger.charge(share)
+            cost = cost + share
         parent = Address(actor.id, turn.number, claim.key)
         create = CreateSession(
             child,
@@ -168,8 +173,7 @@ async def _wait_step(
     claim = turn.journal.claim(branch_of(), kind, name, args)
     found = claim.step
     if found is not None and found.record.outcome is not None:
-        if target is not None:
-            _pending_tells(turn, target)
+        # Tells that left with it stay in the outbox: in a gather others may have got there by now, and a second sending is a no-op.
         turn.emit(events.StepReplayed, kind, name)
         return _raise_if_failed(found.record.outcome)
     await turn.admit()
@@ -187,14 +191,15 @@ async def _wait_step(
                 kind, name, claim.branch, claim.digest, claim.nth, "read", used=Usage(steps=1), opened=now, until=until, target=target
             )
             turn.actor.ledger.charge(record.used)
-            result = await turn.acknowledged(turn.submit(claim.key, StepState.WAITING, record, outbox(claim)))
-            answer = _answered_at_once(result)
-            if answer is not None:
-                return await _close(turn, claim, record, answer)
         else:
             record = found.record
             if record.until is not None and until is not None:
                 until = min(record.until, until)  # a clock that jumped must not make it wait longer than it ever could
+        if found is None or target is not None:
+            # Sent again on every run: the process may have died between the record and the answer that sending it got at once.
+            answer = _answered_at_once(await turn.acknowledged(turn.submit(claim.key, StepState.WAITING, record, outbox(claim))))
+            if answer is not None:
+                return await _close(turn, claim, record, answer)
         written = turn.journal.records[claim.key]
         if written.record.outcome is not None:
             return _raise_if_failed(written.record.outcome)

@@ -185,7 +185,7 @@ class Sessions:
         """What this actor holds may not be what is stored."""
         if self.live.get(actor.id) is actor:
             del self.live[actor.id]
-            if not self.draining:
+            if not self.draining and actor.status not in ENDED:
                 self.wake(actor.id)
 
     def wake(self, id: str) -> None:
@@ -306,6 +306,8 @@ class Sessions:
         result = await self.node.group.submit(op, partial(self._fenced, actor, op))
         if actor.task is not None and actor.task is not asyncio.current_task():
             await asyncio.wait((actor.task,))
+        if self.live.get(id) is actor:
+            del self.live[id]  # its epoch is over; who looks at it again reads it anew
         await self._end_children(id)
         return result.status is Status.DONE
 

@@ -46,6 +46,7 @@ async def run_step(turn: Turn, call: Call) -> Any:
         turn.actor.gates.repetition.note(call.name, claim.digest)
     if found is not None and found.record.outcome is not None:
         turn.emit(events.StepReplayed, call.kind, call.name)
+        turn.recall(found.record.outcome)
         return _result(call, found.record.outcome)
     await turn.admit()
     claim.beside = turn.begin(claim.branch)
@@ -211,7 +212,8 @@ class _Attempts:
         if self.turn.interruption is not None or not self.durable:
             return
         if started and call.effect == "once":
-            self._submit(StepState.DOUBT, None, reserved=call.most, note="cancelled by its caller while under way")
+            note = "cancelled by its caller while under way"
+            self.turn.abandoned.append(self._submit(StepState.DOUBT, None, reserved=call.most, note=note))
             return
         fault = Fault("permanent", "CancelledError", "cancelled by its caller")
         self._submit(StepState.FAILED, Outcome(failure=failure_of(call.name, fault)), charged=call.most if started else ZERO)

@@ -19,7 +19,7 @@ from holdfast.errors import StoreError
 from holdfast.policies.budget import Usage
 from holdfast.runtime import tasks
 from holdfast.runtime.branches import Branches
-from holdfast.runtime.doubt import settle
+from holdfast.runtime.doubt import settle_all
 from holdfast.runtime.failures import describe
 from holdfast.runtime.journal import Journal, cost
 from holdfast.runtime.verdict import Crashed, Interrupted, Returned, Verdict, Why
@@ -38,7 +38,7 @@ class Turn:
     """The open turn of a live session. Steps come in through `admit`, `begin` and `end`; writes go out through `submit`."""
 
     __slots__ = (
-        "_active_mark", "_busy", "_busy_in", "_ended", "actor", "branches", "finishing", "interruption",
+        "_active_mark", "_busy", "_busy_in", "_ended", "abandoned", "actor", "branches", "finishing", "interruption",
         "journal", "message", "node", "number", "outbox", "refused", "replaying", "result", "started", "waits",
     )  # fmt: skip
 
@@ -49,7 +49,8 @@ class Turn:
         self.outbox: list[Op] = []
         self.finishing, self.result = False, None
         self.interruption: Interrupted | None = None
-        self.refused = False
+        self.refused = False  # whether the handler has been told that its budget is exhausted
+        self.abandoned: list[asyncio.Future[Result]] = []
         self.replaying = True
         self.waits = Waits(self.node.loop, self.node.clock, lambda park: self.interrupt("park", park))
         self._busy = 0
@@ -100,9 +101,7 @@ class Turn:
 
     async def _prepare(self) -> None:
         """Before the handler runs: every doubt is settled or the turn parks; failures that nothing follows are made free."""
-        for step in self.journal.in_doubt():
-            if self.interruption is None:
-                await settle(self, step)
+        await settle_all(self)
         stale = self.journal.trailing_failures()
         if stale and self.interruption is None:
             await self.drop(stale)

@@ -18,6 +18,7 @@ from holdfast.stores.ops import CreateSession, DropLetter, DropSteps, Enqueue, O
 from holdfast.stores.records import Failure, Outcome, Session, StepState
 
 _plain = codec.codec_for(Any)
+_BY_PERSON = "a person said so"
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 
@@ -129,7 +130,7 @@ class LocalGateway:
                     used=cost(doubt),
                     reserved=Usage(),
                     closed=self._node.clock.time(),
-                    note="a person said so",
+                    note=_BY_PERSON,
                 )
                 state = StepState.CLOSED if verdict == "done" else StepState.FAILED
                 op = WriteStep(session, actor.epoch, doubt.turn, doubt.key, state, self._node.encode(record))

@@ -14,7 +14,7 @@ from holdfast.policies.budget import Budget, Usage
 from holdfast.runtime.branches import branch_of
 from holdfast.runtime.failures import error_of
 from holdfast.runtime.journal import Claim
-from holdfast.runtime.refusal import refuse
+from holdfast.runtime.refusal import refuse, told
 from holdfast.runtime.turn import Turn
 from holdfast.stores.ops import CreateSession, Enqueue, Op, Result, Status
 from holdfast.stores.records import ENDED, Address, Failure, Outcome, Park, StepRecord, StepState
@@ -96,7 +96,7 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
     name = agent.name
     claim = turn.journal.claim(branch_of(), "spawn", name, canonical([name, id, detached]) + state)
     if claim.step is not None and claim.step.record.outcome is not None:
-        turn.recall(claim.step.record.outcome)
+        turn.refused = turn.refused or told(claim.step.record.outcome)
         return str(_value(claim.step.record.outcome))
     await turn.admit()
     turn.begin(claim.branch)

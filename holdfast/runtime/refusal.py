@@ -42,3 +42,8 @@ async def refuse(
     )  # fmt: skip
     await turn.acknowledged(turn.submit(claim.key, StepState.FAILED, record))
     raise error_of(failure)
+
+
+def told(outcome: Outcome) -> bool:
+    """Whether this record tells the handler that its budget is exhausted: that is said once in a turn, also across a crash."""
+    return outcome.failure is not None and outcome.failure.error == "BudgetExhausted"

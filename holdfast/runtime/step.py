@@ -26,7 +26,7 @@ from holdfast.runtime.drift import drift
 from holdfast.runtime.failures import error_of, failure_of
 from holdfast.runtime.gates import Permits
 from holdfast.runtime.journal import Claim
-from holdfast.runtime.refusal import refuse
+from holdfast.runtime.refusal import refuse, told
 from holdfast.runtime.turn import Turn
 from holdfast.stores.ops import Result
 from holdfast.stores.records import Outcome, StepRecord, StepState
@@ -46,7 +46,7 @@ async def run_step(turn: Turn, call: Call) -> Any:
         turn.actor.gates.repetition.note(call.name, claim.digest)
     if found is not None and found.record.outcome is not None:
         turn.emit(events.StepReplayed, call.kind, call.name)
-        turn.recall(found.record.outcome)
+        turn.refused = turn.refused or told(found.record.outcome)
         return _result(call, found.record.outcome)
     await turn.admit()
     claim.beside = turn.begin(claim.branch)

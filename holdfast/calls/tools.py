@@ -124,7 +124,7 @@ class Tool(Generic[P, R]):
         elif context is None:
 
             def run(step: StepContext) -> Awaitable[Any]:  # type: ignore[misc] # a coroutine is an awaitable
-                return cast(Awaitable[Any], function(*args, **kwargs))
+                return function(*args, **kwargs)  # type: ignore[no-any-return]
 
         else:
 
@@ -353,7 +353,7 @@ def spec_for(fn: Callable[..., Any]) -> Tool[..., Any]:
     cached = getattr(fn, _CACHED, None)
     # What is found may be of the class or the unbound function.
     if cached is not None and cached.__wrapped__ is fn:
-        return cast("Tool[..., Any]", cached)
+        return cached  # type: ignore[no-any-return]
     if isinstance(fn, functools.partial):
         return _Partial(spec_for(fn.func), fn.args, fn.keywords)
     if not callable(fn):

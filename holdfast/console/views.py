@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from holdfast.console.amounts import Amounts, amounts, cost, limits
 from holdfast.console.values import clean, plain
-from holdfast.policies.budget import ZERO, Budget, Usage
+from holdfast.policies.budget import ZERO, Usage
 from holdfast.stores.records import ENDED, Checkpoint, DeadLetter, Message, MessageState, Outcome, Session, Step, StepState
 
 ASKS_A_PERSON = frozenset({"doubt", "budget", "drift", "unclaimed", "state", "crashes"})
@@ -25,16 +26,6 @@ _NEXT = {
     "state": "deploy the agent that knows this state, then resume()",
     "crashes": "find out why the process died, then resume()",
 }
-
-
-class Amounts(msgspec.Struct, frozen=True):
-    """Amounts used, or limits (None: no limit)."""
-
-    steps: int | None = None
-    tokens: int | None = None
-    microusd: int | None = None
-    seconds: float | None = None
-    tool_calls: int | None = None
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,22 +123,6 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True):
     children: list[Line]
 
 
-# ---------------------------------------------------------------- amounts
-
-
-def amounts(usage: Usage) -> Amounts:
-    return Amounts(usage.steps, usage.tokens, usage.microusd, round(usage.seconds, 6), usage.tool_calls)
-
-
-def limits(budget: Budget) -> Amounts:
-    return Amounts(budget.steps, budget.tokens, budget.microusd, budget.seconds, budget.tool_calls)
-
-
-def cost(step: Step) -> Usage:
-    """What a step has cost, its open attempt counted in full."""
-    return step.record.used + step.record.reserved
-
-
 # ---------------------------------------------------------------- ps
 
 
@@ -163,6 +138,8 @@ def line(session: Session, steps: Sequence[Step], letter: DeadLetter | None, *, 
     park = session.park if status == "parked" else None
     updated = max([session.updated, *(max(step.record.opened, step.record.closed) for step in steps)])
     why, next = _why(session, status, letter, alive=alive)
+    if status == "working" and alive:
+        why = _under_way(steps, now)
     return Line(
         session=clean(session.id),
         agent=clean(session.agent),
@@ -186,7 +163,10 @@ def line(session: Session, steps: Sequence[Step], letter: DeadLetter | None, *, 
 def _why(session: Session, status: str, letter: DeadLetter | None, *, alive: bool) -> tuple[str, str]:
     """Why it stands where it stands, and what a person does next ("" for nothing)."""
     if status == "failed":
-        return letter.cause if letter is not None else "a message could not be handled", "fix the cause, then retry(), or drop() the message"
+        return (
+            letter.cause if letter is not None else "a message could not be handled",
+            "fix the cause, then retry(), or drop() the message",
+        )
     if status == "parked":
         park = session.park
         if park is None:
@@ -202,6 +182,17 @@ def _why(session: Session, status: str, letter: DeadLetter | None, *, alive: boo
         failure = _outcome(session.result).failure
         return (failure.message if failure is not None else ""), ""
     return "", ""
+
+
+def _under_way(steps: Sequence[Step], now: float) -> str:
+    """What a session is at, as far as the journal knows: a free read has no record before it ends."""
+    for step in reversed(steps):
+        since_s = max(now - step.record.opened, 0.0)
+        if step.state is StepState.OPEN:
+            return f"{step.record.name} is under way for {since_s:.1f} s, attempt {step.record.attempts}"
+        if step.state is StepState.WAITING:
+            return f"{step.record.name} waits for {since_s:.1f} s"
+    return ""
 
 
 # ---------------------------------------------------------------- show

@@ -17,7 +17,7 @@ _UNLIMITED = 1 << 62
 _MICRO = Decimal("0.000001")
 
 
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Amounts: of what was used, reserved, or is the most that an attempt can cost.
 
     Attributes:
@@ -66,7 +66,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
 ZERO = Usage()
 
 
-class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The limits of a session. None, the default, is no limit.
 
     Attributes:
@@ -123,7 +123,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
-class Left(msgspec.Struct, frozen=True, omit_defaults=True):
+class Left(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What can still be reserved; None is no limit. What steps and children in flight have reserved is not in it."""
 
     steps: int | None = None

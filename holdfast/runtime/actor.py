@@ -122,7 +122,7 @@ class Actor:
         except (msgspec.ValidationError, ValueError, TypeError) as error:
             return await self._fail(turn, f"the message does not decode: {error}")
         turn.emit(events.TurnStarted, message.id, self.restarts.count(self.node.clock.monotonic()))
-        match await turn.run(self._call(session, body)):
+        match await turn.run(self.agent.handler(session, body)):
             case Returned(value):
                 await self._commit(turn, session, value)
             case Crashed(raised):
@@ -136,9 +136,6 @@ class Actor:
             await self._park(left.park)
         elif left.why == "lost":
             self._lost("fenced, or the store failed")
-
-    async def _call(self, session: Session[Any], body: Any) -> Any:
-        return await self.agent.handler(session, body)
 
     # ------------------------------------------------------------ what becomes of a turn
 
@@ -233,7 +230,6 @@ class Actor:
             self.node.sessions.dispatch(op.outbox, result.outbox)
             self.node.sessions.replied(self.id, op.message, op.reply)
             self.node.emit(events.SessionFailed(self.id, op.message, op.cause))
-            self.node.sessions.failed(self.id)
 
     async def _park(self, park: Park) -> None:
         now = self.node.clock.time()
@@ -270,15 +266,3 @@ class Actor:
             self.status = "parked"
             self.node.emit(events.StoreFailed(self.id, cause))
             self.node.sessions.reread(self)
-
-    def time_left(self, timeout_s: float) -> float:
-        """`timeout_s`, cut to the active time that the budget leaves."""
-        return timeout_s if self.ledger.limits.seconds is None else min(timeout_s, self.ledger.left().seconds or 0.0)
-
-    def condemn(self, reason: str) -> None:
-        """Kill this session from within."""
-        self.node.sessions.condemn(self.id, reason)
-
-    def recovered(self) -> None:
-        """The open turn has gone past its records."""
-        self.node.sessions.recovered(self.id)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, overload
 
 import msgspec
 
@@ -21,7 +21,7 @@ from holdfast.runtime.session import Session
 from holdfast.stores.records import StepRecord
 from holdfast.supervisors.intensity import Backoff, Intensity
 
-Handler = Callable[[Session[Any], Any], Awaitable[Any]]
+Handler = Callable[[Session[Any], Any], Coroutine[Any, Any, Any]]
 Migration = Callable[[Any], Any]
 
 _any_decode = msgspec.msgpack.Decoder().decode
@@ -107,6 +107,28 @@ class Agent:
 
     def _type_name(self) -> str:
         return getattr(self.state_type, "__qualname__", repr(self.state_type))
+
+
+@overload
+def agent(handler: Handler, /) -> Agent: ...
+
+
+@overload
+def agent(
+    *,
+    name: str | None = None,
+    version: int = 1,
+    tools: Sequence[Tool[..., Any]] = (),
+    budget: Budget | None = None,
+    breaker: BreakerSpec | None = None,
+    repetition: RepetitionSpec | None = None,
+    intensity: Intensity | None = None,
+    backoff: Backoff | None = None,
+    mailbox: int = 1000,
+    park_after_s: float = 5.0,
+    crash_limit: int = 5,
+    migrations: Mapping[int, Migration] | None = None,
+) -> Callable[[Handler], Agent]: ...
 
 
 def agent(

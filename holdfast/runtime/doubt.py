@@ -63,7 +63,7 @@ async def _settle(turn: Turn, step: Step) -> None:
     call = turn.actor.agent.recall(record)
     found: Finding = UNKNOWN
     if call is not None:
-        found = await probe(turn, call, StepContext(turn.actor.id, step.key.hex(), record.attempts))
+        found = await probe(turn, call, StepContext(turn.actor.id, turn.name_of(step.key), record.attempts))
     if isinstance(found, Unknown):
         turn.interrupt("park", _unsettled(step))
     elif found is None:

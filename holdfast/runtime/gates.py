@@ -66,6 +66,10 @@ class Gates:
         for breaker, generation in permits:
             breaker.after(now, ok, took_s, generation)
 
+    def time_left(self, timeout_s: float) -> float:
+        """`timeout_s`, cut to the active time that the budget leaves."""
+        return timeout_s if self.ledger.limits.seconds is None else min(timeout_s, self.ledger.left().seconds or 0.0)
+
     def unspent(self) -> Usage:
         """What is left of the limits; what is not limited counts as nothing."""
         left = self.ledger.left()

@@ -136,8 +136,10 @@ class LocalGateway:
                 op = WriteStep(session, actor.epoch, doubt.turn, doubt.key, state, self._node.encode(record))
             await self._write(actor, op)
             self._node.emit(events.DoubtSettled(session, doubt.turn, doubt.record.name, verdict, "person"))
+        # The second: an earlier call settled the doubts and was cut off before it got any further.
+        settled = bool(doubts) or (actor.park is not None and actor.park.reason == "doubt" and not actor.journal.in_doubt())
         self._node.sessions.reread(actor)
-        if doubts and actor.status == "parked":
+        if settled and actor.status == "parked":
             await self.resume(session)
         return len(doubts)
 
@@ -153,6 +155,7 @@ class LocalGateway:
         result = await self._write(actor, DropLetter(session, actor.epoch, actor.ledger.used, self._node.clock.time()))
         if result.status is Status.REFUSED:
             raise errors.SessionError(session, f"session {session!r} has no dead letter")
+        self._node.sessions.dropped(session, actor.turn + 1)
         self._node.sessions.reread(actor)
 
     async def _resting(self, session: str) -> Actor:

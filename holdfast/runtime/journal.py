@@ -57,6 +57,11 @@ class Journal:
             claim.step = self._unclaimed.pop(claim.key, None)
         return claim
 
+    @property
+    def loose(self) -> bool:
+        """Whether there are records that nobody has claimed yet."""
+        return bool(self._unclaimed)
+
     def drift(self, claim: Claim, kind: str, name: str) -> Step | None:
         """The oldest unclaimed record of the same branch, kind and name: what the code asked for before the crash in this one's place.
 

@@ -102,8 +102,8 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
     turn.begin(claim.branch)
     try:
         ledger, now, actor = turn.actor.ledger, turn.node.clock.time(), turn.actor
-        child = id or f"{actor.id}/{claim.key.hex()[:12]}"
-        limits, cost = agent.budget, Usage(steps=1)
+        child = id or f"{actor.id}/{turn.number}.{claim.digest.hex()[:12]}.{claim.nth}"
+        limits, cost, share = agent.budget, Usage(steps=1), Usage()
         refused = ledger.reserve(cost)
         if refused is not None:
             turn.refused = True
@@ -133,7 +133,12 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
             "spawn", name, claim.branch, claim.digest, claim.nth, "idempotent", Outcome(_plain.encode(child)), used=cost, opened=now,
             closed=now, target=child,
         )  # fmt: skip
-        await turn.acknowledged(turn.submit(claim.key, StepState.CLOSED, record, (create,)))
+        result = await turn.acknowledged(turn.submit(claim.key, StepState.CLOSED, record, (create,)))
+        made = result.outbox[0]
+        if made.status is Status.DUPLICATE and made.value.parent != parent:
+            ledger.credit(share)
+            text = f"session {child!r} exists and is not a child of this step: use another id"
+            await refuse(turn, claim, "spawn", name, text, cause="SessionConflict", used=Usage(steps=1))
         return child
     finally:
         turn.end(claim.branch)

@@ -119,8 +119,10 @@ class Runtime:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Drain: steps in flight end, open turns stay in the journal for the next start."""
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + self._drain_s + 60.0):
-            # Shielded, within a deadline: a cancelled program still puts its sessions down cleanly.
-            await self.drain()
+            # Shielded, within a deadline: a cancelled program still puts its sessions down cleanly. Where the tree gave up, nothing that a
+            # step brings can be written any more: there is nothing to wait for.
+            gave_up = self._group is not None and self._group.cancel_scope.cancel_called
+            await self.drain(0.0 if gave_up else None)
         await self._close()
 
     async def drain(self, deadline_s: float | None = None) -> bool:

@@ -330,17 +330,18 @@ class Sessions:
         if status == "finished":
             self.in_background(self._end_children(actor.id))
 
-    def failed(self, id: str) -> None:
-        """Its children are stopped, as when it is killed."""
-        self.in_background(self._end_children(id))
-
     def condemn(self, id: str, reason: str) -> None:
         """Kill a session from within its own step."""
         self.in_background(self.end(id, "killed", reason))
 
-    async def _end_children(self, parent: str) -> None:
+    def dropped(self, id: str, turn: int) -> None:
+        """A turn was given up for good: nobody knows the children that it made."""
+        self.in_background(self._end_children(id, turn))
+
+    async def _end_children(self, parent: str, turn: int | None = None) -> None:
         for child in reversed(await self.node.store.children(parent)):
-            if not child.detached and child.status not in ENDED:
+            made = child.parent is not None and (turn is None or child.parent.turn == turn)
+            if made and not child.detached and child.status not in ENDED:
                 try:
                     await self.end(child.id, "cancelled", f"its parent {parent!r} has ended")
                 except (StoreError, ConfigError) as error:

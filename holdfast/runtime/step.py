@@ -8,6 +8,7 @@ What a step may be in, and what may happen to it there, is the table at the head
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any, NoReturn
 
 import msgspec
@@ -51,9 +52,10 @@ async def run_step(turn: Turn, call: Call) -> Any:
     await turn.admit()
     claim.beside = turn.begin(claim.branch)
     try:
-        drifted = None if found is not None or claim.beside else await drift(turn, call, claim)
-        if drifted is not None:
-            return _result(call, drifted)
+        if found is None and turn.journal.loose and not claim.beside:
+            drifted = await drift(turn, call, claim)
+            if drifted is not None:
+                return _result(call, drifted)
         if call.kind == "tool" and claim.step is None:
             repeated = turn.actor.gates.repetition.before(call.name, claim.digest)
             if repeated is not None:
@@ -98,14 +100,14 @@ class _Attempts:
         found = self.claim.step
         if found is not None and found.state is StepState.WAITING:
             await turn.pause(min(found.record.until or 0.0, self.opened + call.retry.total_s), "retry", f"{call.name} is retried")
-        first, made = node.clock.monotonic(), 0
+        made = 0
         while True:
             permits = await self._enter()
             if isinstance(permits, str):
                 await self._exhausted(permits)
             self.attempts += 1
             made += 1
-            context = StepContext(turn.actor.id, self.claim.key.hex(), self.attempts)
+            context = StepContext(turn.actor.id, turn.name_of(self.claim.key), self.attempts)
             value, fault = await self._attempt(context, permits)
             if fault is None:
                 return await self._succeed(value)
@@ -114,7 +116,7 @@ class _Attempts:
                 if happened is not None:
                     return await self._settled(happened)
                 fault = Fault("not_done", fault.type, fault.message)
-            elapsed_s = node.clock.monotonic() - first
+            elapsed_s = node.clock.time() - self.opened
             wait_s = None if context.settled else retry.delay(call.retry, made, elapsed_s, fault, node.random.uniform)
             if wait_s is None:
                 return await self._settled(Outcome(failure=failure_of(call.name, fault)))
@@ -160,17 +162,17 @@ class _Attempts:
             self._abandon(started)
             raise
         finally:
-            self.used = self.used + cost
+            self.used = cost if self.used is ZERO else self.used + cost
             turn.actor.gates.leave(call, permits, cost, ok, clock.monotonic() - began, clock.time())
             if turn.actor.gates.breaker.spent():
-                turn.actor.condemn(f"its breaker opened {turn.actor.gates.breaker.openings} times")
+                turn.node.sessions.condemn(turn.actor.id, f"its breaker opened {turn.actor.gates.breaker.openings} times")
 
     async def _perform(self, context: StepContext) -> tuple[Any, Fault | None]:
         """The effect, under its deadline."""
         call, node = self.call, self.turn.node
         task = asyncio.current_task()
         assert task is not None
-        deadline = node.deadlines.add(task, self.turn.actor.time_left(call.timeout_s))
+        deadline = node.deadlines.add(task, self.turn.actor.gates.time_left(call.timeout_s))
         self.failed_cost = None
         value: Any = None
         try:
@@ -247,10 +249,10 @@ class _Attempts:
             turn.emit(events.StepEnded, call.kind, call.name, call.effect, outcome.failure is None, self.attempts, took_s)
         return _result(call, outcome)
 
-    async def _write(
+    def _write(
         self, state: StepState, outcome: Outcome | None, *, reserved: Usage = ZERO, note: str = "", until: float | None = None
-    ) -> None:
-        await self.turn.acknowledged(self._submit(state, outcome, reserved=reserved, note=note, until=until))
+    ) -> Awaitable[Result]:
+        return self.turn.acknowledged(self._submit(state, outcome, reserved=reserved, note=note, until=until))
 
     def _submit(
         self, state: StepState, outcome: Outcome | None, *, reserved: Usage = ZERO, charged: Usage = ZERO, note: str = "",
@@ -259,8 +261,9 @@ class _Attempts:
         call, claim, turn = self.call, self.claim, self.turn
         args = call.args if len(call.args) <= _MAX_ARGS or call.effect == "once" else b""
         closed = 0.0 if outcome is None else turn.node.clock.time()
+        used = self.used if charged is ZERO else self.used + charged
         record = StepRecord(
-            call.kind, call.name, claim.branch, claim.digest, claim.nth, call.effect, outcome, args, reserved, self.used + charged,
+            call.kind, call.name, claim.branch, claim.digest, claim.nth, call.effect, outcome, args, reserved, used,
             self.attempts, self.opened, closed, until, None, self.maybe_paid, claim.beside, 0, note,
         )  # fmt: skip
         return turn.submit(claim.key, state, record)

@@ -135,7 +135,7 @@ class Turn:
         """The gate into the live part of a step: closed once the turn is being left."""
         if self.replaying:
             self.replaying = False
-            self.actor.recovered()
+            self.node.sessions.recovered(self.actor.id)
         if self.interruption is not None:
             await self.never()
 
@@ -168,7 +168,12 @@ class Turn:
     def _written(self, op: WriteStep, record: StepRecord, result: Result) -> None:
         if result.status is Status.DONE:
             self.journal.put(Step(op.key, op.state, record, op.turn))
-            self.node.sessions.dispatch(op.outbox, result.outbox)
+            if op.outbox:
+                self.node.sessions.dispatch(op.outbox, result.outbox)
+
+    def name_of(self, key: bytes) -> str:
+        """A step's key as the outside knows it: the same on every run, and like no other of any turn or session."""
+        return f"{self.actor.id}/{self.number}/{key.hex()}"
 
     async def outcome(self, write: asyncio.Future[Result]) -> Result | None:
         """The result of a write that was done; None if the session is not ours any more, or nobody knows what is written."""
@@ -220,9 +225,9 @@ class Turn:
         self.waits.answer(key, outcome)
 
     def _rest(self) -> None:
-        if self._busy == 0 and self.interruption is None:
+        if self._busy == 0 and self.interruption is None and self.waits:
             self.waits.review(lambda: self._busy == 0 and self.interruption is None)
-        elif self._busy == 0:
+        elif self._busy == 0 and self.interruption is not None:
             self._leave()
 
     def emit(self, event: type[events.Event], *fields: Any) -> None:

@@ -32,6 +32,9 @@ class Waits:
         self._waits: dict[object, _Wait] = {}
         self._timer: asyncio.TimerHandle | None = None
 
+    def __len__(self) -> int:
+        return len(self._waits)
+
     async def wait(self, key: object, park: Park, hold_s: float, resting: Callable[[], None]) -> Outcome | None:
         """Wait for `answer(key)`, or until `park.until`, a store time (then None). `resting` is called once the wait is known."""
         if park.until is not None and park.until <= self._clock.time() + 0.001:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from holdfast.errors import NotWritten, OutcomeUnknown, RuntimeStopped, StoreError
+from holdfast.events import log
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.protocol import Store
 
@@ -39,6 +40,7 @@ class GroupCommit:
         self._queue: list[tuple[Op, asyncio.Future[Result], Applied | None]] = []
         self._under_way: list[tuple[Op, asyncio.Future[Result], Applied | None]] = []
         self._wake: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     def submit(self, op: Op, applied: Applied | None = None) -> asyncio.Future[Result]:
@@ -49,7 +51,9 @@ class GroupCommit:
         """
         if self._closed:
             raise RuntimeStopped("the store's writer has stopped: nothing was written")
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        loop = self._loop or asyncio.get_running_loop()
+        self._loop = loop
+        future: asyncio.Future[Result] = asyncio.Future(loop=loop)
         self._queue.append((op, future, applied))
         wake = self._wake
         if wake is not None and not wake.done():
@@ -58,6 +62,7 @@ class GroupCommit:
 
     async def run(self) -> None:
         """Write batches until cancelled; then write what is still queued, and close."""
+        self._closed = False
         try:
             while True:
                 if not self._queue:
@@ -92,14 +97,24 @@ class GroupCommit:
         except asyncio.CancelledError:
             self._fail(batch, OutcomeUnknown("the write was cut off: read again"))
             raise
+        except Exception as error:
+            # A fault of the store itself: this writer crashes, its supervisor starts it again, and nobody waits for ever meanwhile.
+            self.healthy = False
+            self._fail(batch, OutcomeUnknown(f"the store failed ({type(error).__name__}): read again"))
+            raise
         finally:
             self._under_way = []
         self.healthy = True
         self.batches += 1
         self.ops += len(batch)
-        for (_, _, applied), result in zip(batch, results, strict=True):
+        for (op, future, applied), result in zip(batch, results, strict=True):
             if applied is not None:
-                applied(result)
+                try:
+                    applied(result)
+                except Exception as error:
+                    # One session's memory must not keep the others of the batch from theirs: it is told to read again.
+                    log.exception("a fault in applying %s", type(op).__name__)
+                    self._fail([(op, future, None)], OutcomeUnknown(f"memory is behind the store ({type(error).__name__}): read again"))
         for (_, future, _), result in zip(batch, results, strict=True):
             if not future.done():
                 future.set_result(result)

@@ -148,13 +148,13 @@ class MemoryStore:
         return [s for s in self._tables.sessions.values() if s.parent is not None and s.parent.session == session]
 
     async def orphans(self) -> list[str]:
-        """Sessions that are not detached and have not ended, though their parent has ended or failed."""
+        """Sessions that are not detached and have not ended, though their parent has ended."""
         self._check_open()
         sessions = self._tables.sessions
 
         def over(id: str) -> bool:
             parent = sessions.get(id)
-            return parent is not None and (parent.status in ENDED or parent.status == "failed")
+            return parent is not None and parent.status in ENDED
 
         return [
             s.id for s in sessions.values() if s.parent is not None and not s.detached and s.status not in ENDED and over(s.parent.session)

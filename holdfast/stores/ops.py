@@ -25,7 +25,7 @@ class Status(IntEnum):
     REFUSED = 4
 
 
-class Result(msgspec.Struct, frozen=True):
+class Result(msgspec.Struct, frozen=True, gc=False):
     """What became of one op. `value` depends on the op; `outbox` has the results of the ops that left with it."""
 
     status: Status
@@ -56,7 +56,7 @@ class CreateSession(msgspec.Struct, frozen=True, gc=False):
     detached: bool = False
 
 
-class Enqueue(msgspec.Struct, frozen=True):
+class Enqueue(msgspec.Struct, frozen=True, gc=False):
     """Put a message into a mailbox.
 
     DONE with None; DUPLICATE with the stored Message where the id came before with the same digest; REFUSED with "unknown" (no such
@@ -88,7 +88,7 @@ class Activate(msgspec.Struct, frozen=True, gc=False):
     count_crash: bool = False
 
 
-class WriteStep(msgspec.Struct, frozen=True):
+class WriteStep(msgspec.Struct, frozen=True, gc=False):
     """Write the record of a step: its first (open, waiting, or closed at once) or the one that replaces it.
 
     DONE or FENCED. (session, turn, key) is unique: the later write wins, within one epoch.
@@ -103,7 +103,7 @@ class WriteStep(msgspec.Struct, frozen=True):
     outbox: tuple[Op, ...] = ()
 
 
-class DropSteps(msgspec.Struct, frozen=True):
+class DropSteps(msgspec.Struct, frozen=True, gc=False):
     """Make steps of the open turn free again (no record). What they cost stays: `charge` is added to the session's usage."""
 
     session: str
@@ -113,7 +113,7 @@ class DropSteps(msgspec.Struct, frozen=True):
     charge: Usage = ZERO
 
 
-class CommitTurn(msgspec.Struct, frozen=True):
+class CommitTurn(msgspec.Struct, frozen=True, gc=False):
     """End a turn, whole: checkpoint, message done with its reply, usage, notes cleared, crashes 0, outbox.
 
     DONE or FENCED. With an ended `status`, every message still queued becomes DEAD with `rest` (an encoded Outcome) as its reply, every
@@ -139,7 +139,7 @@ class CommitTurn(msgspec.Struct, frozen=True):
     outbox: tuple[Op, ...] = ()
 
 
-class FailTurn(msgspec.Struct, frozen=True):
+class FailTurn(msgspec.Struct, frozen=True, gc=False):
     """Give up on a message: it becomes a dead letter with `reply` as its answer, the session `failed`; the turn's journal stays.
 
     DONE or FENCED.

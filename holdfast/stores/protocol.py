@@ -65,7 +65,7 @@ class Store(Protocol):
         ...
 
     async def orphans(self) -> list[str]:
-        """Sessions that are not detached and have not ended, though their parent has ended or failed."""
+        """Sessions that are not detached and have not ended, though their parent has ended."""
         ...
 
     async def runnable(self) -> list[Runnable]:

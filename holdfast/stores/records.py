@@ -37,7 +37,7 @@ MessageKind = Literal["message", "watch"]
 """A `watch` is never delivered: it is answered with the session's result when the session ends."""
 
 
-class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A final error as data; `error` names the class in holdfast.errors that it is raised as."""
 
     error: str
@@ -48,14 +48,14 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     effects: tuple[str, ...] = ()
 
 
-class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What came out: `value` (MessagePack) where `failure` is None."""
 
     value: bytes = b"\xc0"
     failure: Failure | None = None
 
 
-class StepRecord(msgspec.Struct, array_like=True, frozen=True):
+class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One step in the journal.
 
     Attributes:
@@ -97,7 +97,7 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True):
     note: str = ""
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """A step's row: its key and state beside the record."""
 
     key: bytes
@@ -106,7 +106,7 @@ class Step(msgspec.Struct, frozen=True):
     turn: int = 0
 
 
-class Address(msgspec.Struct, array_like=True, frozen=True):
+class Address(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A waiting step: where an answer goes."""
 
     session: str
@@ -114,7 +114,7 @@ class Address(msgspec.Struct, array_like=True, frozen=True):
     key: bytes
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A message as it lies in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival."""
 
     session: str
@@ -130,7 +130,7 @@ class Message(msgspec.Struct, frozen=True):
     seq: int = 0
 
 
-class Park(msgspec.Struct, frozen=True, omit_defaults=True):
+class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why a session is parked and what would bring it back.
 
     Attributes:
@@ -146,7 +146,7 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True):
     waits_on: tuple[str, ...] = ()
 
 
-class Session(msgspec.Struct, frozen=True):
+class Session(msgspec.Struct, frozen=True, gc=False):
     """A session's row, without its state (that is the checkpoint, in the row of its last turn)."""
 
     id: str
@@ -171,7 +171,7 @@ class Session(msgspec.Struct, frozen=True):
     updated: float = 0.0
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     """The state of a session after a turn; turn 0 is the state it was spawned with."""
 
     turn: int
@@ -183,7 +183,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     usage: Usage = ZERO
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     """A message that could not be handled, with the effects that were done before it failed."""
 
     session: str
@@ -194,7 +194,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     created: float
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class Loaded(msgspec.Struct, frozen=True, gc=False):
     """All that an activation needs: the session at its new epoch, its checkpoint, its mailbox and its open turn's journal."""
 
     session: Session
@@ -203,7 +203,7 @@ class Loaded(msgspec.Struct, frozen=True):
     steps: list[Step]
 
 
-class Runnable(msgspec.Struct, frozen=True):
+class Runnable(msgspec.Struct, frozen=True, gc=False):
     """A session that has to be looked after at start: now (`wake_at` None or past) or at a time."""
 
     id: str

@@ -186,7 +186,7 @@ class SqliteStore:
         rows = await self._rows(
             "SELECT child.id FROM sessions child JOIN sessions parent ON parent.id = child.parent WHERE NOT child.detached"
             " AND child.status NOT IN ('finished', 'cancelled', 'killed')"
-            " AND parent.status IN ('finished', 'cancelled', 'killed', 'failed') ORDER BY child.num"
+            " AND parent.status IN ('finished', 'cancelled', 'killed') ORDER BY child.num"
         )
         return [row[0] for row in rows]
 

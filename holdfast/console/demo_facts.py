@@ -1,0 +1,189 @@
+"""What the demo knows and how it counts: from books that holdfast does not keep.
+
+- `ledger.jsonl`: a line for each real run of a tool, appended and synced by the tool itself; nothing in it is unique. The process also puts
+  down which answers customers got and which steps it replayed.
+- `model.jsonl`: the model server's own log of what it was asked and what it answered.
+- `shop.db`: the notes that the shop really has.
+
+**An answer bought twice** is a request that is made again (same fingerprint: the whole conversation) after it was answered in full, unless
+that answer was in flight at a kill. In flight is what was asked before the process was started again, and had not ended `FLIGHT_S` before
+the kill, and did not show up in any later conversation (each tool call that the server makes up has an id of its own): there was an answer,
+and nobody was left to write it down. Such a request, made again, is `maybe paid`, like one that was cut off by the kill before its answer.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+FLIGHT_S = 0.5
+"""How long before a kill an answer may have left the server and still not be recorded: it has to be read, decoded and committed."""
+
+T = TypeVar("T")
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """A line of the ledger; the fields that `what` has no use for are empty."""
+
+    what: str
+    at: float
+    order: str = ""
+    cents: int = 0
+    session: str = ""
+    message: int = 0
+    text: str = ""
+    name: str = ""
+
+
+class Asked(msgspec.Struct, frozen=True, tag_field="what", tag="asked"):
+    """The model server got a request; `heard` are the ids of all tool calls in its conversation."""
+
+    number: int
+    at: float
+    fingerprint: str
+    order: str
+    position: int
+    heard: frozenset[str]
+
+
+class Answered(msgspec.Struct, frozen=True, tag_field="what", tag="answered"):
+    """It answered; `whole` if the caller got all of an answer, `said` are the ids of the tool calls in it."""
+
+    number: int
+    at: float
+    whole: bool
+    status: int
+    tokens_in: int
+    tokens_out: int
+    said: frozenset[str]
+    calls: list[tuple[str, dict[str, Any]]]
+
+
+class Left(msgspec.Struct, frozen=True, tag_field="what", tag="left"):
+    """The caller hung up before it had its answer."""
+
+    number: int
+    at: float
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """The process was killed at `at` and started again at `restarted`; `open` are the steps that it left open, by name."""
+
+    at: float
+    restarted: float
+    open: dict[str, int]
+
+
+class Tail(Generic[T]):
+    """The lines of a file that grows."""
+
+    def __init__(self, path: Path, type_: Any) -> None:
+        self._path, self._decode, self._at = path, msgspec.json.Decoder(type_).decode, 0
+        self.lines: list[T] = []
+
+    def read(self) -> list[T]:
+        """What is new; a line that is still being written waits for the next time."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._at += len(whole)
+        new: list[T] = [self._decode(line) for line in whole.splitlines()]
+        self.lines += new
+        return new
+
+
+class Exchange(msgspec.Struct):
+    """One request to the model server, and what became of it."""
+
+    asked: Asked
+    answer: Answered | None = None
+    ended: float = float("inf")
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was answered in full."""
+        return self.answer is not None and self.answer.whole
+
+
+def exchanges(log: Iterable[Asked | Answered | Left]) -> list[Exchange]:
+    """The server's log as requests with their answers, as they were asked."""
+    found: dict[int, Exchange] = {}
+    for line in log:
+        if isinstance(line, Asked):
+            found[line.number] = Exchange(line)
+        else:
+            found[line.number].ended = line.at
+            found[line.number].answer = line if isinstance(line, Answered) else None
+    return list(found.values())
+
+
+class Repeats(msgspec.Struct, frozen=True):
+    """Requests that were made again: after a whole answer that should have been kept, and after one that was in flight at a kill."""
+
+    bought_twice: int
+    maybe_paid: int
+
+
+def repeats(all_: Sequence[Exchange], kills: Sequence[Kill]) -> Repeats:
+    """Sort the requests that were made more than once. See the head of this module."""
+    heard: dict[str, float] = {}
+    groups: dict[str, list[Exchange]] = defaultdict(list)
+    for exchange in all_:
+        groups[exchange.asked.fingerprint].append(exchange)
+        for id in exchange.asked.heard:
+            heard.setdefault(id, exchange.asked.at)
+    twice = maybe = 0
+    for group in groups.values():
+        for first, again in zip(group, group[1:], strict=False):
+            flew = _in_flight(first, again, kills)
+            used = first.answer is not None and any(heard.get(id, float("inf")) < again.asked.at for id in first.answer.said)
+            if first.whole and (used or not flew):
+                twice += 1
+            elif flew:
+                maybe += 1
+    return Repeats(twice, maybe)
+
+
+def _in_flight(first: Exchange, again: Exchange, kills: Sequence[Kill]) -> bool:
+    """Whether a kill came between the request and its answer's record, as far as one can tell from outside."""
+    at = bisect_right([kill.restarted for kill in kills], first.asked.at)
+    if at == len(kills):
+        return False
+    failed = first.answer is not None and not first.whole and first.ended < kills[at].at
+    return not failed and first.ended >= kills[at].at - FLIGHT_S and again.asked.at >= kills[at].restarted
+
+
+def notes_kept(folder: Path) -> int:
+    """Notes that the shop has."""
+    if not (folder / "shop.db").exists():
+        return 0
+    shop = sqlite3.connect(f"file:{folder / 'shop.db'}?mode=ro", uri=True)
+    try:
+        return int(shop.execute("SELECT count(*) FROM notes").fetchone()[0])
+    finally:
+        shop.close()
+
+
+def calls_asked(all_: Iterable[Exchange], name: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """What the model wanted done: the arguments, by the place in the conversation (an answer given twice is one place)."""
+    return {
+        (each.asked.order, each.asked.position): arguments
+        for each in all_
+        if each.answer is not None and each.whole
+        for called, arguments in each.answer.calls
+        if called == name
+    }
+
+
+def refunds_made(ledger: Iterable[Fact]) -> Counter[tuple[str, int]]:
+    """What the bank paid, by order and amount: more than 1 is a payment too many."""
+    return Counter((fact.order, fact.cents) for fact in ledger if fact.what == "refund")

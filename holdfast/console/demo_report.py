@@ -1,0 +1,103 @@
+"""The end of the demo: what happened, which promises were kept, and the table that says so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from holdfast.calls.prices import Prices
+from holdfast.console.demo_facts import Exchange, Fact, Kill, calls_asked, notes_kept, refunds_made, repeats
+
+TURNS = 3
+TOOLS = ("find_order", "add_note", "refund")
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One line of the summary; `kept` is None where nothing was promised."""
+
+    what: str
+    figure: str
+    kept: bool | None = None
+    source: str = ""
+
+
+class Scene(msgspec.Struct, frozen=True):
+    """What the demo was asked to do, and who in it is the one that loops."""
+
+    sessions: int
+    kills: int
+    looper: str
+    loop_order: str
+    handed_over: str
+    loop_steps: int
+    model: str
+
+
+def done(ledger: Sequence[Fact], scene: Scene) -> set[str]:
+    """Sessions whose customer has the answer to every message."""
+    answers: dict[str, set[int]] = {}
+    for fact in ledger:
+        if fact.what == "answer":
+            answers.setdefault(fact.session, set()).add(fact.message)
+    return {session for session, got in answers.items() if len(got) >= (1 if session == scene.looper else TURNS)}
+
+
+def summary(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange], kills: Sequence[Kill], folder: Path) -> list[Row]:
+    """What happened, each figure with the book that it was counted from."""
+    finished = done(ledger, scene) - {scene.looper}
+    runs = Counter(fact.what for fact in ledger)
+    again = repeats(log, kills)
+    rows = [
+        Row("sessions done", f"{len(finished)} of {scene.sessions}", len(finished) == scene.sessions, "answers the customers got"),
+        Row("kills with steps open", _kills(kills, scene), sum(bool(kill.open) for kill in kills) == scene.kills, "what the dead process left"),
+        Row("steps run", f"{sum(runs[tool] for tool in TOOLS) + sum(each.whole for each in log)}", None, "ledger, model server"),
+        Row("steps replayed, not run again", f"{runs['replayed']}", runs["replayed"] > 0 if scene.kills else None, "the process, as it went on"),
+        _refunds(scene, ledger, log),
+        _notes(scene, log, folder),
+        Row("answers bought twice", f"{again.bought_twice}", again.bought_twice == 0, "model server"),
+        Row("maybe_paid (in flight at a kill)", f"{again.maybe_paid}", None, "model server"),
+        _failures(log),
+        _loop(scene, ledger, log),
+    ]
+    return rows
+
+
+def _kills(kills: Sequence[Kill], scene: Scene) -> str:
+    counts = ", ".join(str(sum(kill.open.values())) for kill in kills)
+    return f"{sum(bool(kill.open) for kill in kills)} of {scene.kills}" + (f" ({counts} open)" if kills else "")
+
+
+def _refunds(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange]) -> Row:
+    asked = Counter((str(each["order_id"]), int(each["cents"])) for each in calls_asked(log, "refund").values())
+    made = refunds_made(ledger)
+    return Row(
+        "refunds asked / made",
+        f"{asked.total()} / {made.total()}",
+        asked == made and asked.total() == scene.sessions,
+        "model server / the bank's ledger",
+    )
+
+
+def _notes(scene: Scene, log: Sequence[Exchange], folder: Path) -> Row:
+    asked, kept = len(calls_asked(log, "add_note")), notes_kept(folder)
+    return Row("notes asked / kept", f"{asked} / {kept}", asked == kept and asked > 0, "model server / the shop's database")
+
+
+def _failures(log: Sequence[Exchange]) -> Row:
+    answers = [each.answer for each in log if each.answer is not None]
+    limited, down = (sum(answer.status == status for answer in answers) for status in (429, 503))
+    cut = sum(answer.status == 200 and not answer.whole for answer in answers)
+    return Row("model failures got over", f"{limited + down + cut} ({limited} 429, {down} 503, {cut} cut), and stalls", None, "model server")
+
+
+def _loop(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange]) -> Row:
+    answers = [each.answer for each in log if each.asked.order == scene.loop_order and each.answer is not None and each.answer.whole]
+    tools = sum(fact.what in TOOLS and fact.order == scene.loop_order for fact in ledger)
+    prices = Prices()
+    cost = sum(prices.price(scene.model, None, each.tokens_in, each.tokens_out) or 0 for each in answers)
+    stopped = any(fact.what == "answer" and fact.session == scene.looper and fact.text == scene.handed_over for fact in ledger)
+    figure = f"{len(answers) + tools} steps, ${cost / 1_000_000:.4f}" if stopped else "not stopped"
+    return Row("the loop, until its budget stopped it", figure, stopped and len(answers) + tools <= scene.loop_steps, "model server, ledger")

@@ -1,0 +1,177 @@
+"""`holdfast run`: a Runtime as a plain long-lived process.
+
+The first SIGTERM or SIGINT drains: steps in flight end, open turns stay in the journal, the exit code is 0. A second one ends the process
+at once, which loses nothing that was acknowledged either. Signals set an event; they cancel nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from holdfast import redact
+from holdfast.console import loader
+from holdfast.errors import SupervisorGaveUp
+from holdfast.stores import open_store
+from holdfast.supervisors import Backoff, ChildSpec, Supervisor
+from holdfast.supervisors.events import ChildCrashed, SupervisionEvent
+
+if TYPE_CHECKING:
+    from holdfast.runtime.runtime import Runtime
+
+GAVE_UP = 1
+_log = logging.getLogger("holdfast.run")
+
+
+def run(target: str, *, store: str | None, drain_s: float | None, feeds: Sequence[str] = ()) -> int:
+    """Load a Runtime and run it until a signal; the exit code.
+
+    Args:
+        target: "module:attr" of a Runtime, or of a function that returns one.
+        store: the URL of a store to use instead of the Runtime's own.
+        drain_s: how long steps in flight may take at the end, in seconds; default the Runtime's own.
+        feeds: "module:attr" of async functions to run besides, each given the Runtime. One that crashes is started again.
+
+    Raises:
+        ConfigError: there is no such Runtime, feed or store.
+        StoreError: the store cannot be opened.
+    """
+    found = loader.load(target)
+    _log_to_stderr()
+    # What was imported stays for good: the collector need not look at it ever again.
+    gc.freeze()
+    return asyncio.run(_run(found, target, store, drain_s, [(name, loader.feed_of(name)) for name in feeds]))
+
+
+async def _run(found: Any, target: str, store: str | None, drain_s: float | None, feeds: Sequence[tuple[str, loader.Feed]]) -> int:
+    runtime = await loader.runtime_of(found, target)
+    if store is not None:
+        runtime.store = open_store(store)
+    with _stop_signals() as stop:
+        try:
+            return await serve(runtime, stop, drain_s=drain_s, feeds=feeds)
+        except BaseExceptionGroup as group:
+            given_up, others = group.split(SupervisorGaveUp)
+            if given_up is None or others is not None:
+                raise
+            _say_why(given_up)
+            return GAVE_UP
+
+
+async def serve(runtime: Runtime, stop: asyncio.Event, *, drain_s: float | None, feeds: Sequence[tuple[str, loader.Feed]] = ()) -> int:
+    """Run until `stop` is set, then drain; 0, or GAVE_UP where a feed crashed too often.
+
+    Raises:
+        ExceptionGroup: of SupervisorGaveUp: the runtime's own supervisor gave up.
+        StoreError: the store cannot be opened.
+    """
+    code = 0
+    async with runtime:
+        _say(f"ready: {runtime.statistics()['recovering']} sessions recovering, store {_store_name(runtime)}, pid {os.getpid()}")
+        try:
+            await _until(stop, runtime, feeds)
+        except* SupervisorGaveUp as group:
+            _say_why(group)
+            code = GAVE_UP
+        _say("draining: steps in flight end, open turns go on at the next start; a second signal exits at once")
+        if not await runtime.drain(drain_s):
+            _say("some steps took longer than the drain may: they were cut off, and are settled at the next start")
+    _say("drained")
+    return code
+
+
+async def _until(stop: asyncio.Event, runtime: Runtime, feeds: Sequence[tuple[str, loader.Feed]]) -> None:
+    """Run the feeds, under a supervisor, until `stop` is set."""
+    async with anyio.create_task_group() as group:
+        if feeds:
+            children = [ChildSpec(name, _fed(feed, runtime), restart="transient") for name, feed in feeds]
+            group.start_soon(Supervisor("feeds", children, backoff=Backoff(base_s=0.5), on_event=_note).run)
+        await stop.wait()
+        group.cancel_scope.cancel()
+
+
+def _fed(feed: loader.Feed, runtime: Runtime) -> Callable[[], Any]:
+    async def child() -> None:
+        await feed(runtime)
+
+    return child
+
+
+def _note(event: SupervisionEvent) -> None:
+    if isinstance(event, ChildCrashed):
+        _log.error("%s crashed: %s", event.child, event.error, exc_info=event.exception)
+
+
+def _store_name(runtime: Runtime) -> str:
+    path = getattr(runtime.store, "path", None)
+    return type(runtime.store).__name__ if path is None else f"sqlite:///{path}"
+
+
+def _say(line: str) -> None:
+    print(redact.text(line), flush=True)
+
+
+def _say_why(group: BaseExceptionGroup[SupervisorGaveUp]) -> None:
+    for error in _leaves(group):
+        cause = f" ({loader.one_line(error.__cause__)})" if error.__cause__ is not None else ""
+        print(redact.text(f"holdfast: {loader.one_line(error)}{cause}; what was acknowledged is safe"), file=sys.stderr, flush=True)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+# ---------------------------------------------------------------- signals and logs
+
+
+@contextmanager
+def _stop_signals() -> Iterator[asyncio.Event]:
+    """An event that the first SIGTERM or SIGINT sets; the second one ends the process.
+
+    Plain signal handlers, not the loop's: those run in a callback, and a blocked loop would not let the second signal through.
+    """
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(128 + number)
+        asked = True
+        loop.call_soon_threadsafe(stop.set)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Redacting(logging.Formatter):
+    """A log line, traceback included, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact.text(super().format(record))
+
+
+def _log_to_stderr() -> None:
+    """Warnings and holdfast's own notes go to stderr, unless the program has set up logging itself."""
+    if not logging.getLogger().handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(handler)

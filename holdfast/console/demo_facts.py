@@ -57,6 +57,7 @@ class Answered(msgspec.Struct, frozen=True, tag_field="what", tag="answered"):
 
     number: int
     at: float
+    order: str
     whole: bool
     status: int
     tokens_in: int

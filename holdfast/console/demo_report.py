@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,8 +11,11 @@ import msgspec
 from holdfast.calls.prices import Prices
 from holdfast.console.demo_facts import Exchange, Fact, Kill, calls_asked, notes_kept, refunds_made, repeats
 
+# As examples/support has them.
 TURNS = 3
 TOOLS = ("find_order", "add_note", "refund")
+MODEL = "gpt-4o-mini"
+LOOPER, LOOP_ORDER, LOOP_STEPS = "looper", "ORD-1000", 40
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -25,42 +28,47 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Scene(msgspec.Struct, frozen=True):
-    """What the demo was asked to do, and who in it is the one that loops."""
+    """How many sessions the demo has, besides the one that loops, and how often their process is to be killed."""
 
     sessions: int
     kills: int
-    looper: str
-    loop_order: str
-    handed_over: str
-    loop_steps: int
-    model: str
 
 
-def done(ledger: Sequence[Fact], scene: Scene) -> set[str]:
+def done(ledger: Iterable[Fact]) -> set[str]:
     """Sessions whose customer has the answer to every message."""
     answers: dict[str, set[int]] = {}
     for fact in ledger:
         if fact.what == "answer":
             answers.setdefault(fact.session, set()).add(fact.message)
-    return {session for session, got in answers.items() if len(got) >= (1 if session == scene.looper else TURNS)}
+    return {session for session, got in answers.items() if len(got) >= (1 if session == LOOPER else TURNS)}
 
 
 def summary(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange], kills: Sequence[Kill], folder: Path) -> list[Row]:
     """What happened, each figure with the book that it was counted from."""
-    finished = done(ledger, scene) - {scene.looper}
+    finished = done(ledger) - {LOOPER}
     runs = Counter(fact.what for fact in ledger)
     again = repeats(log, kills)
     rows = [
         Row("sessions done", f"{len(finished)} of {scene.sessions}", len(finished) == scene.sessions, "answers the customers got"),
-        Row("kills with steps open", _kills(kills, scene), sum(bool(kill.open) for kill in kills) == scene.kills, "what the dead process left"),
+        Row(
+            "kills with steps open",
+            _kills(kills, scene),
+            sum(bool(kill.open) for kill in kills) == scene.kills,
+            "what the dead process left",
+        ),
         Row("steps run", f"{sum(runs[tool] for tool in TOOLS) + sum(each.whole for each in log)}", None, "ledger, model server"),
-        Row("steps replayed, not run again", f"{runs['replayed']}", runs["replayed"] > 0 if scene.kills else None, "the process, as it went on"),
+        Row(
+            "steps replayed, not run again",
+            f"{runs['replayed']}",
+            runs["replayed"] > 0 if scene.kills else None,
+            "the process, as it went on",
+        ),
         _refunds(scene, ledger, log),
         _notes(scene, log, folder),
         Row("answers bought twice", f"{again.bought_twice}", again.bought_twice == 0, "model server"),
         Row("maybe_paid (in flight at a kill)", f"{again.maybe_paid}", None, "model server"),
         _failures(log),
-        _loop(scene, ledger, log),
+        _loop(ledger, log, kills),
     ]
     return rows
 
@@ -90,14 +98,19 @@ def _failures(log: Sequence[Exchange]) -> Row:
     answers = [each.answer for each in log if each.answer is not None]
     limited, down = (sum(answer.status == status for answer in answers) for status in (429, 503))
     cut = sum(answer.status == 200 and not answer.whole for answer in answers)
-    return Row("model failures got over", f"{limited + down + cut} ({limited} 429, {down} 503, {cut} cut), and stalls", None, "model server")
+    return Row(
+        "model failures got over", f"{limited + down + cut} ({limited} 429, {down} 503, {cut} cut), and stalls", None, "model server"
+    )
 
 
-def _loop(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange]) -> Row:
-    answers = [each.answer for each in log if each.asked.order == scene.loop_order and each.answer is not None and each.answer.whole]
-    tools = sum(fact.what in TOOLS and fact.order == scene.loop_order for fact in ledger)
+def _loop(ledger: Sequence[Fact], log: Sequence[Exchange], kills: Sequence[Kill]) -> Row:
+    answers = [each.answer for each in log if each.asked.order == LOOP_ORDER and each.answer is not None and each.whole]
+    tools = sum(fact.what in TOOLS and fact.order == LOOP_ORDER for fact in ledger)
     prices = Prices()
-    cost = sum(prices.price(scene.model, None, each.tokens_in, each.tokens_out) or 0 for each in answers)
-    stopped = any(fact.what == "answer" and fact.session == scene.looper and fact.text == scene.handed_over for fact in ledger)
+    cost = sum(prices.price(MODEL, None, each.tokens_in, each.tokens_out) or 0 for each in answers)
+    # The model never gives it an answer: if the customer has one, the agent gave up by itself.
+    stopped = any(fact.what == "answer" and fact.session == LOOPER for fact in ledger)
     figure = f"{len(answers) + tools} steps, ${cost / 1_000_000:.4f}" if stopped else "not stopped"
-    return Row("the loop, until its budget stopped it", figure, stopped and len(answers) + tools <= scene.loop_steps, "model server, ledger")
+    # A free read that is cut off by a kill leaves nothing to charge.
+    kept = stopped and len(answers) + tools <= LOOP_STEPS + len(kills)
+    return Row("loop, stopped by its budget after", figure, kept, "model server, ledger")

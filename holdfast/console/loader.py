@@ -101,7 +101,7 @@ async def runtime_of(found: Any, target: str) -> Runtime:
             # As for an import: whatever a user's function raises, there is nothing to run.
             raise ConfigError(f"{target!r} failed: {one_line(error)}{_where(error)}") from error
     if not isinstance(found, Runtime):
-        raise ConfigError(f"{target!r} is a {type(found).__name__}: name a Runtime, or a function that returns one")
+        raise ConfigError(f"{target!r} is of type {type(found).__name__}: name a Runtime, or a function that returns one")
     return found
 
 
@@ -109,7 +109,7 @@ def feed_of(target: str) -> Feed:
     """The async function that "module:attr" names, to be run with the Runtime. Raises ConfigError if it is none."""
     found = load(target)
     if not inspect.iscoroutinefunction(found):
-        raise ConfigError(f"{target!r} is a {type(found).__name__}: --with takes an async function with one parameter, the Runtime")
+        raise ConfigError(f"{target!r} is of type {type(found).__name__}: --with takes an async function with one parameter, the Runtime")
     try:
         inspect.signature(found).bind(None)
     except TypeError as error:

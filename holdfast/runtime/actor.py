@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from holdfast import events
-from holdfast.errors import BudgetExhausted, NotJournalable, StateError, StepError, StoreError
+from holdfast.errors import NotJournalable, StateError, StoreError
 from holdfast.policies.budget import Ledger
 from holdfast.runtime import tasks
+from holdfast.runtime.aftermath import after_crash
 from holdfast.runtime.doubt import settle_abandoned
 from holdfast.runtime.failures import describe
 from holdfast.runtime.gates import Gates
@@ -26,14 +27,14 @@ from holdfast.runtime.turn import Turn
 from holdfast.runtime.verdict import Crashed, Interrupted, Returned
 from holdfast.stores.ops import CommitTurn, FailTurn, Op, Reply, Result, ReturnBudget, Status, UpdateSession
 from holdfast.stores.records import ENDED, Failure, Loaded, Message, Outcome, Park, SessionStatus
-from holdfast.supervisors.intensity import RestartWindow, delay
+from holdfast.supervisors.intensity import RestartWindow
 
 if TYPE_CHECKING:
     from holdfast.runtime.agent import Agent
     from holdfast.runtime.node import Node
 
-_PROVIDER_S, _PROVIDER_MAX_S = 5.0, 300.0
 _STATE_S = 60.0  # how soon a state that did not load is tried again, besides at every message and start
+_UNKNOWN = "the outcome of a write is unknown"
 _plain = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
@@ -42,7 +43,7 @@ class Actor:
 
     __slots__ = (
         "agent", "crashes", "current", "epoch", "gates", "id", "journal", "ledger", "mailbox", "node", "notes", "park", "pausing",
-        "restarts", "row", "state", "status", "task", "tenant", "touched", "turn", "version", "woken",
+        "restarts", "row", "stale", "state", "status", "task", "tenant", "touched", "turn", "version", "woken",
     )  # fmt: skip
 
     def __init__(self, node: Node, agent: Agent, loaded: Loaded) -> None:
@@ -61,7 +62,7 @@ class Actor:
         self.current: Turn | None = None
         self.task: asyncio.Task[None] | None = None
         self.pausing: asyncio.Future[None] | None = None
-        self.woken = False
+        self.woken = self.stale = False
         self.touched = node.clock.monotonic()
 
     # ------------------------------------------------------------ mailbox and life
@@ -87,18 +88,25 @@ class Actor:
             self.status = "idle"
             self.kick()
 
+    def outdate(self) -> None:
+        """Something about it may be stored that is not known here: it is read again, once what is under way has ended."""
+        self.stale = True
+        if self.task is None:
+            self._lost(_UNKNOWN)
+
     def _runnable(self) -> bool:
         return bool(self.mailbox) and self.status in ("idle", "unfinished") and not self.node.sessions.draining
 
     async def _work(self) -> None:
         try:
-            while self._runnable():
+            while self._runnable() and not self.stale:
                 await self._handle(self.mailbox[0])
-        except StoreError as error:
-            self._lost(describe(error))
+            if self.stale:
+                self._lost(_UNKNOWN)
         except Exception as error:
-            # A fault of holdfast itself: the session is read again, loudly, and no other session notices.
-            events.log.exception("session %s hit a fault of the runtime", self.id)
+            # The store, or a fault of holdfast itself: the session is read again, a fault loudly, and no other session notices.
+            if not isinstance(error, StoreError):
+                events.log.exception("session %s hit a fault of the runtime", self.id)
             self._lost(describe(error))
         finally:
             self.task, self.current = None, None
@@ -122,7 +130,7 @@ class Actor:
         except (msgspec.ValidationError, ValueError, TypeError) as error:
             return await self._fail(turn, f"the message does not decode: {error}")
         turn.emit(events.TurnStarted, message.id, self.restarts.count(self.node.clock.monotonic()))
-        match await turn.run(self.agent.handler(session, body)):
+        match await turn.run(partial(self.agent.handler, session, body)):
             case Returned(value):
                 await self._commit(turn, session, value)
             case Crashed(raised):
@@ -159,7 +167,7 @@ class Actor:
             self.node.clock.time(),
             self.node.encode(Outcome(failure=Failure("SessionEnded", "", "finished", "the session has finished"))),
         )
-        outbox = (*turn.outbox, *self._answer(turn.message, reply, now), *(self.unspent() if turn.finishing else ()))
+        outbox = (*turn.outbox, *_answer(turn.message, reply, now), *(self.unspent() if turn.finishing else ()))
         op = CommitTurn(
             self.id, self.epoch, turn.number, turn.message.id, state, self.agent.version, reply, status, self.ledger.used, turn.started,
             now, self._gates(), result, gone if turn.finishing else None, outbox,
@@ -179,21 +187,12 @@ class Actor:
             self.node.sessions.ended(self, op.status, result.value)
 
     async def _crashed(self, turn: Turn, error: BaseException) -> None:
-        now = self.node.clock.monotonic()
-        if isinstance(error, BudgetExhausted):
-            return await self._park(Park("budget", f"budget exhausted: {error.message}; raise it to go on"))
-        if isinstance(error, StepError) and error.category == "transient":
-            # Not a bug: what it depends on is down. It is asked again, ever more rarely, for as long as it takes.
-            self.gates.failures += 1
-            wait_s = min(_PROVIDER_S * 2 ** min(self.gates.failures - 1, 10), _PROVIDER_MAX_S) * self.node.random.uniform(0.5, 1.0)
-            return await self._park(Park("provider", error.message, self.node.clock.time() + wait_s))
-        line = describe(error)
-        if self.restarts.allow(now):
-            wait_s = delay(self.agent.backoff, self.restarts.count(now), self.node.random.uniform)
-            turn.emit(events.TurnCrashed, line, wait_s)
-            return await self._pause(wait_s)
-        turn.emit(events.TurnCrashed, line, None)
-        await self._fail(turn, line)
+        node = self.node
+        then = after_crash(error, self.gates, self.restarts, self.agent.backoff, node.clock, node.random.uniform)
+        if isinstance(then, Park):
+            return await self._park(then)
+        turn.emit(events.TurnCrashed, describe(error), then)
+        await (self._fail(turn, describe(error)) if then is None else self._pause(then))
 
     async def _pause(self, seconds: float) -> None:
         """Wait before a restart, unless the session is interrupted meanwhile."""
@@ -219,7 +218,7 @@ class Actor:
         effects = self.journal.effects()
         failure = Failure("TurnFailed", "", "TurnFailed", cause, effects=effects)
         reply, now = self.node.encode(Outcome(failure=failure)), self.node.clock.time()
-        outbox = tuple(self._answer(turn.message, reply, now))
+        outbox = _answer(turn.message, reply, now)
         op = FailTurn(self.id, self.epoch, turn.number, turn.message.id, cause, effects, reply, now, outbox)
         self._check((await self.node.group.submit(op, partial(self._failed, op))).status)
 
@@ -232,16 +231,16 @@ class Actor:
             self.node.emit(events.SessionFailed(self.id, op.message, op.cause))
 
     async def _park(self, park: Park) -> None:
+        if self.stale:
+            return  # what it waits for may be there already
         now = self.node.clock.time()
         op = UpdateSession(self.id, self.epoch, now, status="parked", park=park, gates=self._gates())
-        self._check((await self.node.group.submit(op)).status)
+        if not self._check((await self.node.group.submit(op)).status):
+            return
         self.status, self.park = "parked", park
         self.node.emit(events.SessionParked(self.id, park.reason, park.text, park.until))
         if self.woken:
             self.resume()
-
-    def _answer(self, message: Message, outcome: bytes, now: float) -> tuple[Op, ...]:
-        return () if message.reply_to is None else (Reply(message.reply_to, outcome, now),)
 
     def unspent(self) -> tuple[Op, ...]:
         """What goes back to the parent when this session ends."""
@@ -256,9 +255,10 @@ class Actor:
 
     # ------------------------------------------------------------ leaving
 
-    def _check(self, status: Status) -> None:
+    def _check(self, status: Status) -> bool:
         if status is not Status.DONE:
             self._lost("fenced: the session was taken over")
+        return status is Status.DONE
 
     def _lost(self, cause: str) -> None:
         """What is in memory may not be what is stored: drop it, and read again."""
@@ -266,3 +266,7 @@ class Actor:
             self.status = "parked"
             self.node.emit(events.StoreFailed(self.id, cause))
             self.node.sessions.reread(self)
+
+
+def _answer(message: Message, outcome: bytes, now: float) -> tuple[Op, ...]:
+    return () if message.reply_to is None else (Reply(message.reply_to, outcome, now),)

@@ -91,7 +91,7 @@ class Runtime:
             raise errors.RuntimeStopped("this Runtime is open already")
         await self.store.open()
         try:
-            commit = GroupCommit(self.store, fatal=_exit_now)
+            commit = GroupCommit(self.store, fatal=_exit_now, unknown=lambda ops: node.sessions.unsure(ops))
             node = self._node = Node(
                 store=self.store,
                 group=commit,

@@ -15,7 +15,7 @@ from holdfast.runtime import tasks
 from holdfast.runtime.actor import Actor
 from holdfast.runtime.alarms import Alarms
 from holdfast.runtime.failures import describe
-from holdfast.stores.ops import Activate, CreateSession, EndSession, Enqueue, Op, Reply, Result, ReturnBudget, Status
+from holdfast.stores.ops import Activate, CreateSession, EndSession, Enqueue, Op, Reply, Result, ReturnBudget, Status, concerns
 from holdfast.stores.records import ENDED, Address, Failure, Message, Outcome, SessionStatus
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Sessions:
         self._to_recover: list[str] = []
         self._recovering: set[str] = set()
         self._suspects: set[str] = set()
+        self._unsure: set[str] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -164,6 +165,8 @@ class Sessions:
         if self.node.observers:
             self.node.emit(events.Resumed(id, actor.epoch, len(actor.journal.records)))
         loading.set_result(actor)
+        if id in self._unsure:
+            self._catch_up(actor)
         actor.kick()
         if actor.task is None:
             self.recovered(id)
@@ -187,6 +190,35 @@ class Sessions:
             del self.live[actor.id]
             if not self.draining and actor.status not in ENDED:
                 self.wake(actor.id)
+
+    def unsure(self, ops: Sequence[Op]) -> None:
+        """Nobody knows whether these were written: every session that they concern is read again."""
+        concerned = {id for op in ops for id in concerns(op)}
+        concerned |= {id for id, targets in self.waits_on.items() if concerned.intersection(targets)}
+        for actor in list(self.live.values()):
+            waits = () if actor.current is None else actor.current.waits.parks()
+            if any(concerned.intersection(park.waits_on) for park in waits):
+                concerned.add(actor.id)
+        self._unsure |= concerned
+        for id in sorted(concerned):
+            known = self.live.get(id)
+            if known is None:
+                self.wake(id)
+            else:
+                known.outdate()
+
+    def _catch_up(self, actor: Actor) -> None:
+        """It is read again: what was done unseen is told to those who wait for it."""
+        self._unsure.discard(actor.id)
+        for session, message in [key for key in self._waiters if key[0] == actor.id]:
+            self.in_background(self._look_up(session, message))
+        if actor.status in ENDED:
+            self.in_background(self._end_children(actor.id))
+
+    async def _look_up(self, session: str, message: str) -> None:
+        stored = await self.node.store.message(session, message)
+        if stored is not None and stored.reply is not None:
+            self.replied(session, message, stored.reply)
 
     def wake(self, id: str) -> None:
         """Its time has come, or something is there for it."""

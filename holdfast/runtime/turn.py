@@ -8,7 +8,7 @@ had in memory is dropped; one that swallows its cancellation is left behind, fen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -61,13 +61,12 @@ class Turn:
 
     # ------------------------------------------------------------ one run
 
-    async def run(self, handler: Coroutine[Any, Any, Any]) -> Verdict:
+    async def run(self, handler: Callable[[], Coroutine[Any, Any, Any]]) -> Verdict:
         """Settle what is in doubt, then run `handler` to its end or to an interruption."""
         await self._prepare()
         if self.interruption is not None:
-            handler.close()
             return self.interruption
-        running = tasks.start(handler, f"turn {self.actor.id}/{self.number}")
+        running = tasks.start(handler(), f"turn {self.actor.id}/{self.number}")
         running.add_done_callback(lambda _: self._leave())
         try:
             await self._ended

@@ -8,7 +8,7 @@ acknowledgement and the last of them, so that memory never shows half a batch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from holdfast.errors import NotWritten, OutcomeUnknown, RuntimeStopped, StoreError
 from holdfast.events import log
@@ -27,16 +27,25 @@ class GroupCommit:
         deadline_s: how long one transaction may take before its outcome is taken to be unknown.
         fatal: called when a transaction passed its deadline and did not return within as long again: nothing can be read safely then,
             and the process should exit. It must not return normally in production.
+        unknown: called with the ops of a batch that may or may not have been applied, so that whoever they concern reads again.
     """
 
-    def __init__(self, store: Store, *, max_batch: int = 512, deadline_s: float = 30.0, fatal: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        max_batch: int = 512,
+        deadline_s: float = 30.0,
+        fatal: Callable[[str], None] | None = None,
+        unknown: Callable[[Sequence[Op]], None] | None = None,
+    ) -> None:
         self.store = store
         self.max_batch = max_batch
         self.deadline_s = deadline_s
         self.batches = 0
         self.ops = 0
         self.healthy = True
-        self._fatal = fatal
+        self._fatal, self._unknown = fatal, unknown
         self._queue: list[tuple[Op, asyncio.Future[Result], Applied | None]] = []
         self._under_way: list[tuple[Op, asyncio.Future[Result], Applied | None]] = []
         self._wake: asyncio.Future[None] | None = None
@@ -93,6 +102,8 @@ class GroupCommit:
         except StoreError as error:
             self.healthy = False
             self._fail(batch, error)
+            if isinstance(error, OutcomeUnknown) and self._unknown is not None:
+                self._unknown([op for op, _, _ in batch])
             return
         except asyncio.CancelledError:
             self._fail(batch, OutcomeUnknown("the write was cut off: read again"))

@@ -9,6 +9,7 @@ An `outbox` leaves with its op, in order, in the same transaction, if the op its
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, TypeAlias
 
@@ -244,3 +245,15 @@ Op: TypeAlias = (
     | ReturnBudget
     | EndSession
 )
+
+
+def concerns(op: Op) -> Iterator[str]:
+    """The sessions that an op changes something of, itself or by its outbox."""
+    if isinstance(op, CreateSession):
+        yield op.id
+    elif isinstance(op, Reply):
+        yield op.to.session
+    else:
+        yield op.session
+    for sent in getattr(op, "outbox", ()):
+        yield from concerns(sent)

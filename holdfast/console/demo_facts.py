@@ -17,6 +17,7 @@ import sqlite3
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -128,10 +129,12 @@ def exchanges(log: Iterable[Asked | Answered | Left]) -> list[Exchange]:
 
 
 class Repeats(msgspec.Struct, frozen=True):
-    """Requests that were made again: after a whole answer that should have been kept, and after one that was in flight at a kill."""
+    """Requests that were made again: after a whole answer that should have been kept; because they were in flight at a kill; and how many
+    of the latter had been answered in full."""
 
     bought_twice: int
     maybe_paid: int
+    lost: int
 
 
 def repeats(all_: Sequence[Exchange], kills: Sequence[Kill]) -> Repeats:
@@ -142,16 +145,17 @@ def repeats(all_: Sequence[Exchange], kills: Sequence[Kill]) -> Repeats:
         groups[exchange.asked.fingerprint].append(exchange)
         for id in exchange.asked.heard:
             heard.setdefault(id, exchange.asked.at)
-    twice = maybe = 0
+    twice = maybe = lost = 0
     for group in groups.values():
-        for first, again in zip(group, group[1:], strict=False):
+        for first, again in pairwise(group):
             flew = _in_flight(first, again, kills)
             used = first.answer is not None and any(heard.get(id, float("inf")) < again.asked.at for id in first.answer.said)
             if first.whole and (used or not flew):
                 twice += 1
             elif flew:
                 maybe += 1
-    return Repeats(twice, maybe)
+                lost += first.whole
+    return Repeats(twice, maybe, lost)
 
 
 def _in_flight(first: Exchange, again: Exchange, kills: Sequence[Kill]) -> bool:

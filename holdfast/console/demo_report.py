@@ -16,6 +16,7 @@ TURNS = 3
 TOOLS = ("find_order", "add_note", "refund")
 MODEL = "gpt-4o-mini"
 LOOPER, LOOP_ORDER, LOOP_STEPS = "looper", "ORD-1000", 40
+GIVEN_UP_S = 3.5  # its client gives up after 4
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -49,24 +50,24 @@ def summary(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange], kills
     runs = Counter(fact.what for fact in ledger)
     again = repeats(log, kills)
     rows = [
-        Row("sessions done", f"{len(finished)} of {scene.sessions}", len(finished) == scene.sessions, "answers the customers got"),
+        Row("sessions done", f"{len(finished)} of {scene.sessions}", len(finished) == scene.sessions, "customers"),
         Row(
             "kills with steps open",
             _kills(kills, scene),
             sum(bool(kill.open) for kill in kills) == scene.kills,
-            "what the dead process left",
+            "database",
         ),
-        Row("steps run", f"{sum(runs[tool] for tool in TOOLS) + sum(each.whole for each in log)}", None, "ledger, model server"),
+        Row("steps run", f"{sum(runs[tool] for tool in TOOLS) + sum(each.whole for each in log)}", None, "ledger, server"),
         Row(
-            "steps replayed, not run again",
+            "steps replayed",
             f"{runs['replayed']}",
             runs["replayed"] > 0 if scene.kills else None,
-            "the process, as it went on",
+            "process",
         ),
         _refunds(scene, ledger, log),
         _notes(scene, log, folder),
-        Row("answers bought twice", f"{again.bought_twice}", again.bought_twice == 0, "model server"),
-        Row("maybe_paid (in flight at a kill)", f"{again.maybe_paid}", None, "model server"),
+        Row("answers bought twice", f"{again.bought_twice}", again.bought_twice == 0, "server"),
+        Row("maybe_paid", f"{again.maybe_paid} ({again.lost} answered in full)", None, "server"),
         _failures(log),
         _loop(ledger, log, kills),
     ]
@@ -75,7 +76,7 @@ def summary(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange], kills
 
 def _kills(kills: Sequence[Kill], scene: Scene) -> str:
     counts = ", ".join(str(sum(kill.open.values())) for kill in kills)
-    return f"{sum(bool(kill.open) for kill in kills)} of {scene.kills}" + (f" ({counts} open)" if kills else "")
+    return f"{sum(bool(kill.open) for kill in kills)} of {scene.kills}" + (f" ({counts})" if kills else "")
 
 
 def _refunds(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange]) -> Row:
@@ -85,22 +86,21 @@ def _refunds(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange]) -> R
         "refunds asked / made",
         f"{asked.total()} / {made.total()}",
         asked == made and asked.total() == scene.sessions,
-        "model server / the bank's ledger",
+        "server, ledger",
     )
 
 
 def _notes(scene: Scene, log: Sequence[Exchange], folder: Path) -> Row:
     asked, kept = len(calls_asked(log, "add_note")), notes_kept(folder)
-    return Row("notes asked / kept", f"{asked} / {kept}", asked == kept and asked > 0, "model server / the shop's database")
+    return Row("notes asked / kept", f"{asked} / {kept}", asked == kept and asked > 0, "server, shop")
 
 
 def _failures(log: Sequence[Exchange]) -> Row:
     answers = [each.answer for each in log if each.answer is not None]
     limited, down = (sum(answer.status == status for answer in answers) for status in (429, 503))
     cut = sum(answer.status == 200 and not answer.whole for answer in answers)
-    return Row(
-        "model failures got over", f"{limited + down + cut} ({limited} 429, {down} 503, {cut} cut), and stalls", None, "model server"
-    )
+    stalled = sum(each.answer is None and GIVEN_UP_S <= each.ended - each.asked.at < float("inf") for each in log)
+    return Row("model failures", f"{limited}x 429, {down}x 503, {cut} cut, {stalled} stalled", None, "server")
 
 
 def _loop(ledger: Sequence[Fact], log: Sequence[Exchange], kills: Sequence[Kill]) -> Row:
@@ -113,4 +113,4 @@ def _loop(ledger: Sequence[Fact], log: Sequence[Exchange], kills: Sequence[Kill]
     figure = f"{len(answers) + tools} steps, ${cost / 1_000_000:.4f}" if stopped else "not stopped"
     # A free read that is cut off by a kill leaves nothing to charge.
     kept = stopped and len(answers) + tools <= LOOP_STEPS + len(kills)
-    return Row("loop, stopped by its budget after", figure, kept, "model server, ledger")
+    return Row("loop, stopped by its budget", figure, kept, "server, ledger")

@@ -15,6 +15,11 @@ from rich.table import Table
 from holdfast.console.demo_report import Row
 
 _EVERY_S = 3.0
+_LEGEND = """
+server: the model server's own log. ledger: a line for each real run of a tool.
+shop: its database. customers: the answers they got. process: its own words.
+database: what the killed process left. maybe_paid: asked again after a kill,
+because nobody was left to write the answer down."""
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -28,7 +33,8 @@ class Tally(msgspec.Struct, frozen=True):
     refunds: int
 
     def line(self) -> str:
-        return f"{self.done:>3} of {self.sessions} sessions done · {self.answers} model answers · {self.refunds} refunds · {self.replayed} steps replayed"
+        sessions = f"{self.done} of {self.sessions} sessions done"
+        return f"{sessions} · {self.answers} model answers · {self.refunds} refunds · {self.replayed} steps replayed"
 
 
 class Screen:
@@ -70,12 +76,13 @@ class Screen:
 
     def table(self, rows: Sequence[Row]) -> None:
         """The summary."""
-        table = Table(title=None, box=None, pad_edge=False)
-        for name, justify in (("", "left"), ("", "left"), ("counted from", "left"), ("", "left")):
-            table.add_column(name, justify=justify, header_style="dim")  # type: ignore[arg-type]
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("", "", "", "counted from"):
+            table.add_column(name, no_wrap=True)
         for row in rows:
             mark = "" if row.kept is None else "[green]kept[/]" if row.kept else "[bold red]BROKEN[/]"
-            table.add_row(row.what, f"[bold]{row.figure}[/]", f"[dim]{row.source}[/]", mark)
+            table.add_row(row.what, f"[bold]{row.figure}[/]", mark, f"[dim]{row.source}[/]")
         self.console.print()
-        self.console.print(table, soft_wrap=True)
+        self.console.print(table)
+        self.console.print(_LEGEND, style="dim", markup=False)
         self.console.print()

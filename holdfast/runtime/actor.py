@@ -125,7 +125,7 @@ class Actor:
             body = self.agent.message.decode(message.body)
             session: Session[Any] = Session(turn, self.agent.load_state(self.id, self.state, self.version))
         except StateError as error:
-            self.node.sessions.refuse(self.id, error)
+            self.node.sessions.waiters.refuse(self.id, error)
             return await self._park(Park("state", str(error), self.node.clock.time() + _STATE_S))
         except (msgspec.ValidationError, ValueError, TypeError) as error:
             return await self._fail(turn, f"the message does not decode: {error}")

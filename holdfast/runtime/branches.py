@@ -17,6 +17,14 @@ def branch_of() -> str:
     return _branch.get()
 
 
+def follows(later: str, branch: str) -> bool:
+    """Whether what ran in `later` can be a consequence of what ran in `branch`: siblings of one gather know nothing of each other."""
+    for ours, theirs in zip(later.split("/"), branch.split("/"), strict=False):
+        if ours != theirs:
+            return not ("." in ours and ours.partition(".")[0] == theirs.partition(".")[0])
+    return True
+
+
 class Branches:
     """The branches of one run of a turn; they end with it at the latest."""
 

@@ -58,7 +58,7 @@ class LocalGateway:
     async def ask(self, session: str, message: Any, id: str | None, timeout_s: float) -> Any:
         id = id or uuid.uuid4().hex
         agent = await self._agent(session)
-        waiter = self._node.sessions.waiter(session, id)
+        waiter = self._node.sessions.waiters.add(session, id)
         try:
             before = await self._enqueue(session, message, id)
             if before is not None:
@@ -71,7 +71,7 @@ class LocalGateway:
 
     async def result(self, session: str, timeout_s: float | None) -> Any:
         agent, id = await self._agent(session), f"watch/{uuid.uuid4().hex}"
-        waiter = self._node.sessions.waiter(session, id)
+        waiter = self._node.sessions.waiters.add(session, id)
         try:
             op = Enqueue(session, id, b"", b"", self._node.clock.time(), kind="watch")
             result = await self._submit(op)
@@ -190,7 +190,10 @@ class LocalGateway:
             raise errors.RuntimeStopped("the runtime is draining: it accepts nothing")
         result = await self._node.group.submit(op, lambda done: self._node.sessions.dispatch((op,), (done,)))
         if result.status is Status.DUPLICATE:
-            return None if result.value.reply is None else _decode_outcome(result.value.reply)
+            if result.value.reply is None:
+                self._node.sessions.wake(session)
+                return None
+            return _decode_outcome(result.value.reply)
         if result.status is Status.REFUSED:
             self._refused(session, message, id, agent, result.value)
         return None

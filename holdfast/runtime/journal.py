@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 from holdfast.policies.budget import ZERO, Usage
+from holdfast.runtime.branches import follows
 from holdfast.stores.records import Step, StepRecord, StepState
 
 OPEN, CLOSED, FAILED = StepState.OPEN, StepState.CLOSED, StepState.FAILED
@@ -98,12 +99,15 @@ class Journal:
 
     def trailing_failures(self) -> list[Step]:
         """The failures that nothing follows, but for a person's word: dropped when the turn starts again, so that what was down is
-        asked again."""
+        asked again. What a sibling branch did does not follow."""
         trailing: list[Step] = []
+        later: set[str] = set()
         for step in reversed(self.records.values()):
-            if step.state is not FAILED or step.record.note:
-                break
-            trailing.append(step)
+            branch = step.record.branch
+            if step.state is FAILED and not step.record.note and not any(follows(other, branch) for other in later):
+                trailing.append(step)
+            else:
+                later.add(branch)
         return trailing
 
     def spent(self) -> Usage:

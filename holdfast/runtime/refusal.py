@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from holdfast import redact
-from holdfast.errors import StepError
+from holdfast.calls.call import Call
+from holdfast.errors import BudgetExhausted, StepError
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.failures import error_of
 from holdfast.runtime.journal import Claim
@@ -42,6 +43,14 @@ async def refuse(
     )  # fmt: skip
     await turn.acknowledged(turn.submit(claim.key, StepState.FAILED, record))
     raise error_of(failure)
+
+
+async def exhausted(turn: Turn, claim: Claim, call: Call, text: str, used: Usage) -> NoReturn:
+    """The budget refuses an attempt: the handler is told once, after that the session parks until its budget is raised."""
+    if turn.refused:
+        await turn.park_here("budget", f"budget exhausted: {text}; raise it to go on")
+    turn.refused = True
+    await refuse(turn, claim, call.kind, call.name, text, BudgetExhausted, effect=call.effect, used=used)
 
 
 def told(outcome: Outcome) -> bool:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from holdfast import events
-from holdfast.errors import ConfigError, SessionError, SessionNotFound, StoreError
+from holdfast.errors import ConfigError, SessionNotFound, StoreError
 from holdfast.runtime import tasks
 from holdfast.runtime.actor import Actor
 from holdfast.runtime.alarms import Alarms
 from holdfast.runtime.failures import describe
+from holdfast.runtime.waiters import Waiters
 from holdfast.stores.ops import Activate, CreateSession, EndSession, Enqueue, Op, Reply, Result, ReturnBudget, Status, concerns
 from holdfast.stores.records import ENDED, Address, Failure, Message, Outcome, SessionStatus
 
@@ -35,7 +36,7 @@ class Sessions:
         self.draining = False
         self.waits_on: dict[str, tuple[str, ...]] = {}
         self._loading: dict[str, asyncio.Future[Actor]] = {}
-        self._waiters: dict[tuple[str, str], list[asyncio.Future[Outcome]]] = {}
+        self.waiters = Waiters(node.loop)
         self._alarms = Alarms(node.loop, node.clock, self.wake)
         self._idle_s = idle_s
         self._max_recovering = max_recovering
@@ -210,7 +211,7 @@ class Sessions:
     def _catch_up(self, actor: Actor) -> None:
         """It is read again: what was done unseen is told to those who wait for it."""
         self._unsure.discard(actor.id)
-        for session, message in [key for key in self._waiters if key[0] == actor.id]:
+        for session, message in self.waiters.of(actor.id):
             self.in_background(self._look_up(session, message))
         if actor.status in ENDED:
             self.in_background(self._end_children(actor.id))
@@ -302,31 +303,8 @@ class Sessions:
 
     def replied(self, session: str, message: str, outcome: bytes) -> None:
         """A message is done or dead: whoever asked from outside gets the answer."""
-        for waiter in self._waiters.pop((session, message), ()):
-            if not waiter.done():
-                waiter.set_result(_decode_outcome(outcome))
-
-    def waiter(self, session: str, message: str) -> asyncio.Future[Outcome]:
-        """A future for the answer to a message. Cancel it when you stop waiting."""
-        future: asyncio.Future[Outcome] = self.node.loop.create_future()
-        waiters = self._waiters.setdefault((session, message), [])
-        waiters.append(future)
-        future.add_done_callback(lambda f: self._gave_up((session, message), f) if f.cancelled() else None)
-        return future
-
-    def _gave_up(self, key: tuple[str, str], future: asyncio.Future[Outcome]) -> None:
-        waiters = self._waiters.get(key, [])
-        if future in waiters:
-            waiters.remove(future)
-        if not waiters:
-            self._waiters.pop(key, None)
-
-    def refuse(self, session: str, error: SessionError) -> None:
-        """Whoever asks this session from outside is told why it cannot answer; the messages stay."""
-        for key in [key for key in self._waiters if key[0] == session]:
-            for waiter in self._waiters.pop(key):
-                if not waiter.done():
-                    waiter.set_exception(error)
+        if (session, message) in self.waiters:
+            self.waiters.answer(session, message, _decode_outcome(outcome))
 
     # ------------------------------------------------------------ the end of sessions
 

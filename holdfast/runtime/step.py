@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
 from holdfast import events
 from holdfast.calls.call import Call, StepContext, Unknown
 from holdfast.calls.clients import cost_of
-from holdfast.errors import BudgetExhausted, NotJournalable, RepetitionDetected, StepError
+from holdfast.errors import NotJournalable, RepetitionDetected, StepError
 from holdfast.policies import retry
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.policies.classify import Fault, classify
@@ -27,7 +27,7 @@ from holdfast.runtime.drift import drift
 from holdfast.runtime.failures import error_of, failure_of
 from holdfast.runtime.gates import Permits
 from holdfast.runtime.journal import Claim
-from holdfast.runtime.refusal import refuse, told
+from holdfast.runtime.refusal import exhausted, refuse, told
 from holdfast.runtime.turn import Turn
 from holdfast.stores.ops import Result
 from holdfast.stores.records import Outcome, StepRecord, StepState
@@ -104,7 +104,7 @@ class _Attempts:
         while True:
             permits = await self._enter()
             if isinstance(permits, str):
-                await self._exhausted(permits)
+                await exhausted(turn, self.claim, call, permits, self.used)
             self.attempts += 1
             made += 1
             context = StepContext(turn.actor.id, turn.name_of(self.claim.key), self.attempts)
@@ -125,14 +125,6 @@ class _Attempts:
             if self.durable or wait_s > turn.actor.agent.park_after_s:
                 await self._write(StepState.WAITING, None, until=until)
             await turn.pause(until, "retry", f"{call.name}: {fault.message}")
-
-    async def _exhausted(self, text: str) -> NoReturn:
-        """The handler is told once; after that the session parks until its budget is raised."""
-        turn, call = self.turn, self.call
-        if turn.refused:
-            await turn.park_here("budget", f"budget exhausted: {text}; raise it to go on")
-        turn.refused = True
-        await refuse(turn, self.claim, call.kind, call.name, text, BudgetExhausted, effect=call.effect, used=self.used)
 
     async def _enter(self) -> Permits | str:
         """Pass the gates, waiting as often as one says so; the text of the limit if the budget refuses."""

@@ -9,9 +9,14 @@ from __future__ import annotations
 import importlib.util
 import random
 import shutil
+import signal
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import holdfast
 from holdfast.console.demo_facts import Answered, Asked, Fact, Kill, Left, Tail, exchanges
@@ -44,12 +49,15 @@ def main(*, sessions: int = 50, kills: int = 3, seed: int | None = None, pace: f
     checkout = _checkout()
     seed = random.randrange(1, 10_000) if seed is None else seed
     folder = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
-    with Screen() as screen:
+    with Screen() as screen, _ended_by_signals():
         try:
             rows = _Demo(Scene(sessions, kills), checkout, folder, screen, seed, pace).run(time.monotonic() + deadline_s)
         except DemoError as error:
             screen.say(f"stopped: {error}")
             rows = []
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # Ctrl-C: nobody asked for what is in it
+            raise
     if rows:
         screen.table(rows)
     broken = [row.what for row in rows if row.kept is False]
@@ -60,6 +68,21 @@ def main(*, sessions: int = 50, kills: int = 3, seed: int | None = None, pace: f
     said = f"Not kept: {'; '.join(broken)}." if broken else "The demo did not get to its end."
     screen.console.print(f"{said} Seed {seed}; all files are in {folder}", markup=False, soft_wrap=True)
     return BROKEN
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the demo as Ctrl-C does, so that its processes end with it."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _checkout() -> Path:
@@ -93,8 +116,10 @@ class _Demo:
         scene, screen = self._scene, self._screen
         with Processes(self._checkout, self._folder, self._settings) as processes:
             processes.start_model()
-            screen.say(f"a model server that fails now and then is up; {scene.sessions} customers write, and one session that will loop")
-            screen.say(f"holdfast run examples.support.app:runtime   (process {processes.start_worker()})")
+            screen.say("the model server is up: it limits, fails, stalls and cuts streams")
+            screen.say(
+                f"holdfast run examples.support.app:runtime (process {processes.start_worker()}): {scene.sessions} customers, and a loop"
+            )
             while len(self._done) < scene.sessions + 1:
                 processes.check_worker()
                 self._look()

@@ -68,7 +68,7 @@ def summary(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange], kills
         _notes(scene, log, folder),
         Row("answers bought twice", f"{again.bought_twice}", again.bought_twice == 0, "server"),
         Row("maybe_paid", f"{again.maybe_paid} ({again.lost} answered in full)", None, "server"),
-        _failures(log),
+        *_failures(log),
         _loop(ledger, log, kills),
     ]
     return rows
@@ -95,12 +95,15 @@ def _notes(scene: Scene, log: Sequence[Exchange], folder: Path) -> Row:
     return Row("notes asked / kept", f"{asked} / {kept}", asked == kept and asked > 0, "server, shop")
 
 
-def _failures(log: Sequence[Exchange]) -> Row:
+def _failures(log: Sequence[Exchange]) -> list[Row]:
     answers = [each.answer for each in log if each.answer is not None]
     limited, down = (sum(answer.status == status for answer in answers) for status in (429, 503))
     cut = sum(answer.status == 200 and not answer.whole for answer in answers)
     stalled = sum(each.answer is None and GIVEN_UP_S <= each.ended - each.asked.at < float("inf") for each in log)
-    return Row("model failures", f"{limited}x 429, {down}x 503, {cut} cut, {stalled} stalled", None, "server")
+    return [
+        Row("refused with 429 / 503", f"{limited} / {down}", None, "server"),
+        Row("streams cut / calls stalled", f"{cut} / {stalled}", None, "server"),
+    ]
 
 
 def _loop(ledger: Sequence[Fact], log: Sequence[Exchange], kills: Sequence[Kill]) -> Row:

@@ -32,7 +32,12 @@ class Tally(msgspec.Struct, frozen=True):
     replayed: int
     refunds: int
 
+    def short(self) -> str:
+        """For beside a bar."""
+        return f"{self.done}/{self.sessions} done · {self.answers} answers · {self.refunds} refunds · {self.replayed} replayed"
+
     def line(self) -> str:
+        """For a line of its own."""
         sessions = f"{self.done} of {self.sessions} sessions done"
         return f"{sessions} · {self.answers} model answers · {self.refunds} refunds · {self.replayed} steps replayed"
 
@@ -42,7 +47,7 @@ class Screen:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
-        columns = (BarColumn(30), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), TextColumn("{task.fields[line]}"))
+        columns = (BarColumn(14), TimeElapsedColumn(), TextColumn("{task.fields[line]}"))
         self._progress = Progress(*columns, console=self.console, transient=True) if self.console.is_terminal else None
         self._task = None if self._progress is None else self._progress.add_task("", line="", total=None)
         self._began, self._shown, self._last = time.monotonic(), time.monotonic(), ""
@@ -69,7 +74,7 @@ class Screen:
         """This is how far it is."""
         line = tally.line()
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=tally.answers, total=tally.of, line=line)
+            self._progress.update(self._task, completed=tally.answers, total=tally.of, line=tally.short())
         elif time.monotonic() - self._shown >= _EVERY_S and line != self._last:
             self._shown, self._last = time.monotonic(), line
             self.say(line)

@@ -84,7 +84,7 @@ class Session(Generic[S]):
 
     # ------------------------------------------------------------ steps
 
-    async def step(self, function: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> T:
+    def step(self, function: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, T]:
         """Run any async function as a step.
 
         Its effect class, timeout and retries are those of its `@tool`; a function without one is taken as `read`: it may be run again.
@@ -95,8 +95,7 @@ class Session(Generic[S]):
             NotJournalable: its arguments cannot be recorded; it did not run.
         If cancelled, a `once` function that was under way is in doubt, and the session parks at the end of the turn.
         """
-        result: T = await run_step(self._turn, spec_for(function).call(args, kwargs))
-        return result
+        return run_step(self._turn, spec_for(function).call(args, kwargs))
 
     async def call_tool(self, name: str, arguments: str | bytes | dict[str, Any]) -> ToolResult:
         """Run a tool as a model asked for it. Every failure is data for the model; only BudgetExhausted is raised."""

@@ -248,6 +248,7 @@ class Sessions:
     def _forget(self, actor: Actor) -> None:
         if self.live.get(actor.id) is actor and actor.task is None:
             del self.live[actor.id]
+            self.node.store.release(actor.id)
 
     def _put_idle_away(self) -> None:
         before = self.node.clock.monotonic() - self._idle_s

@@ -100,9 +100,13 @@ class _Attempts:
         found = self.claim.step
         if found is not None and found.state is StepState.WAITING:
             await turn.pause(min(found.record.until or 0.0, self.opened + call.retry.total_s), "retry", f"{call.name} is retried")
+        shared = None if call.dependency is None else node.breaker(call.dependency)
         made = 0
         while True:
-            permits = await self._enter()
+            permits = turn.actor.gates.enter(call, shared, node.clock.time())
+            if isinstance(permits, Wait):
+                await turn.pause(permits.until, "breaker", permits.reason)
+                continue
             if isinstance(permits, str):
                 await exhausted(turn, self.claim, call, permits, self.used)
             self.attempts += 1
@@ -110,7 +114,7 @@ class _Attempts:
             context = StepContext(turn.actor.id, turn.name_of(self.claim.key), self.attempts)
             value, fault = await self._attempt(context, permits)
             if fault is None:
-                return await self._succeed(value)
+                return await self._settled(self._success(value))
             if call.effect == "once" and fault.category != "not_done":
                 happened = await self._doubt(fault, context)
                 if happened is not None:
@@ -125,16 +129,6 @@ class _Attempts:
             if self.durable or wait_s > turn.actor.agent.park_after_s:
                 await self._write(StepState.WAITING, None, until=until)
             await turn.pause(until, "retry", f"{call.name}: {fault.message}")
-
-    async def _enter(self) -> Permits | str:
-        """Pass the gates, waiting as often as one says so; the text of the limit if the budget refuses."""
-        turn, call = self.turn, self.call
-        shared = None if call.dependency is None else turn.node.breaker(call.dependency)
-        while True:
-            verdict = turn.actor.gates.enter(call, shared, turn.node.clock.time())
-            if not isinstance(verdict, Wait):
-                return verdict
-            await turn.pause(verdict.until, "breaker", verdict.reason)
 
     async def _attempt(self, context: StepContext, permits: Permits) -> tuple[Any, Fault | None]:
         """Open, perform, settle: the result, or what the attempt failed of."""
@@ -225,12 +219,11 @@ class _Attempts:
             await turn.park_here("doubt", f"{call.name} may or may not have happened ({fault.type}); resolve it: done, retry or fail")
         return found
 
-    async def _succeed(self, value: Any) -> Any:
+    def _success(self, value: Any) -> Outcome:
         try:
-            data = self.call.codec.encode(value)
+            return Outcome(self.call.codec.encode(value))
         except NotJournalable as error:
-            return await self._settled(Outcome(failure=failure_of(self.call.name, classify(error, 0.0))))
-        return await self._settled(Outcome(data))
+            return Outcome(failure=failure_of(self.call.name, classify(error, 0.0)))
 
     async def _settled(self, outcome: Outcome) -> Any:
         """Close the step with its outcome and return it as replay would."""

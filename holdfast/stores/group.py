@@ -23,7 +23,8 @@ class GroupCommit:
 
     Args:
         store: an open store.
-        max_batch: ops in one transaction at most; more wait for the next one.
+        max_batch: ops in one transaction at most; more wait for the next one. It is large, since a second batch under way while the
+            loop is busy with the first one's waiters fights it for the interpreter lock at every row.
         deadline_s: how long one transaction may take before its outcome is taken to be unknown.
         fatal: called when a transaction passed its deadline and did not return within as long again: nothing can be read safely then,
             and the process should exit. It must not return normally in production.
@@ -34,7 +35,7 @@ class GroupCommit:
         self,
         store: Store,
         *,
-        max_batch: int = 512,
+        max_batch: int = 8192,
         deadline_s: float = 30.0,
         fatal: Callable[[str], None] | None = None,
         unknown: Callable[[Sequence[Op]], None] | None = None,

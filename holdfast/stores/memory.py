@@ -101,6 +101,9 @@ class MemoryStore:
         await asyncio.sleep(0)  # a crash that lands here is after it
         return results
 
+    def release(self, session: str) -> None:
+        """Nothing is remembered beside the data."""
+
     # ------------------------------------------------------------ reads
 
     async def session(self, id: str) -> Session | None:

@@ -40,6 +40,10 @@ class Store(Protocol):
         """
         ...
 
+    def release(self, session: str) -> None:
+        """A hint: the session is put away, so what is kept in memory to write it faster may go."""
+        ...
+
     async def session(self, id: str) -> Session | None: ...
 
     async def sessions(self, *, limit: int = 1000, status: str | None = None) -> list[Session]:

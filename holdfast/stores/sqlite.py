@@ -138,6 +138,11 @@ class SqliteStore:
         result: T = await self._connection._execute(function, *args)  # type: ignore[no-untyped-call]
         return result
 
+    def release(self, session: str) -> None:
+        """Forget what is remembered of a session that is put away."""
+        if self._interpreter is not None:
+            self._interpreter.release(session)
+
     # ------------------------------------------------------------ reads
 
     async def _rows(self, sql: str, *values: Any) -> list[Any]:

@@ -70,7 +70,7 @@ class Interpreter:
         for op in batch:
             if type(op) is ops.WriteStep and not op.outbox:
                 if self._epoch(op.session) == op.epoch:
-                    rows.append((op.session, op.turn, op.key, op.state, op.body))
+                    rows.append((op.session, op.turn, op.key, int(op.state), op.body))  # an enum would go through sqlite3's adapters
                     results.append(DONE)
                 else:
                     results.append(FENCED)
@@ -90,6 +90,10 @@ class Interpreter:
             epoch = -1 if row is None else row[0]
             self._remember(session, epoch)
         return epoch
+
+    def release(self, session: str) -> None:
+        """It is put away: what is remembered of it only takes memory."""
+        self._epochs.pop(session, None)
 
     def _remember(self, session: str, epoch: int) -> None:
         if len(self._epochs) >= _MAX_EPOCHS:
@@ -206,7 +210,7 @@ class Interpreter:
     def _write_step(self, op: ops.WriteStep) -> Result:
         if self._epoch(op.session) != op.epoch:
             return FENCED
-        self.db.execute(WRITE_STEP, (op.session, op.turn, op.key, op.state, op.body))
+        self.db.execute(WRITE_STEP, (op.session, op.turn, op.key, int(op.state), op.body))
         return Result(Status.DONE, None, self._outbox(op.outbox))
 
     def _drop_steps(self, op: ops.DropSteps) -> Result:
@@ -231,14 +235,14 @@ class Interpreter:
         to = op.to
         row = self.db.execute(
             "SELECT body FROM steps WHERE session = ? AND turn = ? AND key = ? AND state = ?",
-            (to.session, to.turn, to.key, StepState.WAITING),
+            (to.session, to.turn, to.key, int(StepState.WAITING)),
         ).fetchone()
         if row is None:
             return Result(Status.DUPLICATE)
         outcome = decode_outcome(op.outcome)
         record = msgspec.structs.replace(decode_record(row[0]), outcome=outcome, closed=op.now)
         state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
-        self.db.execute(WRITE_STEP, (to.session, to.turn, to.key, state, encode(record)))
+        self.db.execute(WRITE_STEP, (to.session, to.turn, to.key, int(state), encode(record)))
         parked = self.db.execute("SELECT park FROM sessions WHERE id = ? AND status = 'parked'", (to.session,)).fetchone()
         if parked is not None and parked[0] is not None and decode_park(parked[0]).reason == "wait":
             self.db.execute("UPDATE sessions SET wake_at = ? WHERE id = ?", (op.now, to.session))
@@ -279,7 +283,7 @@ class Interpreter:
         for row in queued:
             message = message_of(row)
             state, reply = (MessageState.DONE, watch) if message.kind == "watch" else (MessageState.DEAD, rest)
-            self.db.execute("UPDATE messages SET state = ?, reply = ?, done = ? WHERE seq = ?", (state, reply, now, message.seq))
+            self.db.execute("UPDATE messages SET state = ?, reply = ?, done = ? WHERE seq = ?", (int(state), reply, now, message.seq))
             if message.reply_to is not None and reply is not None:
                 self._reply(ops.Reply(message.reply_to, reply, now))
             answered.append(msgspec.structs.replace(message, state=state, reply=reply, done=now))

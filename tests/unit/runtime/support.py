@@ -1,0 +1,95 @@
+"""A world in which Runtimes live and die: one store in memory, virtual time, and a record of all that was done and said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from holdfast import Agent, Handle, Runtime
+from holdfast.events import Event
+from holdfast.stores.memory import MemoryStore
+from holdfast.stores.records import Step
+from holdfast.testing import Crashed, Simulation
+
+E = TypeVar("E", bound=Event)
+Main = Callable[[Runtime], Awaitable[Any]]
+
+RESTING = ("parked", "failed", "finished", "cancelled", "killed")
+
+
+class World:
+    """What outlives a process: the disk, the clock on the wall, and what was done outside.
+
+    Attributes:
+        store: the disk.
+        done: what effects did, in order; they note it themselves.
+        events: of all lives, in order.
+        time_s: how late it is.
+    """
+
+    def __init__(self, *, seed: int | None = None) -> None:
+        self.store = MemoryStore()
+        self.done: list[Any] = []
+        self.events: list[Event] = []
+        self.time_s = 0.0
+        self.lives = 0
+        self._seed = seed
+        self._simulation: Simulation | None = None
+
+    def life(self, agents: Agent | list[Agent], main: Main, **options: Any) -> Any:
+        """Run `main` with a Runtime on the store until it returns, or until something crashes; what it returned, or Crashed."""
+        self.lives += 1
+        simulation = self._simulation = Simulation(seed=self._seed, start_s=self.time_s, max_points=500_000)
+
+        async def run(_: Simulation) -> Any:
+            own = [agents] if isinstance(agents, Agent) else agents
+            runtime = Runtime(self.store, own, clock=simulation.clock, random=simulation.random, **options)
+            runtime.observe(self.events.append)
+            async with runtime:
+                return await main(runtime)
+
+        result = simulation.run(run)
+        self.time_s = simulation.loop.time()
+        if isinstance(result, Crashed):
+            self.store.crash()
+        return result
+
+    async def crash(self) -> None:
+        """The process is killed here and now."""
+        assert self._simulation is not None
+        await self._simulation.crash()
+
+    def now_s(self) -> float:
+        """The virtual time of the life that is under way."""
+        assert self._simulation is not None
+        return self._simulation.loop.time()
+
+    def seen(self, kind: type[E]) -> list[E]:
+        """The events of one kind, in order."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+async def rest(handle: Handle, *, within_s: float = 10_000.0) -> Any:
+    """Wait until the session rests (parked, failed or ended); its row."""
+    deadline = asyncio.get_running_loop().time() + within_s
+    while (row := await handle.row()).status not in RESTING:
+        assert asyncio.get_running_loop().time() < deadline, f"{handle.id} is still {row.status}, {row.pending} pending"
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)
+    return row
+
+
+async def idle(handle: Handle, *, within_s: float = 10_000.0) -> Any:
+    """Wait until the session has handled all its messages; its row."""
+    deadline = asyncio.get_running_loop().time() + within_s
+    while (row := await handle.row()).pending:
+        assert row.status not in RESTING, f"{handle.id} is {row.status}: {row.park}"
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
+    return row
+
+
+async def steps(runtime: Runtime, handle: Handle, turn: int = 1) -> list[Step]:
+    """The journal of one turn."""
+    return await runtime.store.steps(handle.id, turn)

@@ -1,0 +1,142 @@
+"""Breakers of a session and of a dependency: open, park, probe, close, or end the session."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from holdfast import NO_RETRY, BreakerSpec, Runtime, Session, agent, tool
+from holdfast.events import SessionParked
+from tests.unit.runtime.support import World, rest
+
+SPEC = BreakerSpec(minimum=3, window=10, open_s=60.0, probes=1)
+PATIENT = BreakerSpec(minimum=1000, window=1000)
+
+
+def test_a_session_that_keeps_failing_parks_probes_and_goes_on() -> None:
+    """It opens at the third failure, parks until the breaker lets a probe through, and closes when that goes well."""
+    world = World()
+
+    @tool(retry=NO_RETRY)
+    async def work(number: int) -> int:
+        world.done.append(round(world.now_s()))
+        if world.now_s() < 50:
+            raise ConnectionError("down")
+        return number
+
+    @agent(tools=[work], breaker=SPEC)
+    async def worker(session: Session[Any], text: str) -> int:
+        for number in range(5):
+            await session.call_tool("work", {"number": number})
+        return 5
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker, id="s")).ask("go", timeout_s=5000)
+
+    assert world.life(worker, main) == 5
+    assert world.done[:4] == [0, 0, 0, 60]
+    assert [event.reason for event in world.seen(SessionParked)] == ["breaker"]
+
+
+def test_an_open_breaker_is_remembered_over_a_crash() -> None:
+    """The next process waits as long as the last one would have."""
+    world = World()
+
+    @tool(retry=NO_RETRY)
+    async def work(number: int) -> int:
+        world.done.append(round(world.now_s()))
+        if world.now_s() < 50:
+            raise ConnectionError("down")
+        return number
+
+    @agent(tools=[work], breaker=SPEC)
+    async def worker(session: Session[Any], text: str) -> int:
+        for number in range(5):
+            await session.call_tool("work", {"number": number})
+        return 5
+
+    async def first(runtime: Runtime) -> None:
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go", id="m")
+        await rest(handle)
+        await world.crash()
+
+    async def second(runtime: Runtime) -> Any:
+        return await runtime.session("s").ask("go", id="m", timeout_s=5000)
+
+    world.life(worker, first)
+    assert world.life(worker, second) == 5
+    assert [at for at in world.done if 0 < at < 60] == []
+
+
+def test_after_enough_openings_the_session_is_killed() -> None:
+    """One that never gets better does not come back for ever."""
+
+    @tool(retry=NO_RETRY)
+    async def work(number: int) -> int:
+        raise ConnectionError("down")
+
+    @agent(tools=[work], breaker=BreakerSpec(minimum=2, window=4, open_s=10.0, probes=1, kill_after=3))
+    async def worker(session: Session[Any], text: str) -> int:
+        for number in range(100):
+            await session.call_tool("work", {"number": number})
+        return 1
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go", id="m")
+        await asyncio.sleep(1000)
+        return (await handle.row()).status
+
+    assert World().life(worker, main) == "killed"
+
+
+def test_a_dependencys_breaker_holds_all_sessions_back() -> None:
+    """What one session found out is spared the others; who does not use it is not held back."""
+    world = World()
+
+    @tool(retry=NO_RETRY, dependency="shop")
+    async def order(number: int) -> int:
+        world.done.append(("order", round(world.now_s())))
+        if world.now_s() < 50:
+            raise ConnectionError("down")
+        return number
+
+    @agent(tools=[order], breaker=PATIENT)
+    async def worker(session: Session[Any], text: str) -> str:
+        if text == "other":
+            return "done"
+        return (await session.call_tool("order", {"number": 1})).content
+
+    async def main(runtime: Runtime) -> list[Any]:
+        for number in range(3):
+            await (await runtime.spawn(worker, id=f"first{number}")).ask("order")
+        late = await runtime.spawn(worker, id="late")
+        waiting = asyncio.ensure_future(late.ask("order", timeout_s=500))
+        await asyncio.sleep(10)
+        free = await (await runtime.spawn(worker, id="free")).ask("other")
+        return [(await late.row()).status, free, await waiting]
+
+    assert world.life(worker, main, breaker=SPEC) == ["parked", "done", "1"]
+    assert world.done[3:] == [("order", 60)]
+
+
+def test_the_callers_own_errors_do_not_open_it() -> None:
+    """A bad argument says nothing about the health of anything."""
+    world = World()
+
+    @tool(retry=NO_RETRY)
+    async def work(number: int) -> int:
+        raise ValueError("the caller's mistake")
+
+    @agent(tools=[work], breaker=SPEC)
+    async def worker(session: Session[Any], text: str) -> int:
+        for number in range(20):
+            await session.call_tool("work", {"number": number})
+        return 1
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker, id="s")).ask("go")
+
+    assert world.life(worker, main) == 1
+    assert world.seen(SessionParked) == []

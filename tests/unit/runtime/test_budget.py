@@ -1,0 +1,177 @@
+"""Budgets: refused before it is spent, told once, and raised by a person."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from holdfast import Budget, BudgetExhausted, Runtime, Session, Usage, agent, tool
+from tests.unit.runtime.support import World, rest
+
+
+async def free(number: int) -> int:
+    return number
+
+
+def test_the_handler_is_told_once_and_hands_over_what_it_has() -> None:
+    """At the limit BudgetExhausted is raised; the turn commits and the session is unfinished."""
+
+    @agent(budget=Budget(steps=2))
+    async def worker(session: Session[Any], text: str) -> str:
+        made = 0
+        try:
+            for number in range(10):
+                await session.step(free, number)
+                made += 1
+        except BudgetExhausted as error:
+            return f"{made} made; {error.message}"
+        return "never told"
+
+    async def main(runtime: Runtime) -> list[Any]:
+        handle = await runtime.spawn(worker, id="s")
+        return [await handle.ask("go"), (await handle.row()).status, (await handle.row()).usage.steps]
+
+    assert World().life(worker, main) == ["2 made; steps: 2 of 2 used", "unfinished", 2]
+
+
+def test_one_who_goes_on_after_being_told_parks_and_goes_on_when_raised() -> None:
+    """The second refusal parks the session; raising the budget resumes the turn with nothing done twice."""
+    world = World()
+
+    async def note(number: int) -> int:
+        world.done.append(number)
+        return number
+
+    @agent(budget=Budget(steps=2))
+    async def worker(session: Session[Any], text: str) -> str:
+        made = []
+        for number in range(5):
+            try:
+                made.append(await session.step(note, number))
+            except BudgetExhausted:
+                made.append(-1)
+        return str(made)
+
+    async def main(runtime: Runtime) -> list[Any]:
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go", id="m")
+        parked = await rest(handle)
+        await handle.raise_budget(Budget(steps=10))
+        return [parked.park.reason, await handle.ask("go", id="m")]
+
+    assert world.life(worker, main) == ["budget", "[0, 1, 2, 3, 4]"]
+    assert world.done == [0, 1, 2, 3, 4]
+
+
+def test_one_who_does_not_catch_it_parks() -> None:
+    """An exhausted budget is no crash: no restart, no dead letter."""
+
+    @agent(budget=Budget(steps=1))
+    async def worker(session: Session[Any], text: str) -> int:
+        return await session.step(free, 1) + await session.step(free, 2)
+
+    async def main(runtime: Runtime) -> list[Any]:
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go", id="m")
+        parked = await rest(handle)
+        await handle.raise_budget(Budget(steps=1))
+        return [parked.status, parked.park.reason, await handle.ask("go", id="m"), await runtime.store.dead_letters("s")]
+
+    assert World().life(worker, main) == ["parked", "budget", 3, []]
+
+
+def test_being_told_is_remembered_over_a_crash() -> None:
+    """A turn that was refused is unfinished also if it commits in another process."""
+    world = World()
+
+    @tool
+    async def look(number: int) -> int:
+        return number
+
+    @agent(tools=[look], budget=Budget(tool_calls=1))
+    async def worker(session: Session[Any], text: str) -> str:
+        await session.call_tool("look", {"number": 1})
+        try:
+            await session.call_tool("look", {"number": 2})
+        except BudgetExhausted:
+            await session.step(free, 1)
+            if world.lives == 1:
+                await world.crash()
+        return "part"
+
+    async def main(runtime: Runtime) -> list[Any]:
+        handle = await runtime.spawn(worker, id="s")
+        return [await handle.ask("go", id="m"), (await handle.row()).status]
+
+    world.life(worker, main)
+    assert world.life(worker, main) == ["part", "unfinished"]
+
+
+def test_steps_at_once_do_not_overshoot_together() -> None:
+    """Each is reserved before it runs: of ten at once only as many run as are paid for."""
+    world = World()
+
+    @tool(cost=Usage(microusd=100_000))
+    async def buy(number: int) -> int:
+        world.done.append(number)
+        await asyncio.sleep(1)
+        return number
+
+    @agent(budget=Budget(usd=0.35))
+    async def worker(session: Session[Any], text: str) -> str:
+        try:
+            await session.gather(*(session.step(buy, number) for number in range(10)))
+        except BudgetExhausted:
+            pass
+        return "done"
+
+    async def main(runtime: Runtime) -> int:
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go")
+        await rest(handle)
+        return (await handle.row()).usage.microusd
+
+    world.life(worker, main)
+    assert len(world.done) == 3
+
+
+def test_an_open_step_that_was_never_closed_is_charged_in_full() -> None:
+    """A crash inside a paid call: the first attempt is charged beside the second."""
+    world = World()
+
+    @tool(cost=Usage(microusd=100))
+    async def buy(number: int) -> int:
+        if world.lives == 1:
+            await world.crash()
+        return number
+
+    @agent
+    async def worker(session: Session[Any], text: str) -> int:
+        return await session.step(buy, 1)
+
+    async def main(runtime: Runtime) -> int:
+        handle = await runtime.spawn(worker, id="s")
+        await handle.ask("go", id="m")
+        return (await handle.row()).usage.microusd
+
+    world.life(worker, main)
+    assert world.life(worker, main) == 200
+
+
+def test_active_seconds_leave_waits_out() -> None:
+    """A sleep of an hour costs nothing of `seconds`; a step's own time does."""
+
+    async def work() -> int:
+        await asyncio.sleep(2)
+        return 1
+
+    @agent(budget=Budget(seconds=3))
+    async def worker(session: Session[Any], text: str) -> float:
+        await session.step(work)
+        await session.sleep(3600)
+        return round(session.budget.left.seconds or 0.0, 3)
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker, id="s")).ask("go", timeout_s=10_000)
+
+    assert World().life(worker, main) == 1.0

@@ -1,0 +1,130 @@
+"""gather: numbered branches, their results in order, no effect cut off half-way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from holdfast import NO_RETRY, Runtime, Session, StepError, agent, tool
+from holdfast.events import StepReplayed
+from tests.unit.runtime.support import World
+
+
+def test_results_come_in_order_of_position() -> None:
+    """Not in order of completion; and the branches ran at once."""
+
+    async def wait(seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return seconds
+
+    @agent
+    async def worker(session: Session[Any], text: str) -> list[float]:
+        return await session.gather(*(session.step(wait, seconds) for seconds in (3.0, 1.0, 2.0)))
+
+    world = World()
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker)).ask("go")
+
+    assert world.life(worker, main) == [3.0, 1.0, 2.0]
+    assert world.time_s < 3.5
+
+
+def test_all_run_to_their_end_before_the_first_failure_is_raised() -> None:
+    """The first by position, whichever failed first in time."""
+    world = World()
+
+    @tool(retry=NO_RETRY)
+    async def work(number: int) -> int:
+        await asyncio.sleep(10 - number)
+        world.done.append(number)
+        if number in (1, 3):
+            raise ValueError(f"number {number}")
+        return number
+
+    @agent
+    async def worker(session: Session[Any], text: str) -> str:
+        try:
+            await session.gather(*(session.step(work, number) for number in range(5)))
+        except StepError as error:
+            return error.message
+        return "no failure"
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker)).ask("go")
+
+    assert world.life(worker, main) == "number 1"
+    assert sorted(world.done) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_branches_of_the_same_calls_find_their_own_records(seed: int) -> None:
+    """The same function with the same arguments in each branch, in any order: each record goes back to its branch."""
+    world = World(seed=seed)
+
+    async def draw(what: str) -> int:
+        await asyncio.sleep(len(world.done) % 3)
+        world.done.append(what)
+        return len(world.done)
+
+    async def branch(session: Session[Any]) -> list[int]:
+        return [await session.step(draw, "x"), await session.step(draw, "x")]
+
+    @agent
+    async def worker(session: Session[Any], text: str) -> list[list[int]]:
+        found = await session.gather(branch(session), branch(session), branch(session))
+        world.done.append(found)
+        if world.lives == 1:
+            await world.crash()
+        return found
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker, id="s")).ask("go", id="m")
+
+    world.life(worker, main)
+    before = world.done[-1]
+    assert world.life(worker, main) == before
+    assert len(world.seen(StepReplayed)) == 6
+    assert world.done.count("x") == 6
+
+
+def test_gathers_inside_gathers_keep_their_branches() -> None:
+    """A branch numbers its own gathers."""
+    world = World()
+
+    async def draw() -> int:
+        world.done.append("x")
+        return len(world.done)
+
+    async def inner(session: Session[Any]) -> list[int]:
+        return await session.gather(session.step(draw), session.step(draw))
+
+    @agent
+    async def worker(session: Session[Any], text: str) -> list[list[int]]:
+        found = await session.gather(inner(session), inner(session))
+        if world.lives == 1:
+            await world.crash()
+        return found
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker, id="s")).ask("go", id="m")
+
+    world.life(worker, main)
+    found = world.life(worker, main)
+    assert sorted(found[0] + found[1]) == [1, 2, 3, 4]
+    assert len(world.done) == 4
+
+
+def test_gathering_nothing_gives_nothing() -> None:
+    """An empty list, at once."""
+
+    @agent
+    async def worker(session: Session[Any], text: str) -> list[Any]:
+        return await session.gather()
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker)).ask("go")
+
+    assert World().life(worker, main) == []

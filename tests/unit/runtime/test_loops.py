@@ -1,0 +1,77 @@
+"""An agent that goes round in circles is told, as data for the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from holdfast import RepetitionSpec, Runtime, Session, agent, tool
+from tests.unit.runtime.support import World
+
+
+def test_the_same_call_too_often_is_refused() -> None:
+    """The model reads why; other calls go on; the refused one did not run."""
+    world = World()
+
+    @tool
+    async def look(number: int) -> int:
+        world.done.append(number)
+        return number
+
+    @agent(tools=[look], repetition=RepetitionSpec(same=2, window=10))
+    async def worker(session: Session[Any], text: str) -> list[bool]:
+        return [(await session.call_tool("look", {"number": number})).error for number in (1, 1, 1, 2, 1)]
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker, id="s")).ask("go")
+
+    assert world.life(worker, main) == [False, False, True, False, True]
+    assert world.done == [1, 1, 2]
+
+
+def test_the_refusal_names_what_repeats() -> None:
+    """`{"error", "message"}`, as with every failure of a tool."""
+
+    @tool
+    async def look(number: int) -> int:
+        return number
+
+    @agent(tools=[look], repetition=RepetitionSpec(same=1, window=10))
+    async def worker(session: Session[Any], text: str) -> str:
+        await session.call_tool("look", {"number": 1})
+        return (await session.call_tool("look", {"number": 1})).content
+
+    async def main(runtime: Runtime) -> Any:
+        return msgspec.json.decode(await (await runtime.spawn(worker, id="s")).ask("go"))
+
+    found = World().life(worker, main)
+    assert found["error"] == "RepetitionDetected"
+    assert "look" in found["message"]
+
+
+def test_a_replay_is_no_repetition() -> None:
+    """A turn that is resumed at every step has made each call once."""
+    world = World()
+
+    @tool
+    async def look(number: int) -> int:
+        world.done.append(number)
+        return number
+
+    @agent(tools=[look], repetition=RepetitionSpec(same=1, window=10))
+    async def worker(session: Session[Any], text: str) -> list[bool]:
+        errors = []
+        for number in range(4):
+            errors.append((await session.call_tool("look", {"number": number})).error)
+            if world.lives == number + 1:
+                await world.crash()
+        return errors
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker, id="s")).ask("go", id="m")
+
+    for _ in range(4):
+        world.life(worker, main)
+    assert world.life(worker, main) == [False] * 4
+    assert world.done == [0, 1, 2, 3]

@@ -1,0 +1,130 @@
+"""Spawning: the caller's id is the identity of a session."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from holdfast import (
+    Budget,
+    ConfigError,
+    NotJournalable,
+    Runtime,
+    RuntimeStopped,
+    Session,
+    SessionConflict,
+    SessionNotFound,
+    agent,
+)
+from tests.unit.runtime.support import World
+
+
+class Count(msgspec.Struct):
+    n: int = 0
+
+
+@agent
+async def counter(session: Session[Count], text: str) -> int:
+    session.state.n += 1
+    return session.state.n
+
+
+@agent
+async def other(session: Session[Any], text: str) -> str:
+    return text
+
+
+def test_spawning_twice_gives_the_same_session() -> None:
+    """Get or create: the second spawn changes neither state nor budget."""
+
+    async def main(runtime: Runtime) -> list[Any]:
+        first = await runtime.spawn(counter, id="s", budget=Budget(steps=5))
+        await first.ask("one")
+        again = await runtime.spawn(counter, id="s", state=Count(100), budget=Budget(steps=9))
+        return [again.id, await again.ask("two"), (await again.row()).budget.steps]
+
+    assert World().life(counter, main) == ["s", 2, 5]
+
+
+def test_a_session_outlives_its_process() -> None:
+    """What was committed before a crash is there after it; spawning again finds it."""
+    world = World()
+
+    async def first(runtime: Runtime) -> None:
+        await (await runtime.spawn(counter, id="s")).ask("one")
+        await world.crash()
+
+    async def second(runtime: Runtime) -> int:
+        reply: int = await (await runtime.spawn(counter, id="s")).ask("two")
+        return reply
+
+    world.life(counter, first)
+    assert world.life(counter, second) == 2
+
+
+@pytest.mark.parametrize(("chosen", "tenant"), [(other, "acme"), (counter, "globex")], ids=["agent", "tenant"])
+def test_an_id_of_another_agent_or_tenant_is_refused(chosen: Any, tenant: str) -> None:
+    """Nobody gets hold of somebody else's session by its id."""
+
+    async def main(runtime: Runtime) -> None:
+        await runtime.spawn(counter, id="s", tenant="acme")
+        with pytest.raises(SessionConflict):
+            await runtime.spawn(chosen, id="s", tenant=tenant)
+
+    World().life([counter, other], main)
+
+
+def test_sessions_without_an_id_get_different_ones() -> None:
+    """An id is made where none is given."""
+
+    async def main(runtime: Runtime) -> bool:
+        return (await runtime.spawn(counter)).id != (await runtime.spawn(counter)).id
+
+    assert World().life(counter, main)
+
+
+def test_the_state_given_is_where_a_session_starts() -> None:
+    """`state=` is used for a new session."""
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(counter, state=Count(41))).ask("one")
+
+    assert World().life(counter, main) == 42
+
+
+def test_a_state_that_cannot_be_stored_is_refused() -> None:
+    """The caller is told; nothing is created."""
+
+    async def main(runtime: Runtime) -> None:
+        with pytest.raises(NotJournalable):
+            await runtime.spawn(other, id="s", state=object())
+        with pytest.raises(SessionNotFound):
+            await runtime.session("s").row()
+
+    World().life(other, main)
+
+
+def test_an_agent_that_the_runtime_lacks_is_refused() -> None:
+    """The error names what to do; no session is made that nobody can run."""
+
+    async def main(runtime: Runtime) -> None:
+        with pytest.raises(ConfigError, match="agents="):
+            await runtime.spawn(other)
+
+    World().life(counter, main)
+
+
+def test_a_closed_runtime_accepts_nothing() -> None:
+    """After the block of `async with` a handle says so, and the session is untouched."""
+    world = World()
+    kept: list[Any] = []
+
+    async def main(runtime: Runtime) -> None:
+        kept.extend([runtime, await runtime.spawn(counter, id="s")])
+
+    world.life(counter, main)
+    runtime = kept[0]
+    with pytest.raises(RuntimeStopped):
+        runtime.session("s")

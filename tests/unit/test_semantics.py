@@ -1,0 +1,641 @@
+"""docs/semantics.md and the code say the same: the tables are parsed, and each cell that can be acted out is acted out."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from holdfast import (
+    Agent,
+    Backoff,
+    Intensity,
+    MessageConflict,
+    NotDone,
+    ReplyTimeout,
+    Retry,
+    Runtime,
+    Session,
+    SessionEnded,
+    StepContext,
+    StepError,
+    TurnFailed,
+    Usage,
+    agent,
+    tool,
+)
+from holdfast.events import DoubtSettled, Drifted, MaybePaid, SessionParked, StepReplayed, StepRetried, Unclaimed
+from holdfast.policies.budget import ZERO
+from holdfast.runtime.journal import cost
+from holdfast.stores.ops import Activate
+from holdfast.stores.records import MessageState, Step, StepState
+from tests.unit.runtime.support import World, rest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "semantics.md").read_text()
+
+# ---------------------------------------------------------------- reading the page
+
+
+def rows_of(mark: str) -> list[list[str]]:
+    """The table after `<!-- mark -->`: its head, then its rows."""
+    after = PAGE.split(f"<!-- {mark} -->\n", 1)[1]
+    lines = re.match(r"(\|.*\|\n)+", after)
+    assert lines is not None, mark
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[0].splitlines()]
+    return [rows[0], *rows[2:]]
+
+
+def cells_of(table: str, keys: int) -> list[tuple[str, ...]]:
+    """(state, [of,] event, word) of every cell."""
+    head, *rows = rows_of(f"table: {table}")
+    return [(*row[:keys], event, word) for row in rows for event, word in zip(head[keys:], row[keys:], strict=True)]
+
+
+STEP_CELLS = cells_of("step", 2)
+TURN_CELLS = cells_of("turn", 1)
+MESSAGE_CELLS = cells_of("message", 1)
+
+
+@pytest.mark.parametrize("table", ["step", "turn", "message"])
+def test_every_cell_is_a_word_that_is_explained(table: str) -> None:
+    """The outcomes are a closed set, and none is explained that does not occur."""
+    words = {row[0] for row in rows_of(f"words: {table}")[1:]}
+    assert {cell[-1] for cell in cells_of(table, 2 if table == "step" else 1)} == words
+
+
+def test_every_state_of_a_step_is_in_the_table() -> None:
+    """A state that the code gains has to be explained first."""
+    assert {cell[0] for cell in STEP_CELLS} == {"free", *(state.name.lower() for state in StepState)}
+
+
+def test_every_state_of_a_message_is_in_the_table() -> None:
+    """The same for messages."""
+    assert {cell[0] for cell in MESSAGE_CELLS} == {state.name.lower() for state in MessageState}
+
+
+def test_every_test_that_is_named_exists() -> None:
+    """A promise that names a test that is gone holds nothing."""
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE)
+    assert len(named) > 20
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not (ROOT / path).is_file() or (name and f"def {name}(" not in (ROOT / path).read_text())
+    ]
+    assert missing == []
+
+
+# ---------------------------------------------------------------- acting a step out
+
+MOST = Usage(steps=1, microusd=100)
+FOREVER = 1e9
+
+
+class Case:
+    """One step, brought into a state in the first life and met with an event there; what came of it."""
+
+    def __init__(self, state: str, of: str, event: str) -> None:
+        self.state, self.of, self.event = state, of, event
+        self.world = World()
+        self.runs: list[tuple[str, float]] = []
+        self.ended_s: list[float] = []
+        self.said: list[str] = []
+        self.starts_s: list[float] = []
+        self.row: Any = None
+        self.records: list[Step] = []
+        self.fenced = False
+        self.due_s: float | None = None
+        self.agents = self.make()
+
+    # What the event is, seen from the places where it can strike.
+
+    @property
+    def first(self) -> bool:
+        return len(self.runs) == 1
+
+    @property
+    def reborn(self) -> bool:
+        """Whether the code has changed: the second life of a drift, or of a step that is not asked for any more."""
+        return self.event in ("drift", "unclaimed") and self.world.lives > 1
+
+    async def strike(self, session: Session[Any] | None = None) -> None:
+        """Crash or fence, once."""
+        if self.event in ("crash", "drift", "unclaimed") and self.world.lives == 1:
+            await self.world.crash()
+        elif self.event == "fence" and not self.fenced:
+            self.fenced = True
+            await self.world.store.apply([Activate("s", 1_800_000_000.0 + self.world.now_s())])
+        elif self.event == "park" and session is not None:
+            await session.sleep(1000)
+
+    async def act(self, key: str) -> str:
+        """The effect."""
+        self.runs.append((key, self.world.now_s()))
+        number = len(self.runs)
+        if self.first and self.state == "open":
+            await self.strike()
+            if self.event in ("cancel", "timeout"):
+                await asyncio.sleep(100)
+            if self.event == "retry":
+                raise ConnectionError("cut off")
+            if self.event == "park":
+                await asyncio.sleep(4)
+        if self.first and (self.state in ("doubt", "waiting") or self.of == "by a person"):
+            if self.of == "once, probed" and self.event == "cancel":
+                await asyncio.sleep(100)
+            raise ConnectionError("cut off")
+        if self.first and self.state == "failed":
+            if self.of == "last" and self.event == "park":
+                raise ConnectionError("the provider is down")
+            raise NotDone("certainly not") if "once" in self.of else ValueError("a wrong argument")
+        self.ended_s.append(self.world.now_s())
+        return f"ok {number}"
+
+    async def probe(self, text: str) -> str:
+        if self.state == "doubt":
+            await self.strike()
+        return "probed"
+
+    # The agent.
+
+    def make(self) -> list[Agent]:
+        case, of = self, self.of
+
+        async def probed(text: str) -> str:
+            return await case.probe(text)
+
+        async def effect(text: str, step: StepContext) -> str:
+            return await case.act(step.key)
+
+        options: dict[str, Any] = {"timeout_s": 5.0}
+        if "once" in of or of == "by a person":
+            options |= {"effect": "once", "reconcile": probed if "probed" in of else None}
+        elif "idempotent" in of:
+            options |= {"effect": "idempotent"}
+        elif "paid" in of:
+            options |= {"cost": Usage(microusd=MOST.microusd)}
+        if self.state == "waiting":
+            options["retry"] = Retry(attempts=2, base_s=500.0, max_s=500.0, total_s=1000.0)
+        elif "effect" not in options or options["effect"] != "once":
+            options["retry"] = Retry(attempts=1 if self.state == "failed" else 2)
+        self.effect = tool(**options)(effect)
+
+        async def note(text: str) -> str:
+            return text
+
+        patience_s = FOREVER if self.event == "cancel" else 5.0
+
+        @agent(name="a", tools=[self.effect], park_after_s=patience_s)
+        async def handler(session: Session[Any], text: str) -> str:
+            case.starts_s.append(case.world.now_s())
+            if case.event == "unclaimed" and case.reborn:
+                return "skipped"
+            if case.state == "free":
+                await case.strike(session)
+            said = await case.claim(session)
+            case.said.append(said)
+            if case.of.startswith("followed"):
+                await session.step(note, "followed")
+            if case.state in ("closed", "failed"):
+                await case.strike(session)
+            await session.step(note, "last")
+            return said
+
+        async def hear(text: str) -> None:
+            case.runs.append((text, case.world.now_s()))
+
+        @agent(name="other")
+        async def other(session: Session[Any], text: str) -> str:
+            await session.step(hear, text)
+            await session.sleep(FOREVER if case.event == "timeout" else 300)
+            return "the reply"
+
+        return [handler, other]
+
+    async def claim(self, session: Session[Any]) -> str:
+        """The step itself, as the handler asks for it."""
+        argument = 301 if self.reborn else 300
+        patience_s = 1.0 if self.event == "cancel" else FOREVER
+        try:
+            with anyio.move_on_after(patience_s) as scope:
+                if self.of == "sleep":
+                    await session.sleep(argument)
+                    said = "awake"
+                elif self.of == "reply":
+                    said = str(await session.ask("other", str(argument), timeout_s=50.0 if self.event == "timeout" else 5000.0))
+                elif self.state == "open" and self.event == "park":
+                    said = (await session.gather(session.step(self.effect, str(argument)), session.sleep(1000)))[0]
+                else:
+                    said = await session.step(self.effect, str(argument))
+                    if self.event == "cancel":
+                        await asyncio.sleep(10)
+        except StepError as error:
+            if self.of == "last" and self.event == "park":
+                raise
+            said = f"{type(error).__name__} {error.type}"
+            if self.event == "cancel":
+                with anyio.move_on_after(patience_s):
+                    await asyncio.sleep(10)
+        return "cancelled" if scope.cancelled_caught and self.state != "closed" else said
+
+    # The lives.
+
+    def act_out(self) -> None:
+        if self.of == "by a person":
+            self.world.life(self.agents, self.becomes_doubtful)
+            self.world.lives = 0
+        for _ in range(2):
+            self.world.life(self.agents, self.live)
+            if self.row is not None:
+                return
+        raise AssertionError(f"it never came to rest: {self.runs} {self.said}")
+
+    async def becomes_doubtful(self, runtime: Runtime) -> None:
+        handle = await runtime.spawn(self.agents[0], id="s")
+        await handle.tell("go", id="m")
+        await rest(handle)
+
+    async def live(self, runtime: Runtime) -> None:
+        await runtime.spawn(self.agents[1], id="other")
+        handle = await runtime.spawn(self.agents[0], id="s")
+        await handle.tell("go", id="m")
+        if self.of == "by a person" and self.world.lives == 1:
+            assert await handle.resolve("fail") == 1
+        while True:
+            await asyncio.sleep(0.5)
+            row = await handle.row()
+            self.records = await runtime.store.steps("s", 1)
+            states = {step.state for step in self.records}
+            if self.state == "waiting" and StepState.WAITING in states:
+                self.due_s = self.due_s or next(step.record.until for step in self.records if step.state is StepState.WAITING)
+                await self.strike()
+            if self.state == "doubt" and StepState.DOUBT in states and self.of == "once":
+                await self.strike()
+            if not row.pending or (row.status == "parked" and row.park is not None and row.park.until is None):
+                break
+        await asyncio.sleep(1)
+        self.row, self.records = await handle.row(), await runtime.store.steps("s", 1)
+
+    def record(self) -> Step | None:
+        """The step's own record."""
+        return next((step for step in self.records if "note" not in step.record.name), None)
+
+    def settle(self) -> str:
+        """A person says done; the reply."""
+
+        async def main(runtime: Runtime) -> str:
+            assert await runtime.session("s").resolve("done", result="by hand") == 1
+            return str(await runtime.session("s").ask("go", id="m"))
+
+        self.event = "settled"
+        return str(self.world.life(self.agents, main))
+
+
+# ---------------------------------------------------------------- what each word means
+
+
+def runs(case: Case) -> None:
+    assert len(case.runs) == 1
+    assert case.said == ["ok 1"]
+
+
+def runs_again(case: Case) -> None:
+    assert len(case.runs) == 2
+    assert case.said[-1] == "ok 2"
+    assert case.said[:-1] in ([], ["ok 1"])  # a free read says so too before its record is refused
+    assert case.world.seen(MaybePaid) == []
+    assert case.world.seen(StepRetried) == []
+
+
+def same_key(case: Case) -> None:
+    runs_again(case)
+    assert case.runs[0][0] == case.runs[1][0]
+    assert case.record() is not None
+
+
+def paid_again(case: Case) -> None:
+    assert len(case.runs) == 2
+    assert case.said[-1] == "ok 2"
+    assert len(case.world.seen(MaybePaid)) == 1
+    assert case.row.usage.microusd == 2 * MOST.microusd
+
+
+def retried(case: Case) -> None:
+    assert len(case.runs) == 2
+    assert case.said == ["ok 2"]
+    assert case.runs[0][0] == case.runs[1][0]
+    assert case.world.lives == 1
+    assert case.runs[1][1] < 100
+    assert len(case.world.seen(StepRetried)) == 1
+
+
+def replayed(case: Case) -> None:
+    assert len(case.runs) == 1
+    assert case.said == ["ok 1", "ok 1"]
+    assert case.world.seen(Drifted) == []
+    assert case.world.seen(StepReplayed)
+
+
+def old_answer(case: Case) -> None:
+    assert len(case.runs) == 1
+    assert len(case.said) == 2
+    assert case.said[0] == case.said[1]
+    assert len(case.world.seen(Drifted)) == 1
+
+
+def same_error(case: Case) -> None:
+    assert len(case.runs) == 1
+    assert len(case.said) >= 2
+    assert case.world.seen(Drifted) == []
+    assert case.said[0].startswith("StepError ")
+    assert set(case.said) == {case.said[0]}
+
+
+def asked_again(case: Case) -> None:
+    assert len(case.runs) == 2
+    assert case.said[-1] == "ok 2"
+    # Before, it had failed for good: its caller was told, or the session parked for it.
+    failed = case.said[0].startswith("StepError ")
+    assert failed or "provider" in [event.reason for event in case.world.seen(SessionParked)]
+
+
+def doubt(case: Case) -> None:
+    assert len(case.runs) == 1
+    assert (case.row.status, case.row.park.reason) == ("parked", "doubt")
+    assert case.settle() == "by hand"
+    assert len(case.runs) == 1
+
+
+def settled(case: Case) -> None:
+    assert len(case.runs) == 1
+    assert (case.row.status, case.row.park) == ("idle", None)
+    assert {event.by for event in case.world.seen(DoubtSettled)} == {"reconcile"}
+    assert case.said[-1] == ("cancelled" if case.event == "cancel" else "probed")
+
+
+def parks(case: Case) -> None:
+    assert len(case.runs) == 1
+    assert case.row.status == "parked"
+    assert case.row.park.reason == case.event
+
+
+def ends_first(case: Case) -> None:
+    assert len(case.runs) == 1
+    assert case.ended_s == [4.0]
+    assert case.said == ["ok 1"]
+
+
+def cut(case: Case) -> None:
+    assert len(case.runs) == 1
+    step = case.record()
+    assert step is not None
+    assert step.state is StepState.FAILED
+    assert step.record.outcome is not None
+    assert step.record.outcome.failure is not None
+    assert step.record.outcome.failure.type == "CancelledError"
+    assert cost(step).microusd == (MOST.microusd if case.of == "paid" else 0)
+    assert cost(step) != ZERO
+
+
+def no_record(case: Case) -> None:
+    assert case.record() is None
+    assert case.row.turn == 1
+
+
+def stays(case: Case) -> None:
+    step = case.record()
+    assert step is not None
+    assert case.world.lives == 1
+    assert step.state.name.lower() == case.state
+    assert len(case.runs) == (0 if case.of == "sleep" else 1)
+    assert case.row.turn == 1
+
+
+def goes_on(case: Case) -> None:
+    began_s, ended_s = case.starts_s[0], case.world.time_s
+    if case.of.startswith("retry"):
+        assert len(case.runs) == 2
+        assert case.said[-1] == "ok 2"
+        assert case.runs[0][0] == case.runs[1][0]
+        assert case.due_s is not None
+        assert case.runs[1][1] == pytest.approx(case.due_s - 1_800_000_000.0, abs=1)
+    else:
+        assert case.said[-1] == ("awake" if case.of == "sleep" else "the reply")
+        assert len(case.runs) == (0 if case.of == "sleep" else 1)
+        assert ended_s - began_s == pytest.approx(302, abs=2)
+
+
+def new_wait(case: Case) -> None:
+    assert case.said[-1] == ("awake" if case.of == "sleep" else "the reply")
+    assert len(case.runs) == (0 if case.of == "sleep" else 2)
+    assert case.world.time_s - case.starts_s[0] > 305
+    assert len(case.world.seen(Unclaimed)) == 1
+
+
+def fails(case: Case) -> None:
+    step = case.record()
+    assert step is not None
+    assert step.state is StepState.FAILED
+    assert case.said[-1] == "AskTimeout AskTimeout"
+
+
+def event(case: Case) -> None:
+    assert len(case.world.seen(Unclaimed)) >= 1
+    assert len(case.said) <= 1
+    assert (case.row.status, case.row.turn) == ("idle", 1)
+
+
+EXPECT: dict[str, Callable[[Case], None]] = {
+    "runs": runs,
+    "runs again": runs_again,
+    "same key": same_key,
+    "paid again": paid_again,
+    "retried": retried,
+    "replayed": replayed,
+    "old answer": old_answer,
+    "same error": same_error,
+    "asked again": asked_again,
+    "doubt": doubt,
+    "settled": settled,
+    "parks": parks,
+    "ends first": ends_first,
+    "cut": cut,
+    "no record": no_record,
+    "stays": stays,
+    "goes on": goes_on,
+    "new wait": new_wait,
+    "fails": fails,
+    "event": event,
+}
+
+ACTED = [cell for cell in STEP_CELLS if cell[3] != "-"]
+
+
+@pytest.mark.parametrize(
+    ("state", "of", "happens", "word"), ACTED, ids=[f"{state}-{of}-{happens}-{word}" for state, of, happens, word in ACTED]
+)
+def test_a_cell_of_the_step_table(state: str, of: str, happens: str, word: str) -> None:
+    """A step of that class, brought into that state, meets that event: what comes of it is what the page says."""
+    case = Case(state, of, happens)
+    case.act_out()
+    EXPECT[word](case)
+
+
+# ---------------------------------------------------------------- acting a turn out
+
+
+def turn_of(world: World) -> Agent:
+    """A turn of two steps: the second takes a while, parks, or strikes a bug, as the message says."""
+
+    async def work(number: int) -> int:
+        world.done.append(number)
+        await asyncio.sleep(1.0)
+        return number
+
+    @agent(name="a", intensity=Intensity(1, 60.0), backoff=Backoff(base_s=0.1))
+    async def handler(session: Session[Any], text: str) -> str:
+        world.done.append("starts")
+        await session.step(work, 1)
+        if text == "parked":
+            await session.sleep(100)
+        if text == "given up" or (text == "bug" and world.done.count("starts") == 1):
+            raise ValueError("a bug")
+        await session.step(work, 2)
+        return "done"
+
+    return handler
+
+
+async def fence(world: World) -> None:
+    await world.store.apply([Activate("s", 1_800_000_000.0 + world.now_s())])
+
+
+@pytest.mark.parametrize(("state", "happens", "word"), [c for c in TURN_CELLS if c[2] != "-"])
+def test_a_cell_of_the_turn_table(state: str, happens: str, word: str) -> None:
+    """A turn in that state meets that event: what comes of it is what the page says."""
+    world = World()
+    handler = turn_of(world)
+    text = "bug" if happens == "bug" else state
+    before: list[Any] = []
+
+    async def first(runtime: Runtime) -> None:
+        handle = await runtime.spawn(handler, id="s")
+        await handle.tell(text, id="m")
+        await asyncio.sleep(20.0 if happens == "bug" else {"running": 1.5, "parked": 50.0}.get(state, 20.0))
+        before.append(await handle.row())
+        if happens == "crash":
+            await world.crash()
+        elif happens == "cancel":
+            await handle.cancel()
+        elif happens == "fence":
+            await fence(world)
+            await asyncio.sleep(20)
+
+    async def second(runtime: Runtime) -> Any:
+        handle = runtime.session("s")
+        if state == "parked" and word == "stays":
+            # It still is, and goes on at its time.
+            assert (await handle.row()).park == before[0].park
+            await asyncio.sleep(200)
+        await asyncio.sleep(20)
+        return await handle.row(), await runtime.store.message("s", "m")
+
+    world.life(handler, first)
+    if state == "parked" and happens != "cancel":
+        assert before[0].status == "parked"
+    row, message = world.life(handler, second)
+    if word == "ends":
+        assert (row.status, row.turn, message.state) == ("cancelled", 0, MessageState.DEAD)
+        return
+    if state == "given up":
+        assert (row.status, row.turn, message.state) == ("failed", 0, MessageState.DEAD)
+        assert world.done == ["starts", 1, "starts"]
+        return
+    assert (row.turn, message.state) == (1, MessageState.DONE)
+    assert world.done.count(1) == 1
+    starts = {"goes on": 2, "restarted": 2, "stays": 2 if state == "parked" else 1}[word]
+    if happens == "drain" and word == "goes on":
+        assert world.done == ["starts", 1, 2, "starts"] or world.done == ["starts", 1, 2]
+        return
+    assert world.done.count("starts") == starts
+
+
+# ---------------------------------------------------------------- acting a message out
+
+
+def message_of(world: World, state: str) -> Agent:
+    @agent(name="a", intensity=Intensity(0, 60.0))
+    async def handler(session: Session[Any], text: str) -> str:
+        world.done.append(text)
+        if text == "queued":
+            await asyncio.sleep(10)
+        if text == "dead" and "fixed" not in world.done:
+            raise ValueError("a bug")
+        return f"handled {text}"
+
+    return handler
+
+
+@pytest.mark.parametrize(("state", "happens", "word"), [c for c in MESSAGE_CELLS if c[2] != "-"])
+def test_a_cell_of_the_message_table(state: str, happens: str, word: str) -> None:
+    """A message in that state meets that event: what comes of it is what the page says."""
+    world = World()
+    handler = message_of(world, state)
+
+    async def answer(handle: Any) -> str:
+        try:
+            return str(await handle.ask(state, id="m", timeout_s=100))
+        except (TurnFailed, SessionEnded) as error:
+            return type(error).__name__
+
+    came_to = {"queued": "handled queued", "done": "handled done", "dead": "TurnFailed"}[state]
+
+    async def first(runtime: Runtime) -> list[str]:
+        handle = await runtime.spawn(handler, id="s")
+        await handle.tell(state, id="m")
+        await asyncio.sleep(1)
+        answers: list[str] = []
+        match happens:
+            case "crash":
+                await world.crash()
+            case "same again":
+                assert await handle.tell(state, id="m") == "m"
+            case "other body":
+                with pytest.raises(MessageConflict):
+                    await handle.tell("another", id="m")
+            case "deadline":
+                with pytest.raises(ReplyTimeout) as caught:
+                    await handle.ask(state, id="m", timeout_s=1)
+                assert caught.value.message_id == "m"
+            case "end":
+                waiting = asyncio.ensure_future(answer(handle)) if state == "queued" else None
+                await asyncio.sleep(0.1)
+                await handle.cancel()
+                answers += [await waiting] if waiting is not None else []
+            case "retry":
+                world.done.append("fixed")
+                await handle.retry()
+            case "drop":
+                await handle.drop()
+                assert await handle.ask("next") == "handled next"
+        return [*answers, await answer(handle)]
+
+    async def second(runtime: Runtime) -> list[str]:
+        return [await answer(runtime.session("s"))]
+
+    answers = world.life(handler, first)
+    if happens == "crash":
+        answers = world.life(handler, second)
+    expected = {
+        "answered": {"SessionEnded"},
+        "handled": {f"handled {state}"},
+    }.get(word, {came_to})
+    assert set(answers) == expected
+    runs = world.done.count(state)
+    assert runs == (2 if word == "handled" else 1)

@@ -13,7 +13,7 @@ help: ## show this list
 .venv/.ready: pyproject.toml constraints.txt
 	@.ci/venv
 
-demo: .venv/.ready ## see a session die at step 17 of 20 and go on
+demo: .venv/.ready ## fifty support sessions survive three kill -9, nothing done twice
 	@$(BIN)/holdfast demo
 
 test: lint ## lint, type-check and run every quick test
@@ -25,10 +25,10 @@ test-all: lint ## the same with the slow tests
 chaos: .venv/.ready ## only the crash tests, slow ones too
 	$(PYTEST) tests/chaos
 
-soak: .venv/.ready ## run sessions under faults for a long time
+soak: .venv/.ready ## 200 kill -9 of a process with 200 working sessions
 	$(BIN)/python -m benchmarks.soak
 
-bench: .venv/.ready ## measure steps per second
+bench: .venv/.ready ## every figure beside the raw limit of the same run
 	$(BIN)/python -m benchmarks
 
 lint: .venv/.ready ## ruff, import order of the packages, mypy --strict

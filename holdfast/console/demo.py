@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,16 +22,18 @@ from types import FrameType
 import holdfast
 from holdfast.console.demo_facts import Answered, Asked, Fact, Kill, Left, Tail, exchanges
 from holdfast.console.demo_processes import DemoError, Processes
-from holdfast.console.demo_report import LOOP_ORDER, LOOPER, Row, Scene, done, summary
+from holdfast.console.demo_report import LOOP_ORDER, LOOPER, Row, Scene, done, paid_and_open, summary
 from holdfast.console.demo_screen import Screen, Tally
 from holdfast.errors import ConfigError
 
 BROKEN = 1
 _ANSWERS = 10
 """Whole answers that one conversation takes."""
-_POLL_S = 0.05
+_POLL_S, _POLL_DUE_S = 0.05, 0.01
 _REFUND_WAIT_S = 3.0
-"""How long a kill that is due waits for a refund to be under way."""
+"""How long a kill that is due waits for the worst moment: a refund is paid, and its answer still on the way."""
+_ANSWER_S = 0.15
+"""How long after a payment its answer is surely still on the way, at pace 1."""
 
 
 def main(*, sessions: int = 50, kills: int = 3, seed: int | None = None, pace: float = 1.0, deadline_s: float = 170.0) -> int:
@@ -109,7 +112,7 @@ class _Demo:
         self._kills: list[Kill] = []
         self._answers, self._replayed, self._refunds = 0, 0, 0
         self._done: set[str] = set()
-        self._due_since = 0.0
+        self._due_since, self._paid_at, self._answer_s = 0.0, 0.0, _ANSWER_S * pace
 
     def run(self, deadline: float) -> list[Row]:
         """From the start of the processes to the summary. Raises DemoError."""
@@ -127,7 +130,7 @@ class _Demo:
                     self._kill(processes)
                 if time.monotonic() > deadline:
                     raise DemoError(f"{len(self._done - {LOOPER})} of {scene.sessions} sessions were done when time was up")
-                time.sleep(_POLL_S)
+                time.sleep(_POLL_DUE_S if self._due_since else _POLL_S)
             screen.say("all customers have their answers: SIGTERM, and it drains")
             processes.stop_worker()
         self._look()
@@ -137,7 +140,8 @@ class _Demo:
         """Read what the books have that is new, and show it."""
         for fact in self._ledger.read():
             self._replayed += fact.what == "replayed"
-            self._refunds += fact.what == "refund"
+            if fact.what == "refund":
+                self._refunds, self._paid_at = self._refunds + 1, fact.at
             if fact.what == "answer" and fact.session == LOOPER and LOOPER not in self._done:
                 self._screen.say(f"the loop was stopped by its budget; its customer reads: {fact.text!r}")
                 self._done.add(LOOPER)
@@ -147,18 +151,21 @@ class _Demo:
         self._screen.show(Tally(len(self._done - {LOOPER}), sessions, self._answers, sessions * _ANSWERS, self._replayed, self._refunds))
 
     def _due(self, processes: Processes) -> bool:
-        """Whether it is time for a kill: evenly over the run, and with a refund under way if there is one soon."""
+        """Whether it is time for a kill: evenly over the run, and right after a payment if there is one soon."""
         killed, wanted = len(self._kills), self._scene.kills
         if killed == wanted or self._answers < self._scene.sessions * _ANSWERS * 0.75 * (killed + 0.8) / wanted:
             return False
         now = time.monotonic()
         self._due_since = self._due_since or now
-        begun = processes.open_steps()
-        return "refund" in begun or (bool(begun) and now - self._due_since > _REFUND_WAIT_S)
+        if now - self._due_since > _REFUND_WAIT_S:
+            return bool(processes.open_steps())
+        return time.time() - self._paid_at < self._answer_s and any(step.name == "refund" for step in processes.open_steps())
 
     def _kill(self, processes: Processes) -> None:
-        killed = processes.kill_worker()
-        begun = " + ".join(f"{count} {name}" for name, count in sorted(killed[1].items())) or "none"
-        self._kills.append(processes.restart_worker(killed))
+        kill = processes.kill_worker()
+        self._kills.append(kill)
         self._due_since = 0.0
-        self._screen.say(f"kill -9 with {sum(killed[1].values())} steps open ({begun}); started again")
+        self._look()
+        begun = " + ".join(f"{count} {name}" for name, count in sorted(Counter(step.name for step in kill.open).items()))
+        paid = paid_and_open(self._ledger.lines, kill)
+        self._screen.say(f"kill -9 with {len(kill.open)} steps open ({begun}), {paid} of the refunds paid already; started again")

@@ -74,12 +74,19 @@ class Left(msgspec.Struct, frozen=True, tag_field="what", tag="left"):
     at: float
 
 
+class OpenStep(msgspec.Struct, frozen=True):
+    """A step that was begun and not ended; `order` is the one that it is about, if it is a tool's."""
+
+    name: str
+    order: str = ""
+
+
 class Kill(msgspec.Struct, frozen=True):
-    """The process was killed at `at` and started again at `restarted`; `open` are the steps that it left open, by name."""
+    """The process was killed at `at`, with steps open, and started again at `restarted`."""
 
     at: float
     restarted: float
-    open: dict[str, int]
+    open: list[OpenStep]
 
 
 class Tail(Generic[T]):

@@ -8,14 +8,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 import msgspec
 
-from holdfast.console.demo_facts import Kill
+from holdfast.console.demo_facts import Kill, OpenStep
 from holdfast.errors import HoldfastError
 from holdfast.stores.records import StepRecord, StepState
 
@@ -23,6 +22,11 @@ _HOLDFAST = "import sys; from holdfast.console.cli import main; sys.argv[0] = 'h
 _RUN = ("run", "examples.support.app:runtime", "--with", "examples.support.customers:talk")
 _END_S = 20.0
 _record = msgspec.msgpack.Decoder(StepRecord).decode
+
+
+def _open_step(record: StepRecord) -> OpenStep:
+    args = msgspec.msgpack.decode(record.args) if record.kind == "tool" and record.args else {}
+    return OpenStep(record.name, args.get("order_id", "") if isinstance(args, dict) else "")
 
 
 class DemoError(HoldfastError):
@@ -80,19 +84,16 @@ class Processes:
         if code is not None:
             raise DemoError(f"holdfast run ended by itself with {code}: {self._last('holdfast.log')}")
 
-    def kill_worker(self) -> tuple[float, dict[str, int]]:
-        """SIGKILL: when, and which steps it left open, by name."""
+    def kill_worker(self) -> Kill:
+        """SIGKILL, look at what it left open, and start it again."""
         assert self._worker is not None
         at = time.time()
         self._worker.kill()
         self._worker.wait()
-        return at, self.open_steps()
-
-    def restart_worker(self, killed: tuple[float, dict[str, int]]) -> Kill:
-        """Start it again after a kill; the kill, complete."""
+        left = self.open_steps()
         restarted = time.time()
         self.start_worker()
-        return Kill(killed[0], restarted, killed[1])
+        return Kill(at, restarted, left)
 
     def stop_worker(self) -> None:
         """SIGTERM: it drains. Raises DemoError if it does not end, or not with 0."""
@@ -106,19 +107,19 @@ class Processes:
         if code != 0:
             raise DemoError(f"holdfast run ended with {code} after SIGTERM: {self._last('holdfast.log')}")
 
-    def open_steps(self) -> dict[str, int]:
-        """Steps that are begun and not ended, by name: read from the database, by a connection that cannot write."""
+    def open_steps(self) -> list[OpenStep]:
+        """Steps that are begun and not ended: read from the database, by a connection that cannot write."""
         path = self._folder / "sessions.db"
         if not path.exists():
-            return {}
+            return []
         db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
         try:
             rows = db.execute("SELECT body FROM steps WHERE state = ?", (int(StepState.OPEN),)).fetchall()
         except sqlite3.OperationalError:
-            return {}  # the tables are not made yet
+            return []  # the tables are not made yet
         finally:
             db.close()
-        return dict(Counter(_record(body).name for (body,) in rows))
+        return [_open_step(_record(body)) for (body,) in rows]
 
     def _start(self, log: str, *args: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
         file = (self._folder / log).open("ab")

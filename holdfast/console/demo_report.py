@@ -65,7 +65,8 @@ def summary(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange], kills
             "process",
         ),
         _refunds(scene, ledger, log),
-        _notes(scene, log, folder),
+        _doubts(ledger, kills),
+        _notes(log, folder),
         Row("answers bought twice", f"{again.bought_twice}", again.bought_twice == 0, "server"),
         Row("maybe_paid", f"{again.maybe_paid} ({again.lost} answered in full)", None, "server"),
         *_failures(log),
@@ -75,7 +76,7 @@ def summary(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange], kills
 
 
 def _kills(kills: Sequence[Kill], scene: Scene) -> str:
-    counts = ", ".join(str(sum(kill.open.values())) for kill in kills)
+    counts = ", ".join(str(len(kill.open)) for kill in kills)
     return f"{sum(bool(kill.open) for kill in kills)} of {scene.kills}" + (f" ({counts})" if kills else "")
 
 
@@ -90,7 +91,19 @@ def _refunds(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange]) -> R
     )
 
 
-def _notes(scene: Scene, log: Sequence[Exchange], folder: Path) -> Row:
+def paid_and_open(ledger: Iterable[Fact], kill: Kill) -> int:
+    """Refunds that the bank had paid when the kill came, and holdfast did not know of."""
+    paid = {fact.order for fact in ledger if fact.what == "refund" and fact.at <= kill.restarted}
+    return sum(step.name == "refund" and step.order in paid for step in kill.open)
+
+
+def _doubts(ledger: Sequence[Fact], kills: Sequence[Kill]) -> Row:
+    begun = sum(step.name == "refund" for kill in kills for step in kill.open)
+    paid = sum(paid_and_open(ledger, kill) for kill in kills)
+    return Row("refunds cut by a kill", f"{begun} ({paid} already paid)", None, "database, ledger")
+
+
+def _notes(log: Sequence[Exchange], folder: Path) -> Row:
     asked, kept = len(calls_asked(log, "add_note")), notes_kept(folder)
     return Row("notes asked / kept", f"{asked} / {kept}", asked == kept and asked > 0, "server, shop")
 

@@ -58,9 +58,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     def clamp(self) -> Usage:
         """The same with 0 in place of every negative field."""
-        return Usage(
-            max(self.steps, 0), max(self.tokens, 0), max(self.microusd, 0), max(self.seconds, 0.0), max(self.tool_calls, 0)
-        )
+        return Usage(max(self.steps, 0), max(self.tokens, 0), max(self.microusd, 0), max(self.seconds, 0.0), max(self.tool_calls, 0))
 
 
 ZERO = Usage()
@@ -180,25 +178,20 @@ class Ledger:
             None if it is reserved, otherwise one line that says which limit is in the way ("steps: 40 of 40 used").
         """
         steps = self._steps_held + most.steps
-        tokens = self._tokens_held + most.tokens
-        money = self._money_held + most.microusd
-        calls = self._calls_held + most.tool_calls
-        seconds = most.seconds
-        time = self._time_held + _micros(seconds) if seconds else self._time_held
-        if (
-            (steps > self._steps_limit and most.steps)
-            or (tokens > self._tokens_limit and most.tokens)
-            or (money > self._money_limit and most.microusd)
-            or (calls > self._calls_limit and most.tool_calls)
-            or (time > self._time_limit and seconds)
-            or self._time_used >= self._time_limit
-        ):
+        if self._time_used >= self._time_limit or (steps > self._steps_limit and most.steps):
             return self._why_not(most)
+        if most.tokens or most.microusd or most.tool_calls or most.seconds:
+            tokens, money = self._tokens_held + most.tokens, self._money_held + most.microusd
+            calls, time = self._calls_held + most.tool_calls, self._time_held + _micros(most.seconds)
+            if (
+                (tokens > self._tokens_limit and most.tokens)
+                or (money > self._money_limit and most.microusd)
+                or (calls > self._calls_limit and most.tool_calls)
+                or (time > self._time_limit and most.seconds)
+            ):
+                return self._why_not(most)
+            self._tokens_held, self._money_held, self._calls_held, self._time_held = tokens, money, calls, time
         self._steps_held = steps
-        self._tokens_held = tokens
-        self._money_held = money
-        self._calls_held = calls
-        self._time_held = time
         return None
 
     def settle(self, reserved: Usage, actual: Usage) -> None:
@@ -222,12 +215,13 @@ class Ledger:
         """Counts what was used without asking, past the limits if need be."""
         self._steps_used += usage.steps
         self._steps_held += usage.steps
-        self._tokens_used += usage.tokens
-        self._tokens_held += usage.tokens
-        self._money_used += usage.microusd
-        self._money_held += usage.microusd
-        self._calls_used += usage.tool_calls
-        self._calls_held += usage.tool_calls
+        if usage.tokens or usage.microusd or usage.tool_calls:
+            self._tokens_used += usage.tokens
+            self._tokens_held += usage.tokens
+            self._money_used += usage.microusd
+            self._money_held += usage.microusd
+            self._calls_used += usage.tool_calls
+            self._calls_held += usage.tool_calls
         if usage.seconds:
             time = _micros(usage.seconds)
             self._time_used += time
@@ -303,25 +297,17 @@ class Ledger:
 
     def _give_back(self, reserved: Usage) -> None:
         steps = self._steps_held - reserved.steps
-        tokens = self._tokens_held - reserved.tokens
-        money = self._money_held - reserved.microusd
-        calls = self._calls_held - reserved.tool_calls
-        seconds = reserved.seconds
-        time = self._time_held - _micros(seconds) if seconds else self._time_held
-        if (
-            steps < self._steps_used
-            or tokens < self._tokens_used
-            or money < self._money_used
-            or calls < self._calls_used
-            or time < self._time_used
-        ):
-            # Going on would hand out the same budget twice.
+        tokens, money, calls, time = self._tokens_held, self._money_held, self._calls_held, self._time_held
+        if reserved.tokens or reserved.microusd or reserved.tool_calls or reserved.seconds:
+            tokens, money = tokens - reserved.tokens, money - reserved.microusd
+            calls, time = calls - reserved.tool_calls, time - _micros(reserved.seconds)
+            if tokens < self._tokens_used or money < self._money_used or calls < self._calls_used or time < self._time_used:
+                # Going on would hand out the same budget twice.
+                raise ValueError(f"more given back than reserved: {reserved!r} of {self.reserved!r}")
+        if steps < self._steps_used:
             raise ValueError(f"more given back than reserved: {reserved!r} of {self.reserved!r}")
         self._steps_held = steps
-        self._tokens_held = tokens
-        self._money_held = money
-        self._calls_held = calls
-        self._time_held = time
+        self._tokens_held, self._money_held, self._calls_held, self._time_held = tokens, money, calls, time
 
     def _why_not(self, most: Usage) -> str:
         asked = (most.steps, most.tokens, most.microusd, _micros(most.seconds), most.tool_calls)

@@ -84,9 +84,7 @@ _OUT_OF_MONEY = frozenset(
 )
 
 # A stream that fails half-way arrives with status 200, or none, and says what happened only in its body.
-_TRANSIENT_TYPES = frozenset(
-    {"api_error", "overloaded_error", "rate_limit_error", "rate_limit_exceeded", "server_error", "timeout_error"}
-)
+_TRANSIENT_TYPES = frozenset({"api_error", "overloaded_error", "rate_limit_error", "rate_limit_exceeded", "server_error", "timeout_error"})
 
 
 def _gravity(fault: Fault) -> tuple[int, bool, float]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from holdfast import events
+from holdfast.codec import encode
 from holdfast.errors import NotJournalable, StateError, StoreError
 from holdfast.policies.budget import Ledger
 from holdfast.runtime import tasks
@@ -159,7 +160,7 @@ class Actor:
         try:
             state = self.agent.state.encode(session.state)
             reply = self.node.encode(Outcome(self.agent.reply.encode(value)))
-            result = self.node.encode(Outcome(self.agent.reply.encode(turn.result))) if turn.finishing else None
+            result = self.node.encode(Outcome(encode(turn.result))) if turn.finishing else None
         except NotJournalable as error:
             return await self._crashed(turn, error)
         status: SessionStatus = "finished" if turn.finishing else "unfinished" if turn.refused else "idle"

@@ -62,15 +62,15 @@ class LocalGateway:
         try:
             before = await self._enqueue(session, message, id)
             if before is not None:
-                return self._value(agent, session, id, before)
+                return self._value(agent.reply, session, id, before)
             if not await self._answered(waiter, timeout_s):
                 raise errors.ReplyTimeout(session, id, timeout_s)
-            return self._value(agent, session, id, waiter.result())
+            return self._value(agent.reply, session, id, waiter.result())
         finally:
             waiter.cancel()
 
     async def result(self, session: str, timeout_s: float | None) -> Any:
-        agent, id = await self._agent(session), f"watch/{uuid.uuid4().hex}"
+        id = f"watch/{uuid.uuid4().hex}"
         waiter = self._node.sessions.waiters.add(session, id)
         try:
             op = Enqueue(session, id, b"", b"", self._node.clock.time(), kind="watch")
@@ -79,10 +79,10 @@ class LocalGateway:
                 ended: Session = result.value[1]
                 if ended.result is None:
                     raise errors.SessionEnded(session, f"session {session!r} is {ended.status}")
-                return self._value(agent, session, id, _decode_outcome(ended.result))
+                return self._value(_plain, session, id, _decode_outcome(ended.result))
             if not await self._answered(waiter, timeout_s):
                 raise errors.ReplyTimeout(session, id, timeout_s or 0.0)
-            return self._value(agent, session, id, waiter.result())
+            return self._value(_plain, session, id, waiter.result())
         finally:
             waiter.cancel()
 
@@ -225,10 +225,10 @@ class LocalGateway:
         await asyncio.wait((waiter,), timeout=timeout_s)
         return waiter.done()
 
-    def _value(self, agent: Agent, session: str, id: str, outcome: Outcome) -> Any:
+    def _value(self, decoder: codec.Codec, session: str, id: str, outcome: Outcome) -> Any:
         failure = outcome.failure
         if failure is None:
-            return agent.reply.decode(outcome.value)
+            return decoder.decode(outcome.value)
         if failure.error == "SessionEnded":
             raise errors.SessionEnded(session, f"session {session!r} is {failure.type}: {failure.message}")
         raise errors.TurnFailed(session, id, failure.message, failure.effects)

@@ -62,7 +62,7 @@ class Handle:
         return await self._gateway.ask(self.id, message, id, timeout_s)
 
     async def result(self, *, timeout_s: float | None = None) -> Any:
-        """Wait until the session has ended; what it finished with.
+        """Wait until the session has ended; what it finished with, as plain data.
 
         Raises:
             SessionEnded: it was cancelled or killed; the text says why.

@@ -211,7 +211,8 @@ class Session(Generic[S]):
         return Child(self._turn, await messaging.spawn(self._turn, agent, agent.state.encode(first), budget, id, detached))
 
     def finish(self, result: Any = None) -> None:
-        """End the session when this turn commits; `result` is what `Handle.result` and a parent's `Child.result` get."""
+        """End the session when this turn commits; `result`, plain data by then, is what `Handle.result` and a parent's
+        `Child.result` get."""
         self._turn.finishing, self._turn.result = True, result
 
 

@@ -16,7 +16,7 @@ import msgspec
 from holdfast import events
 from holdfast.calls.call import Call, StepContext, Unknown
 from holdfast.calls.clients import cost_of
-from holdfast.errors import NotJournalable, RepetitionDetected, StepError
+from holdfast.errors import NotJournalable, RepetitionDetected, StepError, StoreError
 from holdfast.policies import retry
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.policies.classify import Fault, classify
@@ -29,7 +29,7 @@ from holdfast.runtime.gates import Permits
 from holdfast.runtime.journal import Claim
 from holdfast.runtime.refusal import exhausted, refuse, told
 from holdfast.runtime.turn import Turn
-from holdfast.stores.ops import Result
+from holdfast.stores.ops import Result, Status
 from holdfast.stores.records import Outcome, StepRecord, StepState
 
 _MAX_ARGS = 4096  # larger ones are kept as their digest alone, but for `once`, whose `reconcile` needs them
@@ -228,7 +228,13 @@ class _Attempts:
     async def _settled(self, outcome: Outcome) -> Any:
         """Close the step with its outcome and return it as replay would."""
         turn, call = self.turn, self.call
-        await self._write(StepState.CLOSED if outcome.failure is None else StepState.FAILED, outcome)
+        write = self._submit(StepState.CLOSED if outcome.failure is None else StepState.FAILED, outcome)
+        try:
+            written = (await write).status is Status.DONE
+        except StoreError:
+            written = False
+        if not written:
+            await turn.acknowledged(write)  # looks at the same answer again, and leaves the turn
         if turn.node.observers:
             took_s = turn.node.clock.time() - self.opened
             turn.emit(events.StepEnded, call.kind, call.name, call.effect, outcome.failure is None, self.attempts, took_s)

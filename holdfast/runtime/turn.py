@@ -38,7 +38,7 @@ class Turn:
     """The open turn of a live session. Steps come in through `admit`, `begin` and `end`; writes go out through `submit`."""
 
     __slots__ = (
-        "_active_mark", "_busy", "_busy_in", "_ended", "abandoned", "actor", "branches", "finishing", "interruption",
+        "_active_mark", "_busy", "_busy_in", "_ended", "_prefix", "abandoned", "actor", "branches", "finishing", "interruption",
         "journal", "message", "node", "number", "outbox", "refused", "replaying", "result", "started", "waits",
     )  # fmt: skip
 
@@ -49,6 +49,7 @@ class Turn:
         self.outbox: list[Op] = []
         self.finishing, self.result = False, None
         self.interruption: Interrupted | None = None
+        self._prefix = f"{actor.id}/{self.number}/"
         self.refused = False  # whether the handler has been told that its budget is exhausted
         self.abandoned: list[asyncio.Future[Result]] = []
         self.replaying = True
@@ -172,7 +173,7 @@ class Turn:
 
     def name_of(self, key: bytes) -> str:
         """A step's key as the outside knows it: the same on every run, and like no other of any turn or session."""
-        return f"{self.actor.id}/{self.number}/{key.hex()}"
+        return f"{self._prefix}{key.hex()}"
 
     async def outcome(self, write: asyncio.Future[Result]) -> Result | None:
         """The result of a write that was done; None if the session is not ours any more, or nobody knows what is written."""

@@ -1,0 +1,128 @@
+"""The program that the soak kills: sessions at work without end, each step with a trace outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.soak_world import World
+from holdfast import Handle, NotDone, Runtime, Session, StepContext, Usage, agent, tool
+
+world: World
+
+
+class Work(msgspec.Struct):
+    """What a message asks for."""
+
+    message: str
+    session: str
+
+
+async def _run(name: str, work: Work, effect: Any = None) -> None:
+    """One run of a tool: 5 to 50 ms, its effect in the middle."""
+    world.log("begin", tool=name, session=work.session, message=work.message)
+    await asyncio.sleep(random.uniform(0.0025, 0.025))
+    if effect is not None:
+        effect()
+    await asyncio.sleep(random.uniform(0.0025, 0.025))
+    world.log("end", tool=name, session=work.session, message=work.message)
+
+
+@tool
+async def look(work: Work) -> str:
+    await _run("look", work)
+    return "seen"
+
+
+@tool(cost=Usage(microusd=10))
+async def answer(work: Work) -> str:
+    await _run("answer", work)
+    return "answered"
+
+
+@tool(effect="idempotent")
+async def note(work: Work, context: StepContext) -> str:
+    def once_a_key() -> None:
+        if not any(line.endswith(context.key) for line in world.lines("notes", work.session)):
+            world.append("notes", work.session, f"{work.message} {context.key}")
+
+    await _run("note", work, once_a_key)
+    return "noted"
+
+
+async def _paid(work: Work, context: StepContext) -> str:
+    """Did this payment happen?"""
+    world.log("probe", session=work.session, message=work.message)
+    if any(line.endswith(context.key) for line in world.lines("payments", work.session)):
+        return "paid"
+    raise NotDone
+
+
+@tool(effect="once", reconcile=_paid)
+async def pay(work: Work, context: StepContext) -> str:
+    await _run("pay", work, lambda: world.append("payments", work.session, f"{work.message} {context.key}"))
+    return "paid"
+
+
+@tool
+async def confirm(work: Work) -> str:
+    await _run("confirm", work)
+    return "confirmed"
+
+
+# It is killed every second on purpose: five kills without a new record of a turn say nothing about the turn.
+@agent(tools=[look, answer, note, pay, confirm], crash_limit=1_000_000)
+async def worker(session: Session[list[str]], message: str) -> str:
+    work = Work(message, session.id)
+    for step in (look, answer, note, pay, confirm):
+        await session.step(step, work)
+    return f"done {message}"
+
+
+async def _feed(handle: Handle, accepted: set[str]) -> None:
+    """Give the session one message after the other; what was accepted is written down, what was not is sent again under its id."""
+    number = len(accepted)
+    while True:
+        message = f"m{number}"
+        await handle.tell(message, id=message)
+        if message not in accepted:
+            world.log("accepted", session=handle.id, message=message)
+            accepted.add(message)
+        await handle.ask(message, id=message, timeout_s=600)
+        number += 1
+
+
+async def _answers(runtime: Runtime, handle: Handle, accepted: set[str]) -> dict[str, str]:
+    """The answers to all that was accepted. Looked for first: asking under the id of a message that was lost would send it anew."""
+    stored = {message.id for message in await runtime.store.messages(handle.id, limit=1_000_000)}
+    return {message: await handle.ask(message, id=message, timeout_s=120) for message in sorted(accepted & stored)}
+
+
+async def main(directory: Path, sessions: int, finish: bool) -> None:
+    """Work until killed; with `finish`, answer what was accepted, write down all answers, and end."""
+    global world
+    world = World(directory)
+    accepted: dict[str, set[str]] = {f"s-{n}": set() for n in range(sessions)}
+    for line in world.ledger():
+        if line["event"] == "accepted":
+            accepted[line["session"]].add(line["message"])
+    async with Runtime(f"sqlite:///{directory}/soak.db", [worker]) as runtime:
+        print("started", flush=True)
+        handles = await asyncio.gather(*(runtime.spawn(worker, id=id, state=[]) for id in accepted))
+        if not finish:
+            await asyncio.gather(*(_feed(handle, accepted[handle.id]) for handle in handles))
+        # Each session's last message may still be under way: its answer is waited for.
+        given = await asyncio.gather(*(_answers(runtime, handle, accepted[handle.id]) for handle in handles))
+        answers = dict(zip(accepted, given, strict=True))
+        unsettled = sum([(await handle.row()).status == "parked" for handle in handles])
+        (directory / "answers.json").write_text(json.dumps({"answers": answers, "unsettled": unsettled}))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "finish"))

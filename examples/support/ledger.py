@@ -1,0 +1,40 @@
+"""The outside's own book of what really happened: one line for each real run, appended and synced.
+
+It knows nothing of holdfast and has no unique key: what is done twice is in it twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from examples.support.settings import FOLDER
+
+PATH = FOLDER / "ledger.jsonl"
+
+
+def append(what: str, *, sync: bool = True, **facts: Any) -> None:
+    """Add a line.
+
+    Args:
+        what: happened.
+        sync: return only when the line is on the disk.
+        facts: about it.
+    """
+    line = json.dumps({"what": what, "at": time.time(), "pid": os.getpid(), **facts}) + "\n"
+    book = os.open(PATH, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(book, line.encode())  # one write: lines of several threads do not mix
+        if sync:
+            os.fsync(book)
+    finally:
+        os.close(book)
+
+
+def lines(what: str) -> list[dict[str, Any]]:
+    """All lines about `what`, the oldest first."""
+    if not PATH.exists():
+        return []
+    return [line for line in map(json.loads, PATH.read_text().splitlines()) if line["what"] == what]

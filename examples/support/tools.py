@@ -1,0 +1,49 @@
+"""What the agent may do, and what kind of effect each of it is: that is all holdfast has to know to go on after a crash."""
+
+from __future__ import annotations
+
+from examples.support import bank, ledger, shop
+from holdfast import NotDone, StepContext, tool
+
+
+@tool(effect="read")  # may run again at any time
+def find_order(order_id: str) -> shop.Order:
+    """Look up an order.
+
+    Args:
+        order_id: such as ORD-1001.
+    """
+    ledger.append("find_order", order=order_id)
+    return shop.find(order_id)
+
+
+@tool(effect="idempotent")  # may run again with the same key, which the shop recognises
+def add_note(order_id: str, text: str, step: StepContext) -> str:
+    """Leave a note on an order, for the colleagues.
+
+    Args:
+        order_id: such as ORD-1001.
+        text: what to remember.
+    """
+    ledger.append("add_note", order=order_id, key=step.key)
+    shop.add_note(step.key, order_id, text)
+    return "noted"
+
+
+async def was_refunded(order_id: str, cents: int) -> str:
+    """The probe: after a crash in the middle of a refund, the bank is asked whether it was done."""
+    if await bank.was_paid_back(order_id, cents):
+        return "paid back"
+    raise NotDone(f"{order_id} was not refunded")
+
+
+@tool(effect="once", reconcile=was_refunded)  # never runs again unless the probe says that it did not happen
+async def refund(order_id: str, cents: int) -> str:
+    """Pay an order back.
+
+    Args:
+        order_id: such as ORD-1001.
+        cents: how much.
+    """
+    await bank.pay_back(order_id, cents)
+    return "paid back"

@@ -1,0 +1,101 @@
+"""A ten-step turn with every class of effect, killed at every point in virtual time, and again while it recovers."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from holdfast import events
+from holdfast.testing import Crashed, Simulation, simulate
+from tests.chaos.world import Delivery, Script, World, at_once
+
+TEN: Script = [
+    ["look", "look-1"],
+    ["answer", "answer-1"],
+    ["note", "note-1"],
+    ["refund", "refund-1"],
+    ["sleep", "sleep-1", 60.0],
+    ["tell", "tell-1", "clerk", [["note", "note-2"]]],
+    ["ask", "ask-1", "clerk", [["look", "look-2"], ["answer", "answer-2"]]],
+    ["child", "child-1", [["note", "note-3"], ["answer", "answer-3"]]],
+    ["charge", "charge-1"],
+    ["chance", "chance-1"],
+]
+SCRIPTS: dict[str, Script] = {"sequential": TEN, "gathered": [["gather", "gather-1", TEN]]}
+SEEDS = [None, 1]
+
+
+def deliveries(script: Script) -> list[Delivery]:
+    """The long turn between two short ones, and a session that it talks to."""
+    return [
+        Delivery("clerk", "before", [["look", "look-0"]]),
+        Delivery("worker", "long", script),
+        Delivery("worker", "after", [["note", "note-9"]]),
+    ]
+
+
+def live(world: World, sent: list[Delivery], seed: int | None, start_s: float = 0.0, crash_at: int | None = None) -> Crashed | None:
+    """One life: `Crashed`, or None where it got everything done."""
+    life = simulate(lambda s: world.serve(s, sent), seed=seed, start_s=start_s, crash_at=crash_at, max_points=20_000)
+    assert isinstance(life, Crashed) or life
+    return life if isinstance(life, Crashed) else None
+
+
+def recover(world: World, sent: list[Delivery], seed: int | None, start_s: float) -> None:
+    """The last life; every doubt that it finds is settled in it, by the probe where there is one and else by a person."""
+    doubts, before = world.dies(), len(world.seen)
+    assert live(world, sent, seed, start_s) is None
+    world.disk.crash()
+    seen = world.seen[before:]
+    settled = [(event.name, event.by) for event in seen if isinstance(event, events.DoubtSettled)]
+    assert sorted(settled) == sorted((name, {"refund": "reconcile", "charge": "person"}[name]) for name in doubts)
+    parked = sum(isinstance(event, events.SessionParked) and event.reason == "doubt" for event in seen)
+    assert parked >= doubts.count("charge") - sum(isinstance(e, events.SessionParked) for e in world.seen[:before])
+    at_once(world.check(sent))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("shape", SCRIPTS)
+def test_a_crash_at_every_point_of_a_turn_loses_nothing_and_repeats_nothing(shape: str, seed: int | None) -> None:
+    """Whatever instant the process dies at, its next life ends where an undisturbed one does, each effect done once."""
+    sent = deliveries(SCRIPTS[shape])
+    crash_at = doubted = 0
+    while True:
+        world = World()
+        life = live(world, sent, seed, crash_at=crash_at)
+        if life is None:
+            break
+        recover(world, sent, seed, life.time_s)
+        doubted += any(isinstance(event, events.DoubtSettled) for event in world.seen)
+        crash_at += 1
+    world.disk.crash()
+    at_once(world.check(sent))
+    assert crash_at > 200
+    assert doubted >= 8, "some of the crashes fell into a `once` effect"
+
+
+@pytest.mark.parametrize("shape", SCRIPTS)
+def test_a_crash_during_the_recovery_from_a_crash_changes_nothing(shape: str) -> None:
+    """What recovery itself does (probing doubts, dropping failures, sending again) can be cut off anywhere too."""
+    sent, draw = deliveries(SCRIPTS[shape]), random.Random(shape)
+    for seed in range(250):
+        world, now_s, lives = World(), 0.0, 0
+        while lives < 3:
+            life = live(world, sent, seed, now_s, crash_at=draw.randrange(360 // (1 + lives)))
+            if life is None:
+                break
+            world.disk.crash()
+            now_s, lives = life.time_s, lives + 1
+        recover(world, sent, seed, now_s)
+
+
+def test_the_same_seed_runs_the_same_trace() -> None:
+    """A failure under a seed can be run again: not one point differs."""
+    for seed in (1, 2, 3):
+        digests = set()
+        for _ in range(2):
+            world, simulation = World(), Simulation(seed=seed)
+            simulation.run(lambda s, world=world: world.serve(s, deliveries(TEN)))  # type: ignore[misc]
+            digests.add(simulation.digest())
+        assert len(digests) == 1

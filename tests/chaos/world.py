@@ -1,0 +1,458 @@
+"""The world around the processes that the chaos tests kill: tools that leave a mark outside, people who look after it, and what must hold.
+
+A message is a script: a list of operations that the one agent, `worker`, plays. So a test is data, and what a script has to come to is a
+pure function of it. Each label stands for one thing in the world and is used once.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import anyio
+import msgspec
+
+from holdfast import (
+    Agent,
+    Budget,
+    Handle,
+    Intensity,
+    NotDone,
+    Runtime,
+    Session,
+    StepContext,
+    StepError,
+    StoreError,
+    TurnFailed,
+    Usage,
+    agent,
+    events,
+    tool,
+)
+from holdfast.errors import SessionError
+from holdfast.stores.memory import MemoryStore
+from holdfast.stores.protocol import Store
+from holdfast.stores.records import MessageState, Step, StepRecord, StepState
+from holdfast.stores.records import Session as Row
+from holdfast.testing import FaultPlan, OutsideLedger, Simulation
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Op = list[Any]
+"""One operation: its name, its label, and what else it takes (see `play`)."""
+
+Script = list[Op]
+
+ANSWER = Usage(tokens=100, microusd=1_000)
+"""What one call of `answer` costs."""
+
+LIMITS = Budget(steps=10_000, tokens=1_000_000, usd=10.0)
+
+
+class Book(msgspec.Struct):
+    """The state of a worker: the messages it handled, in order."""
+
+    handled: list[str] = []
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message from outside: `id` makes it the same one in every life."""
+
+    session: str
+    id: str
+    script: Script
+
+
+def at_once(coroutine: Coroutine[Any, Any, R]) -> R:
+    """The result of a coroutine that never suspends, as reads of a MemoryStore are."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: R = done.value
+        return result
+    coroutine.close()
+    raise AssertionError("it suspended")
+
+
+# ---------------------------------------------------------------- scripts
+
+
+def expected(script: Script) -> list[Any]:
+    """What a turn that plays `script` returns."""
+    return [_expected(op) for op in script]
+
+
+def _expected(op: Op) -> Any:
+    match op:
+        case ["ask", _, _, inner] | ["gather", _, inner]:
+            return expected(inner)
+        case ["child", label, inner]:
+            return [expected([*inner, ["finish", label]]), label]
+        case ["sleep" | "call" | "stumble", label, _] | ["tell", label, *_] | [_, label]:
+            return label
+    raise AssertionError(f"unknown operation {op!r}")
+
+
+def flat(script: Script) -> Iterator[Op]:
+    """Every operation of a script and of those inside it."""
+    for op in script:
+        yield op
+        if op[0] in ("ask", "tell", "gather", "child"):
+            yield from flat(op[-1])
+
+
+class World:
+    """What outlives the processes: the ledger of what was done outside, the store, and what was promised to whom.
+
+    Args:
+        plan: what goes wrong; nothing by default. See `calm`.
+        store: the disk; default a MemoryStore.
+        ledger: the world outside; default in memory.
+        pace: how long a second of the scripts takes; less than 1 where time is real.
+
+    Attributes:
+        broken: every breach that was seen while it happened.
+        replies: the answers that reached whoever asked, by message id.
+        seen: every event of every life.
+    """
+
+    def __init__(
+        self,
+        plan: FaultPlan | None = None,
+        store: Store | None = None,
+        ledger: OutsideLedger | None = None,
+        pace: float = 1.0,
+    ) -> None:
+        self.ledger = ledger or OutsideLedger()
+        self.store: Store = store or MemoryStore()
+        self.pace = pace
+        self.plan, self._still = plan or FaultPlan(), FaultPlan()
+        self.faulty = self.stormy = plan is not None
+        if plan is not None:
+            self.disk.faults = plan.store_hook()
+        self.broken: list[str] = []
+        self.replies: dict[str, Any] = {}
+        self.seen: list[events.Event] = []
+        self._running: set[str] = set()
+        self._stumbles: dict[str, int] = {}
+        self.worker = self._worker()
+
+    @property
+    def disk(self) -> MemoryStore:
+        """The store, where it is one in memory."""
+        assert isinstance(self.store, MemoryStore)
+        return self.store
+
+    def calm(self) -> None:
+        """Nothing goes wrong any more."""
+        self.stormy, self.disk.faults = False, None
+
+    # ------------------------------------------------------------ tools
+
+    def _worker(self) -> Agent:
+        async def look(label: str, context: StepContext) -> str:
+            await self._begins(label, context, durable=False)
+            return self._ends(label, context)
+
+        async def answer(label: str, context: StepContext) -> str:
+            await self._begins(label, context)
+            self.ledger.run(("answer", label))
+            return self._ends(label, context)
+
+        async def note(label: str, context: StepContext) -> str:
+            await self._begins(label, context)
+            if not any(entry.facts.get("seen") == context.key for entry in self.ledger.entries):
+                # The service outside knows the key, and does nothing the second time.
+                self.ledger.run(("note", label), seen=context.key)
+            return self._ends(label, context)
+
+        async def refund(label: str, context: StepContext) -> str:
+            await self._begins(label, context)
+            self.ledger.run(("refund", label))
+            return self._ends(label, context)
+
+        async def was_refunded(label: str) -> str:
+            if not self.ledger.count(("refund", label)):
+                raise NotDone(f"{label} was not refunded")
+            return label
+
+        async def charge(label: str, context: StepContext) -> str:
+            await self._begins(label, context)
+            self.ledger.run(("charge", label))
+            return self._ends(label, context)
+
+        tools = {
+            "look": tool(self._outside(look)),
+            "answer": tool(cost=ANSWER)(self._outside(answer)),
+            "note": tool(effect="idempotent")(self._outside(note)),
+            "refund": tool(effect="once", reconcile=self._outside(was_refunded))(self._outside(refund)),
+            "charge": tool(effect="once")(self._outside(charge)),
+        }
+
+        async def play(session: Session[Book], op: Op) -> Any:
+            match op:
+                case ["refund", label]:
+                    for _ in range(5):
+                        try:
+                            return await session.step(tools["refund"], label)
+                        except StepError:
+                            pass  # it was certainly not done: another attempt is another step
+                    raise RuntimeError(f"{label} failed five times")
+                case ["look" | "answer" | "note" | "charge" as name, label]:
+                    return await session.step(tools[name], label)
+                case ["stumble", label, times]:
+                    self._stumbles[label] = self._stumbles.get(label, 0) + 1
+                    if self._stumbles[label] <= times:
+                        raise RuntimeError(f"{label}: a bug, for the {self._stumbles[label]}. time")
+                    return label
+                case ["call", label, name]:
+                    called = await session.call_tool(name, {"label": label})
+                    if called.error:
+                        raise RuntimeError(called.content)
+                    return called.value
+                case ["sleep", label, seconds]:
+                    await session.sleep(seconds * self.pace)
+                    return label
+                case ["ask", _, target, script]:
+                    return await session.ask(target, script, timeout_s=100_000.0)
+                case ["tell", label, target, script]:
+                    await session.tell(target, script)
+                    return label
+                case ["gather", _, script]:
+                    return await session.gather(*(play(session, inner) for inner in script))
+                case ["child", label, script]:
+                    child = await session.spawn(worker, budget=Budget(steps=500, tokens=10_000, usd=1.0))
+                    return [await child.ask([*script, ["finish", label]], timeout_s=100_000.0), await child.result()]
+                case ["finish", label]:
+                    session.finish(label)
+                    return label
+                case ["chance", label]:
+                    # What differs between a run and its replay drifts.
+                    drawn = [session.random().random(), str(session.uuid()), await session.now()]
+                    await session.step(tools["look"], repr(drawn))
+                    return await session.decide([label, "other"], label)
+            raise AssertionError(f"unknown operation {op!r}")
+
+        @agent(
+            version=1,
+            tools=list(tools.values()),
+            budget=LIMITS,
+            crash_limit=10_000,
+            intensity=Intensity(2, 60.0),
+            park_after_s=5.0 * self.pace,
+        )
+        async def worker(session: Session[Book], script: list[Any]) -> Any:
+            results = [await play(session, op) for op in script]
+            session.state.handled.append(session.message_id)
+            return results
+
+        made: Agent = worker
+        return made
+
+    def _outside(self, effect: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+        stormy, still = self.plan.effect(effect), self._still.effect(effect)
+
+        @functools.wraps(effect)
+        async def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            return await (stormy if self.stormy else still)(*args, **kwargs)
+
+        return run
+
+    async def _begins(self, label: str, context: StepContext, *, durable: bool = True) -> None:
+        """What must hold at the moment of an effect: its answer is not recorded, its intent is, and it does not run beside itself."""
+        step = await self._recorded(context)
+        if step is not None and step.state in (StepState.CLOSED, StepState.FAILED):
+            self.broken.append(f"{label} ran although its answer is recorded")
+        if durable and (step is None or step.state is not StepState.OPEN):
+            self.broken.append(f"{label} ran without an open record: {step}")
+        if context.key in self._running:
+            self.broken.append(f"{label} ran beside itself")
+        self._running.add(context.key)
+
+    def _ends(self, label: str, context: StepContext) -> str:
+        self._running.discard(context.key)
+        return label
+
+    async def _recorded(self, context: StepContext) -> Step | None:
+        row = await self.store.session(context.session)
+        assert row is not None, context.session
+        steps = await self.store.steps(row.id, row.turn + 1)
+        return next((step for step in steps if context.key.endswith(step.key.hex())), None)
+
+    # ------------------------------------------------------------ people
+
+    async def serve(
+        self, simulation: Simulation | None, deliveries: Sequence[Delivery], *, drain_at_s: float | None = None
+    ) -> bool:
+        """One life of a process: everything is sent (again) and looked after until it is done, or the process drains; whether it is done."""
+        self._running.clear()
+        clock, draw = (None, None) if simulation is None else (simulation.clock, simulation.random)
+        runtime = Runtime(self.store, [self.worker], clock=clock, random=draw, idle_s=30.0 * self.pace, drain_s=5.0)
+        runtime.observe(self.seen.append)
+        done = False
+        async with runtime:
+            with anyio.move_on_after(drain_at_s if drain_at_s is not None else 1e9):
+                async with anyio.create_task_group() as people:
+                    people.start_soon(self._look_after, runtime)
+                    async with anyio.create_task_group() as senders:
+                        for delivery in deliveries:
+                            senders.start_soon(self._deliver, runtime, delivery)
+                    while not await self._rests():
+                        await self._while(10.0)
+                    people.cancel_scope.cancel()
+                done = True
+        return done
+
+    async def _while(self, seconds: float) -> None:
+        await anyio.sleep(seconds * self.pace)
+
+    async def _deliver(self, runtime: Runtime, delivery: Delivery) -> None:
+        while True:
+            try:
+                handle = await runtime.spawn(self.worker, id=delivery.session)
+                reply = await handle.ask(delivery.script, id=delivery.id, timeout_s=1e6)
+            except StoreError:
+                await self._while(1.0)
+            except TurnFailed:
+                await self._while(20.0)  # a dead letter; whoever looks after the sessions has it tried again
+            else:
+                if self.replies.setdefault(delivery.id, reply) != reply:
+                    self.broken.append(f"{delivery.id} was answered {self.replies[delivery.id]!r} and then {reply!r}")
+                return
+
+    async def _look_after(self, runtime: Runtime) -> None:
+        while True:
+            for row in await self.store.sessions():
+                try:
+                    await self._attend(runtime.session(row.id), row)
+                except (StoreError, SessionError):
+                    pass  # it is at work, or the store is down: looked at again in the next round
+            await self._while(10.0)
+
+    async def _attend(self, handle: Handle, row: Row) -> None:
+        if row.status == "failed":
+            return await handle.retry()
+        if row.park is None:
+            return
+        if row.park.reason == "doubt":
+            await self._resolve(handle, row)
+        elif row.park.until is None and row.park.reason != "wait":
+            self.broken.append(f"{row.id} parked for a person: {row.park}")
+            await handle.resume()
+
+    async def _resolve(self, handle: Handle, row: Row) -> None:
+        doubts = [step.record for step in await self.store.steps(row.id, row.turn + 1) if in_doubt(step)]
+        if not doubts:  # whoever resolved it was cut off half-way, and says it again
+            await handle.resolve("done")
+            return
+        label = label_of(doubts[0])
+        happened = self.ledger.count((doubts[0].name, label)) > 0
+        await handle.resolve("done" if happened else "retry", step=doubts[0].name, result=label if happened else None)
+
+    async def _rests(self) -> bool:
+        rows = await self.store.sessions()
+        return all(row.pending == 0 and row.status in ("idle", "finished") for row in rows)
+
+    # ------------------------------------------------------------ what must hold
+
+    def dies(self) -> list[str]:
+        """The process is gone; the names of the `once` effects that the store does not know the outcome of."""
+        self.disk.crash()
+        at_once(self.store.open())
+        found = [
+            step.record.name
+            for row in at_once(self.store.sessions())
+            for step in at_once(self.store.steps(row.id, row.turn + 1))
+            if in_doubt(step)
+        ]
+        self.disk.crash()
+        return found
+
+    async def check(self, deliveries: Sequence[Delivery]) -> None:
+        """Everything was done, and nothing twice. For a store that nobody has open, once all lives are over."""
+        await self.store.open()
+        try:
+            await self._check(deliveries)
+        finally:
+            await self.store.close()
+
+    async def _check(self, deliveries: Sequence[Delivery]) -> None:
+        assert self.broken == []
+        assert self.replies == {delivery.id: expected(delivery.script) for delivery in deliveries}
+        ops = [op for delivery in deliveries for op in flat(delivery.script)]
+        self._check_effects(ops)
+        rows = await self.store.sessions()
+        for row in rows:
+            await self._check_session(row)
+        arrived = sum([len(await self.store.messages(row.id)) for row in rows])
+        assert arrived == len(deliveries) + sum(op[0] in ("ask", "tell", "child") for op in ops), "each message arrived once"
+        assert await self.store.dead_letters() == []
+        assert [e for e in self.seen if isinstance(e, events.Drifted | events.Unclaimed | events.SessionStuck)] == []
+
+    def _check_effects(self, ops: list[Op]) -> None:
+        for name, label in ((op[2] if op[0] == "call" else op[0], op[1]) for op in ops):
+            if name in ("note", "refund", "charge"):
+                assert self.ledger.count((name, label)) == 1, f"{name} {label} was done {self.ledger.count((name, label))} times"
+            if name == "answer":
+                assert self.ledger.count((name, label)) >= 1
+
+    async def _check_session(self, row: Row) -> None:
+        """Its state has each message once; what it paid for is what happened outside; no step is left between."""
+        assert row.status in ("idle", "finished"), row
+        messages = await self.store.messages(row.id)
+        assert all(m.state is MessageState.DONE for m in messages)
+        checkpoints = await self.store.checkpoints(row.id)
+        book = msgspec.msgpack.decode(checkpoints[-1].state, type=Book)
+        assert sorted(book.handled) == sorted(m.id for m in messages if m.kind == "message")
+        assert [c.turn for c in checkpoints] == list(range(row.turn + 1)), "a turn commits once"
+        steps = [step for turn in range(1, row.turn + 1) for step in await self.store.steps(row.id, turn)]
+        assert [step for step in steps if step.state not in (StepState.CLOSED, StepState.FAILED)] == []
+        answers = [step.record for step in steps if step.record.name == "answer"]
+        paid = sum(self.ledger.count(("answer", label_of(record))) for record in answers)
+        charged, children = row.usage, await self.store.children(row.id)
+        for child in children:
+            charged = charged - child.usage
+        assert charged.microusd >= paid * ANSWER.microusd, f"{row.id} paid for less than {paid} answers: {row.usage}"
+        assert charged.tokens >= paid * ANSWER.tokens
+        assert charged.steps >= sum(step.record.attempts > 0 for step in steps)
+        if not self.faulty:
+            for record in answers:
+                assert self.ledger.count(("answer", label_of(record))) <= 1 + record.maybe_paid, f"{label_of(record)} was bought again"
+            assert charged.microusd == sum(record.attempts for record in answers) * ANSWER.microusd, f"{row.id}: {charged}"
+
+
+class FileLedger(OutsideLedger):
+    """A world outside that real processes share, one after the other: a line for each effect, on the disk before it is said to be done."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        for line in path.read_text().splitlines():
+            *key, facts = json.loads(line)
+            super().run(tuple(key), **facts)
+
+    def run(self, key: Hashable, **facts: Any) -> None:
+        """Do it; synced."""
+        assert isinstance(key, tuple)
+        os.write(self._file, (json.dumps([*key, facts]) + "\n").encode())
+        os.fsync(self._file)
+        super().run(key, **facts)
+
+
+def in_doubt(step: Step) -> bool:
+    """Whether nobody knows if the effect of a step happened (its process being gone)."""
+    return step.state is StepState.DOUBT or (step.state is StepState.OPEN and step.record.effect == "once")
+
+
+def label_of(record: StepRecord) -> str:
+    """The label that a step's tool was called with."""
+    args = msgspec.msgpack.decode(record.args)
+    return str(args["label"] if isinstance(args, dict) else args[0])
+

@@ -61,9 +61,9 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         retry: what to do about transient failures.
         most: the most that one attempt can cost.
         meter: what an attempt did cost, from its result, where that is known only then; None: exactly `most`.
-        check: looks at a recorded answer before the handler gets it; raises to fail the step (its answer is paid and not asked again).
-        reconcile: for `once`: tells whether an attempt of unknown outcome happened: given the context, returns the result, raises NotDone or
-            returns UNKNOWN.
+        check: looks at an answer before it is recorded; raises to fail the attempt, which costs what `meter` makes of the answer.
+        reconcile: for `once`: tells whether an attempt of unknown outcome happened. Given the context, it returns the result, raises
+            NotDone, or returns UNKNOWN.
         dependency: name of what it depends on; all calls that name the same share a breaker.
         costs: whether it can cost money or tokens, so that it is opened with a durable record though it is a `read`.
     """

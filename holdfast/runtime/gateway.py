@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import msgspec
@@ -99,28 +100,29 @@ class LocalGateway:
         actor = await self._resting(session)
         if actor.status != "parked":
             raise errors.SessionError(session, f"session {session!r} is {actor.status}, not parked: there is nothing to resume")
-        await self._write(actor, UpdateSession(session, actor.epoch, self._node.clock.time(), status="idle", settled=True))
-        actor.crashes = 0
-        actor.resume()
+        op = UpdateSession(session, actor.epoch, self._node.clock.time(), status="idle", settled=True)
+        await self._write(actor, op, lambda: self._again(actor))
 
     async def raise_budget(self, session: str, by: Budget) -> None:
         actor = await self._node.sessions.actor(session)
-        actor.ledger.raise_(by)
+        actor.ledger.raise_(by)  # before the write, so that two at once add up
         waiting = actor.status == "parked" and actor.park is not None and actor.park.reason == "budget"
         op = UpdateSession(session, actor.epoch, self._node.clock.time(), status="idle" if waiting else None, budget=actor.ledger.limits)
-        await self._write(actor, op)
-        if waiting:
-            actor.resume()
+        try:
+            await self._write(actor, op, lambda: self._again(actor) if waiting else None)
+        except errors.StoreError:
+            actor.outdate()
+            raise
 
     async def resolve(self, session: str, verdict: str, step: str | None, result: Any) -> int:
         if verdict not in ("done", "retry", "fail"):
             raise errors.SessionError(session, f"a doubt is resolved as done, retry or fail, not {verdict!r}")
         actor = await self._resting(session)
         doubts = [s for s in actor.journal.in_doubt() if step is None or s.record.name == step]
+        now, ops = self._node.clock.time(), list[Op]()
         for doubt in doubts:
-            op: Op
             if verdict == "retry":
-                op = DropSteps(session, actor.epoch, doubt.turn, (doubt.key,), cost(doubt))
+                ops.append(DropSteps(session, actor.epoch, doubt.turn, (doubt.key,), cost(doubt)))
             else:
                 failure = Failure("StepError", doubt.record.name, "NotDone", "a person said that it did not happen")
                 outcome = Outcome(_plain.encode(result)) if verdict == "done" else Outcome(failure=failure)
@@ -129,34 +131,41 @@ class LocalGateway:
                     outcome=outcome,
                     used=cost(doubt),
                     reserved=Usage(),
-                    closed=self._node.clock.time(),
+                    closed=now,
                     note=_BY_PERSON,
                 )
                 state = StepState.CLOSED if verdict == "done" else StepState.FAILED
-                op = WriteStep(session, actor.epoch, doubt.turn, doubt.key, state, self._node.encode(record))
-            await self._write(actor, op)
+                ops.append(WriteStep(session, actor.epoch, doubt.turn, doubt.key, state, self._node.encode(record)))
+        cut_off = not actor.journal.in_doubt() and actor.park is not None and actor.park.reason == "doubt"
+        if actor.status == "parked" and (doubts or cut_off):  # cut off: an earlier call that got no further than its doubts
+            ops.append(UpdateSession(session, actor.epoch, now, status="idle", settled=True))
+        for op in ops[:-1]:
+            self._node.group.submit(
+                op
+            )  # the same batch as the last one, and fenced with it: a caller that goes away leaves nothing half done
+        for op in ops[-1:]:
+            await self._write(actor, op, lambda: self._again(actor))
+        for doubt in doubts:
             self._node.emit(events.DoubtSettled(session, doubt.turn, doubt.record.name, verdict, "person"))
-        # The second: an earlier call settled the doubts and was cut off before it got any further.
-        settled = bool(doubts) or (actor.park is not None and actor.park.reason == "doubt" and not actor.journal.in_doubt())
-        self._node.sessions.reread(actor)
-        if settled and actor.status == "parked":
-            await self.resume(session)
         return len(doubts)
 
     async def retry(self, session: str) -> None:
         actor = await self._resting(session)
-        result = await self._write(actor, RetryLetter(session, actor.epoch, self._node.clock.time()))
+        op = RetryLetter(session, actor.epoch, self._node.clock.time())
+        result = await self._write(actor, op, lambda: self._again(actor))
         if result.status is Status.REFUSED:
             raise errors.SessionError(session, f"session {session!r} has no dead letter")
-        self._node.sessions.reread(actor)
 
     async def drop(self, session: str) -> None:
         actor = await self._resting(session)
-        result = await self._write(actor, DropLetter(session, actor.epoch, actor.ledger.used, self._node.clock.time()))
+
+        def dropped() -> None:
+            self._node.sessions.dropped(session, actor.turn + 1)
+            self._again(actor)
+
+        result = await self._write(actor, DropLetter(session, actor.epoch, actor.ledger.used, self._node.clock.time()), dropped)
         if result.status is Status.REFUSED:
             raise errors.SessionError(session, f"session {session!r} has no dead letter")
-        self._node.sessions.dropped(session, actor.turn + 1)
-        self._node.sessions.reread(actor)
 
     async def _resting(self, session: str) -> Actor:
         actor = await self._node.sessions.actor(session)
@@ -164,8 +173,16 @@ class LocalGateway:
             raise errors.SessionError(session, f"session {session!r} is at work: pause or wait until it rests")
         return actor
 
-    async def _write(self, actor: Actor, op: Op) -> Result:
-        result = await self._submit(op)
+    def _again(self, actor: Actor) -> None:
+        """What is stored of it was changed: it is read again, and goes on if there is something to do."""
+        self._node.sessions.reread(actor)
+        self._node.sessions.wake(actor.id)
+
+    async def _write(self, actor: Actor, op: Op, applied: Callable[[], None]) -> Result:
+        """`applied` is called once the write is done, whether or not the caller still waits for it."""
+        if self._node.sessions.draining:
+            raise errors.RuntimeStopped("the runtime is draining: it accepts nothing")
+        result = await self._node.group.submit(op, lambda done: applied() if done.status is Status.DONE else None)
         if result.status is Status.FENCED:
             raise errors.SessionError(actor.id, f"session {actor.id!r} was taken over meanwhile: try again")
         return result

@@ -48,5 +48,10 @@ class Branches:
         context.run(_branch.set, f"{name}/")
         task = tasks.start(work, f"branch {self._title}/{name}", context)
         self.running.append(task)
-        task.add_done_callback(self.running.remove)
+        task.add_done_callback(self._left)
         return task
+
+    def _left(self, task: asyncio.Task[Any]) -> None:
+        self.running.remove(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: where the turn goes away, nobody is left to look at it

@@ -187,7 +187,10 @@ class Runtime:
         self.observers.add(observer)
 
     def statistics(self) -> dict[str, int]:
-        """Counts, as of now: live and working sessions, those still recovering, steps in flight, stuck handlers, commits."""
+        """Counts, as of now: live and working sessions, those still recovering, steps in flight, stuck handlers, writes.
+
+        `ready` is 0 while it drains, or after a write that failed.
+        """
         node = self._running()
         live = node.sessions.live
         return {
@@ -196,6 +199,7 @@ class Runtime:
             "recovering": node.sessions.recovering,
             "steps_in_flight": len(node.deadlines),
             "stuck": sum(1 for task in node.stuck if not task.done()),
+            "ready": int(node.group.healthy and not node.sessions.draining),
             "transactions": node.group.batches,
             "ops": node.group.ops,
         }

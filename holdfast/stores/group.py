@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from holdfast.errors import NotWritten, OutcomeUnknown, RuntimeStopped, StoreError
+from holdfast.errors import OutcomeUnknown, RuntimeStopped, StoreError
 from holdfast.events import log
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.protocol import Store
 
 Applied = Callable[[Result], None]
+_Entry = tuple[Op, asyncio.Future[Result], Applied | None]
 
 
 class GroupCommit:
@@ -26,9 +27,13 @@ class GroupCommit:
         max_batch: ops in one transaction at most; more wait for the next one. It is large, since a second batch under way while the
             loop is busy with the first one's waiters fights it for the interpreter lock at every row.
         deadline_s: how long one transaction may take before its outcome is taken to be unknown.
-        fatal: called when a transaction passed its deadline and did not return within as long again: nothing can be read safely then,
-            and the process should exit. It must not return normally in production.
+        fatal: called when the transaction after one that passed its deadline passes it too: what is read waits behind it, nothing safe can
+            be done, and the process should exit.
         unknown: called with the ops of a batch that may or may not have been applied, so that whoever they concern reads again.
+
+    Attributes:
+        batches, ops: how many were written.
+        healthy: whether the last write went well.
     """
 
     def __init__(
@@ -46,9 +51,10 @@ class GroupCommit:
         self.batches = 0
         self.ops = 0
         self.healthy = True
+        self._late = False
         self._fatal, self._unknown = fatal, unknown
-        self._queue: list[tuple[Op, asyncio.Future[Result], Applied | None]] = []
-        self._under_way: list[tuple[Op, asyncio.Future[Result], Applied | None]] = []
+        self._queue: list[_Entry] = []
+        self._under_way: list[_Entry] = []
         self._wake: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -71,7 +77,7 @@ class GroupCommit:
         return future
 
     async def run(self) -> None:
-        """Write batches until cancelled; then write what is still queued, and close."""
+        """Write batches until cancelled. What is queued then is not written any more: `flush` first."""
         self._closed = False
         try:
             while True:
@@ -81,7 +87,6 @@ class GroupCommit:
                     self._wake = None
                 await self._write_one()
         except asyncio.CancelledError:
-            # A cancelled writer owes nobody an answer it could still give: callers saw the ops accepted into the queue.
             self._fail(self._queue, OutcomeUnknown("the runtime stopped before the write was acknowledged: read again"))
             raise
         finally:
@@ -132,35 +137,21 @@ class GroupCommit:
                 future.set_result(result)
 
     async def _apply(self, ops: list[Op]) -> list[Result]:
-        """The store's apply under one deadline for the whole batch, out of reach of a cancellation of the store's own await."""
-        loop = asyncio.get_running_loop()
-        me = asyncio.current_task()
-        assert me is not None
-        late = False
-
-        def expire() -> None:
-            nonlocal late
-            late = True
-            if self._fatal is not None:
-                self._fatal(f"a transaction took longer than {self.deadline_s:g} s; its outcome is unknown")
-            me.cancel()
-
-        timer = loop.call_later(self.deadline_s, expire)
+        """The store's apply, under one deadline for the whole batch."""
         try:
-            return await self.store.apply(ops)
-        except asyncio.CancelledError:
-            if late and me.uncancel() == 0:
-                raise OutcomeUnknown(f"a transaction took longer than {self.deadline_s:g} s: read again") from None
-            raise
-        finally:
-            timer.cancel()
+            async with asyncio.timeout(self.deadline_s):
+                results = await self.store.apply(ops)
+        except TimeoutError:
+            if self._late and self._fatal is not None:
+                self._fatal(f"the store has not answered for twice {self.deadline_s:g} s")
+            self._late = True
+            raise OutcomeUnknown(f"a transaction took longer than {self.deadline_s:g} s: read again") from None
+        self._late = False
+        return results
 
     @staticmethod
-    def _fail(batch: list[tuple[Op, asyncio.Future[Result], Applied | None]], error: StoreError) -> None:
+    def _fail(batch: list[_Entry], error: StoreError) -> None:
         for _, future, _ in batch:
             if not future.done():
                 future.set_exception(type(error)(*error.args))
                 future.exception()  # a waiter that is gone must not make the loop complain
-
-
-__all__ = ["Applied", "GroupCommit", "NotWritten", "OutcomeUnknown"]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.report import Figure, as_json, table
+from holdfast.console.process import tune
 
 NAMES = ("throughput", "latency", "asks", "spawns", "memory", "recovery", "isolation")
 
@@ -23,6 +24,7 @@ def main() -> int:
     unknown = [name for name in options.names if name not in NAMES]
     if unknown:
         parser.error(f"there is no measurement {', '.join(unknown)}; use: {', '.join(NAMES)}")
+    tune()  # as `holdfast run` does for the process; raw and holdfast alike run under it
     figures: list[Figure] = []
     for name in options.names or NAMES:
         began = time.monotonic()

@@ -14,6 +14,7 @@ from statistics import median
 from benchmarks import raw
 from benchmarks.report import Figure, alternate
 from holdfast import Runtime, Session, agent, tool
+from holdfast.console.process import tune
 
 RECORDS = 5
 _ran = 0
@@ -119,4 +120,5 @@ def run(quick: bool) -> list[Figure]:
 
 if __name__ == "__main__":
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    tune()
     asyncio.run(_program(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

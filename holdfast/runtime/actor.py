@@ -236,8 +236,9 @@ class Actor:
             return  # what it waits for may be there already
         now = self.node.clock.time()
         op = UpdateSession(self.id, self.epoch, now, status="parked", park=park, gates=self._gates())
-        if not self._check((await self.node.group.submit(op)).status):
-            return
+        status = (await self.node.group.submit(op)).status
+        if status is Status.REFUSED or not self._check(status):
+            return  # refused: what it waits for came meanwhile, and the turn runs again
         self.status, self.park = "parked", park
         self.node.emit(events.SessionParked(self.id, park.reason, park.text, park.until))
         if self.woken:

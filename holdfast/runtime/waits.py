@@ -71,7 +71,8 @@ class Waits:
         if hold_until > self._loop.time():
             self._timer = self._loop.call_at(hold_until, lambda: self.review(idle) if idle() else None)
             return
-        self._ready(_joined(self.parks()))
+        keys = tuple(key for key in self._waits if isinstance(key, bytes))
+        self._ready(msgspec.structs.replace(_joined(self.parks()), keys=keys))
 
     def close(self) -> None:
         """Forget a review that is due later."""

@@ -149,6 +149,10 @@ class Tables:
         session = self._owned(op)
         if session is None:
             return FENCED
+        if op.park is not None and op.park.keys:
+            steps = self.steps.get((op.session, session.turn + 1), {})
+            if any(key not in steps or steps[key].state is not StepState.WAITING for key in op.park.keys):
+                return Result(Status.REFUSED, "answered")
         status = session.status if op.status is None else op.status
         park = session.park if op.park is None else op.park
         if op.status is not None and op.status != "parked":

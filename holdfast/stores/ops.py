@@ -183,7 +183,8 @@ class DropLetter(msgspec.Struct, frozen=True, gc=False):
 class UpdateSession(msgspec.Struct, frozen=True, gc=False):
     """Change what is not None of a session's row. Setting any status but "parked" clears `park`.
 
-    `settled=True` sets crashes to 0. DONE or FENCED.
+    `settled=True` sets crashes to 0. DONE, FENCED, or REFUSED with "answered", and nothing changed, where a step that `park.keys`
+    names is not WAITING any more.
     """
 
     session: str

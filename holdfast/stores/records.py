@@ -138,12 +138,14 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         text: one line for a person: what happened and what to do.
         until: store time at which it resumes by itself; None until someone does something.
         waits_on: ids of the sessions it waits for (the wait-for graph).
+        keys: the steps of the open turn that wait; where one of them was answered already, there is nothing to park for.
     """
 
     reason: str
     text: str
     until: float | None = None
     waits_on: tuple[str, ...] = ()
+    keys: tuple[bytes, ...] = ()
 
 
 class Session(msgspec.Struct, frozen=True, gc=False):

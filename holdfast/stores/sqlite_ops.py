@@ -185,6 +185,8 @@ class Interpreter:
     def _update_session(self, op: ops.UpdateSession) -> Result:
         if self._epoch(op.session) != op.epoch:
             return FENCED
+        if op.park is not None and op.park.keys and not self._all_waiting(op.session, op.park.keys):
+            return Result(Status.REFUSED, "answered")
         sets, values = ["updated = ?"], [op.now]
         if op.status is not None:
             sets.append("status = ?")
@@ -230,6 +232,15 @@ class Interpreter:
     def _return_budget(self, op: ops.ReturnBudget) -> Result:
         self._add_usage(op.session, Usage() - op.unspent)
         return DONE
+
+    def _all_waiting(self, session: str, keys: tuple[bytes, ...]) -> bool:
+        marks = ", ".join("?" * len(keys))
+        found = self.db.execute(
+            f"SELECT count(*) FROM steps WHERE session = ? AND turn = (SELECT turn + 1 FROM sessions WHERE id = ?) AND state = ?"
+            f" AND key IN ({marks})",
+            (session, session, int(StepState.WAITING), *keys),
+        ).fetchone()
+        return bool(found[0] == len(keys))
 
     def _reply(self, op: ops.Reply) -> Result:
         to = op.to

@@ -143,9 +143,7 @@ def _refuse_custom(info: Any, seen: set[int]) -> None:
     seen.add(id(info))
     if isinstance(info, msgspec.inspect.CustomType):
         if not _is_pydantic(info.cls):
-            raise NotJournalable(
-                f"{info.cls!r} cannot be journaled: use plain data, a dataclass, a msgspec.Struct or a pydantic model"
-            )
+            raise NotJournalable(f"{info.cls!r} cannot be journaled: use plain data, a dataclass, a msgspec.Struct or a pydantic model")
         return
     for field in getattr(info, "__struct_fields__", ()):
         child = getattr(info, field)

@@ -112,9 +112,7 @@ class ReplyTimeout(SessionError):
     """No answer within the deadline. The message was accepted: ask again with the same `message_id` to get its answer."""
 
     def __init__(self, session: str, message_id: str, timeout_s: float) -> None:
-        super().__init__(
-            session, f"{session!r} did not answer {message_id!r} within {timeout_s:g} s; ask again with id={message_id!r}"
-        )
+        super().__init__(session, f"{session!r} did not answer {message_id!r} within {timeout_s:g} s; ask again with id={message_id!r}")
         self.message_id, self.timeout_s = message_id, timeout_s
 
 

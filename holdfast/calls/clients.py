@@ -151,9 +151,7 @@ class ModelClient:
             reply_type=ChatCompletion,
             shows_usage=bool(options.get("include_usage")),
         )
-        made = call(
-            run=stream.attempt, codec=codec_for(Streamed), timeout_s=self.timeout_s, meter=stream.usage, check=stream.check
-        )
+        made = call(run=stream.attempt, codec=codec_for(Streamed), timeout_s=self.timeout_s, meter=stream.usage, check=stream.check)
         steps.start(stream.follow(steps, made))
         return stream
 

@@ -71,9 +71,7 @@ class ModelStream:
     async def __aenter__(self) -> ModelStream:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         await self.close()
 
     def __aiter__(self) -> ModelStream:

@@ -167,9 +167,7 @@ class DynamicSupervisor:
         if spec.id in self._children:
             raise ConfigError(f"supervisor {self.name!r}: child id {spec.id!r} is used more than once")
         if self._max_children is not None and len(self._children) >= self._max_children:
-            raise HoldfastError(
-                f"supervisor {self.name!r} has {self._max_children} children: stop one first, or raise max_children"
-            )
+            raise HoldfastError(f"supervisor {self.name!r} has {self._max_children} children: stop one first, or raise max_children")
         return group
 
     def _on_exit(self, child: Child, life: Life, error: BaseException | None) -> None:

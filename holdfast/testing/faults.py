@@ -151,9 +151,7 @@ class FaultPlan:
         elif isinstance(loop, SimulatedLoop):
             loop.kill()
             await loop.create_future()
-        raise ConfigError(
-            "a crash was injected and nothing crashed: run it in simulate(), or hand FaultPlan a crash= that does not return"
-        )
+        raise ConfigError("a crash was injected and nothing crashed: run it in simulate(), or hand FaultPlan a crash= that does not return")
 
 
 class StoreHook:

@@ -84,9 +84,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     _timer_cancelled_count: int
     _asyncgens: Any
 
-    def __init__(
-        self, *, seed: int | None = None, crash_at: int | None = None, max_points: int = MAX_POINTS, start_s: float = 0.0
-    ) -> None:
+    def __init__(self, *, seed: int | None = None, crash_at: int | None = None, max_points: int = MAX_POINTS, start_s: float = 0.0) -> None:
         super().__init__()
         self.points = 0
         self.trace: list[str] = []
@@ -137,9 +135,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self._prune_at = max(_PRUNE_AT, 2 * len(self._alive))
         return task
 
-    def call_soon(
-        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
+    def call_soon(self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None) -> asyncio.Handle:
         """As in asyncio; on a killed loop nothing happens, as nothing happens in a killed process."""
         handle = asyncio.Handle(callback, args, self, context)
         if self.killed and self._closed:

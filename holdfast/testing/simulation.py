@@ -105,9 +105,7 @@ class Simulation:
         random: a generator for what is tested, seeded.
     """
 
-    def __init__(
-        self, *, seed: int | None = None, crash_at: int | None = None, start_s: float = 0.0, max_points: int = MAX_POINTS
-    ) -> None:
+    def __init__(self, *, seed: int | None = None, crash_at: int | None = None, start_s: float = 0.0, max_points: int = MAX_POINTS) -> None:
         self.seed = seed
         self.loop = SimulatedLoop(seed=seed, crash_at=crash_at, max_points=max_points, start_s=start_s)
         self.clock = SimulatedClock(self.loop)

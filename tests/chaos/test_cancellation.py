@@ -168,10 +168,9 @@ VERBS = [
 ]  # fmt: skip
 
 
-def left_behind(loop: asyncio.AbstractEventLoop) -> list[str]:
-    """The tasks of a loop that outlive a runtime."""
-    mine = {task for task in tasks._running if task.get_loop() is loop} | asyncio.all_tasks(loop)
-    return [repr(task) for task in mine if task is not asyncio.current_task(loop)]
+def alive(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+    """The tasks of a loop."""
+    return {task for task in tasks._running if task.get_loop() is loop} | asyncio.all_tasks(loop)
 
 
 async def call_all(world: World, runtime: Runtime, draw: random.Random, rounds: int) -> Counter[str]:
@@ -191,10 +190,10 @@ def test_two_thousand_cancelled_calls_leave_nothing_behind() -> None:
         async def main(simulation: Simulation) -> None:
             world = World()
             world.stormy = True  # its plan is still but for what `resolve` scripts
-            draw = random.Random(f"cancel {seed}")
+            draw, before = random.Random(f"cancel {seed}"), alive(simulation.loop)
             async with Runtime(world.store, [world.worker], clock=simulation.clock, random=simulation.random) as runtime:
                 total.update(await call_all(world, runtime, draw, rounds=5))
-            assert left_behind(simulation.loop) == []
+            assert alive(simulation.loop) == before
             assert world.broken == []
 
         simulate(main, seed=seed, max_points=200_000)
@@ -207,17 +206,18 @@ def test_two_thousand_cancelled_calls_leave_nothing_behind() -> None:
 
 async def test_cancelled_calls_on_sqlite_leave_no_transaction_task_or_descriptor(tmp_path: Path) -> None:
     """The same on a real database: the file is whole and free, and as many descriptors are open as before."""
-    path, before = tmp_path / "sessions.db", len(os.listdir("/proc/self/fd"))
+    path, loop = tmp_path / "sessions.db", asyncio.get_running_loop()
+    tasks_before, files_before = alive(loop), len(os.listdir("/proc/self/fd"))
     store: Store = SqliteStore(path)
     world = World(store=store, pace=0.002)
     world.stormy = True
     async with Runtime(store, [world.worker]) as runtime:
         cancelled = await call_all(world, runtime, random.Random(1), rounds=8)
     assert cancelled.total() > 30
-    assert left_behind(asyncio.get_running_loop()) == []
-    assert len(os.listdir("/proc/self/fd")) == before
-    with sqlite3.connect(path, isolation_level=None) as db:
-        db.execute("BEGIN IMMEDIATE")
-        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        db.execute("ROLLBACK")
+    assert alive(loop) == tasks_before
+    assert len(os.listdir("/proc/self/fd")) == files_before
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    db.execute("ROLLBACK")
     db.close()

@@ -23,6 +23,13 @@ TEN: Script = [
     ["chance", "chance-1"],
 ]
 SCRIPTS: dict[str, Script] = {"sequential": TEN, "gathered": [["gather", "gather-1", TEN]]}
+# Workers park after 5 s: the answers come in while whoever asked is being parked.
+PARKING: Script = [
+    ["ask", "ask-1", "clerk", [["sleep", "sleep-1", 5.0], ["answer", "answer-1"]]],
+    ["refund", "refund-1"],
+    ["child", "child-1", [["sleep", "sleep-2", 4.99], ["note", "note-1"]]],
+    ["gather", "gather-1", [["ask", "ask-2", "clerk", [["sleep", "sleep-3", 5.0]]], ["sleep", "sleep-4", 5.0], ["charge", "charge-1"]]],
+]
 SEEDS = [None, 1]
 
 
@@ -75,11 +82,24 @@ def test_a_crash_at_every_point_of_a_turn_loses_nothing_and_repeats_nothing(shap
     assert doubted >= 8, "some of the crashes fell into a `once` effect"
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_answer_that_comes_while_its_asker_is_parked_wakes_it(seed: int) -> None:
+    """In whatever order the two are written, and wherever the process dies between: nobody waits for what is there."""
+    sent, crash_at = deliveries(PARKING), 0
+    while True:
+        world = World()
+        life = live(world, sent, seed, crash_at=crash_at)
+        if life is None:
+            break
+        recover(world, sent, seed, life.time_s)
+        crash_at += 1
+
+
 @pytest.mark.parametrize("shape", SCRIPTS)
 def test_a_crash_during_the_recovery_from_a_crash_changes_nothing(shape: str) -> None:
     """What recovery itself does (probing doubts, dropping failures, sending again) can be cut off anywhere too."""
     sent, draw = deliveries(SCRIPTS[shape]), random.Random(shape)
-    for seed in range(250):
+    for seed in range(150):
         world, now_s, lives = World(), 0.0, 0
         while lives < 3:
             life = live(world, sent, seed, now_s, crash_at=draw.randrange(360 // (1 + lives)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
+
 from holdfast.testing import Crashed, FaultPlan, Simulation, for_each_seed, simulate
 from tests.chaos.world import Delivery, Op, Script, World, at_once
 
@@ -104,6 +106,7 @@ def play(seed: int) -> list[str]:
     return digests
 
 
+@pytest.mark.timeout(300)
 def test_a_thousand_seeds_of_faults_end_right() -> None:
     """Faults of the store and of effects, crashes and drains, in a thousand orders: each effect is done once, each message is answered."""
     for_each_seed(play, range(1_000))

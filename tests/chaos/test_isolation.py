@@ -88,7 +88,7 @@ def test_a_session_that_misbehaves_stops_no_other(bad: Any) -> None:
         async with runtime:
             names = ["left", "right"] if bad is ask_each_other else ["bad"]
             for name in names:
-                handle = await runtime.spawn(bad, id=name)
+                await runtime.spawn(bad, id=name)
             for name in names:
                 await runtime.session(name).tell("go")
             handles = [await runtime.spawn(good, id=f"good-{i}") for i in range(GOOD)]
@@ -138,6 +138,7 @@ def test_one_that_recurses_or_raises_becomes_a_dead_letter() -> None:
                     await handle.ask("go", timeout_s=60.0)
                 assert (await handle.row()).status == "failed"
             letters = {letter.session: letter.cause for letter in await store.dead_letters()}
-            assert "RuntimeError: for ever" in letters["raises"] and "RecursionError" in letters["recurses"]
+            assert "RuntimeError: for ever" in letters["raises"]
+            assert "RecursionError" in letters["recurses"]
 
     simulate(main, max_points=50_000)

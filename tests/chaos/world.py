@@ -288,10 +288,8 @@ class World:
 
     # ------------------------------------------------------------ people
 
-    async def serve(
-        self, simulation: Simulation | None, deliveries: Sequence[Delivery], *, drain_at_s: float | None = None
-    ) -> bool:
-        """One life of a process: everything is sent (again) and looked after until it is done, or the process drains; whether it is done."""
+    async def serve(self, simulation: Simulation | None, deliveries: Sequence[Delivery], *, drain_at_s: float | None = None) -> bool:
+        """One life of a process: everything is sent (again) and looked after until it is done, or it drains; whether it is done."""
         self._running.clear()
         clock, draw = (None, None) if simulation is None else (simulation.clock, simulation.random)
         runtime = Runtime(self.store, [self.worker], clock=clock, random=draw, idle_s=30.0 * self.pace, drain_s=5.0)
@@ -455,4 +453,3 @@ def label_of(record: StepRecord) -> str:
     """The label that a step's tool was called with."""
     args = msgspec.msgpack.decode(record.args)
     return str(args["label"] if isinstance(args, dict) else args[0])
-

@@ -192,9 +192,7 @@ async def test_a_batch_in_which_one_op_cannot_be_applied_changes_nothing(store: 
 
 async def test_ops_of_a_batch_see_what_those_before_them_did(store: Store) -> None:
     """A batch is applied in order: what counts is the state in which an op finds the store."""
-    results = await store.apply(
-        [enqueue(), create(), step(epoch=0), enqueue(), enqueue(), Activate("s", 3.0), step(epoch=0), step()]
-    )
+    results = await store.apply([enqueue(), create(), step(epoch=0), enqueue(), enqueue(), Activate("s", 3.0), step(epoch=0), step()])
     statuses = [r.status for r in results]
     refused, done, duplicate, fenced = Status.REFUSED, Status.DONE, Status.DUPLICATE, Status.FENCED
     assert statuses == [refused, done, done, done, duplicate, done, fenced, done]
@@ -535,9 +533,7 @@ async def test_a_session_that_ends_answers_everybody_who_still_waits(store: Stor
     await _asker(store, "asker", b"ask")
     await _asker(store, "watcher", b"watch")
     ask, watch = Address("asker", 1, b"ask"), Address("watcher", 1, b"watch")
-    await store.apply(
-        [enqueue("m"), enqueue("early", kind="watch", reply_to=watch), enqueue("plain"), enqueue("ask", reply_to=ask)]
-    )
+    await store.apply([enqueue("m"), enqueue("early", kind="watch", reply_to=watch), enqueue("plain"), enqueue("ask", reply_to=ask)])
     if ending == "EndSession":
         await store.apply([commit()])
     result = await one(store, op)
@@ -699,9 +695,7 @@ async def test_children_are_listed_in_the_order_they_were_created(store: Store) 
     """By the session of their parent, whatever the step."""
     boss, other = Address("boss", 1, b"x"), Address("other", 1, b"x")
     await store.apply([create("boss"), create("z", parent=boss), create("y", parent=other), create("a", parent=boss)])
-    await store.apply(
-        [Activate("z", 5.0), UpdateSession("z", 1, 6.0, status="idle"), create("b", parent=Address("boss", 3, b"y"))]
-    )
+    await store.apply([Activate("z", 5.0), UpdateSession("z", 1, 6.0, status="idle"), create("b", parent=Address("boss", 3, b"y"))])
     assert [s.id for s in await store.children("boss")] == ["z", "a", "b"]
     assert await store.children("z") == []
 

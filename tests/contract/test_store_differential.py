@@ -81,9 +81,7 @@ class View(NamedTuple):
 
 
 def _record(view: View) -> bytes:
-    return encode(
-        StepRecord("tool", f"t{view.draw.x}", "", b"d", view.draw.y, "once", opened=view.now, reserved=USAGES[view.draw.x])
-    )
+    return encode(StepRecord("tool", f"t{view.draw.x}", "", b"d", view.draw.y, "once", opened=view.now, reserved=USAGES[view.draw.x]))
 
 
 def _create(v: View) -> Op:
@@ -95,9 +93,7 @@ def _create(v: View) -> Op:
 def _enqueue(v: View) -> Op:
     x, y = v.draw.x, v.draw.y
     to = None if y == 0 else v.other
-    return Enqueue(
-        v.draw.session, f"m{x}", b"body", b"same" if y else b"d%d" % v.draw.lag, v.now, "message", to, (None, 9, 1, 2)[y]
-    )
+    return Enqueue(v.draw.session, f"m{x}", b"body", b"same" if y else b"d%d" % v.draw.lag, v.now, "message", to, (None, 9, 1, 2)[y])
 
 
 def _commit(v: View) -> Op:

@@ -196,9 +196,9 @@ async def test_a_capped_session_sends_a_limit_that_is_not_part_of_the_identity(
     capped: str, server: LLMockServer, client: Any, steps: FakeSteps
 ) -> None:
     """Without one an answer could cost anything; a budget set later does not make it another call."""
-    await client_proxy(
-        "openai", client, steps, cap_tokens=capped == "tokens", cap_money=capped == "money"
-    ).chat.completions.create(model=MODEL, messages=ASK)
+    await client_proxy("openai", client, steps, cap_tokens=capped == "tokens", cap_money=capped == "money").chat.completions.create(
+        model=MODEL, messages=ASK
+    )
     assert requests(server)[0]["max_tokens"] == 4096
     assert steps.calls[0].most.tokens > 4096
     await client_proxy("openai", client, steps).chat.completions.create(model=MODEL, messages=ASK)
@@ -337,9 +337,7 @@ async def test_usage_is_shown_to_whoever_asked_for_it(client: Any, steps: FakeSt
 
 
 @pytest.mark.parametrize("fault", [Fail(503), StreamFault("disconnect", after_chunks=0), StreamFault("truncate", after_chunks=0)])
-async def test_a_failure_before_the_first_chunk_is_retried(
-    fault: Any, server: LLMockServer, client: Any, steps: FakeSteps
-) -> None:
+async def test_a_failure_before_the_first_chunk_is_retried(fault: Any, server: LLMockServer, client: Any, steps: FakeSteps) -> None:
     """The consumer does not notice."""
     server.state.scenarios.add(fault, Reply(text="Here it is."))
     async with await open_stream(client, steps) as stream:
@@ -379,9 +377,7 @@ async def test_a_stream_that_nobody_took_chunks_of_is_retried_to_the_end(
     assert len(steps.faults) == 1
 
 
-async def test_leaving_early_ends_the_request_and_is_charged_by_estimate(
-    server: LLMockServer, client: Any, steps: FakeSteps
-) -> None:
+async def test_leaving_early_ends_the_request_and_is_charged_by_estimate(server: LLMockServer, client: Any, steps: FakeSteps) -> None:
     """The step is closed as cut when the block is left, though the provider has stalled; what was taken is its record."""
     server.state.scenarios.add(StreamFault("stall", after_chunks=3, stall_seconds=20), Reply(text="one two three four"))
     with anyio.fail_after(5):

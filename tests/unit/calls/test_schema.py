@@ -112,9 +112,7 @@ def test_a_tool_is_shown_as_each_provider_wants_it() -> None:
 
 def test_arguments_become_values_of_their_types() -> None:
     """From text, bytes or a dict; what the model left out is left to the function."""
-    text = (
-        '{"items": [{"sku": "a"}], "to": {"city": {"name": "Bonn"}, "code": 53111}, "colour": "blue", "place": {"street": "x"}}'
-    )
+    text = '{"items": [{"sku": "a"}], "to": {"city": {"name": "Bonn"}, "code": 53111}, "colour": "blue", "place": {"street": "x"}}'
     wanted = {
         "items": [Item("a")],
         "to": Address(city=City(name="Bonn"), code=53111),

@@ -99,9 +99,7 @@ def test_a_budget_survives_encoding(budget: Budget) -> None:
 def test_a_budget_can_be_read_from_a_configuration_file() -> None:
     """What a TOML table holds is accepted: a whole number of seconds, dollars as a number or as a string."""
     read = msgspec.convert({"steps": 40, "usd": 0.5, "seconds": 900}, Budget)
-    assert (
-        read == msgspec.convert({"steps": 40, "usd": "0.50", "seconds": 900.0}, Budget) == Budget(steps=40, usd=0.5, seconds=900)
-    )
+    assert read == msgspec.convert({"steps": 40, "usd": "0.50", "seconds": 900.0}, Budget) == Budget(steps=40, usd=0.5, seconds=900)
 
 
 @pytest.mark.parametrize("field", ["steps", "tokens", "usd", "seconds", "tool_calls"])

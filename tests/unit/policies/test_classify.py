@@ -235,9 +235,7 @@ def test_a_validation_error_of_pydantic_is_semantic() -> None:
     assert _verdict(caught.value) == ("semantic", False)
 
 
-@pytest.mark.parametrize(
-    ("category", "expected"), [("transient", "permanent"), ("semantic", "semantic"), ("permanent", "permanent")]
-)
+@pytest.mark.parametrize(("category", "expected"), [("transient", "permanent"), ("semantic", "semantic"), ("permanent", "permanent")])
 def test_a_step_that_failed_for_good_is_not_retried_by_the_one_around_it(category: str, expected: str) -> None:
     """Its own retries are used up; type and message stay those of the first cause."""
     fault = classify(StepError("inner", "ReadTimeout", "too slow", category), NOW)

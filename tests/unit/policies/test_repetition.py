@@ -12,9 +12,7 @@ from holdfast.errors import ConfigError
 from holdfast.policies import Repetition, RepetitionSpec
 
 words = st.lists(st.sampled_from("abcde"), max_size=60)
-specs = st.builds(
-    RepetitionSpec, same=st.integers(1, 6), window=st.integers(6, 15), cycle_max=st.integers(0, 5), cycles=st.integers(2, 4)
-)
+specs = st.builds(RepetitionSpec, same=st.integers(1, 6), window=st.integers(6, 15), cycle_max=st.integers(0, 5), cycles=st.integers(2, 4))
 
 
 def _play(calls: str | list[str], spec: RepetitionSpec | None = None) -> list[str | None]:

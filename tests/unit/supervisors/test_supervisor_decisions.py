@@ -107,9 +107,7 @@ def test_a_wrong_definition_names_all_its_faults_at_once() -> None:
         ChildSpec("", partial(pow, 2)),  # type: ignore[arg-type]
     ]
     with pytest.raises(ConfigError) as caught:
-        Supervisor(
-            "s", children, strategy=wrong, intensity=Intensity(-1, 0), backoff=Backoff(-1, factor=text), auto_shutdown=wrong
-        )
+        Supervisor("s", children, strategy=wrong, intensity=Intensity(-1, 0), backoff=Backoff(-1, factor=text), auto_shutdown=wrong)
     message = str(caught.value)
     for fault in (
         "supervisor 's'",

@@ -53,9 +53,7 @@ async def test_each_child_has_an_intensity_of_its_own() -> None:
     ("restart", "crashed", "restarted"),
     [("permanent", False, True), ("transient", True, True), ("transient", False, False), ("temporary", True, False)],
 )
-async def test_the_restart_type_decides_whether_a_dynamic_child_comes_back(
-    restart: Restart, crashed: bool, restarted: bool
-) -> None:
+async def test_the_restart_type_decides_whether_a_dynamic_child_comes_back(restart: Restart, crashed: bool, restarted: bool) -> None:
     """A child that ended for good is forgotten, and its id is free."""
     switch = Switch()
     supervisor = DynamicSupervisor("d")
@@ -69,9 +67,7 @@ async def test_the_restart_type_decides_whether_a_dynamic_child_comes_back(
 async def test_a_restart_waits_for_its_backoff_and_a_stop_does_not() -> None:
     """A child that waits for its restart is shown as restarting, and can be stopped."""
     switch, seen = Switch(), Recorder()
-    supervisor = DynamicSupervisor(
-        "d", backoff=Backoff(base_s=10.0), clock=LoopClock(), on_event=seen, uniform=lambda low, high: high
-    )
+    supervisor = DynamicSupervisor("d", backoff=Backoff(base_s=10.0), clock=LoopClock(), on_event=seen, uniform=lambda low, high: high)
     async with running(supervisor):
         await supervisor.start_child(ChildSpec("a", switch.child("a")))
         await supervisor.start_child(ChildSpec("b", switch.child("b")))

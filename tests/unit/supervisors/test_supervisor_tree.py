@@ -588,9 +588,7 @@ async def test_cancelled_at_any_turn_of_the_loop_nothing_is_left_behind() -> Non
         ("all_significant", ["s1", "s2"], True),
     ],
 )
-async def test_the_exit_of_significant_children_shuts_the_supervisor_down(
-    auto_shutdown: AutoShutdown, ends: list[str], over: bool
-) -> None:
+async def test_the_exit_of_significant_children_shuts_the_supervisor_down(auto_shutdown: AutoShutdown, ends: list[str], over: bool) -> None:
     """Any of them or the last of them, as asked for; the rest is stopped in reverse, and `run` returns."""
     switch, seen = Switch(), Recorder()
     children = [

@@ -54,7 +54,7 @@ def encode(value: Any) -> bytes:
         return _encoder.encode(value)
     except NotJournalable:
         raise
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except Exception as error:  # also whatever a user's own model raises while it is dumped
         raise NotJournalable(f"a {type(value).__qualname__} cannot be journaled: {error}") from error
 
 
@@ -64,7 +64,7 @@ def canonical(value: Any) -> bytes:
         return _canonical.encode(value)
     except NotJournalable:
         raise
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except Exception as error:  # as in `encode`
         raise NotJournalable(f"arguments cannot be journaled: {error}") from error
 
 
@@ -86,17 +86,20 @@ class Codec:
         self.decode = msgspec.msgpack.Decoder(type_, dec_hook=_dec_hook).decode
 
     def encode(self, value: Any) -> bytes:
-        """Raises NotJournalable if `value` is not of the type (for Any: not plain data)."""
+        """Raises NotJournalable if `value` is not data (for Any: not plain data). Whether it is of the type `round_trip` finds out."""
         if self.plain and type(value) not in _PLAIN:
-            _check_plain(value)
+            try:
+                _check_plain(value)
+            except RecursionError:
+                raise NotJournalable("the value contains itself, or is nested too deeply to be journaled") from None
         return encode(value)
 
     def round_trip(self, value: Any) -> tuple[bytes, Any]:
-        """The bytes, and what replay will make of them: what a step returns live too."""
+        """The bytes, and what reading them back makes of them. Raises NotJournalable if `value` is not of the type."""
         data = self.encode(value)
         try:
             return data, self.decode(data)
-        except (msgspec.ValidationError, ValueError, TypeError) as error:
+        except Exception as error:  # also whatever a user's own validator raises
             raise NotJournalable(f"the value does not read back as {self.type!r}: {error}") from error
 
 

@@ -133,6 +133,13 @@ class SessionFailed(Event, frozen=True):
     cause: str
 
 
+class Undelivered(Event, frozen=True):
+    """A message that was told to this session found it ended when it left; nobody will handle it."""
+
+    message: str
+    why: str
+
+
 class SessionEndedEvent(Event, frozen=True, tag="SessionEnded"):
     status: str
 

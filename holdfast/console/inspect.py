@@ -20,7 +20,6 @@ import msgspec
 from holdfast.console import views
 from holdfast.console.values import clean
 from holdfast.errors import ConfigError, SchemaTooNew, SessionNotFound, StoreError
-from holdfast.policies.budget import ZERO, Usage
 from holdfast.stores import sqlite_schema as schema
 from holdfast.stores.records import ENDED, DeadLetter, Message, Session, Step
 from holdfast.stores.sqlite_rows import (
@@ -214,15 +213,12 @@ def _line(db: sqlite3.Connection, session: Session, *, alive: bool, now: float) 
 def _turns(db: sqlite3.Connection, session: Session, only: int | None, limit: int) -> list[views.TurnView]:
     first, last = (only, only) if only is not None else (max(session.turn - limit + 1, 1), session.turn)
     found: list[views.TurnView] = []
-    before: Usage = ZERO
-    # From the turn before the first one, whose total says what the first one cost.
     for point in _all(
-        db, CHECKPOINT, "turns WHERE session = ? AND turn BETWEEN ? AND ? ORDER BY turn", checkpoint_of, session.id, first - 1, last
+        db, CHECKPOINT, "turns WHERE session = ? AND turn BETWEEN ? AND ? ORDER BY turn", checkpoint_of, session.id, first, last
     ):
-        if point.turn >= first and point.turn > 0:
+        if point.turn > 0:
             message = _message(db, session.id, point.message)
-            found.append(views.done_turn(point, before, message, _steps(db, session.id, point.turn)))
-        before = point.usage
+            found.append(views.done_turn(point, message, _steps(db, session.id, point.turn)))
     if only is None or only == session.turn + 1:
         steps, message = _steps(db, session.id, session.turn + 1), _open_message(db, session)
         if steps or (message is not None and session.status not in ENDED):

@@ -12,7 +12,7 @@ import msgspec
 
 from holdfast.console.amounts import Amounts, amounts, cost, limits
 from holdfast.console.values import clean, plain
-from holdfast.policies.budget import ZERO, Usage
+from holdfast.policies.budget import ZERO
 from holdfast.stores.records import ENDED, Checkpoint, DeadLetter, Message, MessageState, Outcome, Session, Step, StepState
 
 ASKS_A_PERSON = frozenset({"doubt", "budget", "drift", "unclaimed", "state", "crashes"})
@@ -232,8 +232,8 @@ def letter_view(letter: DeadLetter, now: float) -> LetterView:
     return LetterView(message=clean(letter.message), turn=letter.turn, cause=clean(letter.cause), effects=effects, age_s=age_s)
 
 
-def done_turn(checkpoint: Checkpoint, before: Usage, message: Message | None, steps: Sequence[Step]) -> TurnView:
-    """A turn that was committed, or whose letter was dropped (then its message is dead). `before` is the total as of the turn before."""
+def done_turn(checkpoint: Checkpoint, message: Message | None, steps: Sequence[Step]) -> TurnView:
+    """A turn that was committed, or whose letter was dropped (then its message is dead)."""
     reply, error = answer(message)
     return TurnView(
         turn=checkpoint.turn,
@@ -245,7 +245,7 @@ def done_turn(checkpoint: Checkpoint, before: Usage, message: Message | None, st
         state=plain(checkpoint.state),
         version=checkpoint.version,
         duration_s=max(checkpoint.ended - checkpoint.started, 0.0),
-        cost=amounts((checkpoint.usage - before).clamp()),
+        cost=amounts(checkpoint.usage),
         steps=[step_view(step) for step in steps],
     )
 

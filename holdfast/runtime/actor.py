@@ -68,11 +68,11 @@ class Actor:
 
     # ------------------------------------------------------------ mailbox and life
 
-    def push(self, message: Message, *, first: bool = False) -> None:
+    def push(self, message: Message) -> None:
         """A message was accepted."""
         if not isinstance(self.mailbox, deque):
             self.mailbox = deque()
-        self.mailbox.appendleft(message) if first else self.mailbox.append(message)
+        self.mailbox.append(message)
         self.kick()
 
     def kick(self) -> None:
@@ -81,13 +81,6 @@ class Actor:
             self.status = "idle"
         if self.task is None and self._runnable():
             self.task = tasks.start(self._work(), f"session {self.id}")
-
-    def resume(self) -> None:
-        """What the session was parked for is there."""
-        self.woken = True
-        if self.status == "parked":
-            self.status = "idle"
-            self.kick()
 
     def outdate(self) -> None:
         """Something about it may be stored that is not known here: it is read again, once what is under way has ended."""
@@ -108,7 +101,7 @@ class Actor:
             # The store, or a fault of holdfast itself: the session is read again, a fault loudly, and no other session notices.
             if not isinstance(error, StoreError):
                 events.log.exception("session %s hit a fault of the runtime", self.id)
-            self._lost(describe(error))
+            self._lost(describe(error), isinstance(error, StoreError))
         finally:
             self.task, self.current = None, None
             self.touched = self.node.clock.monotonic()
@@ -128,8 +121,8 @@ class Actor:
         except StateError as error:
             self.node.sessions.waiters.refuse(self.id, error)
             return await self._park(Park("state", str(error), self.node.clock.time() + _STATE_S))
-        except (msgspec.ValidationError, ValueError, TypeError) as error:
-            return await self._fail(turn, f"the message does not decode: {error}")
+        except Exception as error:  # also whatever a user's own validator raises
+            return await self._fail(turn, f"the message does not decode: {describe(error)}")
         turn.emit(events.TurnStarted, message.id, self.restarts.count(self.node.clock.monotonic()))
         match await turn.run(partial(self.agent.handler, session, body)):
             case Returned(value):
@@ -158,8 +151,8 @@ class Actor:
         if lost:
             return await self._park(Park("unclaimed", f"{', '.join(lost)} was done before the crash and the code never asked for it again"))
         try:
-            state = self.agent.state.encode(session.state)
-            reply = self.node.encode(Outcome(self.agent.reply.encode(value)))
+            state, _ = self.agent.state.round_trip(session.state)  # what does not read back would lose the session
+            reply = self.node.encode(Outcome(self.agent.reply.round_trip(value)[0]))
             result = self.node.encode(Outcome(encode(turn.result))) if turn.finishing else None
         except NotJournalable as error:
             return await self._crashed(turn, error)
@@ -170,7 +163,7 @@ class Actor:
         )
         outbox = (*turn.outbox, *_answer(turn.message, reply, now), *(self.unspent() if turn.finishing else ()))
         op = CommitTurn(
-            self.id, self.epoch, turn.number, turn.message.id, state, self.agent.version, reply, status, self.ledger.used, turn.started,
+            self.id, self.epoch, turn.number, turn.message.id, state, self.agent.version, reply, status, self.journal.spent(), turn.started,
             now, self._gates(), result, gone if turn.finishing else None, outbox,
         )  # fmt: skip
         self._check((await self.node.group.submit(op, partial(self._committed, op))).status)
@@ -242,7 +235,7 @@ class Actor:
         self.status, self.park = "parked", park
         self.node.emit(events.SessionParked(self.id, park.reason, park.text, park.until))
         if self.woken:
-            self.resume()
+            self.status = "idle"  # what it was parked for came meanwhile
 
     def unspent(self) -> tuple[Op, ...]:
         """What goes back to the parent when this session ends."""
@@ -262,12 +255,12 @@ class Actor:
             self._lost("fenced: the session was taken over")
         return status is Status.DONE
 
-    def _lost(self, cause: str) -> None:
-        """What is in memory may not be what is stored: drop it, and read again."""
+    def _lost(self, cause: str, at_once: bool = True) -> None:
+        """What is in memory may not be what is stored: drop it, and read again; after a fault of our own not at once."""
         if self.status not in ENDED:
             self.status = "parked"
             self.node.emit(events.StoreFailed(self.id, cause))
-            self.node.sessions.reread(self)
+            self.node.sessions.reread(self, at_once)
 
 
 def _answer(message: Message, outcome: bytes, now: float) -> tuple[Op, ...]:

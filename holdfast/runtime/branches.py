@@ -46,7 +46,7 @@ class Branches:
         """Run `work` as the branch `name`."""
         context = copy_context()
         context.run(_branch.set, f"{name}/")
-        task = tasks.start(work, f"branch {self._title}/{name}", context)
+        task = tasks.start(tasks.contained(work), f"branch {self._title}/{name}", context)
         self.running.append(task)
         task.add_done_callback(self._left)
         return task

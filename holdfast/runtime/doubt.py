@@ -35,6 +35,13 @@ async def probe(turn: Turn, call: Call, context: StepContext) -> Finding:
         found: Finding = UNKNOWN if isinstance(value, Unknown) else Outcome(call.codec.encode(value))
     except NotDone:
         found = None
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Nobody cancelled this task: the probe awaited something that somebody else cancelled. It would end the session's task unseen.
+        events.log.warning("reconcile of %s in %s was cancelled from within: %s", call.name, context.session, describe(error))
+        return UNKNOWN
     except Exception as error:
         events.log.warning("reconcile of %s in %s failed: %s", call.name, context.session, describe(error))
         return UNKNOWN

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from holdfast import redact
 from holdfast.errors import AskCycle, AskTimeout, BudgetExhausted, RepetitionDetected, StepError
 from holdfast.policies.classify import Fault
@@ -11,10 +13,15 @@ _BY_NAME: dict[str, type[StepError]] = {cls.__name__: cls for cls in (StepError,
 _MAX_TEXT = 2_000
 
 
+def redacted(fault: Fault) -> Fault:
+    """The same without secrets: its text goes into notes, events and what a person reads, not only into the final failure."""
+    return msgspec.structs.replace(fault, message=redact.text(fault.message))
+
+
 def failure_of(step: str, fault: Fault) -> Failure:
     """The record of a final failure. "not_done" and "cancelled" are permanent to whoever gets them."""
     category = fault.category if fault.category in ("transient", "semantic") else "permanent"
-    return Failure("StepError", step, fault.type, redact.text(fault.message[:_MAX_TEXT]), category)
+    return Failure("StepError", step, fault.type, redact.text(fault.message)[:_MAX_TEXT], category)
 
 
 def error_of(failure: Failure) -> StepError:
@@ -23,7 +30,10 @@ def error_of(failure: Failure) -> StepError:
 
 
 def describe(error: BaseException) -> str:
-    """One redacted line about an exception."""
-    text = str(error).strip().replace("\n", " ")
+    """One redacted line about an exception, fit for every store, whatever its `__str__` does."""
+    try:
+        text = str(error).strip().replace("\n", " ").encode("utf-8", "backslashreplace").decode()
+    except Exception:
+        text = "(its text cannot be shown)"
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return redact.text(line[:_MAX_TEXT])
+    return redact.text(line)[:_MAX_TEXT]  # first redacted: half a secret would not be known as one

@@ -31,7 +31,7 @@ class LocalGateway:
 
     async def spawn(self, agent: Agent, id: str, tenant: str, user: str, state: Any, budget: Budget | None) -> Session:
         """Get or create. Raises SessionConflict where the id belongs to another agent or tenant."""
-        first = agent.state.encode(agent.first_state() if state is None else state)
+        first, _ = agent.state.round_trip(agent.first_state() if state is None else state)
         op = CreateSession(
             id,
             agent.name,
@@ -76,6 +76,8 @@ class LocalGateway:
         try:
             op = Enqueue(session, id, b"", b"", self._node.clock.time(), kind="watch")
             result = await self._submit(op)
+            if result.value == "unknown":
+                self._unknown(session)
             if isinstance(result.value, tuple):
                 ended: Session = result.value[1]
                 if ended.result is None:
@@ -163,7 +165,7 @@ class LocalGateway:
             self._node.sessions.dropped(session, actor.turn + 1)
             self._again(actor)
 
-        result = await self._write(actor, DropLetter(session, actor.epoch, actor.ledger.used, self._node.clock.time()), dropped)
+        result = await self._write(actor, DropLetter(session, actor.epoch, actor.journal.spent(), self._node.clock.time()), dropped)
         if result.status is Status.REFUSED:
             raise errors.SessionError(session, f"session {session!r} has no dead letter")
 

@@ -13,8 +13,7 @@ from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.branches import follows
 from holdfast.stores.records import Step, StepRecord, StepState
 
-OPEN, CLOSED, FAILED = StepState.OPEN, StepState.CLOSED, StepState.FAILED
-DOUBT, WAITING = StepState.DOUBT, StepState.WAITING
+OPEN, CLOSED, FAILED, DOUBT = StepState.OPEN, StepState.CLOSED, StepState.FAILED, StepState.DOUBT
 
 
 class Claim:

@@ -9,12 +9,12 @@ import msgspec
 
 from holdfast import events
 from holdfast.codec import canonical, codec_for, digest
-from holdfast.errors import AskCycle, BudgetExhausted, MailboxFull, SessionEnded, SessionNotFound
+from holdfast.errors import AskCycle, MailboxFull, SessionEnded, SessionNotFound
 from holdfast.policies.budget import Budget, Usage
 from holdfast.runtime.branches import branch_of
-from holdfast.runtime.failures import error_of
+from holdfast.runtime.failures import describe, error_of
 from holdfast.runtime.journal import Claim
-from holdfast.runtime.refusal import refuse, told
+from holdfast.runtime.refusal import refuse, spend_step, told
 from holdfast.runtime.turn import Turn
 from holdfast.stores.ops import CreateSession, Enqueue, Op, Result, Status
 from holdfast.stores.records import ENDED, Address, Failure, Outcome, Park, StepRecord, StepState
@@ -52,7 +52,7 @@ async def ask(turn: Turn, target: str, message: Any, timeout_s: float) -> Any:
         )
 
     args = canonical([target, message])
-    outcome = await _wait_step(turn, "ask", target, args, timeout_s, target, outbox, turn.actor.agent.park_after_s)
+    outcome = await _wait_step(turn, "ask", target, args, timeout_s, target, outbox, turn.actor.agent.park_after_s, body)
     return _plain.decode(outcome.value)
 
 
@@ -88,6 +88,7 @@ async def tell(turn: Turn, target: str, message: Any) -> None:
         if error is not None:
             await turn.admit()
             await refuse(turn, claim, "tell", target, str(error), cause=type(error).__name__)
+        await _refuse_misfit(turn, claim, "tell", target, body)
     turn.outbox.append(Enqueue(target, message_id(turn, claim.key), body, digest(body), turn.node.clock.time()))
 
 
@@ -103,15 +104,11 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
     try:
         ledger, now, actor = turn.actor.ledger, turn.node.clock.time(), turn.actor
         child = id or f"{actor.id}/{turn.number}.{claim.digest.hex()[:12]}.{claim.nth}"
-        limits, cost, share = agent.budget, Usage(steps=1), Usage()
-        refused = ledger.reserve(cost)
-        if refused is not None:
-            turn.refused = True
-            await refuse(turn, claim, "spawn", name, refused, BudgetExhausted)
-        ledger.settle(cost, cost)
+        limits, share = agent.budget, Usage()
+        cost = await spend_step(turn, claim, "spawn", name)
         if not detached:
             # The child's own limits, cut to what is left here: all of it is charged now, and what is not spent comes back at its end.
-            limits = _smaller(ledger.carve(Budget()), part or agent.budget)
+            limits = _share(ledger.carve(Budget()), part or agent.budget)
             share = ledger.part(limits)
             ledger.charge(share)
             cost = cost + share
@@ -144,17 +141,37 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
         turn.end(claim.branch)
 
 
-def _smaller(left: Budget, part: Budget) -> Budget:
-    def least(a: Any, b: Any) -> Any:
-        return a if b is None else b if a is None else min(a, b)
+def _share(left: Budget, part: Budget) -> Budget:
+    """A child's limits: `part` cut to what is left; where it asks for nothing in particular, half of that, so that the parent can go on."""
+
+    def least(rest: Any, wanted: Any, half: Any) -> Any:
+        return wanted if rest is None else half if wanted is None else min(rest, wanted)
 
     return Budget(
-        steps=least(left.steps, part.steps),
-        tokens=least(left.tokens, part.tokens),
-        usd=least(left.usd, part.usd),
-        seconds=least(left.seconds, part.seconds),
-        tool_calls=least(left.tool_calls, part.tool_calls),
+        steps=least(left.steps, part.steps, (left.steps or 0) // 2),
+        tokens=least(left.tokens, part.tokens, (left.tokens or 0) // 2),
+        usd=least(left.usd, part.usd, (left.usd or 0) / 2),
+        seconds=least(left.seconds, part.seconds, (left.seconds or 0.0) / 2),
+        tool_calls=least(left.tool_calls, part.tool_calls, (left.tool_calls or 0) // 2),
     )
+
+
+async def _refuse_misfit(turn: Turn, claim: Claim, kind: str, target: str, body: bytes) -> None:
+    """A message that the other's agent does not take is the sender's fault: it must not put the other out of service."""
+    live = turn.node.sessions.live.get(target)
+    if live is None:
+        row = await turn.node.store.session(target)
+        agent = None if row is None else turn.node.sessions.agents.get(row.agent)
+    else:
+        agent = live.agent
+    if agent is None:
+        return  # sending it will tell
+    try:
+        agent.message.decode(body)
+    except Exception as error:  # also whatever a user's own validator raises
+        text = f"agent {agent.name!r} does not take this message: {describe(error)}"
+        await turn.admit()
+        await refuse(turn, claim, kind, target, text, cause=type(error).__name__, category="semantic")
 
 
 def _pending_tells(turn: Turn, target: str) -> tuple[Op, ...]:
@@ -173,6 +190,7 @@ async def _wait_step(
     target: str | None,
     outbox: Callable[[Claim], tuple[Op, ...]],
     hold_s: float,
+    body: bytes | None = None,
 ) -> Outcome:
     """A step whose effect is to wait: for an answer under its key, or for the time to pass."""
     claim = turn.journal.claim(branch_of(), kind, name, args)
@@ -183,6 +201,7 @@ async def _wait_step(
         return _raise_if_failed(found.record.outcome)
     await turn.admit()
     turn.begin(claim.branch)
+    asking = [] if target is None else turn.waits.asking
     try:
         now = turn.node.clock.time()
         if kind == "ask" and found is None:
@@ -190,12 +209,15 @@ async def _wait_step(
             if cycle is not None:
                 text = f"asking {name!r} would wait for itself: {' -> '.join((turn.actor.id, *cycle))}"
                 await refuse(turn, claim, kind, name, text, AskCycle)
+        asking.append(name)
+        if body is not None and found is None:
+            await _refuse_misfit(turn, claim, kind, name, body)
         until = None if seconds is None else now + seconds
         if found is None:
+            used = await spend_step(turn, claim, kind, name)
             record = StepRecord(
-                kind, name, claim.branch, claim.digest, claim.nth, "read", used=Usage(steps=1), opened=now, until=until, target=target
+                kind, name, claim.branch, claim.digest, claim.nth, "read", used=used, opened=now, until=until, target=target
             )
-            turn.actor.ledger.charge(record.used)
         else:
             record = found.record
             if record.until is not None and until is not None:
@@ -217,6 +239,8 @@ async def _wait_step(
             return await _close(turn, claim, record, Outcome(failure=Failure("AskTimeout", name, "AskTimeout", text, "transient")))
         return await _close(turn, claim, record, Outcome())
     finally:
+        if name in asking:
+            asking.remove(name)
         turn.end(claim.branch)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from holdfast import redact
-from holdfast.calls.call import Call
+from holdfast.calls.call import ONE_STEP
 from holdfast.errors import BudgetExhausted, StepError
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.failures import error_of
@@ -45,12 +45,21 @@ async def refuse(
     raise error_of(failure)
 
 
-async def exhausted(turn: Turn, claim: Claim, call: Call, text: str, used: Usage) -> NoReturn:
+async def exhausted(turn: Turn, claim: Claim, kind: str, name: str, text: str, *, effect: str = "read", used: Usage = ZERO) -> NoReturn:
     """The budget refuses an attempt: the handler is told once, after that the session parks until its budget is raised."""
     if turn.refused:
         await turn.park_here("budget", f"budget exhausted: {text}; raise it to go on")
     turn.refused = True
-    await refuse(turn, claim, call.kind, call.name, text, BudgetExhausted, effect=call.effect, used=used)
+    await refuse(turn, claim, kind, name, text, BudgetExhausted, effect=effect, used=used)
+
+
+async def spend_step(turn: Turn, claim: Claim, kind: str, name: str) -> Usage:
+    """Charge one step for what performs no effect (a wait, a spawn, a refusal), so that no loop is free. Raises BudgetExhausted."""
+    refused = turn.actor.ledger.reserve(ONE_STEP)
+    if refused is not None:
+        await exhausted(turn, claim, kind, name, refused)
+    turn.actor.ledger.settle(ONE_STEP, ONE_STEP)
+    return ONE_STEP
 
 
 def told(outcome: Outcome) -> bool:

@@ -203,12 +203,12 @@ class Session(Generic[S]):
 
         Args:
             state: what it starts with; default the agent's own.
-            budget: the part of this session's budget that it gets; what it does not spend comes back when it ends. Without it, the child
-                has its agent's budget, cut to what is left here.
+            budget: the part of this session's budget that it gets, default its agent's budget; at most what is left here, and half of that
+                where it names no limit. What it does not spend comes back when it ends.
             detached: it lives on when this session ends, on its agent's own budget.
         """
         first = agent.first_state() if state is None else state
-        return Child(self._turn, await messaging.spawn(self._turn, agent, agent.state.encode(first), budget, id, detached))
+        return Child(self._turn, await messaging.spawn(self._turn, agent, agent.state.round_trip(first)[0], budget, id, detached))
 
     def finish(self, result: Any = None) -> None:
         """End the session when this turn commits; `result`, plain data by then, is what `Handle.result` and a parent's

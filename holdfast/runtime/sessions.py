@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 _AGAIN_S = 0.5
+_FAULT_S = 5.0
 
 
 class Sessions:
@@ -185,12 +186,12 @@ class Sessions:
         if not self.draining:
             self.node.loop.call_later(_AGAIN_S, self.wake, id)
 
-    def reread(self, actor: Actor) -> None:
+    def reread(self, actor: Actor, at_once: bool = True) -> None:
         """What this actor holds may not be what is stored."""
         if self.live.get(actor.id) is actor:
             del self.live[actor.id]
             if not self.draining and actor.status not in ENDED:
-                self.wake(actor.id)
+                self.wake(actor.id) if at_once else self.node.loop.call_later(_FAULT_S, self.wake, actor.id)
 
     def unsure(self, ops: Sequence[Op]) -> None:
         """Nobody knows whether these were written: every session that they concern is read again."""
@@ -234,6 +235,7 @@ class Sessions:
     def rested(self, actor: Actor) -> None:
         """It has nothing to do for now."""
         self.recovered(actor.id)
+        self.waits_on.pop(actor.id, None)  # what it waited for before may have timed out
         if actor.status == "parked":
             self._set_alarm(actor)
             self._forget(actor)
@@ -262,6 +264,8 @@ class Sessions:
         """Tell those concerned what left with an op that is now durable."""
         for op, result in zip(ops, results, strict=True):
             if result.status is not Status.DONE:
+                if isinstance(op, Enqueue) and result.status is Status.REFUSED and op.reply_to is None:
+                    self.undelivered(op, result)
                 continue
             match op:
                 case Enqueue():
@@ -279,6 +283,12 @@ class Sessions:
         """How many messages may wait in a session's mailbox, as far as is known without reading it."""
         actor = self.live.get(session)
         return max((agent.mailbox for agent in self.agents.values()), default=None) if actor is None else actor.agent.mailbox
+
+    def undelivered(self, op: Enqueue, result: Result) -> None:
+        """A message that was told could be sent when it was called, and could not when its turn committed."""
+        why = result.value if isinstance(result.value, str) else "the session has ended"
+        events.log.warning("message %s to session %s was not delivered: %s", op.id, op.session, why)
+        self.node.emit(events.Undelivered(op.session, op.id, why))
 
     def arrived(self, op: Enqueue) -> None:
         """A message is in the mailbox."""
@@ -370,7 +380,7 @@ class Sessions:
             actor = self.live.get(id)
             now = self.waits_on.get(id, ())
             if actor is not None and actor.current is not None:
-                now = tuple(t for park in actor.current.waits.parks() for t in park.waits_on)
+                now = (*actor.current.waits.asking, *(t for park in actor.current.waits.parks() for t in park.waits_on))
             for following in now:
                 if following not in seen:
                     seen.add(following)

@@ -24,10 +24,10 @@ from holdfast.policies.gate import Wait
 from holdfast.runtime.branches import branch_of
 from holdfast.runtime.doubt import probe
 from holdfast.runtime.drift import drift
-from holdfast.runtime.failures import error_of, failure_of
+from holdfast.runtime.failures import error_of, failure_of, redacted
 from holdfast.runtime.gates import Permits
 from holdfast.runtime.journal import Claim
-from holdfast.runtime.refusal import exhausted, refuse, told
+from holdfast.runtime.refusal import exhausted, refuse, spend_step, told
 from holdfast.runtime.turn import Turn
 from holdfast.stores.ops import Result, Status
 from holdfast.stores.records import Outcome, StepRecord, StepState
@@ -59,8 +59,10 @@ async def run_step(turn: Turn, call: Call) -> Any:
         if call.kind == "tool" and claim.step is None:
             repeated = turn.actor.gates.repetition.before(call.name, claim.digest)
             if repeated is not None:
-                text = f"{repeated}; do something else"
-                await refuse(turn, claim, call.kind, call.name, text, RepetitionDetected, category="semantic", effect=call.effect)
+                used, text = await spend_step(turn, claim, call.kind, call.name), f"{repeated}; do something else"
+                await refuse(
+                    turn, claim, call.kind, call.name, text, RepetitionDetected, category="semantic", effect=call.effect, used=used
+                )
         return await _Attempts(turn, call, claim).run()
     finally:
         turn.end(claim.branch)
@@ -79,18 +81,20 @@ def _result(call: Call, outcome: Outcome) -> Any:
 class _Attempts:
     """The attempts of one step, up to its close."""
 
-    __slots__ = ("attempts", "call", "claim", "durable", "failed_cost", "maybe_paid", "opened", "turn", "used")
+    __slots__ = ("attempts", "call", "claim", "durable", "failed_cost", "made", "maybe_paid", "opened", "turn", "used")
 
     def __init__(self, turn: Turn, call: Call, claim: Claim) -> None:
         self.turn, self.call, self.claim = turn, call, claim
         self.durable = call.costs or call.effect != "read"
         self.opened = turn.node.clock.time()
-        self.used, self.attempts, self.maybe_paid = ZERO, 0, 0
+        self.used, self.attempts, self.made, self.maybe_paid = ZERO, 0, 0, 0
         self.failed_cost: Usage | None = None
         if claim.step is not None:
             # Open when the process died: what it could have cost is charged, and it is made again.
             before = claim.step.record
             self.used, self.attempts, self.maybe_paid = before.used + before.reserved, before.attempts, before.maybe_paid
+            if claim.step.state is StepState.WAITING:  # it goes on between two attempts: their number and time are limited over a park, too
+                self.opened, self.made = before.opened, before.attempts
             if call.costs and claim.step.state is StepState.OPEN:
                 self.maybe_paid += 1
                 turn.emit(events.MaybePaid, call.name)
@@ -101,16 +105,15 @@ class _Attempts:
         if found is not None and found.state is StepState.WAITING:
             await turn.pause(min(found.record.until or 0.0, self.opened + call.retry.total_s), "retry", f"{call.name} is retried")
         shared = None if call.dependency is None else node.breaker(call.dependency)
-        made = 0
         while True:
             permits = turn.actor.gates.enter(call, shared, node.clock.time())
             if isinstance(permits, Wait):
                 await turn.pause(permits.until, "breaker", permits.reason)
                 continue
             if isinstance(permits, str):
-                await exhausted(turn, self.claim, call, permits, self.used)
+                await exhausted(turn, self.claim, call.kind, call.name, permits, effect=call.effect, used=self.used)
             self.attempts += 1
-            made += 1
+            self.made += 1
             context = StepContext(turn.actor.id, turn.name_of(self.claim.key), self.attempts)
             value, fault = await self._attempt(context, permits)
             if fault is None:
@@ -121,7 +124,7 @@ class _Attempts:
                     return await self._settled(happened)
                 fault = Fault("not_done", fault.type, fault.message)
             elapsed_s = node.clock.time() - self.opened
-            wait_s = None if context.settled else retry.delay(call.retry, made, elapsed_s, fault, node.random.uniform)
+            wait_s = None if context.settled else retry.delay(call.retry, self.made, elapsed_s, fault, node.random.uniform)
             if wait_s is None:
                 return await self._settled(Outcome(failure=failure_of(call.name, fault)))
             turn.emit(events.StepRetried, call.name, self.attempts, fault.message, wait_s)
@@ -172,12 +175,12 @@ class _Attempts:
                 raise
             # Nobody cancelled this task: the effect awaited something that somebody else cancelled. That is its own crash.
             return None, Fault("permanent", "CancelledError", f"the effect was cancelled from within: {error}")
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # a tool that calls sys.exit() ends no other session
             deadline.passed()
             self.failed_cost = cost_of(error)
             if self.failed_cost is None and getattr(error, "status_code", None) is not None:
                 self.failed_cost = Usage(steps=call.most.steps, tool_calls=call.most.tool_calls)
-            return value, classify(error, node.clock.time())
+            return value, redacted(classify(error, node.clock.time()))
         finally:
             node.deadlines.remove(deadline)
         deadline.passed()  # it swallowed its cancellation and has a result all the same: the result counts

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _running: set[asyncio.Task[Any]] = set()
 
 
@@ -20,6 +21,14 @@ def start(work: Coroutine[Any, Any, Any], name: str, context: Context | None = N
     _running.add(task)
     task.add_done_callback(_running.discard)
     return task
+
+
+async def contained(work: Coroutine[Any, Any, T]) -> T:
+    """`work`, whose `sys.exit()` is an error like any other: let through, it would end the loop, and every session with it."""
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"{type(error).__name__} was raised: {error}") from error
 
 
 async def end(task: asyncio.Task[Any], deadline_s: float) -> bool:

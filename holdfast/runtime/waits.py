@@ -23,14 +23,19 @@ class _Wait:
 
 
 class Waits:
-    """The waits of one run of a turn. `ready` is called when all that is left of the turn is waits that were held long enough."""
+    """The waits of one run of a turn. `ready` is called when all that is left of the turn is waits that were held long enough.
 
-    __slots__ = ("_clock", "_loop", "_ready", "_timer", "_waits")
+    Attributes:
+        asking: the sessions that are being asked, from before the question is written: two that ask each other at once must see it.
+    """
+
+    __slots__ = ("_clock", "_loop", "_ready", "_timer", "_waits", "asking")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, ready: Callable[[Park], None]) -> None:
         self._loop, self._clock, self._ready = loop, clock, ready
         self._waits: dict[object, _Wait] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self.asking: list[str] = []
 
     def __len__(self) -> int:
         return len(self._waits)

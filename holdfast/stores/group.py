@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from holdfast.errors import OutcomeUnknown, RuntimeStopped, StoreError
+from holdfast.errors import NotWritten, OutcomeUnknown, StoreError
 from holdfast.events import log
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.protocol import Store
@@ -65,11 +65,13 @@ class GroupCommit:
         `applied` runs when the batch is acknowledged, before any future of it is resolved. The future raises NotWritten or OutcomeUnknown.
         Cancelling it does not take the op back.
         """
-        if self._closed:
-            raise RuntimeStopped("the store's writer has stopped: nothing was written")
         loop = self._loop or asyncio.get_running_loop()
         self._loop = loop
         future: asyncio.Future[Result] = asyncio.Future(loop=loop)
+        if self._closed:
+            # Not raised here: timers and callbacks submit too, and it may be started again in a moment.
+            self._fail([(op, future, applied)], NotWritten("the store's writer is not running: nothing was written"))
+            return future
         self._queue.append((op, future, applied))
         wake = self._wake
         if wake is not None and not wake.done():
@@ -118,6 +120,8 @@ class GroupCommit:
             # A fault of the store itself: this writer crashes, its supervisor starts it again, and nobody waits for ever meanwhile.
             self.healthy = False
             self._fail(batch, OutcomeUnknown(f"the store failed ({type(error).__name__}): read again"))
+            if self._unknown is not None:
+                self._unknown([op for op, _, _ in batch])
             raise
         finally:
             self._under_way = []

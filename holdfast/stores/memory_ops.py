@@ -285,7 +285,7 @@ class Tables:
             session,
             status=op.status,
             turn=op.turn,
-            usage=op.usage,
+            usage=session.usage + op.usage,
             park=None,
             gates=op.gates,
             notes=(),
@@ -336,7 +336,9 @@ class Tables:
         before = self.checkpoints[op.session][session.turn]
         checkpoint = _replace(before, turn=turn, message=letter.message, started=op.now, ended=op.now, usage=op.usage)
         self._put(self.checkpoints[op.session], turn, checkpoint)
-        session = _replace(session, status="idle", park=None, turn=turn, usage=op.usage, notes=letter.effects, crashes=0, updated=op.now)
+        session = _replace(
+            session, status="idle", park=None, turn=turn, usage=session.usage + op.usage, notes=letter.effects, crashes=0, updated=op.now
+        )
         self._put(self.sessions, op.session, session)
         return DONE
 

@@ -115,7 +115,8 @@ class DropSteps(msgspec.Struct, frozen=True, gc=False):
 
 
 class CommitTurn(msgspec.Struct, frozen=True, gc=False):
-    """End a turn, whole: checkpoint, message done with its reply, usage, notes cleared, crashes 0, outbox.
+    """End a turn, whole: checkpoint, message done with its reply, `usage` (of this turn) added to the session's, notes cleared, crashes 0,
+    outbox.
 
     DONE or FENCED. With an ended `status`, every message still queued becomes DEAD with `rest` (an encoded Outcome) as its reply, every
     watch becomes DONE with `result` (an encoded Outcome too); those that have a `reply_to` are answered at their step too; the value is
@@ -171,7 +172,7 @@ class RetryLetter(msgspec.Struct, frozen=True, gc=False):
 class DropLetter(msgspec.Struct, frozen=True, gc=False):
     """Give the dead letter up: its turn ends with the state unchanged, its usage is kept, its effects become the session's `notes`.
 
-    `usage` is the session's total with that of the open turn folded in. DONE with None, FENCED, or REFUSED with "none".
+    `usage`, that of the open turn, is added to the session's. DONE with None, FENCED, or REFUSED with "none".
     """
 
     session: str

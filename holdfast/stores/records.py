@@ -174,7 +174,7 @@ class Session(msgspec.Struct, frozen=True, gc=False):
 
 
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
-    """The state of a session after a turn; turn 0 is the state it was spawned with."""
+    """The state of a session after a turn, and what the turn cost; turn 0 is the state it was spawned with."""
 
     turn: int
     state: bytes

@@ -224,10 +224,11 @@ class Interpreter:
         return DONE
 
     def _add_usage(self, session: str, charge: Usage) -> None:
+        self.db.execute("UPDATE sessions SET usage = ? WHERE id = ?", (self._total(session, charge), session))
+
+    def _total(self, session: str, charge: Usage) -> bytes:
         row = self.db.execute("SELECT usage FROM sessions WHERE id = ?", (session,)).fetchone()
-        if row is not None:
-            total = decode_usage(row[0]) + charge
-            self.db.execute("UPDATE sessions SET usage = ? WHERE id = ?", (encode(total), session))
+        return encode(charge if row is None else decode_usage(row[0]) + charge)
 
     def _return_budget(self, op: ops.ReturnBudget) -> Result:
         self._add_usage(op.session, Usage() - op.unspent)
@@ -273,7 +274,7 @@ class Interpreter:
         self.db.execute(
             "UPDATE sessions SET status = ?, turn = ?, pending = pending - ?, usage = ?, gates = ?, notes = x'90', result = ?, park = NULL,"
             " wake_at = NULL, crashes = 0, crash_mark = 0, updated = ? WHERE id = ?",
-            (op.status, op.turn, settled, usage, op.gates, op.result, op.now, op.session),
+            (op.status, op.turn, settled, self._total(op.session, op.usage), op.gates, op.result, op.now, op.session),
         )
         answered: list[Message] | None = None
         if op.status in ENDED:
@@ -370,6 +371,6 @@ class Interpreter:
         self.db.execute(
             "UPDATE sessions SET status = 'idle', park = NULL, wake_at = NULL, turn = ?, usage = ?, notes = ?, crashes = 0, crash_mark = 0,"
             " updated = ? WHERE id = ?",
-            (turn, encode(op.usage), encode(effects), op.now, op.session),
+            (turn, self._total(op.session, op.usage), encode(effects), op.now, op.session),
         )
         return DONE

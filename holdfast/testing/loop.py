@@ -23,6 +23,8 @@ from collections.abc import Callable, Coroutine, Generator
 from operator import attrgetter
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
+from anyio._backends._asyncio import _task_states
+
 from holdfast.errors import HoldfastError
 
 T = TypeVar("T")
@@ -261,6 +263,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         for task in tasks:
             # Or every later all_tasks() of this process would walk past the dead.
             asyncio.tasks._unregister_task(task)
+            # anyio keeps what it knows of a task by the task, and all simulated ones of the same number hash alike: look-ups would walk the dead.
+            _task_states.pop(task, None)
         self._closed = True
 
     def _process_events(self, event_list: Any) -> None:

@@ -99,7 +99,7 @@ def test_an_answer_that_comes_while_its_asker_is_parked_wakes_it(seed: int) -> N
 def test_a_crash_during_the_recovery_from_a_crash_changes_nothing(shape: str) -> None:
     """What recovery itself does (probing doubts, dropping failures, sending again) can be cut off anywhere too."""
     sent, draw = deliveries(SCRIPTS[shape]), random.Random(shape)
-    for seed in range(150):
+    for seed in range(100):
         world, now_s, lives = World(), 0.0, 0
         while lives < 3:
             life = live(world, sent, seed, now_s, crash_at=draw.randrange(360 // (1 + lives)))

@@ -495,7 +495,7 @@ async def test_a_turn_commits_whole(store: Store) -> None:
     assert result == Result(Status.DONE, None, (DONE,))
     session = await row(store)
     assert (session.status, session.turn, session.pending, session.park, session.notes) == ("idle", 2, 0, None, ())
-    assert (session.usage, session.gates, session.result, session.updated) == (Usage(steps=4, seconds=0.5), b"gates", None, 9.0)
+    assert (session.usage, session.gates, session.result, session.updated) == (Usage(steps=5, seconds=0.5), b"gates", None, 9.0)
     message = await letter_box(store, "m")
     assert (message.state, message.reply, message.done, message.seq) == (MessageState.DONE, OK, 9.0, 1)
     assert [c.turn for c in await store.checkpoints("s")] == [0, 1, 2]

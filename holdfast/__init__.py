@@ -28,6 +28,7 @@ from holdfast.errors import (
     SchemaTooNew,
     SessionConflict,
     SessionEnded,
+    SessionError,
     SessionNotFound,
     StateError,
     StepError,
@@ -56,8 +57,8 @@ __all__ = [
     "NO_RETRY", "UNKNOWN", "Agent", "AskCycle", "AskTimeout", "Backoff", "BreakerSpec", "Budget", "BudgetExhausted", "Child", "ConfigError",
     "Handle", "HoldfastError", "Intensity", "MailboxFull", "MessageConflict", "NotDone", "NotJournalable", "NotWritten", "OutcomeUnknown",
     "RepetitionDetected", "RepetitionSpec", "ReplyTimeout", "Retry", "Runtime", "RuntimeStopped", "SchemaTooNew", "Session",
-    "SessionConflict", "SessionEnded", "SessionNotFound", "StateError", "StepContext", "StepError", "StoreError", "StoreLocked",
-    "ToolResult", "TurnFailed", "Usage", "agent", "tool",
+    "SessionConflict", "SessionEnded", "SessionError", "SessionNotFound", "StateError", "StepContext", "StepError", "StoreError",
+    "StoreLocked", "ToolResult", "TurnFailed", "Usage", "agent", "tool",
 ]  # fmt: skip
 
 # Imported when they are first asked for, so that `holdfast --help` and the inspection commands start without the runtime.

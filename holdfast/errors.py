@@ -109,10 +109,11 @@ class MessageConflict(SessionError):
 
 
 class ReplyTimeout(SessionError):
-    """No answer within the deadline. The message was accepted: ask again with the same `message_id` to get its answer."""
+    """No answer within the deadline; the text says why, if the session rests. The message was accepted: ask again with its `message_id`."""
 
-    def __init__(self, session: str, message_id: str, timeout_s: float) -> None:
-        super().__init__(session, f"{session!r} did not answer {message_id!r} within {timeout_s:g} s; ask again with id={message_id!r}")
+    def __init__(self, session: str, message_id: str, timeout_s: float, why: str = "") -> None:
+        text = f"{session!r} did not answer {message_id!r} within {timeout_s:g} s"
+        super().__init__(session, f"{text}: {why}" if why else f"{text}; ask again with id={message_id!r}")
         self.message_id, self.timeout_s = message_id, timeout_s
 
 

@@ -61,6 +61,24 @@ def classify(error: BaseException, now: float) -> Fault:
     return Fault(category, name, message, retry_after_s, dependency)
 
 
+_UNREACHED = frozenset({"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror", "ClientConnectorError"})
+
+
+def refused(error: BaseException) -> bool:
+    """Whether the other side certainly did not do what it was asked to: it answered with an error status, or was never reached."""
+    cause: BaseException | None = error
+    for _ in range(8):
+        if cause is None:
+            return False
+        status = _get(cause, "status_code")
+        if isinstance(status, int) and status >= 400:
+            return True
+        if any(cls.__name__ in _UNREACHED for cls in type(cause).__mro__):
+            return True
+        cause = cause.__cause__
+    return False
+
+
 # ---------------------------------------------------------------- by what it carries
 
 _SEVERITY: tuple[Category, ...] = ("cancelled", "not_done", "transient", "semantic", "permanent")

@@ -20,7 +20,7 @@ from holdfast.policies.budget import Ledger
 from holdfast.runtime import tasks
 from holdfast.runtime.aftermath import after_crash
 from holdfast.runtime.doubt import settle_abandoned
-from holdfast.runtime.failures import describe
+from holdfast.runtime.failures import describe, trace, where
 from holdfast.runtime.gates import Gates
 from holdfast.runtime.journal import Journal
 from holdfast.runtime.session import Session
@@ -185,8 +185,11 @@ class Actor:
         then = after_crash(error, self.gates, self.restarts, self.agent.backoff, node.clock, node.random.uniform)
         if isinstance(then, Park):
             return await self._park(then)
-        turn.emit(events.TurnCrashed, describe(error), then)
-        await (self._fail(turn, describe(error)) if then is None else self._pause(then))
+        cause, place = describe(error), where(error)
+        cause = f"{cause} ({place})" if place else cause
+        events.log.warning("turn %d of %s crashed: %s\n%s", turn.number, self.id, cause, trace(error))
+        turn.emit(events.TurnCrashed, cause, then)
+        await (self._fail(turn, cause) if then is None else self._pause(then))
 
     async def _pause(self, seconds: float) -> None:
         """Wait before a restart, unless the session is interrupted meanwhile."""

@@ -46,9 +46,10 @@ class Branches:
         """Run `work` as the branch `name`."""
         context = copy_context()
         context.run(_branch.set, f"{name}/")
-        task = tasks.start(tasks.contained(work), f"branch {self._title}/{name}", context)
+        task = tasks.start(tasks.contained(lambda: work), f"branch {self._title}/{name}", context)
         self.running.append(task)
         task.add_done_callback(self._left)
+        task.add_done_callback(lambda _: work.close())  # one that was cancelled before it began was never awaited
         return task
 
     def _left(self, task: asyncio.Task[Any]) -> None:

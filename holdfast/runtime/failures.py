@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import traceback
+
 import msgspec
 
 from holdfast import redact
@@ -11,6 +14,7 @@ from holdfast.stores.records import Failure
 
 _BY_NAME: dict[str, type[StepError]] = {cls.__name__: cls for cls in (StepError, BudgetExhausted, RepetitionDetected, AskTimeout, AskCycle)}
 _MAX_TEXT = 2_000
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def redacted(fault: Fault) -> Fault:
@@ -37,3 +41,14 @@ def describe(error: BaseException) -> str:
         text = "(its text cannot be shown)"
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return redact.text(line)[:_MAX_TEXT]  # first redacted: half a secret would not be known as one
+
+
+def trace(error: BaseException) -> str:
+    """The traceback, redacted."""
+    return redact.text("".join(traceback.format_exception(error)))
+
+
+def where(error: BaseException) -> str:
+    """The last place in the user's own code that the exception came through, as "file.py:12 in function"; "" if there is none."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_PACKAGE)]
+    return f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""

@@ -65,7 +65,7 @@ class LocalGateway:
             if before is not None:
                 return self._value(agent.reply, session, id, before)
             if not await self._answered(waiter, timeout_s):
-                raise errors.ReplyTimeout(session, id, timeout_s)
+                raise errors.ReplyTimeout(session, id, timeout_s, _resting(await self.row(session)))
             return self._value(agent.reply, session, id, waiter.result())
         finally:
             waiter.cancel()
@@ -251,3 +251,10 @@ class LocalGateway:
         if failure.error == "SessionEnded":
             raise errors.SessionEnded(session, f"session {session!r} is {failure.type}: {failure.message}")
         raise errors.TurnFailed(session, id, failure.message, failure.effects)
+
+
+def _resting(row: Session) -> str:
+    """Why a session does not handle its messages, if it does not."""
+    if row.status == "failed":
+        return "it is failed, and goes on when its dead letter is retried or dropped"
+    return f"it is parked ({row.park.reason}): {row.park.text}" if row.status == "parked" and row.park is not None else ""

@@ -19,7 +19,7 @@ from holdfast.calls.clients import cost_of
 from holdfast.errors import NotJournalable, RepetitionDetected, StepError, StoreError
 from holdfast.policies import retry
 from holdfast.policies.budget import ZERO, Usage
-from holdfast.policies.classify import Fault, classify
+from holdfast.policies.classify import Fault, classify, refused
 from holdfast.policies.gate import Wait
 from holdfast.runtime.branches import branch_of
 from holdfast.runtime.doubt import probe
@@ -178,7 +178,7 @@ class _Attempts:
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # a tool that calls sys.exit() ends no other session
             deadline.passed()
             self.failed_cost = cost_of(error)
-            if self.failed_cost is None and getattr(error, "status_code", None) is not None:
+            if self.failed_cost is None and refused(error):
                 self.failed_cost = Usage(steps=call.most.steps, tool_calls=call.most.tool_calls)
             return value, redacted(classify(error, node.clock.time()))
         finally:

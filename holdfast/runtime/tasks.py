@@ -7,7 +7,7 @@ to each and every caller of `start` ends what it started.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -23,10 +23,10 @@ def start(work: Coroutine[Any, Any, Any], name: str, context: Context | None = N
     return task
 
 
-async def contained(work: Coroutine[Any, Any, T]) -> T:
-    """`work`, whose `sys.exit()` is an error like any other: let through, it would end the loop, and every session with it."""
+async def contained(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """`work()`, whose `sys.exit()` is an error like any other: let through, it would end the loop, and every session with it."""
     try:
-        return await work
+        return await work()
     except (SystemExit, KeyboardInterrupt) as error:
         raise RuntimeError(f"{type(error).__name__} was raised: {error}") from error
 

@@ -67,7 +67,7 @@ class Turn:
         await self._prepare()
         if self.interruption is not None:
             return self.interruption
-        running = tasks.start(tasks.contained(handler()), f"turn {self.actor.id}/{self.number}")
+        running = tasks.start(tasks.contained(handler), f"turn {self.actor.id}/{self.number}")
         running.add_done_callback(lambda _: self._leave())
         try:
             await self._ended

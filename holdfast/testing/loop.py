@@ -263,7 +263,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         for task in tasks:
             # Or every later all_tasks() of this process would walk past the dead.
             asyncio.tasks._unregister_task(task)
-            # anyio keeps what it knows of a task by the task, and all simulated ones of the same number hash alike: look-ups would walk the dead.
+            # anyio keeps what it knows of a task by the task, and simulated ones hash by a small number: look-ups would walk the dead.
             _task_states.pop(task, None)
         self._closed = True
 

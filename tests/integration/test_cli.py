@@ -419,7 +419,7 @@ def test_show_tells_what_a_failed_session_did_and_why_it_stopped(dead: Path) -> 
     assert (turn["open"], turn["body"], turn["steps"][1]["args"]) == (True, "bug", {"order": "o1"})
     assert turn["steps"][1]["outcome"] == {"order": "o1", "token": "[redacted]"}
     assert [(letter["message"], letter["effects"]) for letter in view["dead_letters"]] == [("m1", ["refund"])]
-    assert view["dead_letters"][0]["cause"].split() == ["ZeroDivisionError:", "oops", "[31m", "[redacted]"]
+    assert view["dead_letters"][0]["cause"].split()[:4] == ["ZeroDivisionError:", "oops", "[31m", "[redacted]"]
 
 
 def test_show_has_message_reply_state_and_cost_of_a_committed_turn(dead: Path) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from holdfast.clock import Clock
-from holdfast.errors import BudgetExhausted, StepError
+from holdfast.errors import BudgetExhausted, StepError, StoreError
 from holdfast.runtime.gates import Gates
 from holdfast.stores.records import Park
 from holdfast.supervisors.intensity import Backoff, RestartWindow, delay
 
 PROVIDER_S, PROVIDER_MAX_S = 5.0, 300.0
 """How soon a session goes on whose dependency was down: doubling from the first to the second, with jitter down to half."""
+
+STORE_S = 5.0
 
 
 def after_crash(
@@ -24,6 +26,8 @@ def after_crash(
     """
     if isinstance(error, BudgetExhausted):
         return Park("budget", f"budget exhausted: {error.message}; raise it to go on")
+    if isinstance(error, StoreError):
+        return Park("store", f"the store could not be read: {error}", clock.time() + STORE_S)
     if isinstance(error, StepError) and error.category == "transient":
         gates.failures += 1
         wait_s = min(PROVIDER_S * 2.0 ** min(gates.failures - 1, 10), PROVIDER_MAX_S) * uniform(0.5, 1.0)

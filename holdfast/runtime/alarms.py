@@ -27,7 +27,14 @@ class Alarms:
         """Ring for `id` at `at`, seconds since the epoch; an earlier setting of it is forgotten."""
         self._at[id] = at
         heapq.heappush(self._heap, (at, id))
+        if len(self._heap) > 2 * len(self._at) + 64:  # mostly settings that were forgotten
+            self._heap = [(at, id) for id, at in self._at.items()]
+            heapq.heapify(self._heap)
         self._arm()
+
+    def cancel(self, id: str) -> None:
+        """Do not ring for `id`."""
+        self._at.pop(id, None)
 
     def close(self) -> None:
         """Ring no more."""

@@ -10,10 +10,11 @@ import msgspec
 from holdfast import redact
 from holdfast.errors import AskCycle, AskTimeout, BudgetExhausted, RepetitionDetected, StepError
 from holdfast.policies.classify import Fault
-from holdfast.stores.records import Failure
+from holdfast.stores.records import Failure, Outcome
 
 _BY_NAME: dict[str, type[StepError]] = {cls.__name__: cls for cls in (StepError, BudgetExhausted, RepetitionDetected, AskTimeout, AskCycle)}
 _MAX_TEXT = 2_000
+CUT = "cancelled by its caller"
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -26,6 +27,11 @@ def failure_of(step: str, fault: Fault) -> Failure:
     """The record of a final failure. "not_done" and "cancelled" are permanent to whoever gets them."""
     category = fault.category if fault.category in ("transient", "semantic") else "permanent"
     return Failure("StepError", step, fault.type, redact.text(fault.message)[:_MAX_TEXT], category)
+
+
+def was_cut(outcome: Outcome) -> bool:
+    """Whether whoever called the step let go of it while it ran."""
+    return outcome.failure is not None and outcome.failure.message == CUT
 
 
 def error_of(failure: Failure) -> StepError:

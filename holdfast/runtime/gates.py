@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from holdfast.calls.call import Call
 from holdfast.policies.breaker import Breaker
-from holdfast.policies.budget import Ledger, Usage
+from holdfast.policies.budget import Budget, Ledger, Usage
 from holdfast.policies.gate import Wait
 from holdfast.policies.repetition import Repetition
 
@@ -26,14 +28,16 @@ class Gates:
 
     Attributes:
         failures: how often in a row a turn ended because what it depends on was down.
+        raised: what people added to the limits: a parent never gave it, and does not get it back.
     """
 
-    __slots__ = ("breaker", "failures", "ledger", "repetition")
+    __slots__ = ("breaker", "failures", "ledger", "raised", "repetition")
 
     def __init__(self, agent: Agent, id: str, ledger: Ledger, stored: dict[str, Any], now: float) -> None:
         self.ledger = ledger
         self.repetition = Repetition(agent.repetition)
         self.failures: int = stored.get("failures", 0)
+        self.raised = Usage(**stored.get("raised", {}))
         before = stored.get("breaker")
         self.breaker = Breaker(agent.breaker, id) if before is None else Breaker.restore(agent.breaker, before, id, now)
 
@@ -70,11 +74,17 @@ class Gates:
         """`timeout_s`, cut to the active time that the budget leaves."""
         return timeout_s if self.ledger.limits.seconds is None else min(timeout_s, self.ledger.left().seconds or 0.0)
 
+    def raise_(self, by: Budget) -> None:
+        """Add to the limits."""
+        self.ledger.raise_(by)
+        self.raised = self.raised + Usage(by.steps or 0, by.tokens or 0, by.microusd or 0, by.seconds or 0.0, by.tool_calls or 0)
+
     def unspent(self) -> Usage:
-        """What is left of the limits; what is not limited counts as nothing."""
+        """What is left of the limits, but for what people added; what is not limited counts as nothing."""
         left = self.ledger.left()
         money = 0 if left.usd is None else int(left.usd * 1_000_000)
-        return Usage(left.steps or 0, left.tokens or 0, money, left.seconds or 0.0, left.tool_calls or 0)
+        rest = Usage(left.steps or 0, left.tokens or 0, money, left.seconds or 0.0, left.tool_calls or 0)
+        return (rest - self.raised).clamp() if self.raised else rest
 
     def snapshot(self) -> dict[str, Any]:
         """What has to survive the session's memory; empty where all is well."""
@@ -83,4 +93,6 @@ class Gates:
             stored["breaker"] = self.breaker.snapshot()
         if self.failures:
             stored["failures"] = self.failures
+        if self.raised:
+            stored["raised"] = msgspec.structs.asdict(self.raised)
         return stored

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import msgspec
@@ -16,11 +16,22 @@ from holdfast.runtime.agent import Agent
 from holdfast.runtime.journal import cost
 from holdfast.runtime.node import Node
 from holdfast.stores.ops import CreateSession, DropLetter, DropSteps, Enqueue, Op, Result, RetryLetter, Status, UpdateSession, WriteStep
-from holdfast.stores.records import Failure, Outcome, Session, StepState
+from holdfast.stores.records import Failure, Outcome, Session, Step, StepState
 
 _plain = codec.codec_for(Any)
 _BY_PERSON = "a person said so"
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+
+
+def _check_results(actor: Actor, doubts: Sequence[Step], result: Any) -> None:
+    """Raises SessionError where `result` is not what the effect returns: recorded, it could not be taken back."""
+    for doubt in doubts:
+        call = actor.agent.recall(doubt.record)
+        try:
+            if call is not None:
+                call.codec.decode(_plain.encode(result))
+        except (msgspec.ValidationError, ValueError, TypeError) as error:
+            raise errors.SessionError(actor.id, f"result= is not what {doubt.record.name} returns: {error}") from error
 
 
 class LocalGateway:
@@ -107,9 +118,10 @@ class LocalGateway:
 
     async def raise_budget(self, session: str, by: Budget) -> None:
         actor = await self._node.sessions.actor(session)
-        actor.ledger.raise_(by)  # before the write, so that two at once add up
+        actor.gates.raise_(by)  # before the write, so that two at once add up
         waiting = actor.status == "parked" and actor.park is not None and actor.park.reason == "budget"
-        op = UpdateSession(session, actor.epoch, self._node.clock.time(), status="idle" if waiting else None, budget=actor.ledger.limits)
+        now, limits, gates = self._node.clock.time(), actor.ledger.limits, self._node.encode(actor.gates.snapshot())
+        op = UpdateSession(session, actor.epoch, now, status="idle" if waiting else None, budget=limits, gates=gates)
         try:
             await self._write(actor, op, lambda: self._again(actor) if waiting else None)
         except errors.StoreError:
@@ -121,6 +133,8 @@ class LocalGateway:
             raise errors.SessionError(session, f"a doubt is resolved as done, retry or fail, not {verdict!r}")
         actor = await self._resting(session)
         doubts = [s for s in actor.journal.in_doubt() if step is None or s.record.name == step]
+        if verdict == "done":
+            _check_results(actor, doubts, result)
         now, ops = self._node.clock.time(), list[Op]()
         for doubt in doubts:
             if verdict == "retry":

@@ -76,7 +76,8 @@ async def tell(turn: Turn, target: str, message: Any) -> None:
         _raise_if_failed(claim.step.record.outcome)
     if not turn.replaying or not turn.journal.unclaimed():
         row = await turn.node.store.session(target)
-        limit = turn.node.sessions.mailbox_of(target)
+        agent = None if row is None else turn.node.sessions.agents.get(row.agent)
+        limit = turn.node.sessions.mailbox_of(target) if agent is None else agent.mailbox
         waiting = sum(1 for op in turn.outbox if isinstance(op, Enqueue) and op.session == target)
         error: Exception | None = None
         if row is None:

@@ -74,6 +74,11 @@ class Node:
             breaker = self._breakers[dependency] = Breaker(self.breaker_spec, dependency)
         return breaker
 
+    def strand(self, task: asyncio.Task[Any]) -> None:
+        """A handler that swallowed its cancellation is left behind: it counts as stuck for as long as it runs."""
+        self.stuck.add(task)
+        task.add_done_callback(self.stuck.discard)
+
     def emit(self, event: Event) -> None:
         """Tell the observers."""
         if self.observers:

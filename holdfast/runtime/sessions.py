@@ -106,7 +106,7 @@ class Sessions:
         _, late = await asyncio.wait(working, timeout=deadline_s)
         for actor in list(self.live.values()):
             actor.interrupt("ended")
-        for task in late:
+        for task in (*late, *self._background):
             await tasks.end(task, self.node.quarantine_s)
         return not late
 
@@ -236,6 +236,7 @@ class Sessions:
         """It has nothing to do for now."""
         self.recovered(actor.id)
         self.waits_on.pop(actor.id, None)  # what it waited for before may have timed out
+        self._alarms.cancel(actor.id)
         if actor.status == "parked":
             self._set_alarm(actor)
             self._forget(actor)

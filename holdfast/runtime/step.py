@@ -24,7 +24,7 @@ from holdfast.policies.gate import Wait
 from holdfast.runtime.branches import branch_of
 from holdfast.runtime.doubt import probe
 from holdfast.runtime.drift import drift
-from holdfast.runtime.failures import error_of, failure_of, redacted
+from holdfast.runtime.failures import CUT, error_of, failure_of, redacted, was_cut
 from holdfast.runtime.gates import Permits
 from holdfast.runtime.journal import Claim
 from holdfast.runtime.refusal import exhausted, refuse, spend_step, told
@@ -48,6 +48,8 @@ async def run_step(turn: Turn, call: Call) -> Any:
     if found is not None and found.record.outcome is not None:
         turn.emit(events.StepReplayed, call.kind, call.name)
         turn.refused = turn.refused or told(found.record.outcome)
+        if was_cut(found.record.outcome):  # its caller lets go of it again (a timeout of its own, say); if not, it gets the error
+            await asyncio.wait((turn.node.loop.create_future(),), timeout=call.timeout_s)
         return _result(call, found.record.outcome)
     await turn.admit()
     claim.beside = turn.begin(claim.branch)
@@ -206,7 +208,7 @@ class _Attempts:
             note = "cancelled by its caller while under way"
             self.turn.abandoned.append(self._submit(StepState.DOUBT, None, reserved=call.most, note=note))
             return
-        fault = Fault("permanent", "CancelledError", "cancelled by its caller")
+        fault = Fault("permanent", "CancelledError", CUT)
         self._submit(StepState.FAILED, Outcome(failure=failure_of(call.name, fault)), charged=call.most if started else ZERO)
 
     async def _doubt(self, fault: Fault, context: StepContext) -> Outcome | None:

@@ -96,7 +96,7 @@ class Turn:
         for task in (*reversed(self.branches.running), handler):
             if not await tasks.end(task, self.node.quarantine_s):
                 self.interruption = self.interruption or Interrupted("lost")
-                self.node.stuck.add(task)
+                self.node.strand(task)
                 self.node.emit(events.SessionStuck(self.actor.id, self.number))
 
     async def _prepare(self) -> None:

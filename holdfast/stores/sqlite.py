@@ -90,14 +90,17 @@ class SqliteStore:
     async def close(self) -> None:
         """Mark the file as cleanly put down, close it, give up the lock. Idempotent."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            if self._interpreter is not None:
-                await connection.execute("UPDATE nodes SET clean = 1 WHERE id = 1")
-            self._interpreter = None
-            await connection.close()
+        interpreter, self._interpreter = self._interpreter, None
         lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.close()
+        try:
+            if connection is not None and interpreter is not None:
+                await connection.execute("UPDATE nodes SET clean = 1 WHERE id = 1")
+        finally:
+            # Also where that failed (a full disk): an unclosed connection would hang the interpreter's exit.
+            if connection is not None:
+                await connection.close()
+            if lock is not None:
+                lock.close()
 
     async def apply(self, ops: Sequence[Op]) -> list[Result]:
         """One transaction on the database thread. If cancelled, the transaction runs to its end all the same: its outcome is unknown."""
@@ -146,7 +149,10 @@ class SqliteStore:
     # ------------------------------------------------------------ reads
 
     async def _rows(self, sql: str, *values: Any) -> list[Any]:
-        return await self._run(lambda: self._raw().execute(sql, values).fetchall())
+        try:
+            return await self._run(lambda: self._raw().execute(sql, values).fetchall())
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} cannot be read: {error}") from error
 
     async def session(self, id: str) -> Session | None:
         rows = await self._rows(f"SELECT {SESSION} FROM sessions WHERE id = ?", id)

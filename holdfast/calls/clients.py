@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from holdfast import redact
 from holdfast.calls.call import Call, StepContext, Steps
 from holdfast.calls.prices import Prices
 from holdfast.calls.replies import Meter, ReplyCodec, estimate_prompt, fields_of, refuse_empty
@@ -60,6 +61,7 @@ class ModelClient:
             ConfigError: it is not such a client.
         """
         _check_client(name, client)
+        redact.remember(str(getattr(client, "api_key", "")))
         self.name, self.prices, self.provider, self.retry, self.max_tokens = name, prices or Prices(), provider, retry, max_tokens
         self._client = client.with_options(max_retries=0)
         read_s = getattr(getattr(client, "timeout", None), "read", getattr(client, "timeout", None))

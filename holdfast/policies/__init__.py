@@ -3,7 +3,7 @@
 from holdfast.policies.breaker import Breaker, BreakerSpec
 from holdfast.policies.budget import ZERO, Budget, Ledger, Left, Usage
 from holdfast.policies.classify import Category, Fault, classify
-from holdfast.policies.gate import GO, Go, Refuse, Verdict, Wait
+from holdfast.policies.gate import GO, Go, Verdict, Wait
 from holdfast.policies.repetition import Repetition, RepetitionSpec
 from holdfast.policies.retry import NO_RETRY, Retry, RetryBudget, delay
 
@@ -19,7 +19,6 @@ __all__ = [
     "Go",
     "Ledger",
     "Left",
-    "Refuse",
     "Repetition",
     "RepetitionSpec",
     "Retry",

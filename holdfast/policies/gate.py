@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from holdfast.errors import StepError
-
 
 class Go(msgspec.Struct, frozen=True):
     """The step may go on. Compare with `is GO`."""
@@ -23,12 +21,6 @@ class Wait(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Refuse(msgspec.Struct, frozen=True):
-    """The step fails with `error`, live and on every replay."""
-
-    error: StepError
-
-
 GO = Go()
 
-Verdict = Go | Wait | Refuse
+Verdict = Go | Wait

@@ -43,8 +43,8 @@ class Actor:
     """One session in memory, at one epoch."""
 
     __slots__ = (
-        "agent", "crashes", "current", "epoch", "gates", "id", "journal", "ledger", "mailbox", "node", "notes", "park", "pausing",
-        "restarts", "row", "stale", "state", "status", "task", "tenant", "touched", "turn", "version", "woken",
+        "agent", "condemned", "crashes", "current", "epoch", "gates", "id", "journal", "ledger", "mailbox", "node", "notes", "park",
+        "pausing", "restarts", "row", "stale", "state", "status", "task", "tenant", "touched", "turn", "version", "woken",
     )  # fmt: skip
 
     def __init__(self, node: Node, agent: Agent, loaded: Loaded) -> None:
@@ -63,7 +63,7 @@ class Actor:
         self.current: Turn | None = None
         self.task: asyncio.Task[None] | None = None
         self.pausing: asyncio.Future[None] | None = None
-        self.woken = self.stale = False
+        self.woken = self.stale = self.condemned = False
         self.touched = node.clock.monotonic()
 
     # ------------------------------------------------------------ mailbox and life
@@ -149,7 +149,8 @@ class Actor:
         for step in self.journal.unclaimed():
             turn.emit(events.Unclaimed, step.record.kind, step.record.name)
         if lost:
-            return await self._park(Park("unclaimed", f"{', '.join(lost)} was done before the crash and the code never asked for it again"))
+            text = f"{', '.join(lost)} was done before the crash, and the code never asked for it again; put it right, then resume"
+            return await self._park(Park("unclaimed", text))
         try:
             state, _ = self.agent.state.round_trip(session.state)  # what does not read back would lose the session
             reply = self.node.encode(Outcome(self.agent.reply.round_trip(value)[0]))
@@ -157,14 +158,11 @@ class Actor:
         except NotJournalable as error:
             return await self._crashed(turn, error)
         status: SessionStatus = "finished" if turn.finishing else "unfinished" if turn.refused else "idle"
-        now, gone = (
-            self.node.clock.time(),
-            self.node.encode(Outcome(failure=Failure("SessionEnded", "", "finished", "the session has finished"))),
-        )
+        now, gone = self.node.clock.time(), Outcome(failure=Failure("SessionEnded", "", "finished", "the session has finished"))
         outbox = (*turn.outbox, *_answer(turn.message, reply, now), *(self.unspent() if turn.finishing else ()))
         op = CommitTurn(
             self.id, self.epoch, turn.number, turn.message.id, state, self.agent.version, reply, status, self.journal.spent(), turn.started,
-            now, self._gates(), result, gone if turn.finishing else None, outbox,
+            now, self._gates(), result, self.node.encode(gone) if turn.finishing else None, outbox,
         )  # fmt: skip
         self._check((await self.node.group.submit(op, partial(self._committed, op))).status)
 

@@ -21,7 +21,7 @@ async def drift(turn: Turn, call: Call, claim: Claim) -> Outcome | None:
     if old is None:
         return None
     if call.effect != "read":
-        text = f"{call.name} was called with other arguments than before the crash; put the code right, then resume"
+        text = f"{call.name} was called with other arguments than before the crash; put the code right, then resume; or cancel the session"
         await turn.park_here("drift", text)
     turn.journal.take(claim, old)
     turn.emit(events.Drifted, call.kind, call.name)

@@ -19,13 +19,12 @@ OPEN, CLOSED, FAILED, DOUBT = StepState.OPEN, StepState.CLOSED, StepState.FAILED
 class Claim:
     """A step's place in the journal: its identity, and the record that was found for it, if any."""
 
-    __slots__ = ("beside", "branch", "digest", "drifted", "key", "nth", "step")
+    __slots__ = ("beside", "branch", "digest", "key", "nth", "step")
 
     def __init__(self, branch: str, digest: bytes, nth: int) -> None:
         self.branch, self.digest, self.nth = branch, digest, nth
-        self.key = digest + nth.to_bytes(2, "big")
+        self.key = digest + nth.to_bytes(3, "big")
         self.step: Step | None = None
-        self.drifted = False
         self.beside = False
 
 
@@ -76,7 +75,7 @@ class Journal:
     def take(self, claim: Claim, step: Step) -> None:
         """Let `claim` have a record of another identity (drift)."""
         del self._unclaimed[step.key]
-        claim.step, claim.key, claim.drifted = step, step.key, True
+        claim.step, claim.key = step, step.key
 
     def put(self, step: Step) -> None:
         """A record was written."""

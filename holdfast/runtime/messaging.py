@@ -99,7 +99,12 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
     claim = turn.journal.claim(branch_of(), "spawn", name, canonical([name, id, detached]) + state)
     if claim.step is not None and claim.step.record.outcome is not None:
         turn.refused = turn.refused or told(claim.step.record.outcome)
-        return str(_value(claim.step.record.outcome))
+        child = str(_value(claim.step.record.outcome))
+        # The process may have died between the record and finding out that the id is somebody else's.
+        row = None if id is None else await turn.node.store.session(child)
+        if row is None or row.parent == Address(turn.actor.id, turn.number, claim.key):
+            return child
+        await refuse(turn, claim, "spawn", name, _taken(child), cause="SessionConflict", used=claim.step.record.used)
     await turn.admit()
     turn.begin(claim.branch)
     try:
@@ -135,11 +140,14 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
         made = result.outbox[0]
         if made.status is Status.DUPLICATE and made.value.parent != parent:
             ledger.credit(share)
-            text = f"session {child!r} exists and is not a child of this step: use another id"
-            await refuse(turn, claim, "spawn", name, text, cause="SessionConflict", used=Usage(steps=1))
+            await refuse(turn, claim, "spawn", name, _taken(child), cause="SessionConflict", used=Usage(steps=1))
         return child
     finally:
         turn.end(claim.branch)
+
+
+def _taken(child: str) -> str:
+    return f"session {child!r} exists and is not a child of this step: use another id"
 
 
 def _share(left: Budget, part: Budget) -> Budget:

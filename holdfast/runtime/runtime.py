@@ -12,7 +12,8 @@ from typing import Any, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from holdfast import errors, events, redact
+from holdfast import errors, events
+from holdfast.calls import threads
 from holdfast.calls.clients import ModelClient
 from holdfast.calls.prices import Prices
 from holdfast.clock import Clock, SystemClock
@@ -26,7 +27,7 @@ from holdfast.runtime.sessions import Sessions
 from holdfast.stores import open_store
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.protocol import Store
-from holdfast.supervisors import ChildSpec, Supervisor
+from holdfast.supervisors import ChildSpec, Supervisor, SupervisorView
 
 
 class Runtime:
@@ -89,6 +90,8 @@ class Runtime:
         """
         if self._node is not None:
             raise errors.RuntimeStopped("this Runtime is open already")
+        if self._clients:
+            self._prices.load()  # it takes 0.2 s, once: not in the middle of the first model call
         await self.store.open()
         try:
             commit = GroupCommit(self.store, fatal=_exit_now, unknown=lambda ops: node.sessions.unsure(ops))
@@ -105,7 +108,7 @@ class Runtime:
             )
             node.sessions = Sessions(node, self._agents, idle_s=self._idle_s, max_recovering=self._max_recovering)
             self._gateway = LocalGateway(node)
-            self._tree = Supervisor("holdfast", [ChildSpec("writer", commit.run, stop_s=60.0)], strategy="one_for_all")
+            self._tree = Supervisor("holdfast", [ChildSpec("writer", commit.run, stop_s=60.0)], strategy="one_for_all", clock=self._clock)
             self._group = anyio.create_task_group()
             await self._group.__aenter__()
             await self._group.start(self._tree.run)
@@ -198,11 +201,18 @@ class Runtime:
             "working": sum(1 for actor in live.values() if actor.task is not None),
             "recovering": node.sessions.recovering,
             "steps_in_flight": len(node.deadlines),
+            "threads_abandoned": threads.abandoned(),
             "stuck": sum(1 for task in node.stuck if not task.done()),
             "ready": int(node.group.healthy and not node.sessions.draining),
             "transactions": node.group.batches,
             "ops": node.group.ops,
         }
+
+    def tree(self) -> SupervisorView:
+        """The supervision tree of this process, for people: each child with its state and its restarts."""
+        self._running()
+        assert self._tree is not None
+        return self._tree.tree()
 
     def _running(self) -> Node:
         if self._node is None:
@@ -240,7 +250,6 @@ def _prepared(clients: Mapping[str, Any], prices: Prices) -> dict[str, ModelClie
             prepared[name] = client if isinstance(client, ModelClient) else ModelClient(name, client, prices=prices)
         except errors.ConfigError as error:
             faults.append(str(error))
-        redact.remember(str(getattr(client, "api_key", "")))
     if faults:
         raise errors.ConfigError("; ".join(faults))
     return prepared

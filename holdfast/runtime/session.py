@@ -129,10 +129,14 @@ class Session(Generic[S]):
             except asyncio.CancelledError:
                 for task in running:
                     task.cancel()
+                # What the branches do last is in the journal before the handler goes on: the order is the same on every run.
+                await asyncio.wait(running, timeout=turn.node.quarantine_s)
                 raise
-        for task in running:
+        if turn.interruption is not None:
+            await turn.never()  # the branches were ended with the turn: there is nothing for the handler to see
+        for position, task in enumerate(running):
             if task.cancelled():
-                raise asyncio.CancelledError("a branch of the gather was cancelled")
+                raise StepError("gather", "CancelledError", f"its branch {position} was cancelled from within")
         errors = [error for task in running if (error := task.exception()) is not None]
         if errors:
             raise errors[0]

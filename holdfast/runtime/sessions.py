@@ -354,6 +354,10 @@ class Sessions:
 
     def condemn(self, id: str, reason: str) -> None:
         """Kill a session from within its own step."""
+        actor = self.live.get(id)
+        if actor is None or actor.condemned:
+            return
+        actor.condemned = True
         self.in_background(self.end(id, "killed", reason))
 
     def dropped(self, id: str, turn: int) -> None:

@@ -89,7 +89,8 @@ class GroupCommit:
                     self._wake = None
                 await self._write_one()
         except asyncio.CancelledError:
-            self._fail(self._queue, OutcomeUnknown("the runtime stopped before the write was acknowledged: read again"))
+            self._fail(self._queue, NotWritten("the runtime stopped: nothing was written"))
+            self._queue = []
             raise
         finally:
             self._closed = True

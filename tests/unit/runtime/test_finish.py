@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import ReplyTimeout, Runtime, Session, SessionEnded, agent
+from holdfast import ReplyTimeout, Runtime, Session, SessionEnded, SessionNotFound, agent
 from tests.unit.runtime.support import World
 
 
@@ -93,3 +93,13 @@ def test_the_result_of_a_session_that_was_ended_is_an_error(verb: str) -> None:
     for text in World().life(worker, main):
         assert {"cancel": "cancelled", "kill": "killed"}[verb] in text
         assert "out of hand" in text
+
+
+def test_the_result_of_an_unknown_session_is_an_error() -> None:
+    """Nobody waits for the end of what is not there."""
+
+    async def main(runtime: Runtime) -> None:
+        with pytest.raises(SessionNotFound):
+            await runtime.session("nobody").result(timeout_s=5)
+
+    World().life(worker, main)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast import RepetitionSpec, Runtime, Session, agent, tool
+from holdfast import Budget, BudgetExhausted, RepetitionSpec, Runtime, Session, agent, tool
 from tests.unit.runtime.support import World
 
 
@@ -75,3 +75,76 @@ def test_a_replay_is_no_repetition() -> None:
         world.life(worker, main)
     assert world.life(worker, main) == [False] * 4
     assert world.done == [0, 1, 2, 3]
+
+
+def test_a_restart_does_not_make_a_call_a_repetition() -> None:
+    """Recorded calls that a run after a bug asks for again count once, however often the turn restarts."""
+    world = World()
+
+    @tool
+    async def look(number: int) -> int:
+        world.done.append(number)
+        return number
+
+    @agent(tools=[look], repetition=RepetitionSpec(same=2, window=10))
+    async def worker(session: Session[Any], text: str) -> bool:
+        await session.call_tool("look", {"number": 1})
+        world.done.append("run")
+        if world.done.count("run") < 4:
+            raise ValueError("a bug")
+        return (await session.call_tool("look", {"number": 1})).error
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker, id="s")).ask("go", timeout_s=1000)
+
+    assert world.life(worker, main) is False
+    assert world.done == [1, "run", "run", "run", "run", 1]
+
+
+def test_a_loop_of_waits_ends_at_the_budget() -> None:
+    """A wait performs nothing and costs a step all the same."""
+
+    @agent(budget=Budget(steps=5))
+    async def worker(session: Session[Any], text: str) -> int:
+        slept = 0
+        try:
+            while slept < 100:
+                await session.sleep(0)
+                slept += 1
+        except BudgetExhausted:
+            pass
+        return slept
+
+    async def main(runtime: Runtime) -> list[Any]:
+        handle = await runtime.spawn(worker, id="s")
+        return [await handle.ask("go"), (await handle.row()).usage.steps]
+
+    assert World().life(worker, main) == [5, 5]
+
+
+def test_a_loop_of_refused_calls_ends_at_the_budget() -> None:
+    """A call that is refused as a repetition does not run and costs a step all the same."""
+    world = World()
+
+    @tool
+    async def look(number: int) -> int:
+        world.done.append(number)
+        return number
+
+    @agent(tools=[look], budget=Budget(steps=20), repetition=RepetitionSpec(same=2, window=10))
+    async def worker(session: Session[Any], text: str) -> int:
+        called = 0
+        try:
+            while called < 100:
+                await session.call_tool("look", {"number": 1})
+                called += 1
+        except BudgetExhausted:
+            pass
+        return called
+
+    async def main(runtime: Runtime) -> list[Any]:
+        handle = await runtime.spawn(worker, id="s")
+        return [await handle.ask("go"), (await handle.row()).usage.steps]
+
+    assert world.life(worker, main) == [20, 20]
+    assert world.done == [1, 1]

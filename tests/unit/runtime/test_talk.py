@@ -238,3 +238,164 @@ def test_what_was_told_before_an_ask_arrives_before_it() -> None:
 
     world.life([sender, receiver], main)
     assert world.done == ["first", "second", "third"]
+
+
+def test_an_ask_that_timed_out_is_no_part_of_a_ring() -> None:
+    """Whoever once asked, in vain, can be asked by the other later."""
+
+    @agent(name="late")
+    async def late(session: Session[Any], text: str) -> str:
+        if text == "question":
+            await session.sleep(30)
+            return "too late"
+        return str(await session.ask("from", "hello"))
+
+    @agent(name="asker")
+    async def asker(session: Session[Any], text: str) -> str:
+        if text == "hello":
+            return "hello, too"
+        try:
+            return str(await session.ask("to", "question", timeout_s=10))
+        except AskTimeout:
+            return "timed out"
+
+    async def main(runtime: Runtime) -> list[Any]:
+        first, second = await runtime.spawn(asker, id="from"), await runtime.spawn(late, id="to")
+        before = await first.ask("go")
+        await idle(second)
+        return [before, await second.ask("ask it")]
+
+    assert World().life([asker, late], main) == ["timed out", "hello, too"]
+
+
+def test_two_who_ask_each_other_at_once_do_not_wait_for_each_other() -> None:
+    """The ring is seen before either question is written: one is refused at once, and so the other gets its answer."""
+
+    @agent
+    async def asker(session: Session[Any], target: str) -> str:
+        if target == "nobody":
+            return "hello"
+        try:
+            return str(await session.ask(target, "nobody"))
+        except AskCycle:
+            return "refused"
+
+    async def main(runtime: Runtime) -> list[Any]:
+        one, two = await runtime.spawn(asker, id="1"), await runtime.spawn(asker, id="2")
+        return [sorted(await asyncio.gather(one.ask("2"), two.ask("1"))), asyncio.get_running_loop().time()]
+
+    replies, took_s = World().life(asker, main)
+    assert replies == ["hello", "refused"]
+    assert took_s < 5
+
+
+@pytest.mark.parametrize("verb", ["ask", "tell"])
+def test_a_message_that_the_other_does_not_take_is_the_senders_error(verb: str) -> None:
+    """It never arrives: the other is not put out of service by it."""
+
+    @agent(name="counter")
+    async def counter(session: Session[Any], number: int) -> int:
+        return number
+
+    @agent(name="sender")
+    async def sender(session: Session[Any], text: str) -> str:
+        try:
+            await getattr(session, verb)("to", "no number")
+        except StepError as error:
+            return error.type
+        return "taken"
+
+    async def main(runtime: Runtime) -> list[Any]:
+        other = await runtime.spawn(counter, id="to")
+        reply = await (await runtime.spawn(sender, id="from")).ask("go")
+        return [reply, await other.ask(5), len(await runtime.store.messages("to"))]
+
+    assert World().life([sender, counter], main) == ["ValidationError", 5, 1]
+
+
+def test_a_mailbox_is_bounded_also_where_its_session_is_not_in_memory() -> None:
+    """What was told in this turn and not sent yet counts, too."""
+
+    @agent(name="busy", mailbox=2)
+    async def busy(session: Session[Any], text: str) -> None:
+        await asyncio.sleep(5)
+
+    @agent(name="sender")
+    async def sender(session: Session[Any], text: str) -> int:
+        for number in range(10):
+            try:
+                await session.tell("to", str(number))
+            except StepError:
+                return number
+        return 10
+
+    async def main(runtime: Runtime) -> Any:
+        await runtime.spawn(busy, id="to")
+        return await (await runtime.spawn(sender, id="from")).ask("go")
+
+    assert World().life([sender, busy], main) == 2
+
+
+def test_a_message_whose_target_ends_before_the_commit_is_said_to_be_undelivered(caplog: pytest.LogCaptureFixture) -> None:
+    """The turn that told it commits all the same; an event and a line of the log name the message."""
+    world = World()
+
+    @agent(name="last")
+    async def last(session: Session[Any], text: str) -> None:
+        world.done.append(text)
+        session.finish()
+
+    @agent(name="sender")
+    async def sender(session: Session[Any], text: str) -> str:
+        await session.tell("to", "late")
+        await session.sleep(2)
+        return "sent"
+
+    async def main(runtime: Runtime) -> Any:
+        handle, target = await runtime.spawn(sender, id="from"), await runtime.spawn(last, id="to")
+        waiting = asyncio.ensure_future(handle.ask("go"))
+        await asyncio.sleep(1)
+        await target.ask("end")
+        return await waiting
+
+    assert world.life([sender, last], main) == "sent"
+    assert world.done == ["end"]
+    (lost,) = world.seen(Undelivered)
+    assert (lost.session, lost.why) == ("to", "the session has ended")
+    assert lost.message.startswith("from/1/")
+    assert lost.message in caplog.text
+
+
+def test_a_store_that_cannot_be_read_when_something_is_told_is_no_bug() -> None:
+    """The session parks until it can be read; nothing is restarted, and the message is handled."""
+
+    @agent(name="listener")
+    async def listener(session: Session[Any], text: str) -> None: ...
+
+    @agent(name="sender", intensity=Intensity(0, 60.0))
+    async def sender(session: Session[Any], text: str) -> str:
+        await session.tell("to", text)
+        return "told"
+
+    world = World()
+
+    async def main(runtime: Runtime) -> Any:
+        await runtime.spawn(listener, id="to")
+        handle = await runtime.spawn(sender, id="from")
+        read = runtime.store.session
+
+        async def broken(id: str) -> Any:
+            if world.now_s() < 50:
+                raise StoreError("disk I/O error")
+            return await read(id)
+
+        with pytest.MonkeyPatch.context() as patch:
+            asking = asyncio.ensure_future(handle.ask("news"))
+            patch.setattr(runtime.store, "session", broken)
+            await asyncio.sleep(45)
+            patch.setattr(runtime.store, "session", read)
+            return await asking
+
+    assert world.life([sender, listener], main) == "told"
+    assert {event.reason for event in world.seen(SessionParked)} == {"store"}
+    assert world.seen(TurnCrashed) == []

@@ -162,24 +162,24 @@ Observer: TypeAlias = Callable[[Event], None]
 class Observers:
     """Who gets the events. Falsy when nobody does, so that an event need not even be made."""
 
-    __slots__ = ("_observers",)
+    __slots__ = ("all",)
 
     def __init__(self) -> None:
-        self._observers: list[Observer] = []
+        self.all: list[Observer] = []
 
     def __bool__(self) -> bool:
-        return bool(self._observers)
+        return bool(self.all)
 
     def add(self, observer: Observer) -> None:
         """Call `observer` with every event from now on, synchronously: it has to be quick."""
-        self._observers.append(observer)
+        self.all.append(observer)
 
     def remove(self, observer: Observer) -> None:
         """Stop calling `observer`. Raises ValueError if it was never added."""
-        self._observers.remove(observer)
+        self.all.remove(observer)
 
     def emit(self, event: Event) -> None:
-        for observer in self._observers:
+        for observer in self.all:
             try:
                 observer(event)
             except Exception:

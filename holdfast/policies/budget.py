@@ -200,7 +200,14 @@ class Ledger:
         Raises:
             ValueError: when more is given back than is reserved; nothing is changed.
         """
-        self._give_back(reserved)
+        if not (reserved.tokens or reserved.microusd or reserved.tool_calls or reserved.seconds):
+            # A step that costs nothing but itself, which most do: in one go.
+            steps = self._steps_held - reserved.steps
+            if steps < self._steps_used:
+                raise ValueError(f"more given back than reserved: {reserved!r} of {self.reserved!r}")
+            self._steps_held = steps
+        else:
+            self._give_back(reserved)
         self.charge(actual)
 
     def release(self, reserved: Usage) -> None:

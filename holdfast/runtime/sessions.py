@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from holdfast.runtime.node import Node
 
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
-_AGAIN_S = 0.5
-_FAULT_S = 5.0
+_AGAIN_S, _FAULT_S = 0.5, 5.0  # how soon a session is read again: after the store failed, after a fault of our own
 
 
 class Sessions:
@@ -255,8 +254,11 @@ class Sessions:
 
     def _put_idle_away(self) -> None:
         before = self.node.clock.monotonic() - self._idle_s
-        for actor in [a for a in self.live.values() if a.task is None and a.touched <= before]:
+        idle = [a for a in self.live.values() if a.task is None and a.touched <= before]
+        for actor in idle:
             self._forget(actor)
+        if len(idle) > len(self.live):
+            self.live, self._loading = dict(self.live), dict(self._loading)  # a dict that was emptied keeps its table
         self._sweep = self.node.loop.call_later(max(self._idle_s / 4, 0.05), self._put_idle_away)
 
     # ------------------------------------------------------------ what was written

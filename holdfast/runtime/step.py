@@ -51,7 +51,8 @@ async def run_step(turn: Turn, call: Call) -> Any:
         if was_cut(found.record.outcome):  # its caller lets go of it again (a timeout of its own, say); if not, it gets the error
             await asyncio.wait((turn.node.loop.create_future(),), timeout=call.timeout_s)
         return _result(call, found.record.outcome)
-    await turn.admit()
+    if turn.replaying or turn.interruption is not None:
+        await turn.admit()
     claim.beside = turn.begin(claim.branch)
     try:
         if found is None and turn.journal.loose and not claim.beside:
@@ -240,7 +241,7 @@ class _Attempts:
             written = False
         if not written:
             await turn.acknowledged(write)  # looks at the same answer again, and leaves the turn
-        if turn.node.observers:
+        if turn.node.observers.all:
             took_s = turn.node.clock.time() - self.opened
             turn.emit(events.StepEnded, call.kind, call.name, call.effect, outcome.failure is None, self.attempts, took_s)
         return _result(call, outcome)

@@ -152,7 +152,8 @@ class Turn:
         """It is not in flight any more."""
         self._busy_in[branch] -= 1
         self._busy -= 1
-        self._rest()
+        if self._busy == 0 and (self.interruption is not None or self.waits.held):
+            self._rest()
 
     def active_s(self) -> float:
         """Seconds of activity since this was last asked: steps that run at once share them."""
@@ -225,7 +226,7 @@ class Turn:
         self.waits.answer(key, outcome)
 
     def _rest(self) -> None:
-        if self._busy == 0 and self.interruption is None and self.waits:
+        if self._busy == 0 and self.interruption is None:
             self.waits.review(lambda: self._busy == 0 and self.interruption is None)
         elif self._busy == 0 and self.interruption is not None:
             self._leave()

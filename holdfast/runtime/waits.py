@@ -26,19 +26,17 @@ class Waits:
     """The waits of one run of a turn. `ready` is called when all that is left of the turn is waits that were held long enough.
 
     Attributes:
+        held: what is waited for, by key.
         asking: the sessions that are being asked, from before the question is written: two that ask each other at once must see it.
     """
 
-    __slots__ = ("_clock", "_loop", "_ready", "_timer", "_waits", "asking")
+    __slots__ = ("_clock", "_loop", "_ready", "_timer", "asking", "held")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, ready: Callable[[Park], None]) -> None:
         self._loop, self._clock, self._ready = loop, clock, ready
-        self._waits: dict[object, _Wait] = {}
+        self.held: dict[object, _Wait] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.asking: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self._waits)
 
     async def wait(self, key: object, park: Park, hold_s: float, resting: Callable[[], None]) -> Outcome | None:
         """Wait for `answer(key)`, or until `park.until`, a store time (then None). `resting` is called once the wait is known."""
@@ -48,35 +46,35 @@ class Waits:
         timer = None
         if park.until is not None:
             timer = self._loop.call_later(max(park.until - self._clock.time(), 0.0), _pass, future)
-        self._waits[key] = _Wait(future, park, self._loop.time() + hold_s)
+        self.held[key] = _Wait(future, park, self._loop.time() + hold_s)
         resting()
         try:
             return await future
         finally:
             if timer is not None:
                 timer.cancel()
-            self._waits.pop(key, None)
+            self.held.pop(key, None)
 
     def answer(self, key: object, outcome: Outcome) -> None:
         """Whoever waits under `key` goes on."""
-        wait = self._waits.get(key)
+        wait = self.held.get(key)
         if wait is not None and not wait.future.done():
             wait.future.set_result(outcome)
 
     def parks(self) -> tuple[Park, ...]:
         """What is waited for."""
-        return tuple(wait.park for wait in self._waits.values())
+        return tuple(wait.park for wait in self.held.values())
 
     def review(self, idle: Callable[[], bool]) -> None:
         """Nothing else is in flight: say so through `ready`, now or when the last wait was held long enough and `idle` still holds."""
         self.close()
-        if not self._waits:
+        if not self.held:
             return
-        hold_until = max(wait.hold_until for wait in self._waits.values())
+        hold_until = max(wait.hold_until for wait in self.held.values())
         if hold_until > self._loop.time():
             self._timer = self._loop.call_at(hold_until, lambda: self.review(idle) if idle() else None)
             return
-        keys = tuple(key for key in self._waits if isinstance(key, bytes))
+        keys = tuple(key for key in self.held if isinstance(key, bytes))
         self._ready(msgspec.structs.replace(_joined(self.parks()), keys=keys))
 
     def close(self) -> None:

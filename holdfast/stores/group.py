@@ -129,6 +129,7 @@ class GroupCommit:
         self.healthy = True
         self.batches += 1
         self.ops += len(batch)
+        # Waiters run when this is over: nobody sees half a batch.
         for (op, future, applied), result in zip(batch, results, strict=True):
             if applied is not None:
                 try:
@@ -137,7 +138,6 @@ class GroupCommit:
                     # One session's memory must not keep the others of the batch from theirs: it is told to read again.
                     log.exception("a fault in applying %s", type(op).__name__)
                     self._fail([(op, future, None)], OutcomeUnknown(f"memory is behind the store ({type(error).__name__}): read again"))
-        for (_, future, _), result in zip(batch, results, strict=True):
             if not future.done():
                 future.set_result(result)
 

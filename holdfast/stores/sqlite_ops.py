@@ -67,9 +67,10 @@ class Interpreter:
         """One result an op, in order. Runs of plain step writes, the bulk of all ops, go as one `executemany`."""
         results: list[Result] = []
         rows: list[tuple[str, int, bytes, int, bytes]] = []
+        epochs = self._epochs
         for op in batch:
             if type(op) is ops.WriteStep and not op.outbox:
-                if self._epoch(op.session) == op.epoch:
+                if epochs.get(op.session) == op.epoch or self._epoch(op.session) == op.epoch:
                     rows.append((op.session, op.turn, op.key, int(op.state), op.body))  # an enum would go through sqlite3's adapters
                     results.append(DONE)
                 else:
@@ -94,6 +95,8 @@ class Interpreter:
     def release(self, session: str) -> None:
         """It is put away: what is remembered of it only takes memory."""
         self._epochs.pop(session, None)
+        if not self._epochs:
+            self._epochs = {}  # an emptied dict keeps its table
 
     def _remember(self, session: str, epoch: int) -> None:
         if len(self._epochs) >= _MAX_EPOCHS:

@@ -335,6 +335,50 @@ async def test_an_update_changes_what_it_names(store: Store) -> None:
     assert (idle.status, idle.park, idle.budget, idle.gates, idle.updated) == ("idle", None, budget, b"gates", 6.0)
 
 
+@pytest.mark.parametrize("state", [StepState.CLOSED, StepState.FAILED, StepState.OPEN, None])
+async def test_a_park_is_refused_where_a_step_that_it_names_does_not_wait_any_more(store: Store, state: StepState | None) -> None:
+    """REFUSED with "answered", and nothing changes: what would wake it has come already."""
+    await active(store, "m")
+    await store.apply([step(key, StepState.WAITING) for key in (b"a", b"b")])
+    park = Park("wait", "waits for t", 50.0, ("t",), (b"a", b"b"))
+    update = UpdateSession("s", 1, 4.0, status="parked", park=park, budget=Budget(steps=99), gates=b"gates", settled=True)
+    await store.apply([DropSteps("s", 1, 1, (b"b",), ZERO) if state is None else step(b"b", state)])
+    before = await snapshot(store)
+    assert await one(store, update) == Result(Status.REFUSED, "answered")
+    assert await snapshot(store) == before
+    await store.apply([step(b"b", StepState.WAITING)])
+    assert await one(store, update) == DONE
+    assert ((await row(store)).status, (await row(store)).park) == ("parked", park)
+
+
+async def test_a_park_is_refused_after_the_answer_that_it_waits_for(store: Store) -> None:
+    """In one batch, too: whichever of answer and park comes first, the session goes on."""
+    await active(store, "m")
+    await store.apply([step(b"a", StepState.WAITING)])
+    update = UpdateSession("s", 1, 4.0, status="parked", park=Park("wait", "waits for t", None, ("t",), (b"a",)))
+    results = await store.apply([Reply(Address("s", 1, b"a"), OK, 4.0), update, enqueue("n")])
+    assert results == [DONE, Result(Status.REFUSED, "answered"), DONE]
+    assert (await row(store)).status == "idle"
+
+
+async def test_what_is_released_is_still_there(store: Store) -> None:
+    """Only a hint: before and after a write, on an ended session and on nobody, nothing that a reader sees depends on it."""
+    store.release("nobody")
+    await active(store, "m")
+    before = await snapshot(store)
+    store.release("s")
+    assert await snapshot(store) == before
+    assert await one(store, step(epoch=0)) == FENCED
+    store.release("s")
+    assert await one(store, step()) == DONE
+    store.release("s")
+    assert (await one(store, Activate("s", 5.0))).value.session.epoch == 2
+    await store.apply([EndSession("s", "killed", GONE, 6.0)])
+    store.release("s")
+    assert await one(store, step(epoch=2)) == FENCED
+    assert (await row(store)).status == "killed"
+
+
 async def test_a_parent_gets_back_what_its_child_left(store: Store) -> None:
     """ReturnBudget is taken off the usage, below zero too (the open turn may hold the charge); on nobody it does nothing."""
     await active(store)
@@ -700,6 +744,20 @@ async def test_children_are_listed_in_the_order_they_were_created(store: Store) 
     assert await store.children("z") == []
 
 
+async def test_children_that_live_on_after_their_parent_are_orphans(store: Store) -> None:
+    """In the order they were created; those that are detached, have ended, or have no parent in this store are none."""
+    boss = Address("boss", 1, b"x")
+    made = [msgspec.structs.replace(create(id, parent=boss), detached=False) for id in ("z", "over", "a")]
+    nobodys = msgspec.structs.replace(create("nobodys", parent=Address("nobody", 1, b"x")), detached=False)
+    await store.apply([create("boss"), *made, create("free", parent=boss), create("own"), nobodys])
+    await store.apply([EndSession("over", "cancelled", GONE, 4.0)])
+    assert await store.orphans() == []
+    await store.apply([EndSession("boss", "killed", GONE, 5.0)])
+    assert await store.orphans() == ["z", "a"]
+    await store.apply([EndSession("z", "cancelled", GONE, 6.0)])
+    assert await store.orphans() == ["a"]
+
+
 async def test_what_has_something_to_do_is_runnable(store: Store) -> None:
     """Queued messages run now, parked sessions at their time; what waits for a person, failed or ended does not run."""
     ids = ["idle", "queued", "watched", "timed", "held", "failed", "ended"]
@@ -723,6 +781,7 @@ async def test_a_read_of_what_is_not_there_is_empty(store: Store) -> None:
     assert await store.session("s") is None
     assert await store.message("s", "m") is None
     assert (await store.messages("s"), await store.steps("s", 1), await store.checkpoints("s")) == ([], [], [])
+    assert await store.orphans() == []
     assert (await store.children("s"), await store.dead_letters("s"), await store.runnable(), await store.sessions()) == (
         [],
         [],

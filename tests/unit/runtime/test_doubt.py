@@ -11,7 +11,7 @@ import pytest
 from holdfast import UNKNOWN, NotDone, Runtime, Session, StepError, agent, tool
 from holdfast.errors import SessionError
 from holdfast.events import DoubtRaised, DoubtSettled
-from tests.unit.runtime.support import World, rest
+from tests.unit.runtime.support import World, rest, steps
 
 
 def refunding(world: World, *, probe: Any = None) -> Any:
@@ -160,3 +160,79 @@ def test_a_verdict_that_is_none_is_refused() -> None:
         return (await handle.row()).status
 
     assert world.life(support, main) == "parked"
+
+
+def test_a_result_by_hand_that_the_effect_could_not_have_is_refused() -> None:
+    """Recorded, it could not be taken back: the doubt stays, and can be settled with the right one."""
+
+    @tool(effect="once")
+    async def count() -> int:
+        raise RuntimeError("cut off")
+
+    @agent(tools=[count])
+    async def support(session: Session[Any], text: str) -> int:
+        return await session.step(count)
+
+    async def main(runtime: Runtime) -> list[Any]:
+        handle = await runtime.spawn(support, id="s")
+        await handle.tell("go", id="m")
+        await rest(handle)
+        with pytest.raises(SessionError, match="count returns"):
+            await handle.resolve("done", result="not an int")
+        return [(await handle.row()).status, await handle.resolve("done", result=5), await handle.ask("go", id="m")]
+
+    assert World().life(support, main) == ["parked", 1, 5]
+
+
+def test_a_probe_that_is_cancelled_from_within_leaves_it_to_a_person() -> None:
+    """Nobody cancelled the session: it parks as with every probe that cannot tell."""
+    world = World()
+
+    async def reconcile() -> str:
+        lost = asyncio.get_running_loop().create_future()
+        lost.cancel()
+        await lost
+        return "unreachable"
+
+    @tool(effect="once", reconcile=reconcile)
+    async def refund() -> str:
+        if world.lives == 1:
+            await world.crash()
+        return "made"
+
+    @agent(tools=[refund])
+    async def support(session: Session[Any], text: str) -> str:
+        return await session.step(refund)
+
+    async def first(runtime: Runtime) -> None:
+        await (await runtime.spawn(support, id="s")).ask("go", id="m")
+
+    async def second(runtime: Runtime) -> Any:
+        return (await rest(runtime.session("s"))).park.reason
+
+    world.life(support, first)
+    assert world.life(support, second) == "doubt"
+
+
+def test_a_secret_in_the_error_of_an_effect_is_neither_recorded_nor_emitted() -> None:
+    """What a person reads about a doubt says why, without the key."""
+    world, secret = World(), "abcdefghijklmnop12345"
+
+    @tool(effect="once")
+    async def refund() -> str:
+        raise RuntimeError(f"Authorization: Bearer {secret}")
+
+    @agent(tools=[refund])
+    async def support(session: Session[Any], text: str) -> str:
+        return await session.step(refund)
+
+    async def main(runtime: Runtime) -> str:
+        handle = await runtime.spawn(support, id="s")
+        await handle.tell("go")
+        row = await rest(handle)
+        assert row.park.reason == "doubt"
+        return repr([row, await steps(runtime, handle), world.events])
+
+    told = world.life(support, main)
+    assert secret not in told
+    assert "[redacted]" in told

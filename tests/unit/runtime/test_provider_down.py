@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast import NO_RETRY, Retry, Runtime, Session, StepError, agent, tool
+import pytest
+
+from holdfast import NO_RETRY, Budget, Retry, Runtime, Session, StepError, Usage, agent, tool
 from holdfast.events import SessionParked, StepRetried, TurnCrashed
 from tests.unit.runtime.support import World
 
@@ -89,3 +91,62 @@ def test_a_handler_that_catches_the_failure_decides_itself() -> None:
     world.life(worker, main)
     assert world.life(worker, main) == "transient ConnectionError down"
     assert world.done == ["asked"]
+
+
+def test_retries_are_limited_over_a_park() -> None:
+    """A wait between two attempts that parks the session does not start their count again."""
+    world = World()
+
+    class TooMany(Exception):
+        status_code = 429
+
+        class response:
+            status_code, headers = 429, {"retry-after": "10"}
+
+    @tool(effect="idempotent", retry=Retry(attempts=3))
+    async def provider() -> int:
+        world.done.append("asked")
+        raise TooMany("slow down")
+
+    @agent(tools=[provider], park_after_s=5.0)
+    async def worker(session: Session[Any], text: str) -> str:
+        try:
+            return str(await session.step(provider))
+        except StepError as error:
+            return error.type
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker, id="s")).ask("go", timeout_s=1000)
+
+    assert world.life(worker, main) == "TooMany"
+    assert world.done == ["asked"] * 3
+    assert len(world.seen(SessionParked)) == 2
+
+
+@pytest.mark.parametrize(("error", "tokens"), [("ConnectError", 0), ("RateLimit", 0), ("Cut", 100)])
+def test_a_call_that_was_refused_or_never_reached_costs_a_step(error: str, tokens: int) -> None:
+    """Of any other failure nobody knows what it cost: it is charged in full."""
+
+    class ConnectError(Exception): ...
+
+    class RateLimit(Exception):
+        status_code = 429
+
+    class Cut(Exception): ...
+
+    @tool(retry=NO_RETRY, cost=Usage(tokens=100))
+    async def provider() -> int:
+        raise {"ConnectError": ConnectError, "RateLimit": RateLimit, "Cut": Cut}[error]("no")
+
+    @agent(budget=Budget(tokens=1000))
+    async def worker(session: Session[Any], text: str) -> str:
+        try:
+            return str(await session.step(provider))
+        except StepError as failed:
+            return failed.type
+
+    async def main(runtime: Runtime) -> list[Any]:
+        handle = await runtime.spawn(worker, id="s")
+        return [await handle.ask("go"), (await handle.row()).usage.steps, (await handle.row()).usage.tokens]
+
+    assert World().life(worker, main) == [error, 1, tokens]

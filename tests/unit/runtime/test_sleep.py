@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from holdfast import Runtime, Session, agent
+from holdfast import Runtime, Session, StoreError, agent
 from holdfast.events import Resumed, SessionParked
+from holdfast.stores.ops import Op
 from tests.unit.runtime.support import World, rest
 
 
@@ -97,3 +100,56 @@ def test_sleeps_at_once_take_as_long_as_the_longest() -> None:
 
     assert world.life(both, main) == "awake"
     assert world.time_s == pytest.approx(300.0, abs=1)
+
+
+def test_a_writer_that_crashes_while_an_alarm_rings_delays_no_sleeper_for_good() -> None:
+    """The one whose time came meanwhile is woken when the writer is back, and the alarms after it ring."""
+    world = World()
+
+    class Fault:
+        async def before_apply(self, n: int, ops: Sequence[Op]) -> None:
+            raise RuntimeError("a fault of the store")
+
+        async def after_apply(self, n: int, ops: Sequence[Op]) -> None: ...
+
+    async def main(runtime: Runtime) -> Any:
+        handles = [await runtime.spawn(sleeper, id=id) for id in ("1", "2", "other")]
+        asks = [asyncio.ensure_future(handles[0].ask(10.0, timeout_s=300))]
+        await asyncio.sleep(3)
+        asks.append(asyncio.ensure_future(handles[1].ask(10.0, timeout_s=300)))
+        await asyncio.sleep(6.99)
+        world.store.faults = Fault()
+        with pytest.raises(StoreError):
+            await handles[2].tell(1.0)
+        await asyncio.sleep(0.05)
+        world.store.faults = None
+        return await asyncio.gather(*asks)
+
+    assert world.life(sleeper, main) == ["awake", "awake"]
+    assert world.time_s < 15
+
+
+def test_the_deadline_of_an_ask_that_was_answered_wakes_nobody() -> None:
+    """A session that was parked on it and went on is put away, and is not read in again for it."""
+
+    @agent(name="asker")
+    async def asker(session: Session[Any], text: str) -> str:
+        return str(await session.ask("to", text, timeout_s=600))
+
+    @agent(name="answerer")
+    async def answerer(session: Session[Any], text: str) -> str:
+        await asyncio.sleep(10)
+        return text
+
+    async def main(runtime: Runtime) -> list[int]:
+        handle = await runtime.spawn(asker, id="from")
+        await runtime.spawn(answerer, id="to")
+        for number in range(3):
+            await handle.ask(str(number))
+        before = (await handle.row()).epoch
+        await asyncio.sleep(1500)
+        return [(await handle.row()).epoch - before, runtime.statistics()["live"]]
+
+    world = World()
+    assert world.life([asker, answerer], main, idle_s=5.0) == [0, 0]
+    assert world.seen(SessionParked)

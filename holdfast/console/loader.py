@@ -27,13 +27,17 @@ def load(target: str) -> Any:
         ConfigError: there is no such module or attribute, or importing it failed.
     """
     name, colon, path = target.partition(":")
-    if not name or not colon or not path or name.endswith(".py"):
+    if not name or not colon or not path or name.startswith(".") or name.endswith(".py"):
         raise ConfigError(f"{target!r} names nothing: write module:attr, such as app:runtime for `runtime` in app.py")
     found: Any = _import(name)
     for part in path.split("."):
-        if not hasattr(found, part):
-            raise ConfigError(f"{target!r}: {name} has no {path!r}{_alike(found, part)}")
-        found = getattr(found, part)
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            raise ConfigError(f"{target!r}: {name} has no {path!r}{_alike(found, part)}") from error
+        except Exception as error:
+            # A module or class may compute its attributes, and fail at it in any way.
+            raise ConfigError(f"{target!r} failed: {one_line(error)}{_where(error)}") from error
     return found
 
 
@@ -47,14 +51,17 @@ def _import(name: str) -> ModuleType:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise ConfigError(f"there is no module {error.name!r} here ({folder}): run this from the folder that holds it") from error
         raise ConfigError(f"{name} needs a module that is not installed: {error.name}{_where(error)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # A user's module may raise anything while it is imported; all of it means that there is nothing to run.
         raise ConfigError(f"importing {name} failed: {one_line(error)}{_where(error)}") from error
 
 
 def one_line(error: BaseException) -> str:
     """What an error says, on one line; holdfast's own errors say it without their class."""
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = "(its text cannot be shown)"
     if isinstance(error, HoldfastError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -97,7 +104,7 @@ async def runtime_of(found: Any, target: str) -> Runtime:
             found = found()
             if inspect.isawaitable(found):
                 found = await found
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # As for an import: whatever a user's function raises, there is nothing to run.
             raise ConfigError(f"{target!r} failed: {one_line(error)}{_where(error)}") from error
     if not isinstance(found, Runtime):

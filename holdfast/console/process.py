@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from holdfast import redact
+from holdfast.calls import threads
 from holdfast.console import loader
 from holdfast.errors import SupervisorGaveUp
 from holdfast.stores import open_store
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from holdfast.runtime.runtime import Runtime
 
 GAVE_UP = 1
+_LAST_S = 1.0
 _log = logging.getLogger("holdfast.run")
 
 
@@ -67,13 +69,28 @@ async def _run(found: Any, target: str, store: str | None, drain_s: float | None
         runtime.store = open_store(store)
     with _stop_signals() as stop:
         try:
-            return await serve(runtime, stop, drain_s=drain_s, feeds=feeds)
+            code = await serve(runtime, stop, drain_s=drain_s, feeds=feeds)
         except BaseExceptionGroup as group:
             given_up, others = group.split(SupervisorGaveUp)
             if given_up is None or others is not None:
                 raise
             _say_why(given_up)
-            return GAVE_UP
+            code = GAVE_UP
+        await _leave_behind(code)
+        return code
+
+
+async def _leave_behind(code: int) -> None:
+    """Exit here where tasks or threads that do not end would hold up the exit for ever: the store is closed, there is nothing to lose."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        _, left = await asyncio.wait(left, timeout=_LAST_S)
+    if left or threads.abandoned():
+        _say(f"left behind: {len(left)} tasks and {threads.abandoned()} threads that do not end")
+        sys.stderr.flush()
+        os._exit(code)
 
 
 async def serve(runtime: Runtime, stop: asyncio.Event, *, drain_s: float | None, feeds: Sequence[tuple[str, loader.Feed]] = ()) -> int:

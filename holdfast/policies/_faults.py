@@ -10,14 +10,14 @@ from holdfast.errors import ConfigError
 class Faults:
     """The faults of one spec; `check` raises if there are any."""
 
-    __slots__ = ("_found", "_spec")
+    __slots__ = ("_spec", "found")
 
     def __init__(self, spec: str) -> None:
         self._spec = spec
-        self._found: list[str] = []
+        self.found: list[str] = []
 
     def add(self, text: str) -> None:
-        self._found.append(text)
+        self.found.append(text)
 
     def whole(self, field: str, value: object, least: int, *, optional: bool = False) -> None:
         """Notes a value that is not an int of at least `least`."""
@@ -48,5 +48,5 @@ class Faults:
         Raises:
             ConfigError: when anything was noted; it names every field.
         """
-        if self._found:
-            raise ConfigError(f"{self._spec}: {'; '.join(self._found)}")
+        if self.found:
+            raise ConfigError(f"{self._spec}: {'; '.join(self.found)}")

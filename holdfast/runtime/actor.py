@@ -249,8 +249,6 @@ class Actor:
         stored = self.gates.snapshot()
         return self.node.encode(stored) if stored else b""
 
-    # ------------------------------------------------------------ leaving
-
     def _check(self, status: Status) -> bool:
         if status is not Status.DONE:
             self._lost("fenced: the session was taken over")

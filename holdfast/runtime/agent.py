@@ -14,9 +14,11 @@ from holdfast.calls.tools import Tool
 from holdfast.calls.toolset import Toolset
 from holdfast.codec import Codec, codec_for
 from holdfast.errors import ConfigError, NotJournalable, StateError
+from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec
 from holdfast.policies.budget import Budget
 from holdfast.policies.repetition import RepetitionSpec
+from holdfast.runtime.ids import check_id
 from holdfast.runtime.session import Session
 from holdfast.stores.records import StepRecord
 from holdfast.supervisors.intensity import Backoff, Intensity
@@ -174,11 +176,26 @@ def agent(
     def make(function: Handler) -> Agent:
         faults: list[str] = []
         state, message, reply = _types(function, faults)
-        for label, value, least in (("version", version, 1), ("mailbox", mailbox, 1), ("crash_limit", crash_limit, 1)):
-            if value < least:
-                faults.append(f"{label} is {value!r}: use a whole number from {least}")
-        if park_after_s < 0:
-            faults.append(f"park_after_s is {park_after_s!r}: use seconds from 0")
+        checks = Faults("")
+        for label, value in (("version", version), ("mailbox", mailbox), ("crash_limit", crash_limit)):
+            checks.whole(label, value, 1)
+        checks.number("park_after_s", park_after_s)
+        for label, given, wanted in (
+            ("budget", budget, Budget),
+            ("breaker", breaker, BreakerSpec),
+            ("repetition", repetition, RepetitionSpec),
+            ("intensity", intensity, Intensity),
+            ("backoff", backoff, Backoff),
+        ):
+            if given is not None and not isinstance(given, wanted):
+                checks.add(f"{label} is {given!r}: give a {wanted.__name__}")
+        if not all(callable(step) for step in (migrations or {}).values()):
+            checks.add("migrations maps a version to a function: {1: function}")
+        faults.extend(checks.found)
+        try:
+            check_id("name", name or function.__name__)
+        except ConfigError as error:
+            faults.append(str(error))
         toolset = Toolset(())
         try:
             toolset = Toolset(tools)

@@ -13,6 +13,7 @@ from holdfast import codec, errors, events
 from holdfast.policies.budget import Budget, Usage
 from holdfast.runtime.actor import Actor
 from holdfast.runtime.agent import Agent
+from holdfast.runtime.ids import check_id
 from holdfast.runtime.journal import cost
 from holdfast.runtime.node import Node
 from holdfast.stores.ops import CreateSession, DropLetter, DropSteps, Enqueue, Op, Result, RetryLetter, Status, UpdateSession, WriteStep
@@ -42,6 +43,11 @@ class LocalGateway:
 
     async def spawn(self, agent: Agent, id: str, tenant: str, user: str, state: Any, budget: Budget | None) -> Session:
         """Get or create. Raises SessionConflict where the id belongs to another agent or tenant."""
+        check_id("id", id)
+        check_id("tenant", tenant)
+        check_id("user", user, empty=True)
+        if budget is not None and not isinstance(budget, Budget):
+            raise errors.ConfigError(f"budget is {budget!r}: give a Budget")
         first, _ = agent.state.round_trip(agent.first_state() if state is None else state)
         op = CreateSession(
             id,
@@ -101,10 +107,10 @@ class LocalGateway:
             waiter.cancel()
 
     async def end(self, session: str, status: str, reason: str) -> bool:
-        return await self._node.sessions.end(session, status, reason)  # type: ignore[arg-type]
+        return await self._node.sessions.end(check_id("session", session), status, reason)  # type: ignore[arg-type]
 
     async def row(self, session: str) -> Session:
-        row = await self._node.store.session(session)
+        row = await self._node.store.session(check_id("session", session))
         return row if row is not None else self._unknown(session)
 
     # ------------------------------------------------------------ a person's verbs
@@ -117,7 +123,7 @@ class LocalGateway:
         await self._write(actor, op, lambda: self._again(actor))
 
     async def raise_budget(self, session: str, by: Budget) -> None:
-        actor = await self._node.sessions.actor(session)
+        actor = await self._node.sessions.actor(check_id("session", session))
         actor.gates.raise_(by)  # before the write, so that two at once add up
         waiting = actor.status == "parked" and actor.park is not None and actor.park.reason == "budget"
         now, limits, gates = self._node.clock.time(), actor.ledger.limits, self._node.encode(actor.gates.snapshot())
@@ -184,7 +190,7 @@ class LocalGateway:
             raise errors.SessionError(session, f"session {session!r} has no dead letter")
 
     async def _resting(self, session: str) -> Actor:
-        actor = await self._node.sessions.actor(session)
+        actor = await self._node.sessions.actor(check_id("session", session))
         if actor.task is not None:
             raise errors.SessionError(session, f"session {session!r} is at work: pause or wait until it rests")
         return actor
@@ -212,6 +218,7 @@ class LocalGateway:
 
     async def _enqueue(self, session: str, message: Any, id: str) -> Outcome | None:
         """Put a message into the mailbox; its outcome if it was handled before."""
+        check_id("message id", id)
         agent = await self._agent(session)
         body = codec.encode(message)
         try:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import blake2b
 
+from holdfast.errors import RuntimeStopped
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.branches import follows
 from holdfast.stores.records import Step, StepRecord, StepState
 
-OPEN, CLOSED, FAILED, DOUBT = StepState.OPEN, StepState.CLOSED, StepState.FAILED, StepState.DOUBT
+OPEN, CLOSED, FAILED, DOUBT, _ = StepState
 
 
 class Claim:
@@ -35,7 +36,7 @@ class Journal:
     over the same records.
     """
 
-    __slots__ = ("_nth", "_unclaimed", "records")
+    __slots__ = ("_nth", "_unclaimed", "over", "records")
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
         self.records: dict[bytes, Step] = {step.key: step for step in steps}
@@ -43,11 +44,14 @@ class Journal:
 
     def rewind(self) -> None:
         """Nothing is claimed any more; every record can be claimed again."""
+        self.over = False
         self._nth: dict[bytes, int] = {}
         self._unclaimed: dict[bytes, Step] = dict(self.records)
 
     def claim(self, branch: str, kind: str, name: str, args: bytes) -> Claim:
-        """The next step of this identity, with its record if it has one."""
+        """The next step of this identity, with its record if it has one. Raises RuntimeStopped once the handler has ended."""
+        if self.over:
+            raise RuntimeStopped("this session object belongs to a turn that has ended: do not keep it")
         digest = blake2b(f"{branch}\0{kind}\0{name}\0".encode() + args, digest_size=14).digest()
         nth = self._nth.get(digest, 0)
         self._nth[digest] = nth + 1

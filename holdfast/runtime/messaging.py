@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from holdfast.errors import AskCycle, MailboxFull, SessionEnded, SessionNotFound
 from holdfast.policies.budget import Budget, Usage
 from holdfast.runtime.branches import branch_of
 from holdfast.runtime.failures import describe, error_of
+from holdfast.runtime.ids import check_id
 from holdfast.runtime.journal import Claim
 from holdfast.runtime.refusal import refuse, spend_step, told
 from holdfast.runtime.turn import Turn
@@ -22,6 +24,7 @@ from holdfast.stores.records import ENDED, Address, Failure, Outcome, Park, Step
 if TYPE_CHECKING:
     from holdfast.runtime.agent import Agent
 
+_LONGEST_S = 10 * 365 * 86_400.0
 _plain = codec_for(Any)
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 
@@ -32,7 +35,8 @@ def message_id(turn: Turn, key: bytes) -> str:
 
 
 async def sleep(turn: Turn, seconds: float) -> None:
-    """Wait `seconds`; a long one parks the session."""
+    """Wait `seconds`; a long one parks the session. Raises ValueError if that is no time to wait."""
+    _check_time("sleep", seconds)
     patient = turn.actor.agent.park_after_s
     hold_s = 0.0 if seconds > patient else seconds + 60.0
     await _wait_step(turn, "sleep", "sleep", canonical(seconds), seconds, None, lambda _: (), hold_s)
@@ -40,6 +44,8 @@ async def sleep(turn: Turn, seconds: float) -> None:
 
 async def ask(turn: Turn, target: str, message: Any, timeout_s: float) -> Any:
     """Send a message and wait for its reply, as plain data. Raises AskCycle, AskTimeout, and StepError for whatever it failed of."""
+    check_id("session", target)
+    _check_time("timeout_s", timeout_s)
     body = _plain.encode(message)
 
     def outbox(claim: Claim) -> tuple[Op, ...]:
@@ -70,6 +76,7 @@ async def watch(turn: Turn, target: str) -> Any:
 
 async def tell(turn: Turn, target: str, message: Any) -> None:
     """Send a message when the turn commits. That there is such a session, with room, is found out now: a refusal is a record."""
+    check_id("session", target)
     body = _plain.encode(message)
     claim = turn.journal.claim(branch_of(), "tell", target, canonical([target, message]))
     if claim.step is not None and claim.step.record.outcome is not None:
@@ -88,7 +95,8 @@ async def tell(turn: Turn, target: str, message: Any) -> None:
             error = MailboxFull(target, message, limit)
         if error is not None:
             await turn.admit()
-            await refuse(turn, claim, "tell", target, str(error), cause=type(error).__name__)
+            used = await spend_step(turn, claim, "tell", target)
+            await refuse(turn, claim, "tell", target, str(error), cause=type(error).__name__, used=used)
         await _refuse_misfit(turn, claim, "tell", target, body)
     turn.outbox.append(Enqueue(target, message_id(turn, claim.key), body, digest(body), turn.node.clock.time()))
 
@@ -96,6 +104,8 @@ async def tell(turn: Turn, target: str, message: Any) -> None:
 async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id: str | None, detached: bool) -> str:
     """Make a child; its id derives from this step. It leaves with the step's record."""
     name = agent.name
+    if id is not None:
+        check_id("id", id)
     claim = turn.journal.claim(branch_of(), "spawn", name, canonical([name, id, detached]) + state)
     if claim.step is not None and claim.step.record.outcome is not None:
         turn.refused = turn.refused or told(claim.step.record.outcome)
@@ -146,6 +156,11 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
         turn.end(claim.branch)
 
 
+def _check_time(what: str, seconds: float) -> None:
+    if not math.isfinite(seconds) or seconds > _LONGEST_S:
+        raise ValueError(f"{what} is {seconds!r}: give a number of seconds, ten years at most")
+
+
 def _taken(child: str) -> str:
     return f"session {child!r} exists and is not a child of this step: use another id"
 
@@ -180,7 +195,8 @@ async def _refuse_misfit(turn: Turn, claim: Claim, kind: str, target: str, body:
     except Exception as error:  # also whatever a user's own validator raises
         text = f"agent {agent.name!r} does not take this message: {describe(error)}"
         await turn.admit()
-        await refuse(turn, claim, kind, target, text, cause=type(error).__name__, category="semantic")
+        used = await spend_step(turn, claim, kind, target)
+        await refuse(turn, claim, kind, target, text, cause=type(error).__name__, category="semantic", used=used)
 
 
 def _pending_tells(turn: Turn, target: str) -> tuple[Op, ...]:
@@ -217,7 +233,7 @@ async def _wait_step(
             cycle = turn.node.sessions.cycle(turn.actor.id, name)
             if cycle is not None:
                 text = f"asking {name!r} would wait for itself: {' -> '.join((turn.actor.id, *cycle))}"
-                await refuse(turn, claim, kind, name, text, AskCycle)
+                await refuse(turn, claim, kind, name, text, AskCycle, used=await spend_step(turn, claim, kind, name))
         asking.append(name)
         if body is not None and found is None:
             await _refuse_misfit(turn, claim, kind, name, body)

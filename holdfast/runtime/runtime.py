@@ -17,6 +17,7 @@ from holdfast.calls import threads
 from holdfast.calls.clients import ModelClient
 from holdfast.calls.prices import Prices
 from holdfast.clock import Clock, SystemClock
+from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec
 from holdfast.policies.budget import Budget
 from holdfast.runtime.agent import Agent
@@ -65,6 +66,15 @@ class Runtime:
         clock: Clock | None = None,
         random: _random.Random | None = None,
     ) -> None:
+        faults = Faults("Runtime")
+        for label, value in (("max_recovering", max_recovering), ("reconciles", reconciles)):
+            faults.whole(label, value, 1)
+        faults.number("idle_s", idle_s, positive=True)
+        faults.number("drain_s", drain_s)
+        faults.number("quarantine_s", quarantine_s)
+        if not isinstance(store, str) and not callable(getattr(store, "apply", None)):
+            faults.add(f"store is {store!r}: give a URL such as sqlite:///sessions.db, or a Store")
+        faults.check()
         self.observers = events.Observers()
         self.store = open_store(store) if isinstance(store, str) else store
         self._agents = _by_name(agents)

@@ -74,8 +74,8 @@ class Turn:
         finally:
             finished = running.done()
             await self._end_all(running)
-        left = self._left(finished)
-        if left is not None:
+            self.journal.over = True
+        if (left := self._left(finished)) is not None:
             return left
         if running.cancelled():
             return Crashed(asyncio.CancelledError("the handler was cancelled from within"))
@@ -114,8 +114,6 @@ class Turn:
         op = DropSteps(self.actor.id, self.actor.epoch, self.number, keys, charge)
         if await self.outcome(self.node.group.submit(op)) is not None:
             self.journal.drop(keys)
-
-    # ------------------------------------------------------------ interruption
 
     def interrupt(self, why: Why, park: Park | None = None) -> None:
         """Leave the turn: no step is admitted from now on, and the handler is cancelled; at a drain, once nothing is in flight."""

@@ -17,6 +17,7 @@ import aiosqlite
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLocked
+from holdfast.events import log
 from holdfast.stores import sqlite_schema as schema
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import Checkpoint, DeadLetter, Message, Runnable, Session, Step
@@ -68,6 +69,9 @@ class SqliteStore:
         try:
             self._connection = await aiosqlite.connect(self.path, isolation_level=None, cached_statements=256)
             await self._run(self._prepare)
+        except (sqlite3.Error, OSError) as error:
+            await self.close()
+            raise StoreError(f"cannot open {self.path}: {error}") from error
         except BaseException:
             # Unconditional clean-up, then the error goes on: an unclosed connection would hang the interpreter's exit.
             await self.close()
@@ -95,6 +99,8 @@ class SqliteStore:
         try:
             if connection is not None and interpreter is not None:
                 await connection.execute("UPDATE nodes SET clean = 1 WHERE id = 1")
+        except sqlite3.Error as error:
+            log.warning("%s could not be marked as cleanly put down: %s", self.path, error)
         finally:
             # Also where that failed (a full disk): an unclosed connection would hang the interpreter's exit.
             if connection is not None:
@@ -210,6 +216,8 @@ class SqliteStore:
 
 
 def _take_lock(path: str) -> IO[str]:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise StoreError(f"cannot open {path}: it is not a file")
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         lock = open(f"{path}.lock", "a+")  # noqa: SIM115 — held open for as long as the store is
@@ -222,7 +230,11 @@ def _take_lock(path: str) -> IO[str]:
         owner = lock.read().strip() or "unknown"
         lock.close()
         raise StoreLocked(f"{path} is in use by process {owner}: stop it first, or name another file") from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    try:
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+    except OSError as error:
+        lock.close()
+        raise StoreError(f"cannot open {path}: {error.strerror}") from error
     return lock

@@ -94,7 +94,7 @@ def test_every_test_that_is_named_exists() -> None:
 # ---------------------------------------------------------------- acting a step out
 
 MOST = Usage(steps=1, microusd=100)
-FOREVER = 1e9
+FOREVER = 1e8
 
 
 class Case:

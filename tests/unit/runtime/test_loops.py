@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
-from holdfast import Budget, BudgetExhausted, RepetitionSpec, Runtime, Session, agent, tool
+from holdfast import Budget, BudgetExhausted, RepetitionSpec, Runtime, Session, StepError, agent, tool
 from tests.unit.runtime.support import World
 
 
@@ -148,3 +149,33 @@ def test_a_loop_of_refused_calls_ends_at_the_budget() -> None:
 
     assert world.life(worker, main) == [20, 20]
     assert world.done == [1, 1]
+
+
+@pytest.mark.parametrize("verb", ["ask", "tell"])
+@pytest.mark.parametrize("target", ["s", "other", "nobody"])
+def test_a_loop_of_refused_messages_ends_at_the_budget(verb: str, target: str) -> None:
+    """To itself, of a kind that the other does not take, or to nobody: each refusal costs a step."""
+
+    @agent(name="other")
+    async def other(session: Session[Any], number: int) -> None: ...
+
+    @agent(name="worker", budget=Budget(steps=5), mailbox=1)
+    async def worker(session: Session[Any], text: str) -> int:
+        refused = 0
+        try:
+            while refused < 100:
+                try:
+                    await getattr(session, verb)(target, "no number")
+                except BudgetExhausted:
+                    raise
+                except StepError:
+                    refused += 1
+        except BudgetExhausted:
+            pass
+        return refused
+
+    async def main(runtime: Runtime) -> Any:
+        await runtime.spawn(other, id="other")
+        return await (await runtime.spawn(worker, id="s")).ask("go")
+
+    assert World().life([worker, other], main) == 5

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import Runtime, Session, StoreError, agent
+from holdfast import Runtime, Session, agent
 from holdfast.events import Resumed, SessionParked
 from holdfast.stores.ops import Op
 from tests.unit.runtime.support import World, rest
@@ -102,7 +102,7 @@ def test_sleeps_at_once_take_as_long_as_the_longest() -> None:
     assert world.time_s == pytest.approx(300.0, abs=1)
 
 
-def test_a_writer_that_crashes_while_an_alarm_rings_delays_no_sleeper_for_good() -> None:
+def test_a_writer_that_crashes_when_an_alarm_rings_leaves_no_sleeper_asleep() -> None:
     """The one whose time came meanwhile is woken when the writer is back, and the alarms after it ring."""
     world = World()
 
@@ -113,14 +113,12 @@ def test_a_writer_that_crashes_while_an_alarm_rings_delays_no_sleeper_for_good()
         async def after_apply(self, n: int, ops: Sequence[Op]) -> None: ...
 
     async def main(runtime: Runtime) -> Any:
-        handles = [await runtime.spawn(sleeper, id=id) for id in ("1", "2", "other")]
+        handles = [await runtime.spawn(sleeper, id=id) for id in ("1", "2")]
         asks = [asyncio.ensure_future(handles[0].ask(10.0, timeout_s=300))]
         await asyncio.sleep(3)
         asks.append(asyncio.ensure_future(handles[1].ask(10.0, timeout_s=300)))
         await asyncio.sleep(6.99)
         world.store.faults = Fault()
-        with pytest.raises(StoreError):
-            await handles[2].tell(1.0)
         await asyncio.sleep(0.05)
         world.store.faults = None
         return await asyncio.gather(*asks)

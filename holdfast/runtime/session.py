@@ -7,7 +7,7 @@ import random as _random
 import uuid as _uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from holdfast.calls.call import Call, StepContext
 from holdfast.calls.results import ToolResult, failed, succeeded
@@ -84,8 +84,12 @@ class Session(Generic[S]):
 
     # ------------------------------------------------------------ steps
 
-    def step(self, function: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, T]:
-        """Run any async function as a step.
+    @overload
+    def step(self, function: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, T]: ...
+    def step(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        """Run any function as a step: an async one, or a plain one in a thread.
 
         Its effect class, timeout and retries are those of its `@tool`; a function without one is taken as `read`: it may be run again.
 

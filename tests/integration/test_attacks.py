@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from holdfast import Agent, Runtime, Session, TurnFailed, agent, tool
+from holdfast.errors import ConfigError, RuntimeStopped
 from holdfast.stores.memory import MemoryStore
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +107,9 @@ async def test_a_tool_that_exits_the_interpreter_only_fails(threaded: bool) -> N
 
     @agent(tools=[leave, leave_in_thread])
     async def bad(session: Session[Any], text: str) -> None:
-        await session.step(leave_in_thread if threaded else leave)
+        if threaded:
+            await session.step(leave_in_thread)
+        await session.step(leave)
 
     assert "SystemExit" in await attack(bad)
 
@@ -136,6 +139,54 @@ async def test_a_state_of_the_wrong_type_is_never_committed() -> None:
         session.state.lines.append(5)  # type: ignore[arg-type]
 
     assert "lines[0]" in await attack(bad)
+
+
+@pytest.mark.anyio
+async def test_an_id_that_cannot_be_stored_is_refused_alone() -> None:
+    """It never gets into the batch in which the writes of its neighbours are."""
+    async with Runtime(MemoryStore(), [neighbour]) as runtime:
+        good = await runtime.spawn(neighbour)
+        for id in ("\udcff", 5):
+            with pytest.raises(ConfigError):
+                await runtime.spawn(neighbour, id=id)  # type: ignore[arg-type]
+            with pytest.raises(ConfigError):
+                await good.tell("hello", id=id)  # type: ignore[arg-type]
+        assert await good.ask("still there?", timeout_s=5.0) == 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), float("-inf")])
+async def test_a_sleep_that_would_never_end_fails_the_turn(seconds: float) -> None:
+    """It would be parked for ever, and nobody would see why."""
+
+    @agent
+    async def bad(session: Session[Any], text: str) -> None:
+        await session.sleep(seconds)
+
+    await attack(bad)
+
+
+@pytest.mark.anyio
+async def test_a_session_object_that_outlives_its_turn_does_nothing() -> None:
+    """What it would do is in no journal that is ever replayed."""
+    kept: list[Session[Any]] = []
+    runs: list[int] = []
+
+    async def effect(x: int) -> int:
+        runs.append(x)
+        return x
+
+    @agent
+    async def leaky(session: Session[Any], text: str) -> int:
+        kept.append(session)
+        return await session.step(effect, 1)
+
+    async with Runtime(MemoryStore(), [leaky]) as runtime:
+        await (await runtime.spawn(leaky)).ask("go", timeout_s=5.0)
+        for late in (kept[0].step(effect, 2), kept[0].sleep(0.0), kept[0].now(), kept[0].tell("x", 1)):
+            with pytest.raises(RuntimeStopped, match="turn that has ended"):
+                await late
+    assert runs == [1]
 
 
 # ---------------------------------------------------------------- the command line

@@ -124,6 +124,8 @@ def _reading(path: str) -> Iterator[sqlite3.Connection]:
         yield connection
     except sqlite3.Error as error:
         raise StoreError(f"{path} cannot be read: {error}") from error
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"{path} holds a row that does not decode: {error}") from error
     finally:
         connection.close()
 

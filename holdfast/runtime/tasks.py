@@ -19,8 +19,14 @@ def start(work: Coroutine[Any, Any, Any], name: str, context: Context | None = N
     """Run `work` as a task, in a fresh context unless one is given: nothing of whoever happened to start it leaks in."""
     task = asyncio.get_running_loop().create_task(work, name=name, context=Context() if context is None else context)
     _running.add(task)
-    task.add_done_callback(_running.discard)
+    task.add_done_callback(_gone)
     return task
+
+
+def _gone(task: asyncio.Task[Any]) -> None:
+    _running.discard(task)
+    if not _running:
+        _running.clear()  # a set that was emptied one by one keeps its table
 
 
 async def contained(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

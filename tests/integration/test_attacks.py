@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
@@ -108,7 +110,7 @@ async def test_a_tool_that_exits_the_interpreter_only_fails(threaded: bool) -> N
     @agent(tools=[leave, leave_in_thread])
     async def bad(session: Session[Any], text: str) -> None:
         if threaded:
-            await session.step(leave_in_thread)
+            await session.step(leave_in_thread)  # type: ignore[arg-type]
         await session.step(leave)
 
     assert "SystemExit" in await attack(bad)
@@ -267,3 +269,21 @@ def test_a_module_that_misbehaves_is_one_line(tmp_path: Path, target: str, says:
     assert (ran.returncode, ran.stdout) == (2, "")
     (line,) = ran.stderr.splitlines()
     assert says in line
+
+
+def test_a_row_that_does_not_decode_is_one_line(tmp_path: Path) -> None:
+    """A damaged row is named as what it is."""
+
+    async def make() -> None:
+        async with Runtime(f"sqlite:///{tmp_path}/s.db", [neighbour]) as runtime:
+            await runtime.spawn(neighbour, id="s-1")
+
+    anyio.run(make)
+    with sqlite3.connect(tmp_path / "s.db") as db:
+        db.execute("UPDATE sessions SET budget = x'07'")
+    db.close()
+    for command in (["ps"], ["show", "s-1"]):
+        ran = subprocess.run([*COMMAND, *command], cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=30)
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert "does not decode" in ran.stderr
+        assert len(ran.stderr.splitlines()) == 1

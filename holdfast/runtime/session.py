@@ -124,6 +124,9 @@ class Session(Generic[S]):
         All of them run to their end before the first failure (by position) is raised: a sibling's effect is never cut off half-way. If
         cancelled, all branches are cancelled.
         """
+        for each in work:
+            if not asyncio.iscoroutine(each):
+                raise TypeError(f"gather takes coroutines, not {each!r}: call the async functions, and do not await them")
         turn = self._turn
         name = turn.branches.number("g")
         running = [turn.branches.start(coroutine, f"{name}.{position}") for position, coroutine in enumerate(work)]

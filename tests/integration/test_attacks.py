@@ -110,7 +110,7 @@ async def test_a_tool_that_exits_the_interpreter_only_fails(threaded: bool) -> N
     @agent(tools=[leave, leave_in_thread])
     async def bad(session: Session[Any], text: str) -> None:
         if threaded:
-            await session.step(leave_in_thread)  # type: ignore[arg-type]
+            await session.step(leave_in_thread)
         await session.step(leave)
 
     assert "SystemExit" in await attack(bad)

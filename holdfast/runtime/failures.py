@@ -14,6 +14,7 @@ from holdfast.stores.records import Failure, Outcome
 
 _BY_NAME: dict[str, type[StepError]] = {cls.__name__: cls for cls in (StepError, BudgetExhausted, RepetitionDetected, AskTimeout, AskCycle)}
 _MAX_TEXT = 2_000
+_FRAMES = 30
 CUT = "cancelled by its caller"
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -50,11 +51,11 @@ def describe(error: BaseException) -> str:
 
 
 def trace(error: BaseException) -> str:
-    """The traceback, redacted."""
-    return redact.text("".join(traceback.format_exception(error)))
+    """The traceback, redacted; its last frames only, since a recursion has a thousand, and they are formatted on the loop."""
+    return redact.text("".join(traceback.format_exception(error, limit=-_FRAMES)))
 
 
 def where(error: BaseException) -> str:
     """The last place in the user's own code that the exception came through, as "file.py:12 in function"; "" if there is none."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_PACKAGE)]
+    frames = [f for f in traceback.extract_tb(error.__traceback__, limit=-_FRAMES) if not f.filename.startswith(_PACKAGE)]
     return f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""

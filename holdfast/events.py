@@ -7,8 +7,8 @@ journal may not.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -33,15 +33,38 @@ class Resumed(Event, frozen=True):
 
 
 class TurnStarted(Event, frozen=True):
+    """A run of a turn begins, in the task that its handler's context is copied from; a turn may be run again after a crash or a park.
+
+    Attributes:
+        context: the trace of whoever sent the message (holdfast.telemetry.context), "" for none.
+        began: store time at which the turn began, on its first run.
+    """
+
     turn: int
     message: str
-    restarts: int = 0
+    restarts: int
+    agent: str
+    tenant: str
+    user: str
+    context: str
+    began: float
 
 
 class TurnCommitted(Event, frozen=True):
+    """The turn is done; `tokens` and `microusd` are what all of it cost."""
+
     turn: int
     message: str
     status: str
+    tokens: int = 0
+    microusd: int = 0
+
+
+class TurnLeft(Event, frozen=True):
+    """A run of a turn was interrupted; it goes on later, or its session has ended. `why`: "park", "drain", "lost" or "ended"."""
+
+    turn: int
+    why: str
 
 
 class TurnCrashed(Event, frozen=True):
@@ -52,8 +75,31 @@ class TurnCrashed(Event, frozen=True):
     delay_s: float | None = None
 
 
+class StepStarted(Event, frozen=True):
+    """A step has no result on record and is about to run, in the task that it runs in.
+
+    Attributes:
+        key: its identity within the session, the same on every run of the turn.
+        opened: store time at which it began, on its first run.
+    """
+
+    turn: int
+    key: bytes
+    kind: str
+    name: str
+    effect: str
+    opened: float
+
+
 class StepEnded(Event, frozen=True):
-    """A step ran and its record is written. `ok` is False for a final failure."""
+    """A step ran and its record is written, in the task that it ran in.
+
+    Attributes:
+        ok: False for a final failure.
+        tokens, microusd: what all its attempts cost.
+        error, cause: of a failure, its type and its text.
+        facts: what its call tells about the answer (see holdfast.calls.call.Call.facts); None where it tells nothing.
+    """
 
     turn: int
     kind: str
@@ -62,6 +108,21 @@ class StepEnded(Event, frozen=True):
     ok: bool
     attempts: int
     duration_s: float
+    key: bytes = b""
+    tokens: int = 0
+    microusd: int = 0
+    error: str = ""
+    cause: str = ""
+    facts: Mapping[str, Any] | None = None
+
+
+class StepLeft(Event, frozen=True):
+    """A step was under way when its turn was left or its caller let go of it, in the task that it ran in."""
+
+    turn: int
+    key: bytes
+    kind: str
+    name: str
 
 
 class StepReplayed(Event, frozen=True):

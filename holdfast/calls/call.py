@@ -66,6 +66,9 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             NotDone, or returns UNKNOWN.
         dependency: name of what it depends on; all calls that name the same share a breaker.
         costs: whether it can cost money or tokens, so that it is opened with a durable record though it is a `read`.
+        facts: what its answer tells about itself, for telemetry, given the answer, or None where there is none; may hold `provider`,
+            `model`, `response_model`, `response_id`, `finish_reasons`, `input_tokens`, `output_tokens`, `cached_tokens`,
+            `reasoning_tokens`. Only asked when somebody observes.
     """
 
     kind: str
@@ -82,6 +85,7 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     reconcile: Callable[[StepContext], Awaitable[Any]] | None = None
     dependency: str | None = None
     costs: bool = False
+    facts: Callable[[Any], dict[str, Any]] | None = None
 
 
 class Steps(Protocol):

@@ -67,6 +67,22 @@ class BreakerSpec(msgspec.Struct, frozen=True, kw_only=True):
         faults.check()
 
 
+class BreakerView(msgspec.Struct, frozen=True):
+    """A breaker as it is now, for people.
+
+    Attributes:
+        state: "closed", "open" or "half_open".
+        openings: how often it opened without a whole window of calls going well in between.
+        until: when the present opening ends, on the breaker's clock; None where it is not open.
+        cause: what it opened for; "" where it is closed.
+    """
+
+    state: str
+    openings: int
+    until: float | None
+    cause: str
+
+
 class Breaker:
     """The breaker of one session or one dependency.
 
@@ -155,6 +171,11 @@ class Breaker:
     def spent(self) -> bool:
         """Whether it opened so often in a row that its owner is to be killed."""
         return self.spec.kill_after is not None and self.openings >= self.spec.kill_after
+
+    def view(self) -> BreakerView:
+        """What people are shown of it."""
+        shut = self._state == _CLOSED
+        return BreakerView(self.state, self.openings, self.until if self._state == _OPEN else None, "" if shut else self._cause)
 
     def snapshot(self) -> dict[str, Any]:
         """All of it but the probes under way, as plain data.

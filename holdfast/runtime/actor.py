@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from holdfast import events
-from holdfast.codec import encode
 from holdfast.errors import NotJournalable, StateError, StoreError
 from holdfast.policies.budget import Ledger
-from holdfast.runtime import tasks
+from holdfast.runtime import conclusion, tasks
 from holdfast.runtime.aftermath import after_crash
 from holdfast.runtime.doubt import settle_abandoned
 from holdfast.runtime.failures import describe, trace, where
@@ -26,8 +25,8 @@ from holdfast.runtime.journal import Journal
 from holdfast.runtime.session import Session
 from holdfast.runtime.turn import Turn
 from holdfast.runtime.verdict import Crashed, Interrupted, Returned
-from holdfast.stores.ops import CommitTurn, FailTurn, Op, Reply, Result, ReturnBudget, Status, UpdateSession
-from holdfast.stores.records import ENDED, Failure, Loaded, Message, Outcome, Park, SessionStatus
+from holdfast.stores.ops import CommitTurn, FailTurn, Op, Result, ReturnBudget, Status, UpdateSession
+from holdfast.stores.records import ENDED, Loaded, Message, Park, SessionStatus
 from holdfast.supervisors.intensity import RestartWindow
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Actor:
     """One session in memory, at one epoch."""
 
     __slots__ = (
-        "agent", "condemned", "crashes", "current", "epoch", "gates", "id", "journal", "ledger", "mailbox", "node", "notes", "park",
+        "agent", "condemned", "crashes", "current", "epoch", "gates", "held", "id", "journal", "ledger", "mailbox", "node", "notes", "park",
         "pausing", "restarts", "row", "stale", "state", "status", "task", "tenant", "touched", "turn", "version", "woken",
     )  # fmt: skip
 
@@ -63,6 +62,7 @@ class Actor:
         self.current: Turn | None = None
         self.task: asyncio.Task[None] | None = None
         self.pausing: asyncio.Future[None] | None = None
+        self.held: Park | None = None  # what a person wants it parked for, as soon as it can be
         self.woken = self.stale = self.condemned = False
         self.touched = node.clock.monotonic()
 
@@ -89,12 +89,15 @@ class Actor:
             self._lost(_UNKNOWN)
 
     def _runnable(self) -> bool:
-        return bool(self.mailbox) and self.status in ("idle", "unfinished") and not self.node.sessions.draining
+        may = self.status in ("idle", "unfinished") and self.held is None and not self.node.sessions.draining
+        return may and bool(self.mailbox)
 
     async def _work(self) -> None:
         try:
             while self._runnable() and not self.stale:
                 await self._handle(self.mailbox[0])
+            if self.held is not None and self.status in ("idle", "unfinished", "parked"):
+                await self._park(self.held)
             if self.stale:
                 self._lost(_UNKNOWN)
         except Exception as error:
@@ -123,7 +126,9 @@ class Actor:
             return await self._park(Park("state", str(error), self.node.clock.time() + _STATE_S))
         except Exception as error:  # also whatever a user's own validator raises
             return await self._fail(turn, f"the message does not decode: {describe(error)}")
-        turn.emit(events.TurnStarted, message.id, self.restarts.count(self.node.clock.monotonic()))
+        if self.node.observers.all:
+            restarts, began = self.restarts.count(self.node.clock.monotonic()), self.journal.began(turn.started)
+            turn.emit(events.TurnStarted, message.id, restarts, self.agent.name, self.tenant, self.row.user, message.context, began)
         match await turn.run(partial(self.agent.handler, session, body)):
             case Returned(value):
                 await self._commit(turn, session, value)
@@ -134,6 +139,8 @@ class Actor:
 
     async def _interrupted(self, left: Interrupted) -> None:
         """Park, or read again what may have changed; drained or ended, there is nothing to do: `_runnable` says no from now on."""
+        if self.current is not None:
+            self.current.emit(events.TurnLeft, left.why)
         if left.park is not None:
             await self._park(left.park)
         elif left.why == "lost":
@@ -152,18 +159,9 @@ class Actor:
             text = f"{', '.join(lost)} was done before the crash, and the code never asked for it again; put it right, then resume"
             return await self._park(Park("unclaimed", text))
         try:
-            state, _ = self.agent.state.round_trip(session.state)  # what does not read back would lose the session
-            reply = self.node.encode(Outcome(self.agent.reply.round_trip(value)[0]))
-            result = self.node.encode(Outcome(encode(turn.result))) if turn.finishing else None
+            op = conclusion.commit(turn, session.state, value)
         except NotJournalable as error:
             return await self._crashed(turn, error)
-        status: SessionStatus = "finished" if turn.finishing else "unfinished" if turn.refused else "idle"
-        now, gone = self.node.clock.time(), Outcome(failure=Failure("SessionEnded", "", "finished", "the session has finished"))
-        outbox = (*turn.outbox, *_answer(turn.message, reply, now), *(self.unspent() if turn.finishing else ()))
-        op = CommitTurn(
-            self.id, self.epoch, turn.number, turn.message.id, state, self.agent.version, reply, status, self.journal.spent(), turn.started,
-            now, self._gates(), result, self.node.encode(gone) if turn.finishing else None, outbox,
-        )  # fmt: skip
         self._check((await self.node.group.submit(op, partial(self._committed, op))).status)
 
     def _committed(self, op: CommitTurn, result: Result) -> None:
@@ -174,9 +172,9 @@ class Actor:
         self.journal, self.notes, self.park, self.crashes, self.gates.failures = Journal(), (), None, 0, 0
         self.node.sessions.dispatch(op.outbox, result.outbox)
         self.node.sessions.replied(self.id, op.message, op.reply)
-        self.node.emit(events.TurnCommitted(self.id, op.turn, op.message, op.status))
+        self.node.emit(events.TurnCommitted(self.id, op.turn, op.message, op.status, op.usage.tokens, op.usage.microusd))
         if op.status in ENDED:
-            self.node.sessions.ended(self, op.status, result.value)
+            self.node.sessions.endings.ended(self.id, op.status, result.value)
 
     async def _crashed(self, turn: Turn, error: BaseException) -> None:
         node = self.node
@@ -209,12 +207,17 @@ class Actor:
         if self.current is not None:
             self.current.interrupt(why)
 
+    def hold(self, park: Park) -> None:
+        """Leave what is being done once no step is in flight, and park."""
+        self.held = park
+        self._go_on()
+        if self.current is not None:
+            self.current.interrupt("pause", park)
+        elif self.task is None:
+            self.task = tasks.start(self._work(), f"session {self.id}")
+
     async def _fail(self, turn: Turn, cause: str) -> None:
-        effects = self.journal.effects()
-        failure = Failure("TurnFailed", "", "TurnFailed", cause, effects=effects)
-        reply, now = self.node.encode(Outcome(failure=failure)), self.node.clock.time()
-        outbox = _answer(turn.message, reply, now)
-        op = FailTurn(self.id, self.epoch, turn.number, turn.message.id, cause, effects, reply, now, outbox)
+        op = conclusion.fail(turn, cause)
         self._check((await self.node.group.submit(op, partial(self._failed, op))).status)
 
     def _failed(self, op: FailTurn, result: Result) -> None:
@@ -228,12 +231,12 @@ class Actor:
     async def _park(self, park: Park) -> None:
         if self.stale:
             return  # what it waits for may be there already
-        now = self.node.clock.time()
-        op = UpdateSession(self.id, self.epoch, now, status="parked", park=park, gates=self._gates())
+        park, now = self.held or park, self.node.clock.time()
+        op = UpdateSession(self.id, self.epoch, now, status="parked", park=park, gates=self.stored_gates())
         status = (await self.node.group.submit(op)).status
         if status is Status.REFUSED or not self._check(status):
             return  # refused: what it waits for came meanwhile, and the turn runs again
-        self.status, self.park = "parked", park
+        self.status, self.park, self.held = "parked", park, None
         self.node.emit(events.SessionParked(self.id, park.reason, park.text, park.until))
         if self.woken:
             self.status = "idle"  # what it was parked for came meanwhile
@@ -245,7 +248,8 @@ class Actor:
         rest = self.gates.unspent()
         return (ReturnBudget(self.row.parent.session, rest),) if rest else ()
 
-    def _gates(self) -> bytes:
+    def stored_gates(self) -> bytes:
+        """What the gates have to remember, encoded."""
         stored = self.gates.snapshot()
         return self.node.encode(stored) if stored else b""
 
@@ -260,7 +264,3 @@ class Actor:
             self.status = "parked"
             self.node.emit(events.StoreFailed(self.id, cause))
             self.node.sessions.reread(self, at_once)
-
-
-def _answer(message: Message, outcome: bytes, now: float) -> tuple[Op, ...]:
-    return () if message.reply_to is None else (Reply(message.reply_to, outcome, now),)

@@ -7,6 +7,11 @@ Resolution is the sweep's period: a deadline is kept to within that much after i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from holdfast.runtime.step import Attempts
 
 PERIOD_S = 0.1
 
@@ -14,10 +19,10 @@ PERIOD_S = 0.1
 class Deadline:
     """One step's deadline, in the loop's time."""
 
-    __slots__ = ("at", "fired", "task")
+    __slots__ = ("at", "fired", "step", "task")
 
-    def __init__(self, task: asyncio.Task[object], at: float) -> None:
-        self.task, self.at, self.fired = task, at, False
+    def __init__(self, task: asyncio.Task[object], at: float, step: Attempts) -> None:
+        self.task, self.at, self.step, self.fired = task, at, step, False
 
     def passed(self) -> bool:
         """Whether a cancellation that just arrived (or was swallowed) is this deadline's alone; takes it back if so."""
@@ -37,10 +42,13 @@ class Deadlines:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, task: asyncio.Task[object], seconds: float) -> Deadline:
+    def __iter__(self) -> Iterator[Deadline]:
+        return iter(self._entries.values())
+
+    def add(self, task: asyncio.Task[object], seconds: float, step: Attempts) -> Deadline:
         """Cancel `task` in `seconds` from now unless the deadline is removed first."""
         loop = self._loop
-        entry = Deadline(task, loop.time() + seconds)
+        entry = Deadline(task, loop.time() + seconds, step)
         self._entries[id(entry)] = entry
         if self._timer is None:
             self._timer = loop.call_later(PERIOD_S, self._sweep)

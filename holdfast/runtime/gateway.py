@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import msgspec
 
-from holdfast import codec, errors, events
+from holdfast import codec, errors, events, redact
 from holdfast.policies.budget import Budget, Usage
 from holdfast.runtime.actor import Actor
 from holdfast.runtime.agent import Agent
 from holdfast.runtime.ids import check_id
 from holdfast.runtime.journal import cost
+from holdfast.runtime.live import Live, live, under_way
 from holdfast.runtime.node import Node
 from holdfast.stores.ops import CreateSession, DropLetter, DropSteps, Enqueue, Op, Result, RetryLetter, Status, UpdateSession, WriteStep
-from holdfast.stores.records import Failure, Outcome, Session, Step, StepState
+from holdfast.stores.records import ENDED, Failure, Outcome, Park, Session, Step, StepState
+from holdfast.telemetry.context import carried
 
 _plain = codec.codec_for(Any)
 _BY_PERSON = "a person said so"
@@ -107,13 +110,30 @@ class LocalGateway:
             waiter.cancel()
 
     async def end(self, session: str, status: str, reason: str) -> bool:
-        return await self._node.sessions.end(check_id("session", session), status, reason)  # type: ignore[arg-type]
+        return await self._node.sessions.endings.end(check_id("session", session), status, reason)  # type: ignore[arg-type]
 
     async def row(self, session: str) -> Session:
         row = await self._node.store.session(check_id("session", session))
         return row if row is not None else self._unknown(session)
 
     # ------------------------------------------------------------ a person's verbs
+
+    async def pause(self, session: str, reason: str) -> None:
+        actor = await self._node.sessions.actor(check_id("session", session))
+        if actor.status == "failed" or actor.status in ENDED:
+            raise errors.SessionError(session, f"session {session!r} is {actor.status}: there is nothing to pause")
+        if self._node.sessions.draining:
+            raise errors.RuntimeStopped("the runtime is draining: it accepts nothing")
+        actor.hold(Park("paused", redact.text(reason)))
+        if actor.task is not None:
+            await asyncio.wait((actor.task,))
+        row = await self.row(session)
+        if row.park is None or row.park.reason != "paused":
+            raise errors.SessionError(session, f"session {session!r} is {row.status} before it could be paused: look at it again")
+
+    async def live(self, session: str) -> Live | None:
+        actor = self._node.sessions.live.get(check_id("session", session))
+        return None if actor is None else live(actor, under_way(self._node).get(session, []), os.getpid())
 
     async def resume(self, session: str) -> None:
         actor = await self._resting(session)
@@ -182,7 +202,7 @@ class LocalGateway:
         actor = await self._resting(session)
 
         def dropped() -> None:
-            self._node.sessions.dropped(session, actor.turn + 1)
+            self._node.sessions.endings.dropped(session, actor.turn + 1)
             self._again(actor)
 
         result = await self._write(actor, DropLetter(session, actor.epoch, actor.journal.spent(), self._node.clock.time()), dropped)
@@ -225,7 +245,7 @@ class LocalGateway:
             agent.message.decode(body)
         except (msgspec.ValidationError, ValueError, TypeError) as error:
             raise errors.SessionError(session, f"agent {agent.name!r} does not take this message: {error}") from error
-        op = Enqueue(session, id, body, codec.digest(body), self._node.clock.time(), limit=agent.mailbox)
+        op = Enqueue(session, id, body, codec.digest(body), self._node.clock.time(), limit=agent.mailbox, context=carried())
         if self._node.sessions.draining:
             raise errors.RuntimeStopped("the runtime is draining: it accepts nothing")
         result = await self._node.group.submit(op, lambda done: self._node.sessions.dispatch((op,), (done,)))

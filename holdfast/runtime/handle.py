@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from holdfast.policies.budget import Budget
+from holdfast.runtime.live import Live
 from holdfast.stores.records import Session
 
 
@@ -16,6 +17,8 @@ class Gateway(Protocol):
     async def result(self, session: str, timeout_s: float | None) -> Any: ...
     async def end(self, session: str, status: str, reason: str) -> bool: ...
     async def row(self, session: str) -> Session: ...
+    async def live(self, session: str) -> Live | None: ...
+    async def pause(self, session: str, reason: str) -> None: ...
     async def resume(self, session: str) -> None: ...
     async def raise_budget(self, session: str, by: Budget) -> None: ...
     async def resolve(self, session: str, verdict: str, step: str | None, result: Any) -> int: ...
@@ -81,6 +84,19 @@ class Handle:
     async def kill(self, reason: str = "killed") -> bool:
         """As `cancel`, for one that misbehaves; the status says so."""
         return await self._gateway.end(self.id, "killed", reason)
+
+    async def live(self) -> Live | None:
+        """What it is doing right now; None if it is not in memory (it rests, or nobody runs it)."""
+        return await self._gateway.live(self.id)
+
+    async def pause(self, reason: str = "paused") -> None:
+        """Stop handling messages, once no step is in flight; it goes on with `resume`. What arrives meanwhile waits in the mailbox.
+
+        Raises:
+            SessionError: it has failed or ended, or did before it could be paused.
+        If cancelled, it is paused all the same.
+        """
+        await self._gateway.pause(self.id, reason)
 
     async def resume(self) -> None:
         """Run a parked session again. What it was parked for is looked at afresh: it may park at once again."""

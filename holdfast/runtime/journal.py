@@ -20,13 +20,14 @@ OPEN, CLOSED, FAILED, DOUBT, _ = StepState
 class Claim:
     """A step's place in the journal: its identity, and the record that was found for it, if any."""
 
-    __slots__ = ("beside", "branch", "digest", "key", "nth", "step")
+    __slots__ = ("beside", "branch", "digest", "key", "nth", "shown", "step")
 
     def __init__(self, branch: str, digest: bytes, nth: int) -> None:
         self.branch, self.digest, self.nth = branch, digest, nth
         self.key = digest + nth.to_bytes(3, "big")
         self.step: Step | None = None
         self.beside = False
+        self.shown: tuple[str, str] | None = None  # kind and name, once the observers were told that it runs
 
 
 class Journal:
@@ -118,6 +119,10 @@ class Journal:
         for step in self.records.values():
             total = total + cost(step)
         return total
+
+    def began(self, now: float) -> float:
+        """Store time at which the turn began: that of its first record, if it is earlier than `now`."""
+        return min(now, next((step.record.opened for step in self.records.values()), now))
 
     def effects(self) -> tuple[str, ...]:
         """The idempotent and once effects that were done, for a person to read."""

@@ -20,6 +20,7 @@ from holdfast.runtime.refusal import refuse, spend_step, told
 from holdfast.runtime.turn import Turn
 from holdfast.stores.ops import CreateSession, Enqueue, Op, Result, Status
 from holdfast.stores.records import ENDED, Address, Failure, Outcome, Park, StepRecord, StepState
+from holdfast.telemetry.context import carried, linked
 
 if TYPE_CHECKING:
     from holdfast.runtime.agent import Agent
@@ -54,7 +55,7 @@ async def ask(turn: Turn, target: str, message: Any, timeout_s: float) -> Any:
         now = turn.node.clock.time()
         return (
             *_pending_tells(turn, target),
-            Enqueue(target, message_id(turn, claim.key), body, digest(body), now, reply_to=to, limit=limit),
+            Enqueue(target, message_id(turn, claim.key), body, digest(body), now, reply_to=to, limit=limit, context=carried()),
         )
 
     args = canonical([target, message])
@@ -98,7 +99,7 @@ async def tell(turn: Turn, target: str, message: Any) -> None:
             used = await spend_step(turn, claim, "tell", target)
             await refuse(turn, claim, "tell", target, str(error), cause=type(error).__name__, used=used)
         await _refuse_misfit(turn, claim, "tell", target, body)
-    turn.outbox.append(Enqueue(target, message_id(turn, claim.key), body, digest(body), turn.node.clock.time()))
+    turn.outbox.append(Enqueue(target, message_id(turn, claim.key), body, digest(body), turn.node.clock.time(), context=linked()))
 
 
 async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id: str | None, detached: bool) -> str:
@@ -142,6 +143,7 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
             parent,
             detached,
         )
+        turn.starts(claim, "spawn", name, "idempotent", now)
         record = StepRecord(
             "spawn", name, claim.branch, claim.digest, claim.nth, "idempotent", Outcome(_plain.encode(child)), used=cost, opened=now,
             closed=now, target=child,
@@ -153,7 +155,7 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
             await refuse(turn, claim, "spawn", name, _taken(child), cause="SessionConflict", used=Usage(steps=1))
         return child
     finally:
-        turn.end(claim.branch)
+        turn.end(claim)
 
 
 def _check_time(what: str, seconds: float) -> None:
@@ -234,6 +236,7 @@ async def _wait_step(
             if cycle is not None:
                 text = f"asking {name!r} would wait for itself: {' -> '.join((turn.actor.id, *cycle))}"
                 await refuse(turn, claim, kind, name, text, AskCycle, used=await spend_step(turn, claim, kind, name))
+        turn.starts(claim, kind, name, "read", now if found is None else found.record.opened)
         asking.append(name)
         if body is not None and found is None:
             await _refuse_misfit(turn, claim, kind, name, body)
@@ -266,7 +269,7 @@ async def _wait_step(
     finally:
         if name in asking:
             asking.remove(name)
-        turn.end(claim.branch)
+        turn.end(claim)
 
 
 def _answered_at_once(result: Result) -> Outcome | None:

@@ -24,8 +24,8 @@ class Node:
     """One running Runtime, as its parts see it."""
 
     __slots__ = (
-        "_breakers",
         "breaker_spec",
+        "breakers",
         "clients",
         "clock",
         "deadlines",
@@ -65,13 +65,13 @@ class Node:
         self.stuck: set[asyncio.Task[Any]] = set()
         self.encode = msgspec.msgpack.Encoder().encode
         self.breaker_spec = breaker
-        self._breakers: dict[str, Breaker] = {}
+        self.breakers: dict[str, Breaker] = {}
 
     def breaker(self, dependency: str) -> Breaker:
         """The breaker that all calls to `dependency` share."""
-        breaker = self._breakers.get(dependency)
+        breaker = self.breakers.get(dependency)
         if breaker is None:
-            breaker = self._breakers[dependency] = Breaker(self.breaker_spec, dependency)
+            breaker = self.breakers[dependency] = Breaker(self.breaker_spec, dependency)
         return breaker
 
     def strand(self, task: asyncio.Task[Any]) -> None:

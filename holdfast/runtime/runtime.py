@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random as _random
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,17 +18,18 @@ from holdfast.calls.clients import ModelClient
 from holdfast.calls.prices import Prices
 from holdfast.clock import Clock, SystemClock
 from holdfast.policies._faults import Faults
-from holdfast.policies.breaker import BreakerSpec
+from holdfast.policies.breaker import BreakerSpec, BreakerView
 from holdfast.policies.budget import Budget
 from holdfast.runtime.agent import Agent
 from holdfast.runtime.gateway import LocalGateway
 from holdfast.runtime.handle import Handle
+from holdfast.runtime.live import Live, live, under_way
 from holdfast.runtime.node import Node
 from holdfast.runtime.sessions import Sessions
 from holdfast.stores import open_store
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.protocol import Store
-from holdfast.supervisors import ChildSpec, Supervisor, SupervisorView
+from holdfast.supervisors import Backoff, ChildSpec, Supervisor, SupervisorView
 
 
 class Runtime:
@@ -89,6 +90,7 @@ class Runtime:
         self._gateway: LocalGateway | None = None
         self._group: TaskGroup | None = None
         self._tree: Supervisor | None = None
+        self._services: list[ChildSpec] = []
 
     # ------------------------------------------------------------ start and stop
 
@@ -118,7 +120,9 @@ class Runtime:
             )
             node.sessions = Sessions(node, self._agents, idle_s=self._idle_s, max_recovering=self._max_recovering)
             self._gateway = LocalGateway(node)
-            self._tree = Supervisor("holdfast", [ChildSpec("writer", commit.run, stop_s=60.0)], strategy="one_for_all", clock=self._clock)
+            services = Supervisor("services", self._services, backoff=Backoff(base_s=0.2, max_s=5.0), clock=self._clock)
+            children = [ChildSpec("writer", commit.run, stop_s=60.0), ChildSpec("services", services)]
+            self._tree = Supervisor("holdfast", children, strategy="rest_for_one", clock=self._clock)
             self._group = anyio.create_task_group()
             await self._group.__aenter__()
             await self._group.start(self._tree.run)
@@ -159,6 +163,16 @@ class Runtime:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 60.0):
                 # Shielded, within a deadline: an open connection would hold up the exit of the interpreter.
                 await self.store.close()
+
+    def supervise(self, *services: ChildSpec) -> None:
+        """Run these beside the sessions, each restarted when it crashes: they start after the store's writer and stop before it.
+
+        Raises:
+            RuntimeStopped: it is open already: name them before `async with`.
+        """
+        if self._node is not None:
+            raise errors.RuntimeStopped("this Runtime is open already: name what it supervises before `async with`")
+        self._services += services
 
     # ------------------------------------------------------------ sessions
 
@@ -217,6 +231,33 @@ class Runtime:
             "transactions": node.group.batches,
             "ops": node.group.ops,
         }
+
+    def live(self, ids: Iterable[str] | None = None) -> dict[str, Live]:
+        """What sessions are doing right now, by id; those of `ids` that are in memory, all that are if it is None."""
+        node, process = self._running(), os.getpid()
+        running = under_way(node)
+        wanted = list(node.sessions.live) if ids is None else [id for id in ids if id in node.sessions.live]
+        return {id: live(node.sessions.live[id], running.get(id, []), process) for id in wanted}
+
+    def breakers(self) -> dict[str, BreakerView]:
+        """The breakers of dependencies, by name; those that were asked at least once since the start."""
+        return {name: breaker.view() for name, breaker in sorted(self._running().breakers.items())}
+
+    async def probe(self, deadline_s: float = 5.0) -> None:
+        """Find out whether the loop and the database answer.
+
+        Raises:
+            StoreError: the last write failed, or a read fails or takes longer than `deadline_s`.
+            RuntimeStopped: it is not running.
+        """
+        node = self._running()
+        try:
+            with anyio.fail_after(deadline_s):
+                await node.store.owner()
+        except TimeoutError:
+            raise errors.StoreError(f"the database has not answered within {deadline_s:g} s") from None
+        if not node.group.healthy:
+            raise errors.StoreError("the last write failed: the store is not ready until one succeeds")
 
     def tree(self) -> SupervisorView:
         """The supervision tree of this process, for people: each child with its state and its restarts."""

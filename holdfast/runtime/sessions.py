@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from holdfast import events
-from holdfast.errors import ConfigError, SessionNotFound, StoreError
+from holdfast.errors import ConfigError, SessionNotFound
 from holdfast.runtime import tasks
 from holdfast.runtime.actor import Actor
 from holdfast.runtime.alarms import Alarms
+from holdfast.runtime.endings import Endings
 from holdfast.runtime.failures import describe
 from holdfast.runtime.waiters import Waiters
-from holdfast.stores.ops import Activate, CreateSession, EndSession, Enqueue, Op, Reply, Result, ReturnBudget, Status, concerns
-from holdfast.stores.records import ENDED, Address, Failure, Message, Outcome, SessionStatus
+from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, Reply, Result, ReturnBudget, Status, concerns
+from holdfast.stores.records import ENDED, Address, Message, Outcome
 
 if TYPE_CHECKING:
     from holdfast.runtime.agent import Agent
@@ -37,6 +38,7 @@ class Sessions:
         self.waits_on: dict[str, tuple[str, ...]] = {}
         self._loading: dict[str, asyncio.Future[Actor]] = {}
         self.waiters = Waiters(node.loop)
+        self.endings = Endings(self)
         self._alarms = Alarms(node.loop, node.clock, self.wake)
         self._idle_s = idle_s
         self._max_recovering = max_recovering
@@ -68,7 +70,7 @@ class Sessions:
         self._to_recover.reverse()
         total = len(self._to_recover)
         for orphan in await self.node.store.orphans():
-            self.in_background(self.end(orphan, "cancelled", "its parent has ended"))
+            self.in_background(self.endings.end(orphan, "cancelled", "its parent has ended"))
         self._recover_more()
         self._sweep = self.node.loop.call_later(self._idle_s, self._put_idle_away)
         return total
@@ -214,7 +216,7 @@ class Sessions:
         for session, message in self.waiters.of(actor.id):
             self.in_background(self._look_up(session, message))
         if actor.status in ENDED:
-            self.in_background(self._end_children(actor.id))
+            self.in_background(self.endings.end_children(actor.id))
 
     async def _look_up(self, session: str, message: str) -> None:
         stored = await self.node.store.message(session, message)
@@ -301,7 +303,7 @@ class Sessions:
         if actor is None:
             self._load(op.session)
             return
-        actor.push(Message(op.session, op.id, op.body, op.digest, reply_to=op.reply_to, created=op.now))
+        actor.push(Message(op.session, op.id, op.body, op.digest, reply_to=op.reply_to, created=op.now, context=op.context))
 
     def deliver(self, to: Address, outcome: bytes) -> None:
         """A waiting step was answered."""
@@ -319,61 +321,6 @@ class Sessions:
         """A message is done or dead: whoever asked from outside gets the answer."""
         if (session, message) in self.waiters:
             self.waiters.answer(session, message, _decode_outcome(outcome))
-
-    # ------------------------------------------------------------ the end of sessions
-
-    async def end(self, id: str, status: SessionStatus, reason: str) -> bool:
-        """Cancel or kill: fence, answer everybody, cancel what runs, end the children in reverse order; False if it had ended before."""
-        actor = await self.actor(id)
-        outcome = self.node.encode(Outcome(failure=Failure("SessionEnded", "", status, reason)))
-        op = EndSession(id, status, outcome, self.node.clock.time(), actor.unspent())
-        result = await self.node.group.submit(op, partial(self._fenced, actor, op))
-        if actor.task is not None and actor.task is not asyncio.current_task():
-            await asyncio.wait((actor.task,))
-        if self.live.get(id) is actor:
-            del self.live[id]  # its epoch is over; who looks at it again reads it anew
-        await self._end_children(id)
-        return result.status is Status.DONE
-
-    def _fenced(self, actor: Actor, op: EndSession, result: Result) -> None:
-        if result.status is Status.DONE:
-            actor = self.live.get(op.session, actor)
-            self.dispatch(op.outbox, result.outbox)
-            actor.status = op.status
-            actor.interrupt("ended")
-            self.ended(actor, op.status, result.value)
-
-    def ended(self, actor: Actor, status: str, answered: list[Message]) -> None:
-        """It takes no more messages; everybody who still waited was answered."""
-        for message in answered:
-            if message.reply_to is not None and message.reply is not None:
-                self.deliver(message.reply_to, message.reply)
-            self.replied(actor.id, message.id, message.reply or b"")
-        self.waits_on.pop(actor.id, None)
-        self.node.emit(events.SessionEndedEvent(actor.id, status))
-        if status == "finished":
-            self.in_background(self._end_children(actor.id))
-
-    def condemn(self, id: str, reason: str) -> None:
-        """Kill a session from within its own step."""
-        actor = self.live.get(id)
-        if actor is None or actor.condemned:
-            return
-        actor.condemned = True
-        self.in_background(self.end(id, "killed", reason))
-
-    def dropped(self, id: str, turn: int) -> None:
-        """A turn was given up for good: nobody knows the children that it made."""
-        self.in_background(self._end_children(id, turn))
-
-    async def _end_children(self, parent: str, turn: int | None = None) -> None:
-        for child in reversed(await self.node.store.children(parent)):
-            made = child.parent is not None and (turn is None or child.parent.turn == turn)
-            if made and not child.detached and child.status not in ENDED:
-                try:
-                    await self.end(child.id, "cancelled", f"its parent {parent!r} has ended")
-                except (StoreError, ConfigError) as error:
-                    events.log.warning("child %s of %s is ended at the next start: %s", child.id, parent, describe(error))
 
     # ------------------------------------------------------------ who waits for whom
 

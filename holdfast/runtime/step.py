@@ -54,6 +54,7 @@ async def run_step(turn: Turn, call: Call) -> Any:
     if turn.replaying or turn.interruption is not None:
         await turn.admit()
     claim.beside = turn.begin(claim.branch)
+    attempts: Attempts | None = None
     try:
         if found is None and turn.journal.loose and not claim.beside:
             drifted = await drift(turn, call, claim)
@@ -66,9 +67,10 @@ async def run_step(turn: Turn, call: Call) -> Any:
                 await refuse(
                     turn, claim, call.kind, call.name, text, RepetitionDetected, category="semantic", effect=call.effect, used=used
                 )
-        return await _Attempts(turn, call, claim).run()
+        attempts = Attempts(turn, call, claim)
+        return await attempts.run()
     finally:
-        turn.end(claim.branch)
+        turn.end(claim, call, None if attempts is None else attempts.value)
 
 
 def _result(call: Call, outcome: Outcome) -> Any:
@@ -81,10 +83,10 @@ def _result(call: Call, outcome: Outcome) -> Any:
         raise StepError(call.name, type(error).__name__, f"the recorded result does not fit {call.codec.type!r}: {error}") from error
 
 
-class _Attempts:
+class Attempts:
     """The attempts of one step, up to its close."""
 
-    __slots__ = ("attempts", "call", "claim", "durable", "failed_cost", "made", "maybe_paid", "opened", "turn", "used")
+    __slots__ = ("attempts", "call", "claim", "durable", "failed_cost", "made", "maybe_paid", "opened", "turn", "used", "value")
 
     def __init__(self, turn: Turn, call: Call, claim: Claim) -> None:
         self.turn, self.call, self.claim = turn, call, claim
@@ -92,6 +94,7 @@ class _Attempts:
         self.opened = turn.node.clock.time()
         self.used, self.attempts, self.made, self.maybe_paid = ZERO, 0, 0, 0
         self.failed_cost: Usage | None = None
+        self.value: Any = None
         if claim.step is not None:
             # Open when the process died: what it could have cost is charged, and it is made again.
             before = claim.step.record
@@ -105,6 +108,7 @@ class _Attempts:
     async def run(self) -> Any:
         turn, call, node = self.turn, self.call, self.turn.node
         found = self.claim.step
+        turn.starts(self.claim, call.kind, call.name, call.effect, self.opened)
         if found is not None and found.state is StepState.WAITING:
             await turn.pause(min(found.record.until or 0.0, self.opened + call.retry.total_s), "retry", f"{call.name} is retried")
         shared = None if call.dependency is None else node.breaker(call.dependency)
@@ -118,9 +122,9 @@ class _Attempts:
             self.attempts += 1
             self.made += 1
             context = StepContext(turn.actor.id, turn.name_of(self.claim.key), self.attempts)
-            value, fault = await self._attempt(context, permits)
+            self.value, fault = await self._attempt(context, permits)
             if fault is None:
-                return await self._settled(self._success(value))
+                return await self._settled(self._success(self.value))
             if call.effect == "once" and fault.category != "not_done":
                 happened = await self._doubt(fault, context)
                 if happened is not None:
@@ -157,14 +161,14 @@ class _Attempts:
             self.used = cost if self.used is ZERO else self.used + cost
             turn.actor.gates.leave(call, permits, cost, ok, clock.monotonic() - began, clock.time())
             if turn.actor.gates.breaker.spent():
-                turn.node.sessions.condemn(turn.actor.id, f"its breaker opened {turn.actor.gates.breaker.openings} times")
+                turn.node.sessions.endings.condemn(turn.actor, f"its breaker opened {turn.actor.gates.breaker.openings} times")
 
     async def _perform(self, context: StepContext) -> tuple[Any, Fault | None]:
         """The effect, under its deadline."""
         call, node = self.call, self.turn.node
         task = asyncio.current_task()
         assert task is not None
-        deadline = node.deadlines.add(task, self.turn.actor.gates.time_left(call.timeout_s))
+        deadline = node.deadlines.add(task, self.turn.actor.gates.time_left(call.timeout_s), self)
         self.failed_cost = None
         value: Any = None
         try:
@@ -241,9 +245,6 @@ class _Attempts:
             written = False
         if not written:
             await turn.acknowledged(write)  # looks at the same answer again, and leaves the turn
-        if turn.node.observers.all:
-            took_s = turn.node.clock.time() - self.opened
-            turn.emit(events.StepEnded, call.kind, call.name, call.effect, outcome.failure is None, self.attempts, took_s)
         return _result(call, outcome)
 
     def _write(

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from holdfast import events
+from holdfast.calls.call import Call
 from holdfast.errors import StoreError
 from holdfast.policies.budget import Usage
 from holdfast.runtime import tasks
 from holdfast.runtime.branches import Branches
 from holdfast.runtime.doubt import settle_all
 from holdfast.runtime.failures import describe
-from holdfast.runtime.journal import Journal, cost
-from holdfast.runtime.verdict import Crashed, Interrupted, Returned, Verdict, Why
+from holdfast.runtime.journal import Claim, Journal, cost
+from holdfast.runtime.observed import step_over
+from holdfast.runtime.verdict import GENTLE, Crashed, Interrupted, Returned, Verdict, Why
 from holdfast.runtime.waits import Waits
 from holdfast.stores.ops import DropSteps, Op, Result, Status, WriteStep
 from holdfast.stores.records import Message, Outcome, Park, Step, StepRecord, StepState
@@ -67,7 +70,9 @@ class Turn:
         await self._prepare()
         if self.interruption is not None:
             return self.interruption
-        running = tasks.start(tasks.contained(handler), f"turn {self.actor.id}/{self.number}")
+        # What the observers set for the turn (the trace that it belongs to) is there for its handler.
+        context = copy_context() if self.node.observers.all else None
+        running = tasks.start(tasks.contained(handler), f"turn {self.actor.id}/{self.number}", context)
         running.add_done_callback(lambda _: self._leave())
         try:
             await self._ended
@@ -83,9 +88,9 @@ class Turn:
         return Crashed(error) if error is not None else Returned(running.result())
 
     def _left(self, finished: bool) -> Interrupted | None:
-        """Why the run was interrupted; a drain does not undo a handler that had finished by itself."""
-        drained = self.interruption is not None and self.interruption.why == "drain"
-        return None if finished and drained else self.interruption
+        """Why the run was interrupted; a gentle interruption does not undo a handler that had finished by itself."""
+        gentle = self.interruption is not None and self.interruption.why in GENTLE
+        return None if finished and gentle else self.interruption
 
     def _leave(self) -> None:
         if not self._ended.done():
@@ -116,10 +121,10 @@ class Turn:
             self.journal.drop(keys)
 
     def interrupt(self, why: Why, park: Park | None = None) -> None:
-        """Leave the turn: no step is admitted from now on, and the handler is cancelled; at a drain, once nothing is in flight."""
-        if self.interruption is None or why != "drain":
+        """Leave the turn: no step is admitted from now on, and the handler is cancelled; gently: once nothing is in flight."""
+        if self.interruption is None or why not in GENTLE:
             self.interruption = Interrupted(why, park)
-        if why != "drain" or self._busy == 0:
+        if why not in GENTLE or self._busy == 0:
             self._leave()
 
     async def never(self) -> NoReturn:
@@ -146,8 +151,17 @@ class Turn:
         self._busy_in[branch] = beside + 1
         return beside > 0
 
-    def end(self, branch: str) -> None:
-        """It is not in flight any more."""
+    def starts(self, claim: Claim, kind: str, name: str, effect: str, opened: float) -> None:
+        """Tell the observers that the step is about to run."""
+        if self.node.observers.all:
+            claim.shown = (kind, name)
+            self.emit(events.StepStarted, claim.key, kind, name, effect, opened)
+
+    def end(self, claim: Claim, call: Call | None = None, value: Any = None) -> None:
+        """It is not in flight any more; `value` is what its last attempt returned."""
+        branch = claim.branch
+        if claim.shown is not None:  # asked here, too: it is the way of every step
+            step_over(self, claim, call, value)
         self._busy_in[branch] -= 1
         self._busy -= 1
         if self._busy == 0 and (self.interruption is not None or self.waits.held):

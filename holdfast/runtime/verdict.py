@@ -8,7 +8,9 @@ import msgspec
 
 from holdfast.stores.records import Park
 
-Why = Literal["park", "drain", "lost", "ended"]
+Why = Literal["park", "drain", "pause", "lost", "ended"]
+GENTLE: frozenset[Why] = frozenset({"drain", "pause"})
+"""Interruptions that wait until no step is in flight, and that a handler which finished by itself has nothing to do with."""
 
 
 class Returned(msgspec.Struct, frozen=True):
@@ -20,7 +22,7 @@ class Crashed(msgspec.Struct, frozen=True):
 
 
 class Interrupted(msgspec.Struct, frozen=True):
-    """`why`: "park" (with `park`), "drain", "lost" (fenced, or the store failed: read again) or "ended" (cancelled, killed)."""
+    """`why`: "park" and "pause" (with `park`), "drain", "lost" (fenced, or the store failed: read again) or "ended" (cancelled, killed)."""
 
     why: Why
     park: Park | None = None

@@ -200,7 +200,8 @@ class Tables:
             return Result(Status.REFUSED, "full")
         self._arrivals += 1
         self._store_message(
-            Message(op.session, op.id, op.body, op.digest, op.kind, op.reply_to, created=op.now, seq=self._arrivals), op.now
+            Message(op.session, op.id, op.body, op.digest, op.kind, op.reply_to, created=op.now, seq=self._arrivals, context=op.context),
+            op.now,
         )
         return DONE
 

@@ -63,7 +63,8 @@ class Enqueue(msgspec.Struct, frozen=True, gc=False):
     DONE with None; DUPLICATE with the stored Message where the id came before with the same digest; REFUSED with "unknown" (no such
     session), "ended" (value is the pair ("ended", Session)), "full" (as many `queued` as `limit`; None is no limit) or "conflict" (the
     id came before with another digest). All REFUSED values but "ended" are plain strings. A `watch` sent to an ended session is refused
-    as "ended" too: the row has the result. A watch is not counted against the limit nor in `pending`.
+    as "ended" too: the row has the result. A watch is not counted against the limit nor in `pending`. `context` is the sender's trace
+    (holdfast.telemetry.context); it is no part of the message's identity.
     """
 
     session: str
@@ -74,6 +75,7 @@ class Enqueue(msgspec.Struct, frozen=True, gc=False):
     kind: MessageKind = "message"
     reply_to: Address | None = None
     limit: int | None = None
+    context: str = ""
 
 
 class Activate(msgspec.Struct, frozen=True, gc=False):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from holdfast.stores.ops import Op, Result
-from holdfast.stores.records import Checkpoint, DeadLetter, Message, Runnable, Session, Step
+from holdfast.stores.records import Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
 
 
 class Store(Protocol):
@@ -46,8 +46,33 @@ class Store(Protocol):
 
     async def session(self, id: str) -> Session | None: ...
 
-    async def sessions(self, *, limit: int = 1000, status: str | None = None) -> list[Session]:
-        """Rows for people: failed and parked first, then the latest updated."""
+    async def sessions(
+        self, *, limit: int = 1000, status: str | None = None, ended: bool = True, agent: str | None = None, tenant: str | None = None
+    ) -> list[Session]:
+        """Rows for people, those that need a person first: by `records.rank`, then the latest updated, then the latest made.
+
+        Args:
+            limit: how many at most.
+            status: only these, as `records.shown_status` names them: "working" is idle or unfinished with something queued.
+            ended: those that have ended, too; where `status` names one that is an end, they are shown in any case.
+            agent, tenant: only those of it.
+        """
+        ...
+
+    async def counts(self) -> dict[str, int]:
+        """How many sessions there are of each status, as `records.shown_status` names them; only those that occur."""
+        ...
+
+    async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
+        """The journals of the open turns of these sessions, each as `steps` gives it; without those that have no record."""
+        ...
+
+    async def similar(self, text: str, *, limit: int = 3) -> list[str]:
+        """Ids of sessions that contain `text`, the earliest made first."""
+        ...
+
+    async def owner(self) -> Owner:
+        """Which process runs this store."""
         ...
 
     async def message(self, session: str, id: str) -> Message | None: ...
@@ -60,7 +85,9 @@ class Store(Protocol):
         """The journal of one turn, in the order the records were first written."""
         ...
 
-    async def checkpoints(self, session: str) -> list[Checkpoint]: ...
+    async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None) -> list[Checkpoint]:
+        """The states after the turns from `first` to `last` (None: the newest), both included, in order."""
+        ...
 
     async def dead_letters(self, session: str | None = None) -> list[DeadLetter]: ...
 

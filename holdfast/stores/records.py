@@ -115,7 +115,7 @@ class Address(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """A message as it lies in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival."""
+    """A message as it lies in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival; `context` is the sender's trace."""
 
     session: str
     id: str
@@ -128,6 +128,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     created: float = 0.0
     done: float | None = None
     seq: int = 0
+    context: str = ""
 
 
 class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -173,6 +174,25 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     updated: float = 0.0
 
 
+ASKS_A_PERSON: frozenset[str] = frozenset({"doubt", "budget", "drift", "unclaimed", "state", "crashes"})
+"""The reasons to be parked that only a person can do something about."""
+
+SHOWN_STATUSES = ("failed", "parked", "working", "unfinished", "idle", *sorted(ENDED))
+
+
+def shown_status(session: Session) -> str:
+    """The status as people see it: whoever has a message and may handle it is "working"."""
+    return "working" if session.pending > 0 and session.status in ("idle", "unfinished") else session.status
+
+
+def rank(session: Session) -> int:
+    """What needs a person comes first (0, 1), then what waits for something else (2), works, has told of a spent budget, rests, has ended."""
+    shown = shown_status(session)
+    if shown == "parked":
+        return 1 if session.park is not None and session.park.reason in ASKS_A_PERSON else 2
+    return {"failed": 0, "working": 3, "unfinished": 4, "idle": 5}.get(shown, 6)
+
+
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     """The state of a session after a turn, and what the turn cost; turn 0 is the state it was spawned with."""
 
@@ -203,6 +223,20 @@ class Loaded(msgspec.Struct, frozen=True, gc=False):
     checkpoint: Checkpoint
     messages: list[Message]
     steps: list[Step]
+
+
+class Owner(msgspec.Struct, frozen=True, gc=False):
+    """Who runs a store.
+
+    Attributes:
+        process: the id of the process that has it open for writing; None if none does.
+        host: the name of the machine it runs on.
+        clean: whether the last one to run it put it down itself.
+    """
+
+    process: int | None
+    host: str
+    clean: bool
 
 
 class Runnable(msgspec.Struct, frozen=True, gc=False):

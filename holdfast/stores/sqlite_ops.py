@@ -19,7 +19,6 @@ from holdfast.stores.sqlite_rows import (
     STEP,
     checkpoint_of,
     decode_outcome,
-    decode_park,
     decode_record,
     decode_texts,
     decode_usage,
@@ -154,8 +153,8 @@ class Interpreter:
         if counted and op.limit is not None and row[1] >= op.limit:
             return Result(Status.REFUSED, "full")
         self.db.execute(
-            "INSERT INTO messages (session, id, body, digest, kind, reply_to, state, created) VALUES (?, ?, ?, ?, ?, ?, 1, ?)",
-            (op.session, op.id, op.body, op.digest, op.kind, None if op.reply_to is None else encode(op.reply_to), op.now),
+            "INSERT INTO messages (session, id, body, digest, kind, reply_to, state, created, context) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?)",
+            (op.session, op.id, op.body, op.digest, op.kind, None if op.reply_to is None else encode(op.reply_to), op.now, op.context),
         )
         if counted:
             self.db.execute("UPDATE sessions SET pending = pending + 1, updated = ? WHERE id = ?", (op.now, op.session))
@@ -195,10 +194,10 @@ class Interpreter:
             sets.append("status = ?")
             values.append(op.status)  # type: ignore[arg-type]
             if op.status != "parked":
-                sets.append("park = NULL, wake_at = NULL")
+                sets.append("park = NULL, reason = NULL, wake_at = NULL")
         if op.park is not None and op.status in (None, "parked"):
-            sets.append("park = ?, wake_at = ?")
-            values += [encode(op.park), op.park.until]  # type: ignore[list-item]
+            sets.append("park = ?, reason = ?, wake_at = ?")
+            values += [encode(op.park), op.park.reason, op.park.until]  # type: ignore[list-item]
         if op.budget is not None:
             sets.append("budget = ?")
             values.append(encode(op.budget))  # type: ignore[arg-type]
@@ -258,9 +257,7 @@ class Interpreter:
         record = msgspec.structs.replace(decode_record(row[0]), outcome=outcome, closed=op.now)
         state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
         self.db.execute(WRITE_STEP, (to.session, to.turn, to.key, int(state), encode(record)))
-        parked = self.db.execute("SELECT park FROM sessions WHERE id = ? AND status = 'parked'", (to.session,)).fetchone()
-        if parked is not None and parked[0] is not None and decode_park(parked[0]).reason == "wait":
-            self.db.execute("UPDATE sessions SET wake_at = ? WHERE id = ?", (op.now, to.session))
+        self.db.execute("UPDATE sessions SET wake_at = ? WHERE id = ? AND status = 'parked' AND reason = 'wait'", (op.now, to.session))
         return DONE
 
     # ------------------------------------------------------------ turns
@@ -276,7 +273,7 @@ class Interpreter:
         settled = self._settle(op, MessageState.DONE)
         self.db.execute(
             "UPDATE sessions SET status = ?, turn = ?, pending = pending - ?, usage = ?, gates = ?, notes = x'90', result = ?, park = NULL,"
-            " wake_at = NULL, crashes = 0, crash_mark = 0, updated = ? WHERE id = ?",
+            " reason = NULL, wake_at = NULL, crashes = 0, crash_mark = 0, updated = ? WHERE id = ?",
             (op.status, op.turn, settled, self._total(op.session, op.usage), op.gates, op.result, op.now, op.session),
         )
         answered: list[Message] | None = None
@@ -313,7 +310,7 @@ class Interpreter:
             return Result(Status.DUPLICATE)
         self._remember(op.session, row[1] + 1)
         self.db.execute(
-            "UPDATE sessions SET status = ?, epoch = ?, result = ?, park = NULL, wake_at = NULL, updated = ? WHERE id = ?",
+            "UPDATE sessions SET status = ?, epoch = ?, result = ?, park = NULL, reason = NULL, wake_at = NULL, updated = ? WHERE id = ?",
             (op.status, row[1] + 1, op.outcome, op.now, op.session),
         )
         answered = self._answer_all(op.session, op.outcome, op.outcome, op.now)
@@ -328,7 +325,8 @@ class Interpreter:
         )
         settled = self._settle(op, MessageState.DEAD)
         self.db.execute(
-            "UPDATE sessions SET status = 'failed', pending = pending - ?, park = NULL, wake_at = NULL, updated = ? WHERE id = ?",
+            "UPDATE sessions SET status = 'failed', pending = pending - ?, park = NULL, reason = NULL, wake_at = NULL, updated = ?"
+            " WHERE id = ?",
             (settled, op.now, op.session),
         )
         return Result(Status.DONE, None, self._outbox(op.outbox))
@@ -352,7 +350,8 @@ class Interpreter:
         self.db.execute("DELETE FROM dead_letters WHERE session = ? AND turn = ?", (op.session, turn))
         self.db.execute("UPDATE messages SET state = 1, reply = NULL, done = NULL WHERE session = ? AND id = ?", (op.session, message))
         self.db.execute(
-            "UPDATE sessions SET status = 'idle', park = NULL, wake_at = NULL, pending = pending + 1, updated = ? WHERE id = ?",
+            "UPDATE sessions SET status = 'idle', park = NULL, reason = NULL, wake_at = NULL, pending = pending + 1, updated = ?"
+            " WHERE id = ?",
             (op.now, op.session),
         )
         row = self.db.execute(f"SELECT {MESSAGE} FROM messages WHERE session = ? AND id = ?", (op.session, message)).fetchone()
@@ -372,8 +371,8 @@ class Interpreter:
             (message, op.now, op.now, encode(op.usage), op.session, turn - 1),
         )
         self.db.execute(
-            "UPDATE sessions SET status = 'idle', park = NULL, wake_at = NULL, turn = ?, usage = ?, notes = ?, crashes = 0, crash_mark = 0,"
-            " updated = ? WHERE id = ?",
+            "UPDATE sessions SET status = 'idle', park = NULL, reason = NULL, wake_at = NULL, turn = ?, usage = ?, notes = ?, crashes = 0,"
+            " crash_mark = 0, updated = ? WHERE id = ?",
             (turn, self._total(op.session, op.usage), encode(effects), op.now, op.session),
         )
         return DONE

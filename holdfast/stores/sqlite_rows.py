@@ -35,7 +35,7 @@ SESSION = (
     "id, agent, tenant, user, status, epoch, turn, pending, budget, usage, seed, parent_at, detached, park, wake_at, gates, notes, "
     "result, crashes, created, updated"
 )
-MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created, done"
+MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created, done, context"
 STEP = "turn, key, state, body"
 CHECKPOINT = "turn, state, version, message, started, ended, usage"
 LETTER = "session, message, turn, cause, effects, created"
@@ -82,6 +82,7 @@ def message_of(row: Sequence[Any]) -> Message:
         reply=row[8],
         created=row[9],
         done=row[10],
+        context=row[11],
     )
 
 

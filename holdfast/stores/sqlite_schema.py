@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from holdfast.errors import SchemaTooNew, StoreError
+from holdfast.stores.sqlite_rows import decode_park
 
 APPLICATION_ID = 0x686F6C64  # "hold", in the file's header: tells our file from any other SQLite database
 
@@ -86,6 +87,26 @@ MIGRATIONS: tuple[str, ...] = (
         UNIQUE (session, turn)
     );
     """,
+    # `rank` is that of records.rank, reckoned from the row and kept by the index alone, so that a list for people reads no more rows than
+    # it shows. The index holds all that counts() needs, too. Other reasons that ask a person need a migration of it.
+    """
+    ALTER TABLE messages ADD COLUMN context TEXT NOT NULL DEFAULT '';
+    ALTER TABLE sessions ADD COLUMN reason TEXT;
+    UPDATE sessions SET reason = park_reason(park) WHERE park IS NOT NULL;
+    ALTER TABLE sessions ADD COLUMN rank INTEGER AS (
+        CASE status
+            WHEN 'failed' THEN 0
+            WHEN 'parked' THEN
+                CASE WHEN reason IN ('doubt', 'budget', 'drift', 'unclaimed', 'state', 'crashes') THEN 1 ELSE 2 END
+            WHEN 'idle' THEN CASE WHEN pending > 0 THEN 3 ELSE 5 END
+            WHEN 'unfinished' THEN CASE WHEN pending > 0 THEN 3 ELSE 4 END
+            ELSE 6
+        END
+    ) VIRTUAL;
+    DROP INDEX sessions_by_status;
+    CREATE INDEX sessions_for_people ON sessions (rank, updated DESC, num DESC, status);
+    CREATE INDEX sessions_timed ON sessions (wake_at) WHERE wake_at IS NOT NULL;
+    """,
 )
 
 
@@ -117,6 +138,7 @@ def check(connection: sqlite3.Connection, path: str) -> int:
 def migrate(connection: sqlite3.Connection, path: str) -> None:
     """Bring the schema up to date, each migration in a transaction of its own. Raises as `check`."""
     version = check(connection, path)
+    connection.create_function("park_reason", 1, lambda park: decode_park(park).reason, deterministic=True)
     for number in range(version, len(MIGRATIONS)):
         script = MIGRATIONS[number]
         finish = f"UPDATE schema_version SET version = {number + 1}; PRAGMA application_id = {APPLICATION_ID};"

@@ -1,0 +1,108 @@
+"""What a session is doing right now, as its actor knows it: the store knows only what is recorded."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from holdfast.policies.budget import Left
+
+if TYPE_CHECKING:
+    from holdfast.runtime.actor import Actor
+    from holdfast.runtime.deadlines import Deadline
+    from holdfast.runtime.node import Node
+
+
+class Running(msgspec.Struct, frozen=True):
+    """A step that is under way: its attempt began `age_s` ago and is cut off in `left_s`."""
+
+    kind: str
+    name: str
+    branch: str
+    effect: str
+    attempt: int
+    age_s: float
+    left_s: float
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Something a turn waits for; until a store time, or without a limit."""
+
+    reason: str
+    text: str
+    until: float | None
+
+
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """One session in memory.
+
+    Attributes:
+        working: whether it has a turn open or is about to.
+        turn: the number of the turn that is open; None if none is.
+        queued: messages in its mailbox, the open one included.
+        steps, waits: what the open turn does and waits for.
+        left: what its budget leaves; None in a field is no limit.
+        breaker: "closed", "open" or "half-open"; `openings` is how often it opened.
+        restarts: crashes that count against its intensity now.
+        epoch: of its activation; the session's writes are fenced by it.
+        process: the process that has it: its owner for as long as that holds the store.
+    """
+
+    session: str
+    agent: str
+    status: str
+    working: bool
+    turn: int | None
+    queued: int
+    steps: list[Running]
+    waits: list[Waiting]
+    left: Left
+    breaker: str
+    openings: int
+    restarts: int
+    epoch: int
+    process: int
+
+
+def under_way(node: Node) -> dict[str, list[Deadline]]:
+    """The steps in flight, by session."""
+    found: defaultdict[str, list[Deadline]] = defaultdict(list)
+    for entry in node.deadlines:
+        found[entry.step.turn.actor.id].append(entry)
+    return found
+
+
+def live(actor: Actor, entries: list[Deadline], process: int) -> Live:
+    """The facts of one session, as of now."""
+    node, turn, now = actor.node, actor.current, actor.node.clock.time()
+    return Live(
+        session=actor.id,
+        agent=actor.agent.name,
+        status=actor.status,
+        working=actor.task is not None,
+        turn=None if turn is None else turn.number,
+        queued=len(actor.mailbox),
+        steps=[_running(entry, now, node.loop.time()) for entry in entries],
+        waits=[] if turn is None else [Waiting(park.reason, park.text, park.until) for park in turn.waits.parks()],
+        left=actor.ledger.left(),
+        breaker=actor.gates.breaker.state,
+        openings=actor.gates.breaker.openings,
+        restarts=actor.restarts.count(node.clock.monotonic()),
+        epoch=actor.epoch,
+        process=process,
+    )
+
+
+def _running(entry: Deadline, now: float, loop_now: float) -> Running:
+    step = entry.step
+    return Running(
+        step.call.kind,
+        step.call.name,
+        step.claim.branch,
+        step.call.effect,
+        step.attempts,
+        max(now - step.opened, 0.0),
+        max(entry.at - loop_now, 0.0),
+    )

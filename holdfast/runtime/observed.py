@@ -1,0 +1,40 @@
+"""What the observers are told of a step: read off its record, so that events are a view of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from holdfast import events
+from holdfast.calls.call import Call
+from holdfast.runtime.journal import Claim, cost
+
+if TYPE_CHECKING:
+    from holdfast.runtime.turn import Turn
+
+
+def step_over(turn: Turn, claim: Claim, call: Call | None, value: Any) -> None:
+    """A step that the observers saw begin has ended, or is left: in the task that it ran in."""
+    if claim.shown is None:
+        return
+    step = turn.journal.records.get(claim.key)
+    outcome = None if step is None else step.record.outcome
+    if step is None or outcome is None:
+        turn.emit(events.StepLeft, claim.key, *claim.shown)
+        return
+    record, failure = step.record, outcome.failure
+    used, took_s = cost(step), max(record.closed - record.opened, 0.0)
+    error, cause = ("", "") if failure is None else (failure.type, failure.message)
+    turn.emit(
+        events.StepEnded, record.kind, record.name, record.effect, failure is None, record.attempts, took_s, claim.key, used.tokens,
+        used.microusd, error, cause, None if call is None else _facts(call, value),
+    )  # fmt: skip
+
+
+def _facts(call: Call, value: Any) -> Mapping[str, Any] | None:
+    try:
+        return None if call.facts is None else call.facts(value)
+    except Exception:
+        # What a call tells about its answer is for people: an odd answer must not fail the step that is recorded already.
+        events.log.exception("the facts of %s could not be read", call.name)
+        return None

@@ -22,6 +22,8 @@ from holdfast.runtime.doubt import settle_abandoned
 from holdfast.runtime.failures import describe, trace, where
 from holdfast.runtime.gates import Gates
 from holdfast.runtime.journal import Journal
+from holdfast.runtime.observed import turn_starts
+from holdfast.runtime.pausing import Pause
 from holdfast.runtime.session import Session
 from holdfast.runtime.turn import Turn
 from holdfast.runtime.verdict import Crashed, Interrupted, Returned
@@ -43,7 +45,7 @@ class Actor:
 
     __slots__ = (
         "agent", "condemned", "crashes", "current", "epoch", "gates", "held", "id", "journal", "ledger", "mailbox", "node", "notes", "park",
-        "pausing", "restarts", "row", "stale", "state", "status", "task", "tenant", "touched", "turn", "version", "woken",
+        "pause", "restarts", "row", "stale", "state", "status", "task", "tenant", "touched", "turn", "version", "woken",
     )  # fmt: skip
 
     def __init__(self, node: Node, agent: Agent, loaded: Loaded) -> None:
@@ -61,7 +63,7 @@ class Actor:
         self.restarts = RestartWindow(agent.intensity)
         self.current: Turn | None = None
         self.task: asyncio.Task[None] | None = None
-        self.pausing: asyncio.Future[None] | None = None
+        self.pause = Pause(node.loop)
         self.held: Park | None = None  # what a person wants it parked for, as soon as it can be
         self.woken = self.stale = self.condemned = False
         self.touched = node.clock.monotonic()
@@ -126,9 +128,7 @@ class Actor:
             return await self._park(Park("state", str(error), self.node.clock.time() + _STATE_S))
         except Exception as error:  # also whatever a user's own validator raises
             return await self._fail(turn, f"the message does not decode: {describe(error)}")
-        if self.node.observers.all:
-            restarts, began = self.restarts.count(self.node.clock.monotonic()), self.journal.began(turn.started)
-            turn.emit(events.TurnStarted, message.id, restarts, self.agent.name, self.tenant, self.row.user, message.context, began)
+        turn_starts(turn)
         match await turn.run(partial(self.agent.handler, session, body)):
             case Returned(value):
                 await self._commit(turn, session, value)
@@ -185,32 +185,18 @@ class Actor:
         cause = f"{cause} ({place})" if place else cause
         events.log.warning("turn %d of %s crashed: %s\n%s", turn.number, self.id, cause, trace(error))
         turn.emit(events.TurnCrashed, cause, then)
-        await (self._fail(turn, cause) if then is None else self._pause(then))
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait before a restart, unless the session is interrupted meanwhile."""
-        self.pausing = self.node.loop.create_future()
-        timer = self.node.loop.call_later(seconds, self._go_on)
-        try:
-            await self.pausing
-        finally:
-            timer.cancel()
-            self.pausing = None
-
-    def _go_on(self) -> None:
-        if self.pausing is not None and not self.pausing.done():
-            self.pausing.set_result(None)
+        await (self._fail(turn, cause) if then is None else self.pause.wait(then))
 
     def interrupt(self, why: Literal["drain", "ended"]) -> None:
         """Leave what is being done: at a drain once no step is in flight, else at once."""
-        self._go_on()
+        self.pause.end()
         if self.current is not None:
             self.current.interrupt(why)
 
     def hold(self, park: Park) -> None:
         """Leave what is being done once no step is in flight, and park."""
         self.held = park
-        self._go_on()
+        self.pause.end()
         if self.current is not None:
             self.current.interrupt("pause", park)
         elif self.task is None:

@@ -120,10 +120,6 @@ class Journal:
             total = total + cost(step)
         return total
 
-    def began(self, now: float) -> float:
-        """Store time at which the turn began: that of its first record, if it is earlier than `now`."""
-        return min(now, next((step.record.opened for step in self.records.values()), now))
-
     def effects(self) -> tuple[str, ...]:
         """The idempotent and once effects that were done, for a person to read."""
         return tuple(s.record.name for s in self.records.values() if s.record.effect != "read" and s.state in (CLOSED, OPEN, DOUBT))

@@ -16,6 +16,7 @@ from holdfast.runtime.branches import branch_of
 from holdfast.runtime.failures import describe, error_of
 from holdfast.runtime.ids import check_id
 from holdfast.runtime.journal import Claim
+from holdfast.runtime.observed import step_starts
 from holdfast.runtime.refusal import refuse, spend_step, told
 from holdfast.runtime.turn import Turn
 from holdfast.stores.ops import CreateSession, Enqueue, Op, Result, Status
@@ -143,7 +144,7 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
             parent,
             detached,
         )
-        turn.starts(claim, "spawn", name, "idempotent", now)
+        step_starts(turn, claim, "spawn", name, "idempotent", now)
         record = StepRecord(
             "spawn", name, claim.branch, claim.digest, claim.nth, "idempotent", Outcome(_plain.encode(child)), used=cost, opened=now,
             closed=now, target=child,
@@ -236,7 +237,7 @@ async def _wait_step(
             if cycle is not None:
                 text = f"asking {name!r} would wait for itself: {' -> '.join((turn.actor.id, *cycle))}"
                 await refuse(turn, claim, kind, name, text, AskCycle, used=await spend_step(turn, claim, kind, name))
-        turn.starts(claim, kind, name, "read", now if found is None else found.record.opened)
+        step_starts(turn, claim, kind, name, "read", now if found is None else found.record.opened)
         asking.append(name)
         if body is not None and found is None:
             await _refuse_misfit(turn, claim, kind, name, body)

@@ -1,4 +1,4 @@
-"""What the observers are told of a step: read off its record, so that events are a view of the journal."""
+"""What the observers are told of turns and steps: read off the records, so that events are a view of the journal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,22 @@ from holdfast.runtime.journal import Claim, cost
 
 if TYPE_CHECKING:
     from holdfast.runtime.turn import Turn
+
+
+def turn_starts(turn: Turn) -> None:
+    """A run of a turn begins, in the task that its handler's context is copied from."""
+    if turn.node.observers.all:
+        actor, message, first = turn.actor, turn.message, next(iter(turn.journal.records.values()), None)
+        restarts = actor.restarts.count(turn.node.clock.monotonic())
+        began = turn.started if first is None else min(turn.started, first.record.opened)
+        turn.emit(events.TurnStarted, message.id, restarts, actor.agent.name, actor.tenant, actor.row.user, message.context, began)
+
+
+def step_starts(turn: Turn, claim: Claim, kind: str, name: str, effect: str, opened: float) -> None:
+    """A step has no result on record and is about to run, in the task that it runs in."""
+    if turn.node.observers.all:
+        claim.shown = (kind, name)
+        turn.emit(events.StepStarted, claim.key, kind, name, effect, opened)
 
 
 def step_over(turn: Turn, claim: Claim, call: Call | None, value: Any) -> None:

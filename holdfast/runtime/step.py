@@ -27,6 +27,7 @@ from holdfast.runtime.drift import drift
 from holdfast.runtime.failures import CUT, error_of, failure_of, redacted, was_cut
 from holdfast.runtime.gates import Permits
 from holdfast.runtime.journal import Claim
+from holdfast.runtime.observed import step_starts
 from holdfast.runtime.refusal import exhausted, refuse, spend_step, told
 from holdfast.runtime.turn import Turn
 from holdfast.stores.ops import Result, Status
@@ -108,7 +109,7 @@ class Attempts:
     async def run(self) -> Any:
         turn, call, node = self.turn, self.call, self.turn.node
         found = self.claim.step
-        turn.starts(self.claim, call.kind, call.name, call.effect, self.opened)
+        step_starts(turn, self.claim, call.kind, call.name, call.effect, self.opened)
         if found is not None and found.state is StepState.WAITING:
             await turn.pause(min(found.record.until or 0.0, self.opened + call.retry.total_s), "retry", f"{call.name} is retried")
         shared = None if call.dependency is None else node.breaker(call.dependency)

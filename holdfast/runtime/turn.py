@@ -151,12 +151,6 @@ class Turn:
         self._busy_in[branch] = beside + 1
         return beside > 0
 
-    def starts(self, claim: Claim, kind: str, name: str, effect: str, opened: float) -> None:
-        """Tell the observers that the step is about to run."""
-        if self.node.observers.all:
-            claim.shown = (kind, name)
-            self.emit(events.StepStarted, claim.key, kind, name, effect, opened)
-
     def end(self, claim: Claim, call: Call | None = None, value: Any = None) -> None:
         """It is not in flight any more; `value` is what its last attempt returned."""
         branch = claim.branch

@@ -1,0 +1,30 @@
+"""A wait that can be cut short: between a crash and the restart that follows it."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Pause:
+    """At most one wait at a time; `end` cuts it short, and does nothing where nobody waits."""
+
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._future: asyncio.Future[None] | None = None
+
+    async def wait(self, seconds: float) -> None:
+        """Wait so long, or until `end`."""
+        self._future = self._loop.create_future()
+        timer = self._loop.call_later(seconds, self.end)
+        try:
+            await self._future
+        finally:
+            timer.cancel()
+            self._future = None
+
+    def end(self) -> None:
+        """Whoever waits goes on."""
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)

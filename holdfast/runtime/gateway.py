@@ -276,7 +276,7 @@ class LocalGateway:
         if live is not None:
             return live.agent
         name = (await self.row(session)).agent
-        agent = self._node.sessions.agents.get(name)
+        agent = self._node.settings.agents.get(name)
         if agent is None:
             raise errors.ConfigError(f"session {session!r} runs agent {name!r}, which this Runtime does not have: add it to agents=")
         return agent

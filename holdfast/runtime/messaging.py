@@ -85,7 +85,7 @@ async def tell(turn: Turn, target: str, message: Any) -> None:
         _raise_if_failed(claim.step.record.outcome)
     if not turn.replaying or not turn.journal.unclaimed():
         row = await turn.node.store.session(target)
-        agent = None if row is None else turn.node.sessions.agents.get(row.agent)
+        agent = None if row is None else turn.node.settings.agents.get(row.agent)
         limit = turn.node.sessions.mailbox_of(target) if agent is None else agent.mailbox
         waiting = sum(1 for op in turn.outbox if isinstance(op, Enqueue) and op.session == target)
         error: Exception | None = None
@@ -106,6 +106,7 @@ async def tell(turn: Turn, target: str, message: Any) -> None:
 async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id: str | None, detached: bool) -> str:
     """Make a child; its id derives from this step. It leaves with the step's record."""
     name = agent.name
+    agent = turn.node.settings.agents.get(name, agent)
     if id is not None:
         check_id("id", id)
     claim = turn.journal.claim(branch_of(), "spawn", name, canonical([name, id, detached]) + state)
@@ -188,7 +189,7 @@ async def _refuse_misfit(turn: Turn, claim: Claim, kind: str, target: str, body:
     live = turn.node.sessions.live.get(target)
     if live is None:
         row = await turn.node.store.session(target)
-        agent = None if row is None else turn.node.sessions.agents.get(row.agent)
+        agent = None if row is None else turn.node.settings.agents.get(row.agent)
     else:
         agent = live.agent
     if agent is None:

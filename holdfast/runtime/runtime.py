@@ -23,9 +23,11 @@ from holdfast.policies.budget import Budget
 from holdfast.runtime.agent import Agent
 from holdfast.runtime.gateway import LocalGateway
 from holdfast.runtime.handle import Handle
+from holdfast.runtime.limits import Limits
 from holdfast.runtime.live import Live, live, under_way
 from holdfast.runtime.node import Node
 from holdfast.runtime.sessions import Sessions
+from holdfast.runtime.settings import Settings
 from holdfast.stores import open_store
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.protocol import Store
@@ -78,12 +80,18 @@ class Runtime:
         faults.check()
         self.observers = events.Observers()
         self.store = open_store(store) if isinstance(store, str) else store
-        self._agents = _by_name(agents)
         self._prices = prices or Prices()
         self._clients = _prepared(clients or {}, self._prices)
-        self._breaker = breaker or BreakerSpec()
-        self._idle_s, self._drain_s, self._quarantine_s = idle_s, drain_s, quarantine_s
-        self._max_recovering, self._reconciles = max_recovering, reconciles
+        # As the code has it, and with what was laid over it from outside.
+        self._own = self._settings = Settings(
+            agents=_by_name(agents),
+            breaker=breaker or BreakerSpec(),
+            idle_s=idle_s,
+            drain_s=drain_s,
+            quarantine_s=quarantine_s,
+            max_recovering=max_recovering,
+            reconciles=reconciles,
+        )
         self._clock = clock or SystemClock()
         self._random = random or _random.Random()
         self._node: Node | None = None
@@ -114,11 +122,9 @@ class Runtime:
                 random=self._random,
                 observers=self.observers,
                 clients=self._clients,
-                breaker=self._breaker,
-                quarantine_s=self._quarantine_s,
-                reconciles=self._reconciles,
+                settings=self._settings,
             )
-            node.sessions = Sessions(node, self._agents, idle_s=self._idle_s, max_recovering=self._max_recovering)
+            node.sessions = Sessions(node)
             self._gateway = LocalGateway(node)
             services = Supervisor("services", self._services, backoff=Backoff(base_s=0.2, max_s=5.0), clock=self._clock)
             children = [ChildSpec("writer", commit.run, stop_s=60.0), ChildSpec("services", services)]
@@ -135,7 +141,7 @@ class Runtime:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Drain: steps in flight end, open turns stay in the journal for the next start."""
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + self._drain_s + 60.0):
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + self._settings.drain_s + 60.0):
             # Shielded, within a deadline: a cancelled program still puts its sessions down cleanly. Where the tree gave up, nothing that a
             # step brings can be written any more: there is nothing to wait for.
             gave_up = self._group is not None and self._group.cancel_scope.cancel_called
@@ -145,7 +151,7 @@ class Runtime:
     async def drain(self, deadline_s: float | None = None) -> bool:
         """Accept nothing more and let steps in flight end; False if some had to be cut off. Leave the `async with` block after it."""
         node = self._running()
-        return await node.sessions.drain(self._drain_s if deadline_s is None else deadline_s)
+        return await node.sessions.drain(self._settings.drain_s if deadline_s is None else deadline_s)
 
     async def _close(self) -> None:
         node, group = self._node, self._group
@@ -163,6 +169,31 @@ class Runtime:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 60.0):
                 # Shielded, within a deadline: an open connection would hold up the exit of the interpreter.
                 await self.store.close()
+
+    @property
+    def agents(self) -> Mapping[str, Agent]:
+        """The agents whose sessions it runs, by name, as they were given."""
+        return self._own.agents
+
+    def check(self, limits: Limits) -> list[str]:
+        """Everything that is wrong with these limits for this Runtime, each beginning with its key; empty if nothing is."""
+        return self._own.faults(limits)
+
+    def reconfigure(self, limits: Limits) -> None:
+        """Lay these limits over those of the code, in place of any that were laid over them before; also while it runs.
+
+        What is read at each use changes at once; the breaker, repetition watch and intensity of a session change when it is next read
+        in, and budgets are those of sessions that are spawned from then on: a person raises the others.
+
+        Raises:
+            ConfigError: what `check` finds; nothing is changed then.
+        """
+        wrong = self.check(limits)
+        if wrong:
+            raise errors.ConfigError("; ".join(wrong))
+        self._settings = self._own.under(limits)
+        if self._node is not None:
+            self._node.reconfigure(self._settings)
 
     def supervise(self, *services: ChildSpec) -> None:
         """Run these beside the sessions, each restarted when it crashes: they start after the store's writer and stop before it.
@@ -198,9 +229,9 @@ class Runtime:
             NotJournalable: `state` cannot be stored.
         If cancelled, the session may have been made; spawn it again with the same id.
         """
-        if self._agents.get(agent.name) is not agent:
+        if self._own.agents.get(agent.name) is not agent:
             raise errors.ConfigError(f"this Runtime does not have the agent {agent.name!r}: add it to agents=")
-        row = await self._open_gateway().spawn(agent, id or uuid.uuid4().hex, tenant, user, state, budget)
+        row = await self._open_gateway().spawn(self._settings.agents[agent.name], id or uuid.uuid4().hex, tenant, user, state, budget)
         return Handle(self._open_gateway(), row.id)
 
     def session(self, id: str) -> Handle:

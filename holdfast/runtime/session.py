@@ -137,7 +137,7 @@ class Session(Generic[S]):
                 for task in running:
                     task.cancel()
                 # What the branches do last is in the journal before the handler goes on: the order is the same on every run.
-                await asyncio.wait(running, timeout=turn.node.quarantine_s)
+                await asyncio.wait(running, timeout=turn.node.settings.quarantine_s)
                 raise
         if turn.interruption is not None:
             await turn.never()  # the branches were ended with the turn: there is nothing for the handler to see

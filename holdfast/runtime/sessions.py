@@ -21,7 +21,6 @@ from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, Reply, Res
 from holdfast.stores.records import ENDED, Address, Message, Outcome
 
 if TYPE_CHECKING:
-    from holdfast.runtime.agent import Agent
     from holdfast.runtime.node import Node
 
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
@@ -31,8 +30,8 @@ _AGAIN_S, _FAULT_S = 0.5, 5.0  # how soon a session is read again: after the sto
 class Sessions:
     """The registry. Callbacks named after what happened (`arrived`, `replied`, ...) run when a write is acknowledged."""
 
-    def __init__(self, node: Node, agents: dict[str, Agent], *, idle_s: float, max_recovering: int) -> None:
-        self.node, self.agents = node, agents
+    def __init__(self, node: Node) -> None:
+        self.node = node
         self.live: dict[str, Actor] = {}
         self.draining = False
         self.waits_on: dict[str, tuple[str, ...]] = {}
@@ -40,8 +39,6 @@ class Sessions:
         self.waiters = Waiters(node.loop)
         self.endings = Endings(self)
         self._alarms = Alarms(node.loop, node.clock, self.wake)
-        self._idle_s = idle_s
-        self._max_recovering = max_recovering
         self._to_recover: list[str] = []
         self._recovering: set[str] = set()
         self._suspects: set[str] = set()
@@ -72,11 +69,11 @@ class Sessions:
         for orphan in await self.node.store.orphans():
             self.in_background(self.endings.end(orphan, "cancelled", "its parent has ended"))
         self._recover_more()
-        self._sweep = self.node.loop.call_later(self._idle_s, self._put_idle_away)
+        self._sweep = self.node.loop.call_later(self.node.settings.idle_s, self._put_idle_away)
         return total
 
     def _recover_more(self) -> None:
-        while self._to_recover and len(self._recovering) < self._max_recovering and not self.draining:
+        while self._to_recover and len(self._recovering) < self.node.settings.max_recovering and not self.draining:
             id = self._to_recover.pop()
             self._recovering.add(id)
             self.wake(id)
@@ -108,7 +105,7 @@ class Sessions:
         for actor in list(self.live.values()):
             actor.interrupt("ended")
         for task in (*late, *self._background):
-            await tasks.end(task, self.node.quarantine_s)
+            await tasks.end(task, self.node.settings.quarantine_s)
         return not late
 
     def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -152,7 +149,7 @@ class Sessions:
 
     def _loaded(self, id: str, result: Result) -> None:
         loading = self._loading.pop(id)
-        agent = None if result.status is not Status.DONE else self.agents.get(result.value.session.agent)
+        agent = None if result.status is not Status.DONE else self.node.settings.agents.get(result.value.session.agent)
         if agent is None:
             self.recovered(id)
             if result.status is not Status.DONE:
@@ -255,13 +252,13 @@ class Sessions:
             self.node.store.release(actor.id)
 
     def _put_idle_away(self) -> None:
-        before = self.node.clock.monotonic() - self._idle_s
+        before = self.node.clock.monotonic() - self.node.settings.idle_s
         idle = [a for a in self.live.values() if a.task is None and a.touched <= before]
         for actor in idle:
             self._forget(actor)
         if len(idle) > len(self.live):
             self.live, self._loading = dict(self.live), dict(self._loading)  # a dict that was emptied keeps its table
-        self._sweep = self.node.loop.call_later(max(self._idle_s / 4, 0.05), self._put_idle_away)
+        self._sweep = self.node.loop.call_later(max(self.node.settings.idle_s / 4, 0.05), self._put_idle_away)
 
     # ------------------------------------------------------------ what was written
 
@@ -287,7 +284,7 @@ class Sessions:
     def mailbox_of(self, session: str) -> int | None:
         """How many messages may wait in a session's mailbox, as far as is known without reading it."""
         actor = self.live.get(session)
-        return max((agent.mailbox for agent in self.agents.values()), default=None) if actor is None else actor.agent.mailbox
+        return max((agent.mailbox for agent in self.node.settings.agents.values()), default=None) if actor is None else actor.agent.mailbox
 
     def undelivered(self, op: Enqueue, result: Result) -> None:
         """A message that was told could be sent when it was called, and could not when its turn committed."""

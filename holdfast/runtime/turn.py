@@ -99,7 +99,7 @@ class Turn:
     async def _end_all(self, handler: asyncio.Task[Any]) -> None:
         self.waits.close()
         for task in (*reversed(self.branches.running), handler):
-            if not await tasks.end(task, self.node.quarantine_s):
+            if not await tasks.end(task, self.node.settings.quarantine_s):
                 self.interruption = self.interruption or Interrupted("lost")
                 self.node.strand(task)
                 self.node.emit(events.SessionStuck(self.actor.id, self.number))

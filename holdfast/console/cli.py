@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 from holdfast import __version__, redact
 from holdfast.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from holdfast.console.target import Source
+
+T = TypeVar("T")
 
 WRONG = 2
 """The exit code where what was asked for cannot be done: a wrong name, a database that is missing, locked or newer."""
@@ -26,7 +31,9 @@ app = typer.Typer(
 )
 
 Db = Annotated[str | None, typer.Option("--db", metavar="PATH", help="The SQLite file; default the only one in this folder.")]
-Store = Annotated[str | None, typer.Option("--store", metavar="URL", help="The same as a URL: sqlite:///path.db.")]
+Store = Annotated[
+    str | None, typer.Option("--store", metavar="URL", help="The same as a URL: sqlite:///path.db, postgresql://host/database.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON: every field, nothing shortened.")]
 
 
@@ -50,6 +57,19 @@ def _one_line() -> Iterator[None]:
 def _refuse(text: str) -> NoReturn:
     typer.echo(f"holdfast: {redact.text(' '.join(text.split()))}", err=True)
     raise typer.Exit(WRONG)
+
+
+def _ask(db: str | None, store: str | None, question: Callable[[Source], Awaitable[T]]) -> T:
+    """The answer to a question about the store that is meant, from whoever `target.source` chooses."""
+    import asyncio
+
+    from holdfast.console import target
+
+    async def answer() -> T:
+        async with target.source(target.store_url(db, store)) as source:
+            return await question(source)
+
+    return asyncio.run(answer())
 
 
 def _print_json(value: Any) -> None:
@@ -79,19 +99,22 @@ def run(
         float | None,
         typer.Option("--drain-s", min=0.0, help="Seconds that steps in flight may take at the end; default the Runtime's own."),
     ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="PATH", help="The file of limits; default ./holdfast.toml, if it is there.")
+    ] = None,
     feeds: Annotated[
         list[str] | None,
         typer.Option("--with", metavar="MODULE:ATTR", help="An async function to run besides, given the Runtime. Can be repeated."),
     ] = None,
 ) -> None:
-    """Run a Runtime until SIGTERM or SIGINT, which drain it; a second signal exits at once.
+    """Run a Runtime until SIGTERM or SIGINT, which drain it; a second signal exits at once. SIGHUP reads the limits again.
 
     Exit code 0 when drained, 1 when a supervisor gave up, 2 when it could not start.
     """
     with _one_line():
         from holdfast.console import process
 
-        code = process.run(target, store=store, drain_s=drain_s, feeds=feeds or ())
+        code = process.run(target, store=store, drain_s=drain_s, feeds=feeds or (), config=config)
     raise typer.Exit(code)
 
 
@@ -104,13 +127,13 @@ def ps(
     status: Annotated[
         str | None, typer.Option("--status", help="Only these: failed, parked, working, unfinished, idle, finished, cancelled, killed.")
     ] = None,
+    agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Only sessions of this agent.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", metavar="NAME", help="Only sessions of this tenant.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most.")] = 200,
 ) -> None:
     """What every session is doing and why; those that need a person first."""
     with _one_line():
-        from holdfast.console import inspect
-
-        view = inspect.overview(inspect.database(db, store), ended=all, status=status, limit=limit)
+        view = _ask(db, store, lambda source: source.overview(ended=all, status=status, agent=agent, tenant=tenant, limit=limit))
         if json:
             return _print_json(view)
         from holdfast.console import render
@@ -128,9 +151,7 @@ def show(
 ) -> None:
     """What a session did, what it cost, and why it stopped."""
     with _one_line():
-        from holdfast.console import inspect
-
-        view = inspect.detail(inspect.database(db, store), session, turn=turn)
+        view = _ask(db, store, lambda source: source.detail(session, turn=turn))
         if json:
             return _print_json(view)
         from holdfast.console import render

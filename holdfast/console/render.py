@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.console.amounts import Amounts, clock, dollars, span, used
-from holdfast.console.inspect import Overview
 from holdfast.console.values import clean, compact
-from holdfast.console.views import Detail, Line, StepView, TurnView
+from holdfast.console.views import Detail, Line, Overview, StepView, TurnView
 from holdfast.stores.records import ENDED
 
 _COLOURS = {"failed": "red", "parked": "yellow", "working": "green", "unfinished": "magenta"}
@@ -134,7 +133,7 @@ def _header(view: Detail) -> list[tuple[str, str]]:
         ("tenant", f"{line.tenant}, user {view.user}" if view.user else line.tenant),
         ("why", line.why),
         ("until", clock(line.until) if line.until is not None else ""),
-        ("what to do", f"{line.next}; on runtime.session({line.session!r})" if "(" in line.next else line.next),
+        ("what to do", line.next),
         ("result", result),
         ("turns done", f"{line.turn} (epoch {view.epoch})"),
         ("crashes", f"{view.crashes} during the open turn" if view.crashes else ""),

@@ -1,10 +1,11 @@
 """What `ps` and `show` say about sessions: records turned into lines, each with why it stands where it stands and what to do next.
 
-Pure: takes records and `now`. `--json` prints these structs as they are.
+Pure: takes records and `now`. `--json` prints these structs as they are, and the HTTP API gives them.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,23 +14,56 @@ import msgspec
 from holdfast.console.amounts import Amounts, amounts, cost, limits
 from holdfast.console.values import clean, plain
 from holdfast.policies.budget import ZERO
-from holdfast.stores.records import ENDED, Checkpoint, DeadLetter, Message, MessageState, Outcome, Session, Step, StepState
+from holdfast.runtime.live import Live
+from holdfast.stores.records import (
+    ASKS_A_PERSON,
+    ENDED,
+    Checkpoint,
+    DeadLetter,
+    Message,
+    MessageState,
+    Outcome,
+    Session,
+    Step,
+    StepState,
+    shown_status,
+)
 
-ASKS_A_PERSON = frozenset({"doubt", "budget", "drift", "unclaimed", "state", "crashes"})
 _outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 _NEXT = {
-    "doubt": 'resolve("done", result=...), resolve("retry") or resolve("fail")',
-    "budget": "raise_budget(Budget(...))",
-    "drift": "fix the code, then resume()",
-    "unclaimed": "compare the code with what was done, then resume()",
-    "state": "deploy the agent that knows this state, then resume()",
-    "crashes": "find out why the process died, then resume()",
+    "doubt": "holdfast resolve {id} done|retry|fail",
+    "budget": "holdfast budget {id} --{limit} ...",
+    "drift": "fix the code, then holdfast resume {id}",
+    "unclaimed": "compare the code with what was done, then holdfast resume {id}",
+    "state": "deploy the agent that knows this state, then holdfast resume {id}",
+    "crashes": "find out why the process died, then holdfast resume {id}",
+    "paused": "holdfast resume {id}",
+    "other": "holdfast resume {id}",
+    "failed": "fix the cause, then holdfast retry {id}, or holdfast drop {id}",
+    "nobody": "holdfast run",
 }
+"""What a person does next: by the reason to be parked, where it is failed, where no process runs it."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """One session in `ps`. `status` is "working" where a message is being handled or waits to be; times are store times."""
+    """One session in `ps`.
+
+    Attributes:
+        status: as records.shown_status has it: "working" where a message is being handled or waits to be.
+        reason: why it is parked; None where it is not.
+        why: one line for a person: what happened, or what it is at; "" for nothing to say.
+        next: what a person does next, a command with this session's id where there is one; "" for nothing.
+        asks_a_person: it goes on only when somebody does something.
+        turn: how many turns are done.
+        queued: messages that wait, the one under way included.
+        steps: records of the open turn.
+        used, limits: of the budget, what the open turn has cost included.
+        until: store time, seconds since the epoch, at which it goes on by itself; None for not by time.
+        updated: store time of the last change.
+        age_s: seconds since then.
+        live: what it does right now, as its actor says; None where it is not in memory, or where nobody was asked.
+    """
 
     session: str
     agent: str
@@ -47,10 +81,30 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     until: float | None
     updated: float
     age_s: float
+    live: Live | None = None
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """What `ps` shows.
+
+    Attributes:
+        store: what people call the store.
+        process, host: the process that runs it, None if none does, and the machine it is on.
+        clean: whether the last one to run it put it down itself.
+        counts: how many sessions there are of each status, in the whole store.
+        sessions: those asked for, the ones that need a person first.
+    """
+
+    store: str
+    process: int | None
+    host: str
+    clean: bool
+    counts: dict[str, int]
+    sessions: list[Line]
 
 
 class StepView(msgspec.Struct, frozen=True, kw_only=True):
-    """One step; `outcome` where it is closed, `error` where it failed."""
+    """One step; `outcome` where it is closed, `error` where it failed. `until` is a store time, `state` that of records.StepState."""
 
     kind: str
     name: str
@@ -106,7 +160,20 @@ class TurnView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Detail(msgspec.Struct, frozen=True, kw_only=True):
-    """One session in `show`."""
+    """One session in `show`.
+
+    Attributes:
+        line: what `ps` shows of it.
+        epoch: how often it was activated.
+        crashes: how often its process died during the open turn.
+        result: what it finished with.
+        notes: effects that were done before a message was dropped, which the next turn is told of.
+        mailbox: what waits, in order of arrival.
+        earlier_turns: how many turns before the ones in `turns` are left out.
+        turns: the last ones in order, the open one last.
+        dead_letters: what could not be handled, oldest first.
+        children: the sessions that it spawned, in order.
+    """
 
     line: Line
     user: str
@@ -134,10 +201,11 @@ def line(session: Session, steps: Sequence[Step], letter: DeadLetter | None, *, 
         letter: the dead letter that holds it up, if it is failed.
         alive: whether a process runs it.
     """
-    status = "working" if session.status in ("idle", "unfinished") and session.pending else session.status
+    status = shown_status(session)
     park = session.park if status == "parked" else None
     updated = max([session.updated, *(max(step.record.opened, step.record.closed) for step in steps)])
-    why, next = _why(session, status, letter, alive=alive)
+    used = amounts(sum((cost(step) for step in steps), session.usage))
+    why, reason = _why(session, status, letter, alive=alive)
     if status == "working" and alive:
         why = _under_way(steps, now)
     return Line(
@@ -147,12 +215,12 @@ def line(session: Session, steps: Sequence[Step], letter: DeadLetter | None, *, 
         status=status,
         reason=None if park is None else park.reason,
         why=clean(why),
-        next=next,
+        next=_next(session, reason, used),
         asks_a_person=status == "failed" or (park is not None and park.reason in ASKS_A_PERSON),
         turn=session.turn,
         queued=session.pending,
         steps=len(steps),
-        used=amounts(sum((cost(step) for step in steps), session.usage)),
+        used=used,
         limits=limits(session.budget),
         until=None if park is None else park.until,
         updated=updated,
@@ -161,27 +229,35 @@ def line(session: Session, steps: Sequence[Step], letter: DeadLetter | None, *, 
 
 
 def _why(session: Session, status: str, letter: DeadLetter | None, *, alive: bool) -> tuple[str, str]:
-    """Why it stands where it stands, and what a person does next ("" for nothing)."""
+    """Why it stands where it stands, and by which key of `_NEXT` a person finds what to do next ("" for nothing)."""
     if status == "failed":
-        return (
-            letter.cause if letter is not None else "a message could not be handled",
-            "fix the cause, then retry(), or drop() the message",
-        )
+        return letter.cause if letter is not None else "a message could not be handled", "failed"
     if status == "parked":
         park = session.park
         if park is None:
-            return "", "resume()"
+            return "", "other"
         waits = f" (waits for {', '.join(park.waits_on)})" if park.waits_on else ""
         by_itself = park.until is not None or bool(park.waits_on)
-        return park.text + waits, _NEXT.get(park.reason, "" if by_itself else "resume()")
+        return park.text + waits, park.reason if park.reason in _NEXT else "" if by_itself else "other"
     if status == "working":
-        return ("", "") if alive else ("no process runs it: it goes on at the next start", "holdfast run")
+        return ("", "") if alive else ("no process runs it: it goes on at the next start", "nobody")
     if status == "unfinished":
-        return "its budget was exhausted and it handed over what it had", _NEXT["budget"]
+        return "its budget was exhausted and it handed over what it had", "budget"
     if status in ENDED and session.result is not None:
         failure = _outcome(session.result).failure
         return (failure.message if failure is not None else ""), ""
     return "", ""
+
+
+def _next(session: Session, reason: str, used: Amounts) -> str:
+    """What a person does next, for this session; an id that a shell would take apart is quoted."""
+    return _NEXT[reason].format(id=shlex.quote(clean(session.id)), limit=_spent(used, limits(session.budget))) if reason else ""
+
+
+def _spent(used: Amounts, most: Amounts) -> str:
+    """The limit that most likely has to be raised, as the option of `holdfast budget` that raises it."""
+    names = [name for name in Amounts.__struct_fields__ if (limit := getattr(most, name)) is not None and getattr(used, name) >= limit]
+    return (names or ["microusd"])[0].replace("microusd", "usd").replace("_", "-")
 
 
 def _under_way(steps: Sequence[Step], now: float) -> str:

@@ -8,18 +8,32 @@ from holdfast.stores.protocol import Store
 __all__ = ["Store", "open_store"]
 
 
-def open_store(url: str) -> Store:
-    """The store that a URL names: "sqlite:///relative.db", "sqlite:////absolute.db" or "memory:".
+def open_store(url: str, *, readonly: bool = False) -> Store:
+    """The store that a URL names.
+
+    "sqlite:///relative.db" or "sqlite:////absolute.db", "postgresql://user:password@host/database" (see postgres_link.Address for its
+    options), "postgres:dev" (a server of its own, see postgres_dev), or "memory:".
+
+    Args:
+        readonly: to look into it while another process may run it: `open` takes no ownership and changes nothing, `apply` is refused.
 
     Raises:
-        ConfigError: it names none.
+        ConfigError: it names none, or none that can be looked into.
     """
     if url == "memory:":
+        if readonly:
+            raise ConfigError("'memory:' cannot be looked into from outside: it is in the process that made it")
         from holdfast.stores.memory import MemoryStore
 
         return MemoryStore()
     if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
         from holdfast.stores.sqlite import SqliteStore
 
-        return SqliteStore(url.removeprefix("sqlite:///"))
-    raise ConfigError(f"{url!r} names no store: use sqlite:///path.db or memory:")
+        return SqliteStore(url.removeprefix("sqlite:///"), readonly=readonly)
+    if url.startswith(("postgresql://", "postgres://")) or url.partition("?")[0] == "postgres:dev" or url.startswith("postgres:dev/"):
+        from holdfast.stores.postgres import PostgresStore
+
+        return PostgresStore(url, readonly=readonly)
+    # The rest of a URL may hold a password.
+    shown = repr(url) if "@" not in url else f"{url.partition('://')[0]}://..."
+    raise ConfigError(f"{shown} names no store: use sqlite:///path.db, postgresql://user@host/database, postgres:dev or memory:")

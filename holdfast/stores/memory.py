@@ -8,6 +8,9 @@ before a batch was applied or after it, as a crash would.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -15,9 +18,7 @@ from holdfast.clock import Clock, SystemClock
 from holdfast.errors import NotWritten, StoreError, StoreLocked
 from holdfast.stores.memory_ops import Tables
 from holdfast.stores.ops import Op, Result
-from holdfast.stores.records import ENDED, Checkpoint, DeadLetter, Message, Runnable, Session, Step
-
-_PLACE = {"failed": 0, "parked": 1}
+from holdfast.stores.records import ENDED, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step, rank, shown_status
 
 
 class StoreFaults(Protocol):
@@ -111,12 +112,42 @@ class MemoryStore:
         self._check_open()
         return self._tables.sessions.get(id)
 
-    async def sessions(self, *, limit: int = 1000, status: str | None = None) -> list[Session]:
-        """Rows for people: failed and parked first, then the latest updated."""
+    async def sessions(
+        self, *, limit: int = 1000, status: str | None = None, ended: bool = True, agent: str | None = None, tenant: str | None = None
+    ) -> list[Session]:
+        """Rows for people, those that need a person first: by rank, then the latest updated, then the latest made."""
         self._check_open()
-        rows = [s for s in self._tables.sessions.values() if status is None or s.status == status]
-        rows.sort(key=lambda s: (_PLACE.get(s.status, 2), -s.updated))
+
+        def wanted(session: Session) -> bool:
+            if (agent is not None and session.agent != agent) or (tenant is not None and session.tenant != tenant):
+                return False
+            return shown_status(session) == status if status is not None else ended or session.status not in ENDED
+
+        # The dict is in the order of creation, and sorting keeps the order of equals.
+        rows = [session for session in reversed(self._tables.sessions.values()) if wanted(session)]
+        rows.sort(key=lambda session: (rank(session), -session.updated))
         return rows[:limit]
+
+    async def counts(self) -> dict[str, int]:
+        """How many sessions there are of each status that people see."""
+        self._check_open()
+        return dict(Counter(map(shown_status, self._tables.sessions.values())))
+
+    async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
+        """The journals of the open turns of these sessions, without those that have no record."""
+        self._check_open()
+        rows = [row for id in sessions if (row := self._tables.sessions.get(id)) is not None]
+        return {row.id: steps for row in rows if (steps := self._tables.journal(row.id, row.turn + 1))}
+
+    async def similar(self, text: str, *, limit: int = 3) -> list[str]:
+        """Ids of sessions that contain `text`, the earliest made first."""
+        self._check_open()
+        return [id for id in self._tables.sessions if text in id][:limit]
+
+    async def owner(self) -> Owner:
+        """This process: nobody else can have it open."""
+        self._check_open()
+        return Owner(os.getpid(), socket.gethostname(), self._clean)
 
     async def message(self, session: str, id: str) -> Message | None:
         """The message, or None."""
@@ -134,10 +165,11 @@ class MemoryStore:
         self._check_open()
         return self._tables.journal(session, turn)
 
-    async def checkpoints(self, session: str) -> list[Checkpoint]:
-        """The states after each turn, turn 0 first."""
+    async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None) -> list[Checkpoint]:
+        """The states after the turns from `first` to `last`, in order; turn 0 is the state it was spawned with."""
         self._check_open()
-        return [checkpoint for _, checkpoint in sorted(self._tables.checkpoints.get(session, {}).items())]
+        points = sorted(self._tables.checkpoints.get(session, {}).items())
+        return [point for turn, point in points if turn >= first and (last is None or turn <= last)]
 
     async def dead_letters(self, session: str | None = None) -> list[DeadLetter]:
         """Dead letters that were neither retried nor dropped, oldest first; of all sessions if None."""

@@ -2,25 +2,29 @@
 
 WAL with `synchronous=FULL`, so an acknowledged turn survives a power cut; `BEGIN IMMEDIATE`, so a transaction never fails half-way for
 want of the write lock; each transaction is one function on the database thread, so a cancelled caller cannot leave one open. A lock file
-beside the database keeps a second process out: SQLite before 3.51.3 can corrupt a WAL file that two processes write.
+beside the database keeps a second process out: SQLite before 3.51.3 can corrupt a WAL file that two processes write. To read beside it is
+safe: `readonly` takes no lock and leaves the file, its WAL and its checkpoints alone.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
+import socket
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import IO, Any, Literal, TypeVar
 
 import aiosqlite
+import msgspec
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLocked
+from holdfast.errors import NotWritten, OutcomeUnknown, StoreError
 from holdfast.events import log
 from holdfast.stores import sqlite_schema as schema
 from holdfast.stores.ops import Op, Result
-from holdfast.stores.records import Checkpoint, DeadLetter, Message, Runnable, Session, Step
+from holdfast.stores.records import Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
+from holdfast.stores.sqlite_file import holder, read_only, take_lock
 from holdfast.stores.sqlite_ops import Interpreter
 from holdfast.stores.sqlite_rows import (
     CHECKPOINT,
@@ -38,6 +42,11 @@ from holdfast.stores.sqlite_rows import (
 
 T = TypeVar("T")
 
+_FOR_PEOPLE = "ORDER BY rank, updated DESC, num DESC"
+_RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}
+_ENDED = 6  # the rank of whatever has ended
+_NEWEST = 2**62
+
 
 class SqliteStore:
     """A store in one SQLite file.
@@ -46,12 +55,21 @@ class SqliteStore:
         path: the database file; made if it is not there, its directory too.
         synchronous: "FULL" keeps every acknowledged write through a power cut. "NORMAL" may lose the last ones then (never at a crash of
             the process) and is not faster where many sessions write at once.
+        readonly: look into it while another process may run it, or after that one died: no lock, no migration, no write; `apply` raises
+            NotWritten, and `open` says in one line why a file cannot be read.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, synchronous: Literal["FULL", "NORMAL"] = "FULL", clock: Clock | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        readonly: bool = False,
+        clock: Clock | None = None,
     ) -> None:
-        self.path = os.path.abspath(os.fspath(path))
+        # Whoever looks into a file is told of it by the name that they gave.
+        self.path = os.fspath(path) if readonly else os.path.abspath(os.fspath(path))
+        self.readonly = readonly
         self.synchronous = synchronous
         self.clock = clock or SystemClock()
         self._unclean = False
@@ -64,11 +82,17 @@ class SqliteStore:
         return self._unclean
 
     async def open(self) -> None:
-        """Take the lock, open the file, bring the schema up to date. Raises as Store.open, and StoreError for a file that is not ours."""
-        self._lock = _take_lock(self.path)
+        """Take the lock, open the file, bring the schema up to date. Raises as Store.open, and StoreError for a file that is not ours.
+
+        With `readonly` it only looks whether the file can be read as it is; StoreError too for one that is not there, or older.
+        """
+        if self.readonly:
+            name = read_only(self.path)
+        else:
+            name, self._lock = self.path, take_lock(self.path)
         try:
-            self._connection = await aiosqlite.connect(self.path, isolation_level=None, cached_statements=256)
-            await self._run(self._prepare)
+            self._connection = await aiosqlite.connect(name, uri=self.readonly, isolation_level=None, cached_statements=256)
+            await self._run(self._prepare_to_read if self.readonly else self._prepare)
         except (sqlite3.Error, OSError) as error:
             await self.close()
             raise StoreError(f"cannot open {self.path}: {error}") from error
@@ -91,6 +115,11 @@ class SqliteStore:
         db.execute("INSERT INTO nodes (id, clean) VALUES (1, 0) ON CONFLICT (id) DO UPDATE SET clean = 0")
         self._interpreter = Interpreter(db)
 
+    def _prepare_to_read(self) -> None:
+        db = self._raw()
+        db.execute("PRAGMA query_only = ON")
+        schema.check_readable(db, self.path)
+
     async def close(self) -> None:
         """Mark the file as cleanly put down, close it, give up the lock. Idempotent."""
         connection, self._connection = self._connection, None
@@ -110,6 +139,8 @@ class SqliteStore:
 
     async def apply(self, ops: Sequence[Op]) -> list[Result]:
         """One transaction on the database thread. If cancelled, the transaction runs to its end all the same: its outcome is unknown."""
+        if self.readonly:
+            raise NotWritten(f"{self.path} is open for reading only: nothing was written")
         return await self._run(self._transaction, ops)
 
     def _transaction(self, ops: Sequence[Op]) -> list[Result]:
@@ -154,50 +185,107 @@ class SqliteStore:
 
     # ------------------------------------------------------------ reads
 
-    async def _rows(self, sql: str, *values: Any) -> list[Any]:
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[None]:
+        """All reads inside are of one moment, that of the first. For a store opened `readonly`; keep it short, since it holds up the WAL.
+
+        Raises:
+            StoreError: the store is open for writing: its one connection writes between two reads.
+        """
+        if not self.readonly:
+            raise StoreError(f"{self.path} is open for writing: a snapshot is for a store opened readonly")
         try:
-            return await self._run(lambda: self._raw().execute(sql, values).fetchall())
+            await self._rows("BEGIN")
+            yield
+        finally:
+            await self._run(self._end_snapshot)
+
+    def _end_snapshot(self) -> None:
+        if self._raw().in_transaction:
+            self._raw().execute("ROLLBACK")
+
+    async def _rows(self, sql: str, *values: Any) -> list[Any]:
+        return await self._read(lambda: self._raw().execute(sql, values).fetchall())
+
+    async def _all(self, make: Callable[[Any], T], sql: str, *values: Any) -> list[T]:
+        """Rows as records, made on the database thread: a long list does not hold the loop up for as long as it takes."""
+        return await self._read(lambda: [make(row) for row in self._raw().execute(sql, values)])
+
+    async def _read(self, function: Callable[[], T]) -> T:
+        try:
+            return await self._run(function)
         except sqlite3.Error as error:
             raise StoreError(f"{self.path} cannot be read: {error}") from error
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"{self.path} holds a row that does not decode: {error}") from error
 
     async def session(self, id: str) -> Session | None:
-        rows = await self._rows(f"SELECT {SESSION} FROM sessions WHERE id = ?", id)
-        return session_of(rows[0]) if rows else None
+        found = await self._all(session_of, f"SELECT {SESSION} FROM sessions WHERE id = ?", id)
+        return found[0] if found else None
 
-    async def sessions(self, *, limit: int = 1000, status: str | None = None) -> list[Session]:
-        where, values = ("", ()) if status is None else ("WHERE status = ?", (status,))
-        rows = await self._rows(
-            f"SELECT {SESSION} FROM sessions {where} ORDER BY CASE status WHEN 'failed' THEN 0 WHEN 'parked' THEN 1 ELSE 2 END,"
-            " updated DESC, num LIMIT ?",
-            *values,
-            limit,
-        )
-        return [session_of(row) for row in rows]
+    async def sessions(
+        self, *, limit: int = 1000, status: str | None = None, ended: bool = True, agent: str | None = None, tenant: str | None = None
+    ) -> list[Session]:
+        where: dict[str, Any] = {}
+        if status in _RANKS:
+            where = dict(zip(("rank >= ?", "rank <= ?"), _RANKS[status], strict=True))
+        elif status is not None:
+            where = {"rank = ?": _ENDED, "status = ?": status}
+        elif not ended:
+            where = {"rank < ?": _ENDED}
+        if agent is not None:
+            where["agent = ?"] = agent
+        if tenant is not None:
+            where["tenant = ?"] = tenant
+        condition = f"WHERE {' AND '.join(where)}" if where else ""
+        return await self._all(session_of, f"SELECT {SESSION} FROM sessions {condition} {_FOR_PEOPLE} LIMIT ?", *where.values(), limit)
+
+    async def counts(self) -> dict[str, int]:
+        shown = "CASE WHEN rank = 3 THEN 'working' ELSE status END AS shown"
+        return dict(await self._rows(f"SELECT {shown}, count(*) FROM sessions INDEXED BY sessions_for_people GROUP BY shown"))
+
+    async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
+        sql = f"SELECT {STEP} FROM steps WHERE session = ? AND turn = (SELECT turn + 1 FROM sessions WHERE id = ?) ORDER BY rowid"
+
+        def read() -> dict[str, list[Step]]:
+            db = self._raw()
+            found = ((id, [step_of(row) for row in db.execute(sql, (id, id))]) for id in sessions)
+            return {id: steps for id, steps in found if steps}
+
+        return await self._read(read)
+
+    async def similar(self, text: str, *, limit: int = 3) -> list[str]:
+        rows = await self._rows("SELECT id FROM sessions WHERE instr(id, ?) > 0 ORDER BY num LIMIT ?", text, limit)
+        return [row[0] for row in rows]
+
+    async def owner(self) -> Owner:
+        rows = await self._rows("SELECT clean FROM nodes WHERE id = 1")
+        clean = not rows or bool(rows[0][0])
+        # Whoever holds the file for writing asks about itself.
+        process = None if clean else holder(self.path) if self.readonly else os.getpid()
+        return Owner(process, socket.gethostname(), clean)
 
     async def message(self, session: str, id: str) -> Message | None:
-        rows = await self._rows(f"SELECT {MESSAGE} FROM messages WHERE session = ? AND id = ?", session, id)
-        return message_of(rows[0]) if rows else None
+        found = await self._all(message_of, f"SELECT {MESSAGE} FROM messages WHERE session = ? AND id = ?", session, id)
+        return found[0] if found else None
 
     async def messages(self, session: str, *, limit: int = 1000) -> list[Message]:
-        rows = await self._rows(f"SELECT {MESSAGE} FROM messages WHERE session = ? ORDER BY seq DESC LIMIT ?", session, limit)
-        return [message_of(row) for row in reversed(rows)]
+        sql = f"SELECT {MESSAGE} FROM messages WHERE session = ? ORDER BY seq DESC LIMIT ?"
+        return (await self._all(message_of, sql, session, limit))[::-1]
 
     async def steps(self, session: str, turn: int) -> list[Step]:
-        rows = await self._rows(f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid", session, turn)
-        return [step_of(row) for row in rows]
+        return await self._all(step_of, f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid", session, turn)
 
-    async def checkpoints(self, session: str) -> list[Checkpoint]:
-        rows = await self._rows(f"SELECT {CHECKPOINT} FROM turns WHERE session = ? ORDER BY turn", session)
-        return [checkpoint_of(row) for row in rows]
+    async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None) -> list[Checkpoint]:
+        sql = f"SELECT {CHECKPOINT} FROM turns WHERE session = ? AND turn BETWEEN ? AND ? ORDER BY turn"
+        return await self._all(checkpoint_of, sql, session, first, _NEWEST if last is None else last)
 
     async def dead_letters(self, session: str | None = None) -> list[DeadLetter]:
         where, values = ("", ()) if session is None else ("WHERE session = ?", (session,))
-        rows = await self._rows(f"SELECT {LETTER} FROM dead_letters {where} ORDER BY created, session", *values)
-        return [letter_of(row) for row in rows]
+        return await self._all(letter_of, f"SELECT {LETTER} FROM dead_letters {where} ORDER BY created, session", *values)
 
     async def children(self, session: str) -> list[Session]:
-        rows = await self._rows(f"SELECT {SESSION} FROM sessions WHERE parent = ? ORDER BY num", session)
-        return [session_of(row) for row in rows]
+        return await self._all(session_of, f"SELECT {SESSION} FROM sessions WHERE parent = ? ORDER BY num", session)
 
     async def orphans(self) -> list[str]:
         rows = await self._rows(
@@ -209,32 +297,7 @@ class SqliteStore:
 
     async def runnable(self) -> list[Runnable]:
         rows = await self._rows(
-            "SELECT id, wake_at, park FROM sessions WHERE status = 'parked' AND wake_at IS NOT NULL"
+            "SELECT id, wake_at, park FROM sessions WHERE rank BETWEEN 1 AND 2 AND wake_at IS NOT NULL"
             " UNION ALL SELECT id, NULL, NULL FROM sessions WHERE pending > 0 AND status IN ('idle', 'unfinished')"
         )
         return [Runnable(id, wake_at, () if park is None else decode_park(park).waits_on) for id, wake_at, park in rows]
-
-
-def _take_lock(path: str) -> IO[str]:
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise StoreError(f"cannot open {path}: it is not a file")
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        lock = open(f"{path}.lock", "a+")  # noqa: SIM115 — held open for as long as the store is
-    except OSError as error:
-        raise StoreError(f"cannot open {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.seek(0)
-        owner = lock.read().strip() or "unknown"
-        lock.close()
-        raise StoreLocked(f"{path} is in use by process {owner}: stop it first, or name another file") from None
-    try:
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-    except OSError as error:
-        lock.close()
-        raise StoreError(f"cannot open {path}: {error.strerror}") from error
-    return lock

@@ -105,7 +105,6 @@ MIGRATIONS: tuple[str, ...] = (
     ) VIRTUAL;
     DROP INDEX sessions_by_status;
     CREATE INDEX sessions_for_people ON sessions (rank, updated DESC, num DESC, status);
-    CREATE INDEX sessions_timed ON sessions (wake_at) WHERE wake_at IS NOT NULL;
     """,
 )
 
@@ -133,6 +132,16 @@ def check(connection: sqlite3.Connection, path: str) -> int:
             "the file was left untouched"
         )
     return version
+
+
+def check_readable(connection: sqlite3.Connection, path: str) -> None:
+    """That the file can be read as it is. Raises as `check`, and StoreError where a start would have to bring it up to date first."""
+    version = check(connection, path)
+    if version < len(MIGRATIONS):
+        raise StoreError(
+            f"{path} has nothing that can be shown yet (schema {version}, this holdfast reads {len(MIGRATIONS)}): "
+            "start it once with holdfast run"
+        )
 
 
 def migrate(connection: sqlite3.Connection, path: str) -> None:

@@ -373,6 +373,13 @@ class World:
         self.disk.crash()
         return found
 
+    def parked(self, reason: str) -> int:
+        """The process is gone; how many sessions are parked for this reason."""
+        at_once(self.store.open())
+        rows = at_once(self.store.sessions(status="parked"))
+        self.disk.crash()
+        return sum(row.park is not None and row.park.reason == reason for row in rows)
+
     async def check(self, deliveries: Sequence[Delivery]) -> None:
         """Everything was done, and nothing twice. For a store that nobody has open, once all lives are over."""
         await self.store.open()

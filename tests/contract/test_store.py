@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -32,6 +35,9 @@ from holdfast.stores.ops import (
 )
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import (
+    ASKS_A_PERSON,
+    ENDED,
+    SHOWN_STATUSES,
     Address,
     Checkpoint,
     DeadLetter,
@@ -46,6 +52,8 @@ from holdfast.stores.records import (
     SessionStatus,
     StepRecord,
     StepState,
+    rank,
+    shown_status,
 )
 
 pytestmark = pytest.mark.anyio
@@ -721,7 +729,7 @@ async def test_dead_letters_are_read_oldest_first(store: Store) -> None:
 
 
 async def test_what_needs_a_person_is_listed_first(store: Store) -> None:
-    """Failed, then parked, then the rest, each the latest updated first; a status and a limit narrow it down."""
+    """Failed, then parked, then the rest, each the latest updated first; a limit cuts the list."""
     statuses: list[SessionStatus] = ["idle", "parked", "failed", "idle", "failed", "unfinished", "parked"]
     for n, status in enumerate(statuses):
         park = Park("wait", "?") if status == "parked" else None
@@ -730,9 +738,128 @@ async def test_what_needs_a_person_is_listed_first(store: Store) -> None:
     listed = [s.id for s in await store.sessions()]
     assert listed == ["failed-4", "failed-2", "parked-6", "parked-1", "unfinished-5", "idle-3", "idle-0"]
     assert [s.id for s in await store.sessions(limit=3)] == listed[:3]
-    assert [s.id for s in await store.sessions(status="idle")] == ["idle-3", "idle-0"]
     assert [s.id for s in await store.sessions(status="failed", limit=1)] == ["failed-4"]
-    assert await store.sessions(status="killed") == []
+
+
+async def every_kind(store: Store) -> list[Session]:
+    """A session of each status, with and without a message, and parked for each reason; returns the rows in the order they were made."""
+    statuses: list[SessionStatus] = ["idle", "unfinished", "failed", "finished", "cancelled", "killed"]
+    rows: list[tuple[str, SessionStatus, Park | None]] = [(status, status, None) for status in statuses]
+    rows += [(reason, "parked", Park(reason, "?", 70.0)) for reason in (*sorted(ASKS_A_PERSON), "wait", "breaker", "paused")]
+    for queued in (0, 1):
+        for n, (name, status, park) in enumerate(rows):
+            id = f"{name}-{queued}"
+            made = msgspec.structs.replace(create(id), agent=f"agent-{n % 2}", tenant=f"tenant-{n % 3}")
+            await store.apply([made, *[enqueue("m", id)] * queued, Activate(id, 3.0)])
+            await store.apply([UpdateSession(id, 1, 10.0 + n % 4, status=status, park=park)])
+    return [await row(store, f"{name}-{queued}") for queued in (0, 1) for name, _, _ in rows]
+
+
+def for_people(rows: list[Session]) -> list[str]:
+    made = {session.id: n for n, session in enumerate(rows)}
+    return [session.id for session in sorted(rows, key=lambda session: (rank(session), -session.updated, -made[session.id]))]
+
+
+async def test_sessions_are_listed_by_rank_then_update_then_age(store: Store) -> None:
+    """The order is that of `records.rank` for every status and every reason to be parked, the latest made first where all else is equal."""
+    rows = await every_kind(store)
+    assert [session.id for session in await store.sessions()] == for_people(rows)
+    running = [session for session in rows if session.status not in ENDED]
+    assert [session.id for session in await store.sessions(ended=False)] == for_people(running)
+
+
+@pytest.mark.parametrize("status", [*SHOWN_STATUSES, "dead"])
+async def test_a_list_can_be_narrowed_to_a_status_as_people_see_it(store: Store, status: str) -> None:
+    """ "working" is whoever has a message and may handle it; a status that is an end is shown whatever `ended` says."""
+    rows = [session for session in await every_kind(store) if shown_status(session) == status]
+    for ended in (True, False):
+        assert [session.id for session in await store.sessions(status=status, ended=ended)] == for_people(rows)
+
+
+async def test_a_list_can_be_narrowed_to_an_agent_and_a_tenant(store: Store) -> None:
+    """Both at once, and beside the other filters."""
+    rows = await every_kind(store)
+    for agent, tenant in (("agent-1", None), (None, "tenant-2"), ("agent-0", "tenant-1"), ("nobody", None)):
+        wanted = [s for s in rows if agent in (None, s.agent) and tenant in (None, s.tenant)]
+        assert [s.id for s in await store.sessions(agent=agent, tenant=tenant)] == for_people(wanted)
+        parked = [s for s in wanted if s.status == "parked"]
+        assert [s.id for s in await store.sessions(status="parked", agent=agent, tenant=tenant, limit=2)] == for_people(parked)[:2]
+
+
+async def test_sessions_are_counted_by_the_status_that_people_see(store: Store) -> None:
+    """Only those that occur; nothing in an empty store."""
+    assert await store.counts() == {}
+    rows = await every_kind(store)
+    assert await store.counts() == dict(Counter(map(shown_status, rows)))
+    await store.apply([EndSession("doubt-0", "killed", GONE, 99.0)])
+    assert (await store.counts())["killed"] == 3
+
+
+WAYS_OUT: dict[str, Callable[[], Op]] = {
+    "committed": lambda: commit(),
+    "failed": lambda: fail(),
+    "ended": lambda: EndSession("s", "killed", GONE, 9.0),
+    "resumed": lambda: UpdateSession("s", 1, 9.0, status="idle"),
+    "parked for something else": lambda: UpdateSession("s", 1, 9.0, status="parked", park=Park("wait", "?")),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+async def test_a_session_that_left_its_park_is_listed_where_it_stands_now(store: Store, way: str) -> None:
+    """Whatever takes a park away takes its place in the list away, too: parked again for something else, it asks nobody."""
+    await active(store, "m")
+    await store.apply([create("other"), Activate("other", 3.0), UpdateSession("s", 1, 4.0, status="parked", park=Park("doubt", "?"))])
+    await store.apply([UpdateSession("other", 1, 8.0, status="parked", park=Park("breaker", "?"))])
+    assert [s.id for s in await store.sessions()] == ["s", "other"]
+    await store.apply([WAYS_OUT[way]()])
+    rows = [await row(store, id) for id in ("s", "other")]
+    assert [s.id for s in await store.sessions()] == for_people(rows)
+
+
+async def test_the_journals_of_open_turns_are_read_together(store: Store) -> None:
+    """As `steps` gives each; sessions without a record in the open turn, and unknown ones, are left out."""
+    await active(store, "m")
+    await store.apply([step(b"old"), commit(), step(b"b", turn=2), step(b"a", StepState.WAITING, turn=2), step(b"b", turn=2)])
+    await store.apply([create("t"), Activate("t", 3.0), step(b"k", session="t"), create("empty"), create("not asked for")])
+    found = await store.open_steps(["t", "nobody", "empty", "s"])
+    assert found == {"s": await store.steps("s", 2), "t": await store.steps("t", 1)}
+    assert [s.key for s in found["s"]] == [b"b", b"a"]
+    assert await store.open_steps([]) == {}
+
+
+async def test_ids_that_contain_a_text_are_found_in_the_order_they_were_made(store: Store) -> None:
+    """The text is taken as it is: no pattern, no other case."""
+    await store.apply([create(id) for id in ("order-2", "border", "Order-3", "re%er", "order-1", "last-order")])
+    assert await store.similar("order") == ["order-2", "border", "order-1"]
+    assert await store.similar("order", limit=9) == ["order-2", "border", "order-1", "last-order"]
+    assert (await store.similar("%"), await store.similar("_"), await store.similar("zzz")) == (["re%er"], [], [])
+
+
+async def test_the_owner_of_an_open_store_is_this_process(store: Store) -> None:
+    """By the id and the machine that a person finds it by."""
+    owner = await store.owner()
+    assert (owner.process, owner.host) == (os.getpid(), socket.gethostname())
+
+
+async def test_checkpoints_are_read_from_turn_to_turn(store: Store) -> None:
+    """Both ends included; an end that is beyond what is there is no error."""
+    await active(store)
+    await store.apply([commit(f"m{turn}", turn=turn) for turn in (1, 2, 3, 4)])
+    for first, last, found in ((0, None, [0, 1, 2, 3, 4]), (2, 3, [2, 3]), (3, None, [3, 4]), (0, 0, [0]), (4, 99, [4]), (5, None, [])):
+        assert [c.turn for c in await store.checkpoints("s", first=first, last=last)] == found
+
+
+async def test_a_message_keeps_the_trace_of_its_sender(store: Store) -> None:
+    """In every read, and through every change of the message; another trace makes it no other message."""
+    await active(store)
+    await store.apply([enqueue("m", context="00-a-b-01"), enqueue("n")])
+    assert (await one(store, enqueue("m", context="other"))).value.context == "00-a-b-01"
+    loaded: Loaded = (await one(store, Activate("s", 5.0))).value
+    assert [m.context for m in loaded.messages] == [m.context for m in await store.messages("s")] == ["00-a-b-01", ""]
+    await store.apply([fail(epoch=2)])
+    assert (await letter_box(store, "m")).context == "00-a-b-01"
+    assert (await one(store, RetryLetter("s", 2, 9.0))).value.context == "00-a-b-01"
+    assert [m.context for m in (await one(store, EndSession("s", "killed", GONE, 9.0))).value] == ["00-a-b-01", ""]
 
 
 async def test_children_are_listed_in_the_order_they_were_created(store: Store) -> None:

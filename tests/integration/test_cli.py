@@ -20,6 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 import holdfast
+from holdfast.console import target
 from holdfast.console.cli import app as command
 
 ROOT = Path(__file__).parents[2]
@@ -325,10 +326,21 @@ def test_ps_says_why_and_what_to_do(dead: Path) -> None:
     ran = hold(dead, "ps")
     assert ran.returncode == 0, ran.stderr
     assert "its process died" in ran.stdout
-    for said in ("ZeroDivisionError: oops", "retry()", "steps: 6 of 6 used", "raise_budget", "resolve(", "goes on at the next start"):
+    for said in ("ZeroDivisionError: oops", "goes on at the next start", "steps: 6 of 6 used"):
         assert said in ran.stdout
+    for verb in ("retry bug", "drop bug", "resolve transfer done|retry|fail", "budget greedy --steps ..."):
+        assert f"holdfast {verb}" in ran.stdout
     assert "\x1b" not in ran.stdout
     assert "abcdefghijkl" not in ran.stdout
+
+
+def test_ps_shows_only_what_is_asked_for(dead: Path) -> None:
+    """By status, agent and tenant; the counts stay those of all sessions."""
+    assert [line["session"] for line in ps(dead, "--status", "finished")["sessions"]] == ["last"]
+    assert len(ps(dead, "--agent", "support", "--tenant", "acme")["sessions"]) == 6
+    for nobody in (("--agent", "sales"), ("--tenant", "initech")):
+        view = ps(dead, *nobody)
+        assert (view["sessions"], view["counts"]["failed"]) == ([], 1)
 
 
 def test_ps_counts_steps_budget_and_queue(dead: Path) -> None:
@@ -370,6 +382,7 @@ def digests(folder: Path) -> tuple[str, str]:
         (["--db", "empty.db"], "nothing that can be shown"),
         (["--db", "newer.db"], "upgrade holdfast"),
         (["--store", "memory:"], "cannot be looked into from outside"),
+        (["--store", "redis://ann:secret@cache"], "'redis://cache' cannot be looked into from outside"),
         (["--store", "sqlite:///a.db", "--db", "a.db"], "not both"),
         ([], "name one with --db"),
     ],
@@ -389,6 +402,22 @@ def test_a_database_that_cannot_be_shown_is_one_line_with_a_hint(
         assert ran.exit_code == 2
         assert says in ran.stderr
         assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "url", "meant", "name"),
+    [
+        ("a.db", None, "sqlite:///a.db", "a.db"),
+        ("/srv/a.db", None, "sqlite:////srv/a.db", "/srv/a.db"),
+        (None, "sqlite:///a.db", "sqlite:///a.db", "a.db"),
+        (None, "postgres:dev", "postgres:dev", "postgres:dev"),
+        (None, "postgresql://ann:secret@db:5432/x?password=y", "postgresql://ann:secret@db:5432/x?password=y", "postgresql://db:5432/x"),
+    ],
+)
+def test_a_store_is_named_as_it_was_given_without_passwords(path: str | None, url: str | None, meant: str, name: str) -> None:
+    """The URL that is opened is whole, the one that is shown has neither user nor options."""
+    assert target.store_url(path, url) == meant
+    assert target.name(meant) == name
 
 
 def test_an_unknown_status_is_refused_with_those_there_are(dead: Path) -> None:
@@ -440,7 +469,17 @@ def test_show_marks_a_doubt_and_a_result(dead: Path) -> None:
 def test_show_prints_every_part_on_a_terminal(dead: Path) -> None:
     """A person reads the same without --json: where it stands, what to do, budget, mailbox, turns and letters."""
     out = hold(dead, "show", "bug").stdout
-    for said in ("failed", "ZeroDivisionError", "retry()", "BUDGET", "turn 1", "refund", '{"order":"o1"}', "dead letters", "[redacted]"):
+    for said in (
+        "failed",
+        "ZeroDivisionError",
+        "holdfast retry bug",
+        "BUDGET",
+        "turn 1",
+        "refund",
+        '{"order":"o1"}',
+        "dead letters",
+        "[redacted]",
+    ):
         assert said in out
     assert "hello hi [red]x[/red]" in hold(dead, "show", "hi").stdout
     assert "mailbox (1)" in hold(dead, "show", "stuck").stdout

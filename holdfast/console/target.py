@@ -1,0 +1,111 @@
+"""Which store the reading commands mean, by `--db`, `--store` or the current folder, and whom they ask about it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+from urllib.parse import urlsplit
+
+from holdfast.console import inspect
+from holdfast.console.views import Detail, Overview
+from holdfast.errors import ConfigError
+from holdfast.stores import Store, open_store
+
+_SQLITE = "sqlite:///"
+_POSTGRES = ("postgresql://", "postgres://", "postgres:")
+_SUFFIXES = (".db", ".sqlite", ".sqlite3")
+
+
+class Source(Protocol):
+    """Whoever can say what the sessions of a store are doing."""
+
+    async def overview(
+        self, *, ended: bool = False, status: str | None = None, agent: str | None = None, tenant: str | None = None, limit: int = 200
+    ) -> Overview:
+        """As inspect.overview."""
+        ...
+
+    async def detail(self, id: str, *, turn: int | None = None) -> Detail:
+        """As inspect.detail."""
+        ...
+
+
+@runtime_checkable
+class Snapshots(Protocol):
+    """A store that can be read as of one moment."""
+
+    def snapshot(self) -> AbstractAsyncContextManager[None]: ...
+
+
+class StoreSource:
+    """Reads the store itself, without the process that may run it."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._name = store, name
+
+    async def overview(
+        self, *, ended: bool = False, status: str | None = None, agent: str | None = None, tenant: str | None = None, limit: int = 200
+    ) -> Overview:
+        return await inspect.overview(self._store, self._name, ended=ended, status=status, agent=agent, tenant=tenant, limit=limit)
+
+    async def detail(self, id: str, *, turn: int | None = None) -> Detail:
+        return await inspect.detail(self._store, id, self._name, turn=turn)
+
+
+@asynccontextmanager
+async def source(url: str) -> AsyncIterator[Source]:
+    """Whom `ps` and `show` ask about a store, for one command: the one place where that is chosen.
+
+    Raises:
+        ConfigError: the URL names no store that can be looked into from outside.
+        StoreError: the store is not there, cannot be read, or is not of this holdfast.
+    """
+    store = open_store(url, readonly=True)
+    try:
+        await store.open()
+        if isinstance(store, Snapshots):
+            async with store.snapshot():
+                yield StoreSource(store, name(url))
+        else:
+            yield StoreSource(store, name(url))
+    finally:
+        await store.close()
+
+
+def store_url(path: str | None, url: str | None) -> str:
+    """The URL of the store that is meant: of the file given, the URL given, or the only holdfast database of the current folder.
+
+    Raises:
+        ConfigError: both were given, the URL is of nothing that can be looked into, or the folder has none or more than one.
+    """
+    if path is not None and url is not None:
+        raise ConfigError("give --db or --store, not both")
+    if url is None:
+        return _SQLITE + (_only_one(Path.cwd()) if path is None else path)
+    if (url.startswith(_SQLITE) and url != _SQLITE) or url.startswith(_POSTGRES):
+        return url
+    raise ConfigError(
+        f"{name(url)!r} cannot be looked into from outside: use sqlite:///path.db or postgresql://host/database, or --db path.db"
+    )
+
+
+def name(url: str) -> str:
+    """A store as a person is told of it: the path of a file, or the URL without user, password and options."""
+    if url.startswith(_SQLITE):
+        return url.removeprefix(_SQLITE)
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _only_one(folder: Path) -> str:
+    from holdfast.stores.sqlite_file import is_database
+
+    files = (path for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES and path.is_file())
+    found = [path.name for path in files if is_database(str(path))]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(f"this folder has {len(found)} databases ({', '.join(found)}): name one with --db")
+    raise ConfigError("this folder has no holdfast database: name one with --db path.db")

@@ -18,6 +18,7 @@ from holdfast.errors import (
     HoldfastError,
     MailboxFull,
     MessageConflict,
+    NodeUnreachable,
     NotDone,
     NotJournalable,
     NotWritten,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from holdfast.calls.call import UNKNOWN, StepContext
     from holdfast.calls.results import ToolResult
     from holdfast.calls.tools import tool
+    from holdfast.console.client import connect
     from holdfast.policies.breaker import BreakerSpec
     from holdfast.policies.budget import Budget, Usage
     from holdfast.policies.repetition import RepetitionSpec
@@ -50,15 +52,16 @@ if TYPE_CHECKING:
     from holdfast.runtime.runtime import Runtime
     from holdfast.runtime.session import Child, Session
     from holdfast.supervisors.intensity import Backoff, Intensity
+    from holdfast.telemetry.telemetry import Telemetry
 
 __version__ = "0.1.0"
 
 __all__ = [
     "NO_RETRY", "UNKNOWN", "Agent", "AskCycle", "AskTimeout", "Backoff", "BreakerSpec", "Budget", "BudgetExhausted", "Child", "ConfigError",
-    "Handle", "HoldfastError", "Intensity", "MailboxFull", "MessageConflict", "NotDone", "NotJournalable", "NotWritten", "OutcomeUnknown",
+    "Handle", "HoldfastError", "Intensity", "MailboxFull", "MessageConflict", "NodeUnreachable", "NotDone", "NotJournalable", "NotWritten", "OutcomeUnknown",
     "RepetitionDetected", "RepetitionSpec", "ReplyTimeout", "Retry", "Runtime", "RuntimeStopped", "SchemaTooNew", "Session",
     "SessionConflict", "SessionEnded", "SessionError", "SessionNotFound", "StateError", "StepContext", "StepError", "StoreError",
-    "StoreLocked", "ToolResult", "TurnFailed", "Usage", "agent", "tool",
+    "StoreLocked", "Telemetry", "ToolResult", "TurnFailed", "Usage", "agent", "connect", "tool",
 ]  # fmt: skip
 
 # Imported when they are first asked for, so that `holdfast --help` and the inspection commands start without the runtime.
@@ -67,6 +70,8 @@ _WHERE = {
     "StepContext": "holdfast.calls.call",
     "ToolResult": "holdfast.calls.results",
     "tool": "holdfast.calls.tools",
+    "connect": "holdfast.console.client",
+    "Telemetry": "holdfast.telemetry.telemetry",
     "BreakerSpec": "holdfast.policies.breaker",
     "Budget": "holdfast.policies.budget",
     "Usage": "holdfast.policies.budget",

@@ -162,3 +162,11 @@ class SupervisorGaveUp(HoldfastError):
 
 class RuntimeStopped(HoldfastError):
     """The runtime is not running, or is draining: it accepts nothing. Start it with `async with runtime:`."""
+
+
+class NodeUnreachable(HoldfastError):
+    """Nobody answers at the control socket `address`. Where `sent`, the request had left: it may have taken effect; see before you repeat it."""
+
+    def __init__(self, address: str, text: str, sent: bool = False) -> None:
+        super().__init__(text)
+        self.address, self.sent = address, sent

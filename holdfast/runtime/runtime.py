@@ -7,7 +7,7 @@ import random as _random
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import anyio
 from anyio.abc import TaskGroup
@@ -32,6 +32,7 @@ from holdfast.stores import open_store
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.protocol import Store
 from holdfast.supervisors import Backoff, ChildSpec, Supervisor, SupervisorView
+from holdfast.telemetry.telemetry import Telemetry
 
 
 class Runtime:
@@ -50,6 +51,8 @@ class Runtime:
         quarantine_s: how long a cancelled handler may take to end before it is left behind.
         max_recovering: unfinished sessions that replay at once after a start.
         reconciles: probes of effects in doubt that run at once.
+        telemetry: what makes spans of turns and steps; default what the environment asks for (see Telemetry.from_environment), False
+            for none.
         clock, random: for tests in virtual time.
     """
 
@@ -66,6 +69,7 @@ class Runtime:
         quarantine_s: float = 1.0,
         max_recovering: int = 256,
         reconciles: int = 32,
+        telemetry: Telemetry | Literal[False] | None = None,
         clock: Clock | None = None,
         random: _random.Random | None = None,
     ) -> None:
@@ -77,6 +81,8 @@ class Runtime:
         faults.number("quarantine_s", quarantine_s)
         if not isinstance(store, str) and not callable(getattr(store, "apply", None)):
             faults.add(f"store is {store!r}: give a URL such as sqlite:///sessions.db, or a Store")
+        if telemetry not in (None, False) and not isinstance(telemetry, Telemetry):
+            faults.add(f"telemetry is {telemetry!r}: give a Telemetry, or False for none")
         faults.check()
         self.observers = events.Observers()
         self.store = open_store(store) if isinstance(store, str) else store
@@ -99,6 +105,8 @@ class Runtime:
         self._group: TaskGroup | None = None
         self._tree: Supervisor | None = None
         self._services: list[ChildSpec] = []
+        self._given_telemetry = telemetry
+        self._telemetry: Telemetry | None = None
 
     # ------------------------------------------------------------ start and stop
 
@@ -110,6 +118,7 @@ class Runtime:
         """
         if self._node is not None:
             raise errors.RuntimeStopped("this Runtime is open already")
+        telemetry = Telemetry.from_environment() if self._given_telemetry is None else self._given_telemetry
         if self._clients:
             self._prices.load()  # it takes 0.2 s, once: not in the middle of the first model call
         await self.store.open()
@@ -126,7 +135,7 @@ class Runtime:
             )
             node.sessions = Sessions(node)
             self._gateway = LocalGateway(node)
-            services = Supervisor("services", self._services, backoff=Backoff(base_s=0.2, max_s=5.0), clock=self._clock)
+            services = Supervisor("services", self._started(telemetry or None), backoff=Backoff(base_s=0.2, max_s=5.0), clock=self._clock)
             children = [ChildSpec("writer", commit.run, stop_s=60.0), ChildSpec("services", services)]
             self._tree = Supervisor("holdfast", children, strategy="rest_for_one", clock=self._clock)
             self._group = anyio.create_task_group()
@@ -154,8 +163,8 @@ class Runtime:
         return await node.sessions.drain(self._settings.drain_s if deadline_s is None else deadline_s)
 
     async def _close(self) -> None:
-        node, group = self._node, self._group
-        self._node = self._gateway = self._group = self._tree = None
+        node, group, telemetry = self._node, self._group, self._telemetry
+        self._node = self._gateway = self._group = self._tree = self._telemetry = None
         if node is not None:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 60.0):
                 # Shielded, within a deadline: what was accepted for writing is written.
@@ -169,6 +178,16 @@ class Runtime:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 60.0):
                 # Shielded, within a deadline: an open connection would hold up the exit of the interpreter.
                 await self.store.close()
+            if telemetry is not None:
+                self.observers.remove(telemetry.observer)
+
+    def _started(self, telemetry: Telemetry | None) -> list[ChildSpec]:
+        """What runs beside the sessions, telemetry first: it ends last, and sees what the others do at their end."""
+        self._telemetry = telemetry
+        if telemetry is None:
+            return self._services
+        self.observers.add(telemetry.observer)
+        return [ChildSpec("telemetry", telemetry.run, stop_s=telemetry.stop_s), *self._services]
 
     @property
     def agents(self) -> Mapping[str, Agent]:
@@ -247,7 +266,7 @@ class Runtime:
     def statistics(self) -> dict[str, int]:
         """Counts, as of now: live and working sessions, those still recovering, steps in flight, stuck handlers, writes.
 
-        `ready` is 0 while it drains, or after a write that failed.
+        `ready` is 0 while it drains, or after a write that failed. With an exporter process of telemetry, its spans too.
         """
         node = self._running()
         live = node.sessions.live
@@ -261,6 +280,7 @@ class Runtime:
             "ready": int(node.group.healthy and not node.sessions.draining),
             "transactions": node.group.batches,
             "ops": node.group.ops,
+            **({} if self._telemetry is None else self._telemetry.statistics()),
         }
 
     def live(self, ids: Iterable[str] | None = None) -> dict[str, Live]:

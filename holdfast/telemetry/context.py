@@ -1,8 +1,8 @@
 """The trace of whoever sends a message, as a text that travels with the message.
 
-The text is a W3C traceparent (`00-<trace>-<span>-<flags>`), and its reader becomes a child of that span. After `link:` it is a link instead: the
-reader begins a trace of its own and points at the sender, so that two agents that tell each other things for months do not share one
-endless trace. "" is no trace at all.
+The text is a W3C traceparent (`00-<trace>-<span>-<flags>`), and its reader becomes a child of that span. After `link:` it is a link
+instead: the reader begins a trace of its own and points at the sender, so that two agents that tell each other things for months do not
+share one endless trace. "" is no trace at all.
 """
 
 from __future__ import annotations

@@ -1,0 +1,87 @@
+"""Which turn and which step this code runs in, for whoever logs or makes spans of it.
+
+The frame is a context variable. It is set by observers of events, which are called synchronously in the task that runs the step: what the
+step calls, and what it starts, sees it.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any, TypeAlias
+
+from holdfast import events
+from holdfast.telemetry.context import Carried, parse
+from holdfast.telemetry.ids import TurnIds, step_id, turn_ids
+
+
+class TurnFrame:
+    """One run of a turn.
+
+    Attributes:
+        sampled: whether its spans are recorded.
+        number, batch: its place in the batch of records that is being gathered (see recorder).
+        left: the steps that were left unfinished in this run, by key.
+        parting: the turn has been left to park; what it parks for is still to be said.
+        span, outer: of the way that makes spans.
+    """
+
+    __slots__ = (
+        "agent", "batch", "began", "carried", "ids", "left", "message", "number", "outer", "parting", "restarts", "sampled", "session",
+        "span", "tenant", "turn", "user",
+    )  # fmt: skip
+
+    def __init__(self, event: events.TurnStarted) -> None:
+        self.session, self.turn, self.message = event.session, event.turn, event.message
+        self.agent, self.tenant, self.user = event.agent, event.tenant, event.user
+        self.began, self.restarts = event.began, event.restarts
+        self.carried: Carried | None = parse(event.context)
+        self.ids: TurnIds = turn_ids(event.session, event.turn, event.message, self.carried)
+        self.sampled, self.parting = True, False
+        self.batch, self.number = -1, 0
+        self.left: dict[bytes, tuple[StepFrame, float]] | None = None
+        self.span: Any = None
+        self.outer: Any = None
+
+    @property
+    def of(self) -> TurnFrame:
+        """The turn."""
+        return self
+
+    @property
+    def span_id(self) -> int:
+        """Of its span."""
+        return self.ids.span_id
+
+
+class StepFrame:
+    """One step of it, while it runs; `within` is what it runs in."""
+
+    __slots__ = ("effect", "key", "kind", "name", "of", "opened", "outer", "span", "within")
+
+    def __init__(self, event: events.StepStarted, of: TurnFrame, within: Frame | None) -> None:
+        self.of, self.within = of, within
+        self.key, self.kind, self.name, self.effect, self.opened = event.key, event.kind, event.name, event.effect, event.opened
+        self.span: Any = None
+        self.outer: Any = None
+
+    @property
+    def span_id(self) -> int:
+        """Of its span; computed when somebody asks."""
+        return step_id(self.of.ids, self.key)
+
+
+Frame: TypeAlias = TurnFrame | StepFrame
+
+
+def step_of(frame: Frame | None, session: str, key: bytes) -> StepFrame | None:
+    """The step `key` of `session` that `frame` is, or is within."""
+    while type(frame) is StepFrame:
+        if frame.key == key and frame.of.session == session:
+            return frame
+        frame = frame.within
+    return None
+
+
+def current_var(name: str) -> ContextVar[Frame | None]:
+    """A variable for the frame that code runs in; each observer that tracks it has its own."""
+    return ContextVar(name, default=None)

@@ -1,0 +1,38 @@
+"""Ids of spans, derived from what they are about: a turn that goes on after a crash or a park, wherever, is in the same trace."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import NamedTuple
+
+from holdfast.telemetry.context import Carried
+
+_RATIO_BITS = 64
+
+
+class TurnIds(NamedTuple):
+    """The ids of a turn's span; `parent` is 0 for the root of its trace."""
+
+    trace_id: int
+    span_id: int
+    parent: int
+
+
+def turn_ids(session: str, turn: int, message: str, carried: Carried | None) -> TurnIds:
+    """The ids of a turn: in the trace of whoever sent the message, or in one of its own where there is none or only a link."""
+    digest = blake2b(f"{session}\0{turn}\0{message}".encode("utf-8", "replace"), digest_size=24, person=b"holdfast turn").digest()
+    span_id = int.from_bytes(digest[16:], "big") or 1
+    if carried is not None and not carried.link:
+        return TurnIds(carried.trace_id, span_id, carried.span_id)
+    return TurnIds(int.from_bytes(digest[:16], "big") or 1, span_id, 0)
+
+
+def step_id(turn: TurnIds, key: bytes) -> int:
+    """The span id of a step of that turn; `key` is its identity within the session."""
+    seed = turn.trace_id.to_bytes(16, "big") + turn.span_id.to_bytes(8, "big") + key
+    return int.from_bytes(blake2b(seed, digest_size=8).digest(), "big") or 1
+
+
+def within(trace_id: int, ratio: float) -> bool:
+    """Whether a trace is among the share `ratio` that is recorded; every process decides alike (as OpenTelemetry's TraceIdRatioBased)."""
+    return (trace_id & ((1 << _RATIO_BITS) - 1)) < round(ratio * (1 << _RATIO_BITS))

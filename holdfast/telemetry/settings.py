@@ -1,0 +1,147 @@
+"""Where spans go, read from arguments or from the environment variables that OpenTelemetry defines, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from holdfast import redact
+from holdfast.policies._faults import Faults
+from holdfast.telemetry import wire
+
+TRACES_PATH = "/v1/traces"
+_SAMPLERS: Mapping[str, tuple[bool, float | None]] = {
+    "always_on": (False, 1.0),
+    "always_off": (False, 0.0),
+    "traceidratio": (False, None),
+    "parentbased_always_on": (True, 1.0),
+    "parentbased_always_off": (True, 0.0),
+    "parentbased_traceidratio": (True, None),
+}
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """All that Telemetry is set to; see there."""
+
+    url: str
+    headers: dict[str, str]
+    resource: dict[str, str]
+    ratio: float = 1.0
+    honour_parent: bool = True
+    timeout_s: float = 10.0
+    interval_s: float = 0.5
+    flush_s: float = 3.0
+    queue_bytes: int = 32 * 1024 * 1024
+    gzip: bool = False
+
+    def config(self, version: str) -> wire.Config:
+        """What the exporter is told."""
+        return wire.Config(
+            self.url, self.headers, self.resource, version, self.timeout_s, self.interval_s, self.flush_s, self.queue_bytes, self.gzip
+        )
+
+
+def checked(settings: Settings) -> Settings:
+    """The same settings.
+
+    Raises:
+        ConfigError: something is wrong; names every fault.
+    """
+    faults = Faults("Telemetry")
+    try:
+        url = urlsplit(settings.url)
+        fine = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        fine = False
+    if not fine:
+        faults.add(f"endpoint is {settings.url!r}: give a URL such as http://127.0.0.1:4318")
+    faults.number("ratio", settings.ratio)
+    if settings.ratio > 1.0:
+        faults.add(f"ratio is {settings.ratio!r}: give a share from 0 to 1")
+    faults.number("timeout_s", settings.timeout_s, positive=True)
+    faults.number("interval_s", settings.interval_s, positive=True)
+    faults.number("flush_s", settings.flush_s)
+    for name, value in settings.headers.items():
+        redact.remember(value)
+        if not name.isascii() or not (name + value).isprintable() or not name or " " in name or ":" in name:
+            faults.add(f"the header {name!r} cannot be sent: names and values are printable, names without spaces and colons")
+    faults.check()
+    return settings
+
+
+def traces_url(endpoint: str) -> str:
+    """The traces endpoint of an OTLP base URL; a URL that names one already stays."""
+    return endpoint if endpoint.endswith(TRACES_PATH) else endpoint.rstrip("/") + TRACES_PATH
+
+
+def resource_of(environment: Mapping[str, str], service_name: str = "", more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The attributes of this process as a source of spans."""
+    found = {"service.name": "holdfast", "telemetry.sdk.language": "python", "telemetry.sdk.name": "holdfast"}
+    found |= _pairs(environment.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    if name := service_name or environment.get("OTEL_SERVICE_NAME", ""):
+        found["service.name"] = name
+    return found | dict(more or {})
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings | None:
+    """What the environment asks for; None if it names no endpoint, or switches the SDK off.
+
+    Raises:
+        ConfigError: a variable is wrong, or asks for a protocol other than http/protobuf.
+    """
+    if disabled(environment):
+        return None
+
+    def of(name: str) -> str:
+        return environment.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or environment.get(f"OTEL_EXPORTER_OTLP_{name}", "")
+
+    url = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or ""
+    if not url and (base := environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")):
+        url = base.rstrip("/") + TRACES_PATH
+    if not url or environment.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
+        return None
+    faults = Faults("the OTEL_ variables of the environment")
+    if (protocol := of("PROTOCOL") or "http/protobuf") != "http/protobuf":
+        faults.add(f"the OTLP protocol is {protocol!r}: holdfast speaks http/protobuf; give the SDK's provider to Telemetry for another")
+    honour_parent, ratio = _sampler(environment, faults)
+    timeout_s = 10.0
+    try:
+        timeout_s = float(of("TIMEOUT") or timeout_s)
+    except ValueError:
+        faults.add(f"the OTLP timeout is {of('TIMEOUT')!r}: give seconds")
+    faults.check()
+    return checked(
+        Settings(url, _pairs(of("HEADERS")), resource_of(environment), ratio, honour_parent, timeout_s, gzip=of("COMPRESSION") == "gzip")
+    )
+
+
+def disabled(environment: Mapping[str, str]) -> bool:
+    """Whether the SDK is switched off."""
+    return environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def _sampler(environment: Mapping[str, str], faults: Faults) -> tuple[bool, float]:
+    name = environment.get("OTEL_TRACES_SAMPLER") or "parentbased_always_on"
+    argument = environment.get("OTEL_TRACES_SAMPLER_ARG") or "1"
+    honour_parent, ratio = _SAMPLERS.get(name, (True, -1.0))
+    if ratio == -1.0:
+        faults.add(f"OTEL_TRACES_SAMPLER is {name!r}: use one of {', '.join(_SAMPLERS)}")
+    if ratio is not None:
+        return honour_parent, ratio
+    try:
+        return honour_parent, float(argument)
+    except ValueError:
+        faults.add(f"OTEL_TRACES_SAMPLER_ARG is {argument!r}: give a share from 0 to 1")
+        return honour_parent, 1.0
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """`a=1,b=2` with percent-encoded values; what is not of that form is left out."""
+    found = {}
+    for pair in text.split(","):
+        name, equals, value = pair.partition("=")
+        if equals and name.strip():
+            found[unquote(name.strip())] = unquote(value.strip())
+    return found

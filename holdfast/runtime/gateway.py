@@ -24,6 +24,7 @@ from holdfast.telemetry.context import carried
 
 _plain = codec.codec_for(Any)
 _BY_PERSON = "a person said so"
+_MAX_NAMES = 1_000
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 
@@ -43,6 +44,7 @@ class LocalGateway:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._names: dict[str, str] = {}  # of sessions that were addressed and need not be in memory yet
 
     async def spawn(self, agent: Agent, id: str, tenant: str, user: str, state: Any, budget: Budget | None) -> Session:
         """Get or create. Raises SessionConflict where the id belongs to another agent or tenant."""
@@ -67,6 +69,7 @@ class LocalGateway:
         row: Session = result.value
         if row.agent != agent.name or row.tenant != tenant:
             raise errors.SessionConflict(id, f"session {id!r} belongs to agent {row.agent!r} of tenant {row.tenant!r}: use another id")
+        self._named(row)
         if result.status is Status.DONE and self._node.observers:
             self._node.emit(events.Spawned(id, agent.name))
         return row
@@ -271,15 +274,21 @@ class LocalGateway:
         raise errors.SessionNotFound(session, f"no session {session!r}: check the id, or spawn it")
 
     async def _agent(self, session: str) -> Agent:
-        """The agent of a session; read from the store the first time."""
+        """The agent of a session; read from the store the first time. It never changes, but for its limits."""
         live = self._node.sessions.live.get(session)
         if live is not None:
             return live.agent
-        name = (await self.row(session)).agent
+        name = self._names.get(session) or self._named(await self.row(session))
         agent = self._node.settings.agents.get(name)
         if agent is None:
             raise errors.ConfigError(f"session {session!r} runs agent {name!r}, which this Runtime does not have: add it to agents=")
         return agent
+
+    def _named(self, row: Session) -> str:
+        if len(self._names) >= _MAX_NAMES:
+            self._names.clear()
+        self._names[row.id] = row.agent
+        return row.agent
 
     async def _answered(self, waiter: asyncio.Future[Outcome], timeout_s: float | None) -> bool:
         await asyncio.wait((waiter,), timeout=timeout_s)

@@ -163,18 +163,16 @@ def _laid_over(spec: msgspec.Struct, overrides: Overrides) -> tuple[msgspec.Stru
     """The spec with these fields changed, or as it is where they are wrong; each fault begins with the field."""
     fields = type(spec).__struct_fields__
     found = [f"{name} is nothing that can be set{alike(name, fields)}" for name in overrides if name not in fields] + _too_large(overrides)
-    if found or not overrides:
-        return spec, found
     try:
         # The constructor, not `replace`, which would not look at the values.
         changed = type(spec)(**{name: overrides.get(name, getattr(spec, name)) for name in fields})
     except ConfigError as error:
         text = str(error).removeprefix(f"{type(spec).__name__}: ")
         # Only where the next fault begins: a value that is quoted in one may hold a semicolon.
-        return spec, re.split(rf"; (?=(?:{'|'.join(fields)}) is )", text)
+        return spec, found + re.split(rf"; (?=(?:{'|'.join(fields)}) is )", text)
     if isinstance(changed, Intensity | Backoff):
         # Their faults name them, since a supervisor has one of each.
-        found = [fault.partition(".")[2] for fault in changed.faults()]
+        found += [fault.partition(".")[2] for fault in changed.faults()]
     return (spec if found else changed), found
 
 

@@ -104,12 +104,13 @@ class Attempts:
                 self.opened, self.made = before.opened, before.attempts
             if call.costs and claim.step.state is StepState.OPEN:
                 self.maybe_paid += 1
-                turn.emit(events.MaybePaid, call.name)
 
     async def run(self) -> Any:
         turn, call, node = self.turn, self.call, self.turn.node
         found = self.claim.step
         step_starts(turn, self.claim, call.kind, call.name, call.effect, self.opened)
+        if found is not None and found.record.maybe_paid < self.maybe_paid:
+            turn.emit(events.MaybePaid, call.name)
         if found is not None and found.state is StepState.WAITING:
             await turn.pause(min(found.record.until or 0.0, self.opened + call.retry.total_s), "retry", f"{call.name} is retried")
         shared = None if call.dependency is None else node.breaker(call.dependency)

@@ -15,6 +15,9 @@ from holdfast.events import log
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.protocol import Store
 
+OVERLAP = 64
+"""Ops that wait at once, from which on it is worth it to write them in two portions where the store overlaps with the sessions."""
+
 Applied = Callable[[Result], None]
 _Entry = tuple[Op, asyncio.Future[Result], Applied | None]
 
@@ -83,11 +86,15 @@ class GroupCommit:
         self._closed = False
         try:
             while True:
-                if not self._queue:
+                idle = not self._queue
+                if idle:
                     self._wake = asyncio.get_running_loop().create_future()
                     await self._wake
                     self._wake = None
-                await self._write_one()
+                # After a pause all sessions are in step: half of them go first, so that the others run while the store works.
+                waiting = len(self._queue)
+                halved = idle and self.store.overlaps and waiting >= OVERLAP
+                await self._write_one((waiting + 1) // 2 if halved else self.max_batch)
         except asyncio.CancelledError:
             self._fail(self._queue, NotWritten("the runtime stopped: nothing was written"))
             self._queue = []
@@ -101,8 +108,8 @@ class GroupCommit:
         if waiting and not self._closed:
             await asyncio.wait(waiting)
 
-    async def _write_one(self) -> None:
-        batch, self._queue = self._queue[: self.max_batch], self._queue[self.max_batch :]
+    async def _write_one(self, limit: int) -> None:
+        batch, self._queue = self._queue[:limit], self._queue[limit:]
         if not batch:
             return
         self._under_way = batch

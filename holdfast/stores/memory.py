@@ -45,6 +45,8 @@ class MemoryStore:
         unclean: whether the owner before this one went away without `close`.
     """
 
+    overlaps = False
+
     def __init__(self, *, clock: Clock | None = None) -> None:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.faults: StoreFaults | None = None

@@ -17,6 +17,11 @@ class Store(Protocol):
         """Whether the owner before this one went away without `close`."""
         ...
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether a transaction is worked on without the interpreter's lock, so that sessions can run beside it."""
+        ...
+
     async def open(self) -> None:
         """Take ownership and bring the schema up to date.
 

@@ -77,6 +77,8 @@ class SqliteStore:
         self._interpreter: Interpreter | None = None
         self._lock: IO[str] | None = None
 
+    overlaps = False  # its thread takes the interpreter's lock at every row
+
     @property
     def unclean(self) -> bool:
         return self._unclean

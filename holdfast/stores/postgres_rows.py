@@ -1,0 +1,122 @@
+"""Rows of the Postgres tables: columns and their types, records as values for them, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from holdfast.stores.memory_ops import StepRow
+from holdfast.stores.records import Checkpoint, DeadLetter, Message, Session, rank
+from holdfast.stores.sqlite_rows import CHECKPOINT, MESSAGE, SESSION, decode_texts, encode
+from holdfast.stores.sqlite_rows import checkpoint_of as checkpoint_of
+from holdfast.stores.sqlite_rows import message_of as message_of
+from holdfast.stores.sqlite_rows import session_of as session_of
+from holdfast.stores.sqlite_rows import step_of as step_of
+
+_TYPES = {
+    "text": ("id", "session", "agent", "tenant", "user", "status", "parent", "reason", "kind", "context", "message"),
+    "bytea": (
+        *("budget", "usage", "seed", "parent_at", "park", "gates", "notes", "result", "body", "digest", "reply_to", "reply"),
+        *("key", "cause", "effects"),
+    ),
+    "bigint": ("num", "epoch", "turn", "pending", "crashes", "crash_mark", "seq", "version"),
+    "smallint": ("rank",),
+    "boolean": ("detached",),
+    "double precision": ("wake_at", "created", "updated", "done", "started", "ended"),
+}
+_TYPE_OF = {column: type for type, columns in _TYPES.items() for column in columns}
+
+SESSIONS = (
+    *("num", "id", "agent", "tenant", "user", "status", "epoch", "turn", "pending", "budget", "usage", "seed", "parent", "parent_at"),
+    *("detached", "park", "reason", "wake_at", "gates", "notes", "result", "crashes", "crash_mark", "created", "updated", "rank"),
+)
+MESSAGES = ("seq", "session", "id", "body", "digest", "kind", "reply_to", "state", "reply", "created", "done", "context")
+STEPS = ("num", "session", "turn", "key", "state", "body")
+TURNS = ("session", "turn", "state", "version", "message", "started", "ended", "usage")
+LETTERS = ("session", "turn", "message", "cause", "effects", "created")
+
+Values = tuple[Any, ...]
+
+
+def type_of(table: str, column: str) -> str:
+    """The SQL type of a column; `state` is a number of a message and a step, and bytes of a turn."""
+    if column == "state":
+        return "bytea" if table == "turns" else "smallint"
+    return _TYPE_OF[column]
+
+
+def columns(names: str | Sequence[str], table: str = "") -> str:
+    """Names as they stand in SQL (`user` is a word of its own), each of `table` if given."""
+    split = names.split(", ") if isinstance(names, str) else names
+    return ", ".join(f'{table}."{name}"' if table else f'"{name}"' for name in split)
+
+
+# What a record is read from: the columns in the order in which session_of and the others take them.
+SESSION_OF, MESSAGE_OF, CHECKPOINT_OF = SESSION, MESSAGE, CHECKPOINT
+
+
+def session_values(session: Session, num: int, crash_mark: int | None) -> Values:
+    park, parent = session.park, session.parent
+    return (
+        num,
+        session.id,
+        session.agent,
+        session.tenant,
+        session.user,
+        session.status,
+        session.epoch,
+        session.turn,
+        session.pending,
+        encode(session.budget),
+        encode(session.usage),
+        session.seed,
+        None if parent is None else parent.session,
+        None if parent is None else encode(parent),
+        session.detached,
+        None if park is None else encode(park),
+        None if park is None else park.reason,
+        None if park is None else park.until,
+        session.gates,
+        encode(session.notes),
+        session.result,
+        session.crashes,
+        crash_mark,
+        session.created,
+        session.updated,
+        rank(session),
+    )
+
+
+def message_values(message: Message) -> Values:
+    return (
+        message.seq,
+        message.session,
+        message.id,
+        message.body,
+        message.digest,
+        message.kind,
+        None if message.reply_to is None else encode(message.reply_to),
+        int(message.state),
+        message.reply,
+        message.created,
+        message.done,
+        message.context,
+    )
+
+
+def step_values(session: str, turn: int, key: bytes, row: StepRow) -> Values:
+    return row.order, session, turn, key, int(row.state), row.body
+
+
+def checkpoint_values(session: str, made: Checkpoint) -> Values:
+    return session, made.turn, made.state, made.version, made.message, made.started, made.ended, encode(made.usage)
+
+
+def letter_values(letter: DeadLetter) -> Values:
+    # The cause is an exception's text, which may hold what a Postgres text cannot (a zero byte).
+    return letter.session, letter.turn, letter.message, letter.cause.encode(), encode(letter.effects), letter.created
+
+
+def letter_of(row: Sequence[Any]) -> DeadLetter:
+    session, turn, message, cause, effects, created = row
+    return DeadLetter(session, message, turn, cause.decode(), decode_texts(effects), created)

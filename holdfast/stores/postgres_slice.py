@@ -1,0 +1,292 @@
+"""The rows that a batch touches: which ones it needs, the interpreter of ops over them in memory, and what it has changed.
+
+The ops are interpreted by `memory_ops.Tables`, on tables that hold only what the batch can look at. Step writes of sessions that nothing
+else in the batch concerns are the bulk of all ops and need no row, only the session's epoch: they are written blindly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from holdfast.stores import ops
+from holdfast.stores.memory_ops import StepRow, Tables
+from holdfast.stores.ops import DONE, FENCED, Op, Result
+from holdfast.stores.postgres_rows import (
+    Values,
+    checkpoint_of,
+    checkpoint_values,
+    letter_of,
+    letter_values,
+    message_of,
+    message_values,
+    session_of,
+    session_values,
+    step_values,
+)
+from holdfast.stores.records import ENDED, Address, Message, MessageState, Session, StepState
+
+
+class Needs:
+    """The rows that ops can look at, as keys.
+
+    Attributes:
+        sessions: their rows.
+        epochs: sessions of which nothing but the epoch is asked.
+        messages: by session and id.
+        queued: sessions whose queued messages are.
+        letters: sessions whose dead letter is, with its message.
+        checkpoints: sessions whose last checkpoint is.
+        journals: sessions whose open turn's records are.
+        open_steps: records of the open turn, by session and key.
+        steps: records by session, turn and key.
+        ending: sessions that may end, so that the steps that wait for their messages are needed, too.
+    """
+
+    def __init__(self) -> None:
+        self.sessions: set[str] = set()
+        self.epochs: set[str] = set()
+        self.messages: set[tuple[str, str]] = set()
+        self.queued: set[str] = set()
+        self.letters: set[str] = set()
+        self.checkpoints: set[str] = set()
+        self.journals: set[str] = set()
+        self.open_steps: set[tuple[str, bytes]] = set()
+        self.steps: set[tuple[str, int, bytes]] = set()
+        self.ending: set[str] = set()
+
+    @classmethod
+    def of(cls, batch: Iterable[Op], epochs: Mapping[str, int]) -> Needs:
+        """What a batch needs, where these epochs are known."""
+        needs = cls()
+        for op in batch:
+            if type(op) is ops.WriteStep and not op.outbox:
+                if op.session not in epochs:
+                    needs.epochs.add(op.session)
+            else:
+                needs.add(op)
+        return needs
+
+    def add(self, op: Op) -> None:
+        """What one op needs, and those in its outbox."""
+        match op:
+            case ops.CreateSession():
+                self.sessions.add(op.id)
+            case ops.Reply():
+                self._answer(op.to)
+            case _:
+                self.sessions.add(op.session)
+        match op:
+            case ops.Enqueue():
+                self.messages.add((op.session, op.id))
+            case ops.Activate():
+                self.checkpoints.add(op.session)
+                self.queued.add(op.session)
+                self.journals.add(op.session)
+            case ops.DropSteps():
+                self.steps.update((op.session, op.turn, key) for key in op.keys)
+            case ops.CommitTurn():
+                self.messages.add((op.session, op.message))
+                if op.status in ENDED:
+                    self._end(op.session)
+            case ops.FailTurn():
+                self.messages.add((op.session, op.message))
+            case ops.RetryLetter():
+                self.letters.add(op.session)
+            case ops.DropLetter():
+                self.letters.add(op.session)
+                self.checkpoints.add(op.session)
+            case ops.UpdateSession() if op.park is not None:
+                self.open_steps.update((op.session, key) for key in op.park.keys)
+            case ops.EndSession():
+                self._end(op.session)
+            case _:
+                pass
+        for sent in getattr(op, "outbox", ()):
+            self.add(sent)
+
+    def _end(self, session: str) -> None:
+        self.queued.add(session)
+        self.ending.add(session)
+
+    def _answer(self, to: Address) -> None:
+        self.sessions.add(to.session)
+        self.steps.add((to.session, to.turn, to.key))
+
+    def after_endings(self, batch: Iterable[Op], rows: Slice) -> Needs:
+        """What is needed beyond `rows`, now that it is known who waits for the sessions that end."""
+        waiting = [m.reply_to for session in self.ending for m in rows.queued(session)] + list(_asked(batch))
+        more = Needs()
+        for to in waiting:
+            if to is not None:
+                more._answer(to)
+        more.sessions -= self.sessions
+        more.steps -= self.steps
+        more.steps = {key for key in more.steps if key[0] not in self.journals or not rows.holds(*key)}
+        return more
+
+
+def _asked(batch: Iterable[Op]) -> Iterable[Address | None]:
+    for op in batch:
+        if isinstance(op, ops.Enqueue):
+            yield op.reply_to
+        yield from _asked(getattr(op, "outbox", ()))
+
+
+class Changes:
+    """What a batch has changed, as rows for each statement."""
+
+    def __init__(self) -> None:
+        self.sessions: list[Values] = []
+        self.messages: list[Values] = []
+        self.new_steps: list[Values] = []
+        self.old_steps: list[Values] = []
+        self.dropped_steps: list[Values] = []
+        self.turns: list[Values] = []
+        self.letters: list[Values] = []
+        self.dropped_letters: list[Values] = []
+
+    def lists(self) -> tuple[list[Values], ...]:
+        return (
+            self.sessions,
+            self.messages,
+            self.new_steps,
+            self.old_steps,
+            self.dropped_steps,
+            self.turns,
+            self.letters,
+            self.dropped_letters,
+        )
+
+
+class Slice(Tables):
+    """The part of the tables that one batch looks at.
+
+    Args:
+        arrivals: the `seq` of the last message that arrived.
+        firsts: the last number given to a session or a step.
+    """
+
+    def __init__(self, arrivals: int, firsts: int) -> None:
+        super().__init__()
+        self._arrivals, self._firsts = arrivals, firsts
+        self.known: set[str] = set()
+        self.epochs: dict[str, int] = {}
+        # A step is written blindly: what is there of it already is only replaced, not looked at.
+        self._blind: dict[tuple[str, int, bytes], StepRow] = {}
+        self._before: dict[tuple[Any, ...], Any] = {}
+        self._marks: dict[str, int] = {}
+
+    @property
+    def counters(self) -> tuple[int, int]:
+        """The last `seq` and the last number that were given."""
+        return self._arrivals, self._firsts
+
+    # ------------------------------------------------------------ what is there
+
+    def load(self, asked: set[str], row: Sequence[Any]) -> None:
+        """Take in what was read for `asked`: the lists that `Statements.read` gives."""
+        sessions, epochs, messages, queued, letters, letter_messages, checkpoints, journals, open_steps, steps = row
+        self.known |= asked
+        for number, mark, *values in sessions:
+            del number
+            self._load_session(session_of(values), mark)
+        for id in asked:
+            self.messages.setdefault(id, {})
+            self.checkpoints.setdefault(id, {})
+        self.epochs.update(epochs)
+        arrived = {(m.session, m.id): m for m in map(message_of, (*messages, *queued, *letter_messages))}
+        for message in sorted(arrived.values(), key=lambda m: m.seq):
+            self._load_message(message)
+        for letter in map(letter_of, letters):
+            self.letters[letter.session, letter.turn] = self._before["letters", letter.session, letter.turn] = letter
+        for session, *values in checkpoints:
+            made = checkpoint_of(values)
+            self.checkpoints[session][made.turn] = self._before["turns", session, made.turn] = made
+        for number, session, turn, key, state, body in (*journals, *open_steps, *steps):
+            if ("steps", session, turn, key) not in self._before:
+                step = StepRow(number, StepState(state), body)
+                self.steps.setdefault((session, turn), {})[key] = self._before["steps", session, turn, key] = step
+
+    def _load_session(self, session: Session, mark: int | None) -> None:
+        self.sessions[session.id] = self._before["sessions", session.id] = session
+        if mark is not None:
+            self.crash_marks[session.id] = self._marks[session.id] = mark
+
+    def _load_message(self, message: Message) -> None:
+        self.messages.setdefault(message.session, {})[message.id] = self._before["messages", message.session, message.id] = message
+
+    def queued(self, session: str) -> list[Message]:
+        """The messages that wait in a session's mailbox."""
+        return [m for m in self.messages.get(session, {}).values() if m.state is MessageState.QUEUED]
+
+    def holds(self, session: str, turn: int, key: bytes) -> bool:
+        """Whether this record was read."""
+        return ("steps", session, turn, key) in self._before
+
+    # ------------------------------------------------------------ what is done
+
+    def do(self, op: Op) -> Result:
+        """Apply one op."""
+        if type(op) is ops.WriteStep and op.session not in self.known:
+            if self.epochs.get(op.session) != op.epoch:
+                return FENCED
+            self.write_blindly(op)
+            return DONE
+        return self._do(op)
+
+    def write_blindly(self, op: ops.WriteStep) -> None:
+        """Note a record of a session whose epoch was looked at."""
+        key = (op.session, op.turn, op.key)
+        there = self._blind.get(key)
+        if there is None:
+            self._firsts += 1
+        self._blind[key] = StepRow(self._firsts if there is None else there.order, op.state, op.body)
+
+    # ------------------------------------------------------------ what has changed
+
+    def changes(self) -> Changes:
+        """Every row that is not as it was."""
+        changes = Changes()
+        self._session_changes(changes)
+        before = self._before
+        changes.messages = [
+            message_values(message)
+            for session, mailbox in self.messages.items()
+            for id, message in mailbox.items()
+            if before.get(("messages", session, id)) is not message
+        ]
+        self._step_changes(changes)
+        changes.turns = [
+            checkpoint_values(session, made)
+            for session, turns in self.checkpoints.items()
+            for turn, made in turns.items()
+            if before.get(("turns", session, turn)) is not made
+        ]
+        changes.letters = [letter_values(letter) for key, letter in self.letters.items() if before.get(("letters", *key)) is not letter]
+        changes.dropped_letters = [key[1:] for key in before if key[0] == "letters" and key[1:] not in self.letters]
+        return changes
+
+    def _session_changes(self, changes: Changes) -> None:
+        for id, session in self.sessions.items():
+            before = self._before.get(("sessions", id))
+            mark = self.crash_marks.get(id)
+            if before is None:
+                self._firsts += 1  # a new one; where there is a row, its number stays
+            if before is not session or mark != self._marks.get(id):
+                changes.sessions.append(session_values(session, self._firsts, mark))
+
+    def _step_changes(self, changes: Changes) -> None:
+        for (session, turn), rows in self.steps.items():
+            for key, row in rows.items():
+                before = self._before.get(("steps", session, turn, key))
+                if before is None:
+                    changes.new_steps.append(step_values(session, turn, key, row))
+                elif before is not row:
+                    changes.old_steps.append(step_values(session, turn, key, row))
+        changes.new_steps += [step_values(*key, row) for key, row in self._blind.items()]
+        changes.dropped_steps = [
+            (session, turn, key)
+            for session, turn, key in (was[1:] for was in self._before if was[0] == "steps")
+            if key not in self.steps[session, turn]
+        ]

@@ -5,7 +5,7 @@ CODE := $(wildcard holdfast tests examples benchmarks)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all chaos soak bench lint format clean
+.PHONY: help demo test test-all chaos airline soak bench lint format clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -24,6 +24,9 @@ test-all: lint ## the same with the slow tests
 
 chaos: .venv/.ready ## only the crash tests, slow ones too
 	$(PYTEST) tests/chaos
+
+airline: .venv/.ready ## 100 recorded conversations under five kill -9 (needs the recordings)
+	$(BIN)/python -m benchmarks.airline
 
 soak: .venv/.ready ## 200 kill -9 of a process with 200 working sessions
 	$(BIN)/python -m benchmarks.soak

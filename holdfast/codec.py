@@ -26,18 +26,25 @@ def _is_pydantic(type_: Any) -> bool:
     return hasattr(type_, "__pydantic_validator__")
 
 
+def read_model(type_: Any, value: Any) -> Any:
+    """`value` as the pydantic model `type_`; its fields may go by their names, as they are written here, or by their aliases.
+
+    Raises:
+        NotJournalable: `type_` is no pydantic model.
+        ValueError: as pydantic's ValidationError, when `value` is not one.
+    """
+    if not _is_pydantic(type_):
+        raise NotJournalable(f"{type_!r} cannot be read back from the journal")
+    return type_.model_validate(value, by_alias=True, by_name=True)
+
+
 def _enc_hook(value: Any) -> Any:
     if _is_pydantic(type(value)):
-        return value.model_dump(mode="json", exclude_unset=True)
+        # Models of an SDK are built unchecked: what a provider sends is not always what they say.
+        return value.model_dump(mode="json", exclude_unset=True, warnings=False)
     raise NotJournalable(
         f"a {type(value).__qualname__} cannot be journaled: return plain data, a dataclass, a msgspec.Struct or a pydantic model"
     )
-
-
-def _dec_hook(type_: Any, value: Any) -> Any:
-    if _is_pydantic(type_):
-        return type_.model_validate(value)
-    raise NotJournalable(f"{type_!r} cannot be read back from the journal")
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_enc_hook)
@@ -83,7 +90,7 @@ class Codec:
     def __init__(self, type_: Any) -> None:
         self.type = type_
         self.plain = type_ is Any
-        self.decode = msgspec.msgpack.Decoder(type_, dec_hook=_dec_hook).decode
+        self.decode = msgspec.msgpack.Decoder(type_, dec_hook=read_model).decode
 
     def encode(self, value: Any) -> bytes:
         """Raises NotJournalable if `value` is not data (for Any: not plain data). Whether it is of the type `round_trip` finds out."""

@@ -1,9 +1,9 @@
 """The outside, as values: calls with an effect class, a timeout, a schema and a meter."""
 
 from holdfast.calls.call import UNKNOWN, Call, Effect, StepContext, Steps, Unknown
-from holdfast.calls.clients import ModelClient, client_proxy, cost_of
+from holdfast.calls.clients import ModelClient, cost_of
 from holdfast.calls.prices import Prices
-from holdfast.calls.replies import BrokenStream, EmptyReply
+from holdfast.calls.replies import BrokenStream, EmptyReply, NoReply, ReportedError
 from holdfast.calls.results import ToolResult, failed, succeeded
 from holdfast.calls.streams import ModelStream
 from holdfast.calls.tools import Tool, ToolArgumentError, spec_for, tool
@@ -17,7 +17,9 @@ __all__ = [
     "EmptyReply",
     "ModelClient",
     "ModelStream",
+    "NoReply",
     "Prices",
+    "ReportedError",
     "StepContext",
     "Steps",
     "Tool",
@@ -25,7 +27,6 @@ __all__ = [
     "ToolResult",
     "Toolset",
     "Unknown",
-    "client_proxy",
     "cost_of",
     "failed",
     "spec_for",

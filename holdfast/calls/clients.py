@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from holdfast import redact
-from holdfast.calls.call import Call, StepContext, Steps
+from holdfast.calls.anthropic_messages import AnthropicMessages
+from holdfast.calls.call import ONE_STEP, Call, StepContext, Steps
+from holdfast.calls.dialect import Asked, Dialect, Fields, mapped
+from holdfast.calls.facts import facts_of
+from holdfast.calls.meter import Contexts, Meter, estimate_prompt
+from holdfast.calls.openai_chat import OpenAIChat
+from holdfast.calls.openai_responses import OpenAIResponses
 from holdfast.calls.prices import Prices
-from holdfast.calls.replies import Meter, ReplyCodec, estimate_prompt, fields_of, refuse_empty
+from holdfast.calls.replies import ReplyCodec, fields_of
 from holdfast.calls.streams import ModelStream, Streamed
 from holdfast.codec import canonical, codec_for
 from holdfast.errors import ConfigError
 from holdfast.policies.budget import Usage
 from holdfast.policies.retry import Retry
 
+DIALECTS: tuple[Dialect, ...] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
+"""The APIs that are durable steps, each where it is on the client of its provider's SDK."""
+
 MODEL_TIMEOUT_S = 600.0
-"""For one attempt, as in OpenAI's own client; a streamed one takes its time also when all is well."""
+"""For one attempt, as in the providers' own clients; a streamed one takes its time also when all is well."""
 
 MAX_TOKENS = 4_096
 """The limit of an answer that is sent where money or tokens are capped and the handler gives none: the longest that all
@@ -46,30 +55,36 @@ class ModelClient:
         provider: str | None = None,
         retry: Retry = _RETRY,
         max_tokens: int = MAX_TOKENS,
+        context_tokens: int | None = None,
     ) -> None:
         """Checks the client and turns its own retries off.
 
         Args:
             name: of the client.
-            client: an `openai.AsyncOpenAI` or what has its `chat.completions.create` and `with_options`.
+            client: an `openai.AsyncOpenAI` or an `anthropic.AsyncAnthropic`, or what has `with_options` and one of their `create`s.
             prices: the price list.
             provider: the id that genai-prices has for who serves the models; None guesses by the name of the model.
             retry: of its calls.
-            max_tokens: the limit of an answer that is sent where money or tokens are capped and the handler gives none.
+            max_tokens: the limit of an answer that is sent where money or tokens are capped and the handler gives none; to Anthropic,
+                which needs one, in any case.
+            context_tokens: what is reserved for a prompt of which the provider keeps a part (`previous_response_id`) or finds it itself
+                (its own tools), where money or tokens are capped; None: all that fits into the model, which is the most it can cost.
 
         Raises:
             ConfigError: it is not such a client.
         """
-        _check_client(name, client)
-        redact.remember(str(getattr(client, "api_key", "")))
+        apis = _apis_of(name, client)
+        for secret in ("api_key", "auth_token"):
+            redact.remember(str(getattr(client, secret, None) or ""))
         self.name, self.prices, self.provider, self.retry, self.max_tokens = name, prices or Prices(), provider, retry, max_tokens
-        self._client = client.with_options(max_retries=0)
+        self.context_tokens = context_tokens
+        # Theirs would multiply with those of the step.
+        client = client.with_options(max_retries=0)
+        self._apis = {dialect.path: (dialect, _create_of(client, dialect), codec) for dialect, codec in apis}
         read_s = getattr(getattr(client, "timeout", None), "read", getattr(client, "timeout", None))
         self.timeout_s = float(read_s) if isinstance(read_s, int | float) and read_s > 0 else MODEL_TIMEOUT_S
-        host = str(getattr(getattr(client, "base_url", None), "host", ""))
-        # OpenAI's newer models refuse `max_tokens`; many compatible servers do not know its successor.
-        newer = host == "api.openai.com" or host.endswith(".openai.azure.com")
-        self._limit = "max_completion_tokens" if newer else "max_tokens"
+        self._host = str(getattr(getattr(client, "base_url", None), "host", ""))
+        self._contexts = Contexts()
 
     def __repr__(self) -> str:
         return f"<client {self.name!r}>"
@@ -83,39 +98,35 @@ class ModelClient:
             cap_money: whether its money is: then the call of a model of unknown price is refused.
         """
 
-        async def create(**given: Any) -> Any:
-            """One durable, metered step. Takes what the client's own `chat.completions.create` takes."""
-            return await self._create(steps, given, cap_tokens=cap_tokens, cap_money=cap_money)
+        def bind(path: str) -> Callable[..., Any]:
+            async def create(**given: Any) -> Any:
+                """One durable, metered step. Takes what the client's own `create` takes."""
+                return await self._create(path, steps, given, cap_tokens=cap_tokens, cap_money=cap_money)
 
-        completions = _Namespace(self.name, "chat.completions", {"create": create})
-        chat = _Namespace(self.name, "chat", {"completions": completions})
-        return _Namespace(self.name, "", {"chat": chat})
+            return create
 
-    async def _create(self, steps: Steps, given: dict[str, Any], *, cap_tokens: bool, cap_money: bool) -> Any:
+        return _Namespace(self.name, "", tuple(self._apis), bind)
+
+    async def _create(self, path: str, steps: Steps, given: Fields, *, cap_tokens: bool, cap_money: bool) -> Any:
+        dialect, send, codec = self._apis[path]
         given = {name: value for name, value in given.items() if type(value).__name__ not in ("NotGiven", "Omit")}
-        model = given.get("model")
+        # As the SDK merges it: what it adds counts.
+        request = {**given, **mapped(given.get("extra_body"))}
+        model = request.get("model")
         if not isinstance(model, str):
-            raise TypeError("chat.completions.create needs model=, the name of a model")
+            raise TypeError(f"{path}.create needs model=, the name of a model")
+        asked = dialect.asked(request)
         args = canonical({name: value for name, value in given.items() if name not in _SECRET})
-        request = dict(given)
-        limit = next((given[name] for name in ("max_completion_tokens", "max_tokens") if isinstance(given.get(name), int)), None)
-        if limit is None:
-            limit = self.max_tokens
-            if cap_tokens or cap_money:
-                request[self._limit] = limit
-        choices = given.get("n")
-        meter = Meter(
-            self.prices,
-            model,
-            self.provider,
-            estimate_prompt(args),
-            limit * (choices if isinstance(choices, int) else 1),
-        )
+        meter = self._meter(dialect, model, asked, args, capped=cap_tokens or cap_money)
         if cap_money and meter.most_microusd is None:
             raise ConfigError(
                 f"the price of model {model!r} is not known, and the session's money is limited: "
                 f"set it with Prices(overrides={{{model!r}: (usd_per_mtok_in, usd_per_mtok_out)}}), or lift the limit"
             )
+        # The lists are copied: a handler that goes on with its own while an answer is streamed, or asked for again, changes no request.
+        sent = {name: [*value] if isinstance(value, list) else value for name, value in given.items()}
+        if asked.limit is None:
+            sent |= dialect.limited(self.max_tokens, self._host, cap_tokens or cap_money)
         call = functools.partial(
             Call,
             kind="model",
@@ -128,58 +139,51 @@ class ModelClient:
             costs=True,
         )
         if given.get("stream"):
-            return self._stream(steps, call, request, meter)
+            open_ = functools.partial(_request, send, dialect.streamed(sent))
+            stream = ModelStream(open_, dialect=dialect, request=request, meter=meter)
+            made = call(
+                run=stream.attempt,
+                codec=codec_for(Streamed),
+                timeout_s=self.timeout_s,
+                meter=stream.usage,
+                check=stream.check,
+                facts=stream.facts,
+            )
+            steps.start(stream.follow(steps, made))
+            return stream
         timeout = given.get("timeout")
         return await steps.run(
             call(
-                run=functools.partial(_send, self._client.chat.completions.create, request),
-                codec=_reply_codec(),
+                run=functools.partial(_send, send, sent),
+                codec=codec,
                 timeout_s=float(timeout) if isinstance(timeout, int | float) else self.timeout_s,
-                meter=lambda reply: meter.of_reply(fields_of(reply)),
-                check=lambda reply: refuse_empty(fields_of(reply)),
+                meter=lambda reply: meter.of_reply(dialect, fields_of(reply)),
+                check=lambda reply: dialect.check(fields_of(reply), request),
+                facts=functools.partial(_facts, dialect, model),
             )
         )
 
-    def _stream(self, steps: Steps, call: Callable[..., Call], request: dict[str, Any], meter: Meter) -> ModelStream:
-        from openai.types.chat import ChatCompletion, ChatCompletionChunk
+    def _meter(self, dialect: Dialect, model: str, asked: Asked, args: bytes, *, capped: bool) -> Meter:
+        prompt = estimate_prompt(args)
+        most = prompt
+        if asked.elsewhere is not None:
+            before = self._contexts.get(asked.elsewhere)
+            if before is not None:
+                prompt = most = prompt + before
+            elif capped:
+                most = max(prompt, self._window(model))
+        limit = self.max_tokens if asked.limit is None else asked.limit
+        worst = dialect.worst(args, most, limit * asked.answers)
+        return Meter(self.prices, model, self.provider, self._contexts, prompt=prompt, worst=worst)
 
-        options = request.get("stream_options") or {}
-        request["stream_options"] = {**options, "include_usage": True}
-        stream = ModelStream(
-            functools.partial(self._client.chat.completions.create, **request),
-            step=request["model"],
-            meter=meter,
-            chunk_type=ChatCompletionChunk,
-            reply_type=ChatCompletion,
-            shows_usage=bool(options.get("include_usage")),
-        )
-        made = call(run=stream.attempt, codec=codec_for(Streamed), timeout_s=self.timeout_s, meter=stream.usage, check=stream.check)
-        steps.start(stream.follow(steps, made))
-        return stream
-
-
-def client_proxy(
-    name: str, client: Any, steps: Steps, *, prices: Prices | None = None, cap_tokens: bool = False, cap_money: bool = False
-) -> Any:
-    """What a handler gets for `client`: see `ModelClient`, which prepares it once instead of for each session.
-
-    Raises:
-        ConfigError: it is not a client that can be made durable.
-    """
-    prepared = client if isinstance(client, ModelClient) else ModelClient(name, client, prices=prices)
-    return prepared.proxy(steps, cap_tokens=cap_tokens, cap_money=cap_money)
-
-
-async def _send(create: Callable[..., Awaitable[Any]], request: dict[str, Any], step: StepContext) -> Any:
-    return await create(**request)
-
-
-@functools.cache
-def _reply_codec() -> ReplyCodec:
-    # Imported late: a client of it is at hand, so it is loaded already.
-    from openai.types.chat import ChatCompletion
-
-    return ReplyCodec(ChatCompletion)
+    def _window(self, model: str) -> int:
+        found = self.context_tokens or self.prices.window(model, self.provider)
+        if found is None:
+            raise ConfigError(
+                f"a part of the prompt is kept by the provider, how much fits into model {model!r} is not known, and the session's "
+                "tokens or money are limited: send the whole conversation, set ModelClient(context_tokens=...), or lift the limits"
+            )
+        return found
 
 
 def cost_of(error: BaseException) -> Usage | None:
@@ -188,45 +192,73 @@ def cost_of(error: BaseException) -> Usage | None:
     return usage if isinstance(usage, Usage) else None
 
 
-def _check_client(name: str, client: Any) -> None:
-    create = getattr(getattr(getattr(client, "chat", None), "completions", None), "create", None)
-    if not callable(create) or not callable(getattr(client, "with_options", None)):
-        raise ConfigError(
-            f"client {name!r} is a {type(client).__qualname__}: give an openai.AsyncOpenAI (also for compatible servers, with "
-            "base_url=); call other services from a tool"
-        )
-    if not _is_async(client):
-        raise ConfigError(f"client {name!r} is a {type(client).__qualname__}, which blocks: give an openai.AsyncOpenAI")
+async def _send(create: Callable[..., Any], request: Fields, step: StepContext) -> Fields:
+    return fields_of(await _request(create, request))
+
+
+async def _request(create: Callable[..., Any], request: Fields) -> Any:
     try:
-        _reply_codec()
+        return await create(**request)
+    except (TypeError, ValueError) as error:
+        if type(error) in (TypeError, ValueError):
+            # The SDK found fault with the arguments: nothing was sent.
+            error.holdfast_usage = ONE_STEP  # type: ignore[union-attr] # an exception takes any attribute
+        raise
+
+
+def _facts(dialect: Dialect, model: str, answer: Any) -> Fields:
+    try:
+        reply = None if answer is None else fields_of(answer)
+    except Exception:  # the SDK can fail to dump what it has built of an odd answer: telemetry is not to cost the answer itself
+        reply = None
+    return facts_of(dialect, model, reply)
+
+
+def _create_of(client: Any, dialect: Dialect) -> Any:
+    return functools.reduce(lambda part, name: getattr(part, name, None), (*dialect.path.split("."), "create"), client)
+
+
+def _apis_of(name: str, client: Any) -> list[tuple[Dialect, ReplyCodec]]:
+    found = [each for each in DIALECTS if callable(_create_of(client, each))]
+    kind = type(client).__qualname__
+    if not found or not callable(getattr(client, "with_options", None)):
+        raise ConfigError(
+            f"client {name!r} is a {kind}: give an openai.AsyncOpenAI (also for compatible servers, with base_url=) or an "
+            "anthropic.AsyncAnthropic; call other services from a tool"
+        )
+    if not all(inspect.iscoroutinefunction(inspect.unwrap(_create_of(client, each))) for each in found):
+        raise ConfigError(f"client {name!r} is a {kind}, which blocks: give an openai.AsyncOpenAI or an anthropic.AsyncAnthropic")
+    try:
+        return [(each, ReplyCodec(each.reply_type())) for each in found]
     except ImportError as error:
-        raise ConfigError(f"client {name!r} needs the package openai: install holdfast[openai]") from error
-
-
-def _is_async(client: Any) -> bool:
-    return inspect.iscoroutinefunction(inspect.unwrap(client.chat.completions.create))
+        package = found[0].provider
+        raise ConfigError(f"client {name!r} needs the package {package}: install holdfast[{package}]") from error
 
 
 class _Namespace:
     """A part of a client that has durable calls and nothing else: what it stands for is not reachable from it."""
 
-    __slots__ = ("_name", "_parts", "_path")
+    __slots__ = ("_bind", "_name", "_path", "_paths")
 
-    def __init__(self, name: str, path: str, parts: dict[str, Any]) -> None:
-        self._name, self._path, self._parts = name, path, parts
+    def __init__(self, name: str, path: str, paths: tuple[str, ...], bind: Callable[[str], Any]) -> None:
+        self._name, self._path, self._paths, self._bind = name, path, paths, bind
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self._parts[name]
-        except KeyError:
-            path = ".".join(part for part in (self._path, name) if part)
-            raise AttributeError(
-                f"{path!r} of client {self._name!r} is not available to a handler: only chat.completions.create is a durable "
-                "step; call anything else from a tool"
-            ) from None
+        if name == "create" and self._path in self._paths:
+            return self._bind(self._path)
+        path = f"{self._path}.{name}" if self._path else name
+        if any(each == path or each.startswith(f"{path}.") for each in self._paths):
+            return _Namespace(self._name, path, self._paths, self._bind)
+        known = " and ".join(f"{each}.create" for each in self._paths)
+        raise AttributeError(
+            f"{path!r} of client {self._name!r} is not available to a handler: only {known} "
+            f"{'is a durable step' if len(self._paths) == 1 else 'are durable steps'}; call anything else from a tool"
+        )
 
     def __dir__(self) -> list[str]:
-        return sorted(self._parts)
+        depth = self._path.count(".") + 1 if self._path else 0
+        below = {each.split(".")[depth] for each in self._paths if each.startswith(f"{self._path}." if self._path else "")}
+        return sorted(below | ({"create"} if self._path in self._paths else set()))
 
     def __repr__(self) -> str:
-        return f"<{self._path or 'client'} of {self._name!r}>" if self._path else f"<client {self._name!r}>"
+        return f"<{self._path} of {self._name!r}>" if self._path else f"<client {self._name!r}>"

@@ -47,15 +47,29 @@ class Prices:
         """Read the price list now (some 0.2 s), rather than in the middle of the first call."""
         self.price("", None, 0, 0)
 
-    def price(self, model: str, provider: str | None, tokens_in: int, tokens_out: int, cached: int = 0) -> int | None:
+    def price(
+        self,
+        model: str,
+        provider: str | None,
+        tokens_in: int,
+        tokens_out: int,
+        cached: int = 0,
+        *,
+        written: int = 0,
+        written_1h: int = 0,
+        searches: int = 0,
+    ) -> int | None:
         """What a call costs, in micro-dollars, rounded up; None if the price of the model is not known.
 
         Args:
             model: its name as in the request.
             provider: the id that genai-prices has for who serves it; None guesses by the name of the model.
-            tokens_in: of the prompt, the cached ones included.
-            tokens_out: of the answer.
+            tokens_in: of the prompt, those of the cache included.
+            tokens_out: of the answer, reasoning included.
             cached: those of `tokens_in` that the provider read from its cache.
+            written: those of `tokens_in` that it wrote to its cache.
+            written_1h: those of `written` that it keeps for an hour.
+            searches: searches of the web that it made.
         """
         own = self._overrides.get(model)
         if own is not None:
@@ -64,12 +78,31 @@ class Prices:
         # Imported late: reading the lists takes 0.2 s, which a process that calls no model need not spend.
         from genai_prices import Usage, calc_price
 
-        usage = Usage(input_tokens=tokens_in, output_tokens=tokens_out, cache_read_tokens=min(cached, tokens_in))
+        # Parts that come to more than the whole are refused there, and are no reason to lose an answer.
+        cached = min(cached, tokens_in)
+        written = min(written, tokens_in - cached)
+        usage = Usage(
+            input_tokens=tokens_in,
+            output_tokens=tokens_out,
+            cache_read_tokens=cached,
+            cache_write_tokens=written,
+            cache_write_1h_tokens=min(written_1h, written),
+            web_searches=searches,
+        )
         try:
             total = calc_price(usage, model, provider_id=provider).total_price
         except LookupError:
             return None
         return math.ceil(total * 1_000_000)
+
+    def window(self, model: str, provider: str | None) -> int | None:
+        """The most tokens that fit into a prompt of the model; None if that is not known."""
+        from genai_prices import Usage, calc_price  # late, as in `price`
+
+        try:
+            return calc_price(Usage(), model, provider_id=provider).model.context_window
+        except LookupError:
+            return None
 
     def most(self, model: str, provider: str | None, prompt_bytes: int, max_tokens: int) -> int | None:
         """The most that a call is likely to cost, in micro-dollars; None if the price of the model is not known."""

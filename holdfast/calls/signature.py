@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from holdfast.calls.call import StepContext
-from holdfast.codec import codec_for
+from holdfast.codec import codec_for, read_model
 from holdfast.errors import NotJournalable
 
 _EMPTY = inspect.Parameter.empty
@@ -121,18 +121,12 @@ def _type_fault(type_: Any) -> str | None:
 # ---------------------------------------------------------------- a model's arguments
 
 
-def _is_pydantic(type_: Any) -> bool:
-    return hasattr(type_, "__pydantic_validator__")
-
-
 def _dec_hook(type_: Any, value: Any) -> Any:
-    if not _is_pydantic(type_):
-        raise NotImplementedError(f"{type_!r} was refused when the tool was defined")
     # Imported late: a model of it is at hand, so it is loaded already.
     from pydantic import ValidationError
 
     try:
-        return type_.model_validate(value)
+        return read_model(type_, value)
     except ValidationError as error:
         texts = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}".lstrip(": ") for each in error.errors())
         raise ValueError("; ".join(texts)) from error

@@ -1,4 +1,4 @@
-"""A streamed answer of a chat model as one durable step."""
+"""A streamed answer of a model as one durable step."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 import anyio
 import msgspec
 
-from holdfast.calls.call import ONE_STEP, Call, StepContext, Steps
-from holdfast.calls.prices import tokens_of
-from holdfast.calls.replies import BrokenStream, EmptyReply, Meter, assemble, fields_of, is_complete, refuse_empty, text_size
+from holdfast.calls.call import Call, StepContext, Steps
+from holdfast.calls.dialect import Dialect, Fields, Tokens
+from holdfast.calls.facts import facts_of
+from holdfast.calls.meter import Meter
+from holdfast.calls.replies import BrokenStream, EmptyReply, NoReply, ReportedError, fields_of, reported, reported_by
 from holdfast.errors import StepError
 from holdfast.policies.budget import Usage
 
@@ -30,12 +32,12 @@ class Streamed(msgspec.Struct, frozen=True):
     Attributes:
         chunks: what the provider sent; of one that was left early, what the consumer had taken.
         cut: whether the consumer left before the end.
-        tokens: in and out by estimate, where the provider reported none.
+        tokens: what it took, where that is not in the chunks.
     """
 
-    chunks: list[dict[str, Any]]
+    chunks: list[Fields]
     cut: bool = False
-    tokens: tuple[int, int] | None = None
+    tokens: Tokens | None = None
 
 
 class ModelStream:
@@ -45,20 +47,11 @@ class ModelStream:
     before the first chunk was taken is tried again; one after that is raised where the chunks are taken.
     """
 
-    def __init__(
-        self,
-        open_: Callable[[], Awaitable[Any]],
-        *,
-        step: str,
-        meter: Meter,
-        chunk_type: Any,
-        reply_type: Any,
-        shows_usage: bool,
-    ) -> None:
-        self._open, self._step, self._meter = open_, step, meter
-        self._chunk_type, self._reply_type, self._shows_usage = chunk_type, reply_type, shows_usage
-        self._records: list[dict[str, Any]] = []
-        self._chunks: list[Any] = []
+    def __init__(self, open_: Callable[[], Awaitable[Any]], *, dialect: Dialect, request: Fields, meter: Meter) -> None:
+        """Takes how to open it, and what was asked; `open_` may send more than the handler's `request`."""
+        self._open, self._dialect, self._request, self._meter = open_, dialect, request, meter
+        self._step = str(request["model"])
+        self._records: list[Fields] = []
         self._taken = 0
         self._context: StepContext | None = None
         self._scope: anyio.CancelScope | None = None
@@ -83,8 +76,9 @@ class ModelStream:
                 at, self._taken = self._taken, self._taken + 1
                 if self._context is not None:
                     self._context.settled = True
-                if self._shows_usage or self._records[at].get("choices"):
-                    return self._chunks[at] if self._chunks else self._chunk_type.model_construct(**self._records[at])
+                if self._dialect.shown(self._records[at], self._request):
+                    # Of the record also live: what is replayed is the same then.
+                    return self._dialect.chunk(self._records[at])
             if self._ended:
                 self._raise()
                 raise StopAsyncIteration
@@ -99,11 +93,13 @@ class ModelStream:
         while not self._ended:
             await self._change()
         self._raise()
-        return self._reply_type.model_construct(**assemble(self._records))
+        return self._whole()
 
     @property
     def message(self) -> Any:
-        """The message of the first choice, once the stream has ended.
+        """The message of the answer, as a conversation goes on with it, once the stream has ended.
+
+        Of a chat completion that is the message of its first choice, of a response or a message of Anthropic's the whole.
 
         Raises:
             StepError: it has not, or it failed, or was left early.
@@ -111,7 +107,7 @@ class ModelStream:
         if not self._ended:
             raise StepError(self._step, "StreamOpen", "the stream has not ended: take all chunks, or await final()")
         self._raise()
-        return self._reply_type.model_construct(**assemble(self._records)).choices[0].message
+        return self._dialect.message(self._whole())
 
     @property
     def cut(self) -> bool:
@@ -131,6 +127,9 @@ class ModelStream:
         while not self._ended:
             await self._change()
 
+    def _whole(self) -> Any:
+        return self._dialect.reply_type().model_construct(**self._dialect.assemble(self._records))
+
     async def _change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
@@ -143,7 +142,7 @@ class ModelStream:
             raise StepError(self._step, "StreamCut", f"the stream was left after {len(self._records)} chunks")
 
     def _cut_short(self, scope: anyio.CancelScope) -> None:
-        if is_complete(self._records):
+        if self._dialect.finished(self._records):
             scope.deadline = min(scope.deadline, anyio.current_time() + USAGE_GRACE_S)
         else:
             scope.cancel()
@@ -155,7 +154,7 @@ class ModelStream:
         try:
             outcome: Streamed = await steps.run(call)
             if self._context is None:
-                self._records, self._chunks = outcome.chunks, []
+                self._records = outcome.chunks
             self._cut = outcome.cut
         except Exception as error:
             # It belongs to the consumer, in whose place this runs.
@@ -171,13 +170,13 @@ class ModelStream:
         """One request, read to its end or until the consumer leaves. What had come when it failed is forgotten unless taken."""
         self._context = context
         if self._abandoned():
-            return Streamed([], cut=True, tokens=(0, 0))
+            return Streamed([], cut=True, tokens=Tokens())
         try:
             with anyio.CancelScope() as self._scope:
                 await self._receive()
             return self._outcome()
         except Exception as error:
-            if self._abandoned() and not is_complete(self._records):
+            if self._abandoned() and not self._dialect.complete(self._records):
                 # What breaks when the consumer has left breaks for nobody.
                 return self._outcome()
             self._note_cost(error)
@@ -191,55 +190,73 @@ class ModelStream:
 
     def usage(self, streamed: Streamed) -> Usage:
         """What it cost: as reported, else estimated."""
-        reported = next((chunk["usage"] for chunk in reversed(streamed.chunks) if chunk.get("usage")), None)
-        if streamed.tokens is None:
-            return self._meter.of_usage(reported) or self._meter.of_tokens(*self._estimate())
-        return self._meter.of_tokens(*streamed.tokens) if any(streamed.tokens) else ONE_STEP
+        if streamed.tokens is not None:
+            return self._meter.of(streamed.tokens)
+        return self._meter.of_reply(self._dialect, self._dialect.assemble(streamed.chunks), self._dialect.heard(streamed.chunks))
+
+    def facts(self, streamed: Streamed | None) -> Fields:
+        """What the answer tells about itself."""
+        reply = None if streamed is None else self._dialect.assemble(streamed.chunks)
+        return facts_of(self._dialect, self._step, reply, None if streamed is None else streamed.tokens)
 
     def check(self, streamed: Streamed) -> None:
-        """Raises EmptyReply where a whole answer holds nothing."""
+        """Raises EmptyReply where a whole answer holds nothing, ReportedError where it says that it failed."""
         if not streamed.cut:
-            refuse_empty(assemble(streamed.chunks))
+            self._dialect.check(self._dialect.assemble(streamed.chunks), self._request)
 
     async def _receive(self) -> None:
-        response = await self._open()
         try:
-            async for chunk in response:
-                self._records.append(fields_of(chunk))
-                self._chunks.append(chunk)
-                self._changed.set()
-        except json.JSONDecodeError as error:
+            response = await self._open()
+            try:
+                async for chunk in response:
+                    self._receive_chunk(fields_of(chunk))
+            finally:
+                # Shielded, with a deadline: the connection has to go back or be closed also when the consumer has left.
+                with anyio.move_on_after(CLOSE_S, shield=True):
+                    await response.close()
+        except (json.JSONDecodeError, UnicodeDecodeError, NoReply) as error:
             raise BrokenStream(f"the stream became unreadable after {len(self._records)} chunks: {error}") from error
-        finally:
-            # Shielded, with a deadline: the connection has to go back or be closed also when the consumer has left.
-            with anyio.move_on_after(CLOSE_S, shield=True):
-                await response.close()
+        except Exception as error:
+            said = reported_by(error)
+            if said is None:
+                raise
+            raise said from error
+
+    def _receive_chunk(self, chunk: Fields) -> None:
+        error = self._dialect.error(chunk)
+        if error is not None:
+            raise reported(error)
+        self._records.append(chunk)
+        self._changed.set()
 
     def _outcome(self) -> Streamed:
-        tokens = None if any(chunk.get("usage") for chunk in self._records) else self._estimate()
-        if is_complete(self._records):
-            whole = Streamed(self._records, tokens=tokens)
+        if self._dialect.complete(self._records):
+            told = self._dialect.tokens(self._dialect.assemble(self._records))
+            whole = Streamed(self._records, tokens=None if told is not None else self._so_far())
             try:
                 self.check(whole)
-            except EmptyReply:
+            except (EmptyReply, ReportedError):
                 # The pipeline asks `check` again, after it has the answer to charge for: until then nobody is to take its chunks.
                 self._forget()
             return whole
         if self._left:
-            del self._records[self._taken :], self._chunks[self._taken :]
-            return Streamed(self._records, cut=True, tokens=tokens or self._estimate())
+            tokens = self._so_far()
+            del self._records[self._taken :]
+            return Streamed(self._records, cut=True, tokens=tokens)
         raise BrokenStream(f"the stream ended after {len(self._records)} chunks without saying that it was complete")
 
-    def _estimate(self) -> tuple[int, int]:
-        deltas = [choice.get("delta") for chunk in self._records for choice in chunk.get("choices") or []]
-        return self._meter.prompt, tokens_of(text_size(deltas))
+    def _so_far(self) -> Tokens:
+        told = self._dialect.tokens(self._dialect.assemble(self._records))
+        if told is not None and self._dialect.finished(self._records):
+            return told
+        guess = self._meter.estimate(self._dialect.heard(self._records))
+        # Anthropic reports the prompt at the beginning, and the answer at the end.
+        return guess if told is None else msgspec.structs.replace(told, output=max(told.output, guess.output))
 
     def _note_cost(self, error: Exception) -> None:
-        # A provider charges for what it has streamed, also where the stream breaks.
-        if self._records:
-            reported = next((chunk["usage"] for chunk in reversed(self._records) if chunk.get("usage")), None)
-            usage = self._meter.of_usage(reported) or self._meter.of_tokens(*self._estimate())
-            error.holdfast_usage = usage  # type: ignore[attr-defined] # an exception takes any attribute
+        # A provider charges for what it has streamed, also where the stream breaks; not for a request that it turns down.
+        if self._records and (self._dialect.heard(self._records) or not isinstance(error, ReportedError)):
+            error.holdfast_usage = self._meter.of(self._so_far())  # type: ignore[attr-defined] # an exception takes any attribute
 
     def _abandoned(self) -> bool:
         return self._left
@@ -247,4 +264,4 @@ class ModelStream:
     def _forget(self) -> None:
         # In the same breath as the failure, so that no chunk of it is taken while the next attempt is decided on.
         if self._taken == 0:
-            self._records, self._chunks = [], []
+            self._records = []

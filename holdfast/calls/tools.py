@@ -221,6 +221,11 @@ class Tool(Generic[P, R]):
         function = {"name": self.name, "description": self.description, "parameters": self.schema()}
         return {"type": "function", "function": function}
 
+    def openai_responses(self) -> dict[str, Any]:
+        """It as an element of `tools=` of an OpenAI response."""
+        # Strict, which is the default there, would take the optional parameters for mistakes.
+        return {"type": "function", "strict": False, **self.openai()["function"]}
+
     def anthropic(self) -> dict[str, Any]:
         """It as an element of `tools=` of an Anthropic message."""
         return {"name": self.name, "description": self.description, "input_schema": self.schema()}

@@ -49,6 +49,10 @@ class Toolset:
         """All of them, as `tools=` of an OpenAI chat completion."""
         return [each.openai() for each in self]
 
+    def openai_responses(self) -> list[dict[str, Any]]:
+        """All of them, as `tools=` of an OpenAI response."""
+        return [each.openai_responses() for each in self]
+
     def anthropic(self) -> list[dict[str, Any]]:
         """All of them, as `tools=` of an Anthropic message."""
         return [each.anthropic() for each in self]

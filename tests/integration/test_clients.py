@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -14,69 +14,15 @@ import pytest
 from llmock.scenarios import Fail, Reply, StreamFault, ToolCall
 from llmock.testing import LLMockServer
 
-from holdfast.calls import ModelClient, ModelStream, Prices, client_proxy, cost_of
-from holdfast.calls.call import Call, StepContext
+from holdfast.calls import ModelClient, ModelStream, Prices
 from holdfast.errors import ConfigError, StepError
-from holdfast.policies.budget import ZERO, Usage
-from holdfast.policies.classify import classify
-from holdfast.policies.retry import delay
+from holdfast.policies.budget import Usage
+from tests.integration.fake_steps import FakeSteps, models
+from tests.integration.model_server import Says, chat_chunks, model_server
 
 KEY = "sk-very-secret"
 ASK = [{"role": "user", "content": "Where is my order?"}]
 MODEL = "gpt-4o-mini"
-
-
-class FakeSteps:
-    """A step pipeline without a store: runs a call as the real one does, without waiting, and keeps its record."""
-
-    def __init__(self, records: dict[tuple[str, bytes], bytes] | None = None) -> None:
-        self.records = {} if records is None else records
-        self.calls: list[Call] = []
-        self.used: list[Usage] = []
-        self.faults: list[str] = []
-        self.waits: list[float | None] = []
-        self.branches: list[asyncio.Task[Any]] = []
-
-    async def run(self, call: Call) -> Any:
-        self.calls.append(call)
-        record = self.records.get((call.name, call.args))
-        if record is not None:
-            return call.codec.decode(record)
-        attempt = 0
-        while True:
-            attempt += 1
-            context, value = StepContext("s-1", "key-1", attempt), None
-            try:
-                value = await call.run(context)
-                if call.check is not None:
-                    call.check(value)
-            except Exception as error:
-                fault = classify(error, 0.0)
-                self.faults.append(fault.type)
-                self.used.append(self._cost(call, value, error))
-                wait = None if context.settled else delay(call.retry, attempt, 0.0, fault, lambda low, high: low)
-                if wait is None:
-                    raise StepError(call.name, fault.type, fault.message, fault.category) from error
-                self.waits.append(wait)
-                continue
-            data, result = call.codec.round_trip(value)
-            self.records[call.name, call.args] = data
-            self.used.append(call.meter(result) if call.meter else call.most)
-            return result
-
-    def _cost(self, call: Call, value: Any, error: Exception) -> Usage:
-        if value is not None and call.meter is not None:
-            return call.meter(value)
-        return Usage(steps=1) if hasattr(error, "status_code") else cost_of(error) or call.most
-
-    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.create_task(work)
-        self.branches.append(task)
-        return task
-
-    @property
-    def total(self) -> Usage:
-        return sum(self.used, ZERO)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +63,7 @@ def text_of(chunks: list[Any]) -> str:
 async def test_a_call_is_one_metered_step(server: LLMockServer, client: Any, steps: FakeSteps) -> None:
     """It carries what the pipeline needs to guard it, and costs what the provider reports."""
     server.state.scenarios.add(Reply(text="On its way."))
-    reply = await client_proxy("openai", client, steps).chat.completions.create(model=MODEL, messages=ASK)
+    reply = await models(client, steps).chat.completions.create(model=MODEL, messages=ASK)
     assert isinstance(reply, openai.types.chat.ChatCompletion)
     assert reply.choices[0].message.content == "On its way."
     (call,) = steps.calls
@@ -134,8 +80,8 @@ async def test_a_call_is_one_metered_step(server: LLMockServer, client: Any, ste
 async def test_a_recorded_answer_is_not_bought_again(server: LLMockServer, client: Any, steps: FakeSteps) -> None:
     """Replay gives the same answer, with its tool calls, without a request."""
     server.state.scenarios.add(Reply(tool_calls=(ToolCall("find", {"order": "o-1"}),)))
-    live = await client_proxy("openai", client, steps).chat.completions.create(messages=ASK, model=MODEL)
-    again = await client_proxy("openai", client, FakeSteps(steps.records)).chat.completions.create(model=MODEL, messages=ASK)
+    live = await models(client, steps).chat.completions.create(messages=ASK, model=MODEL)
+    again = await models(client, FakeSteps(steps.records)).chat.completions.create(model=MODEL, messages=ASK)
     assert again == live
     assert json.loads(again.choices[0].message.tool_calls[0].function.arguments) == {"order": "o-1"}
     assert len(requests(server)) == 1
@@ -143,7 +89,7 @@ async def test_a_recorded_answer_is_not_bought_again(server: LLMockServer, clien
 
 async def test_messages_of_the_sdk_can_be_sent_back(client: Any, steps: FakeSteps) -> None:
     """As the SDK allows: the message of an answer goes into the next request as it is."""
-    create = client_proxy("openai", client, steps).chat.completions.create
+    create = models(client, steps).chat.completions.create
     reply = await create(model=MODEL, messages=ASK)
     assert (await create(model=MODEL, messages=[*ASK, reply.choices[0].message, *ASK])).choices
 
@@ -151,7 +97,7 @@ async def test_messages_of_the_sdk_can_be_sent_back(client: Any, steps: FakeStep
 async def test_only_the_step_retries(server: LLMockServer, client: Any, steps: FakeSteps) -> None:
     """The SDK's own retries would multiply: two requests for two attempts, the wait as asked for, the refused one free."""
     server.state.scenarios.add(Fail(429, retry_after=7))
-    await client_proxy("openai", client, steps).chat.completions.create(model=MODEL, messages=ASK)
+    await models(client, steps).chat.completions.create(model=MODEL, messages=ASK)
     assert (len(requests(server)), steps.waits, steps.faults) == (2, [7.0], ["RateLimitError"])
     assert steps.used[0] == Usage(steps=1)
 
@@ -160,14 +106,14 @@ async def test_a_mistake_in_the_request_is_not_retried(server: LLMockServer, cli
     """A 400 is the caller's."""
     server.state.scenarios.add(Fail(400, message="bad tools"))
     with pytest.raises(StepError, match="bad tools") as caught:
-        await client_proxy("openai", client, steps).chat.completions.create(model=MODEL, messages=ASK)
+        await models(client, steps).chat.completions.create(model=MODEL, messages=ASK)
     assert (caught.value.category, caught.value.type, len(requests(server))) == ("semantic", "BadRequestError", 1)
 
 
 async def test_an_empty_answer_is_paid_and_asked_again(server: LLMockServer, client: Any, steps: FakeSteps) -> None:
     """It is a failure of the provider's, but not a free one."""
     server.state.scenarios.add(Reply(text=""), Reply(text="Here."))
-    reply = await client_proxy("openai", client, steps).chat.completions.create(model=MODEL, messages=ASK)
+    reply = await models(client, steps).chat.completions.create(model=MODEL, messages=ASK)
     assert reply.choices[0].message.content == "Here."
     assert steps.faults == ["EmptyReply"]
     assert steps.used[0].tokens > 0
@@ -177,14 +123,14 @@ async def test_an_empty_answer_is_paid_and_asked_again(server: LLMockServer, cli
 async def test_an_answer_cut_at_its_length_is_an_answer(server: LLMockServer, client: Any, steps: FakeSteps) -> None:
     """Whoever set the limit knows what to do about it."""
     server.state.scenarios.add(Reply(text="", finish_reason="length"))
-    reply = await client_proxy("openai", client, steps).chat.completions.create(model=MODEL, messages=ASK)
+    reply = await models(client, steps).chat.completions.create(model=MODEL, messages=ASK)
     assert (reply.choices[0].finish_reason, steps.faults) == ("length", [])
 
 
 async def test_the_answer_of_a_lax_server_is_kept_as_it_is(server: LLMockServer, client: Any, steps: FakeSteps) -> None:
     """A finish reason that OpenAI does not have is no reason to lose what is paid."""
     server.state.scenarios.add(Reply(text="Here.", finish_reason="eos"))
-    reply = await client_proxy("openai", client, steps).chat.completions.create(model=MODEL, messages=ASK)
+    reply = await models(client, steps).chat.completions.create(model=MODEL, messages=ASK)
     assert reply.choices[0].finish_reason == "eos"
 
 
@@ -196,12 +142,12 @@ async def test_a_capped_session_sends_a_limit_that_is_not_part_of_the_identity(
     capped: str, server: LLMockServer, client: Any, steps: FakeSteps
 ) -> None:
     """Without one an answer could cost anything; a budget set later does not make it another call."""
-    await client_proxy("openai", client, steps, cap_tokens=capped == "tokens", cap_money=capped == "money").chat.completions.create(
+    await models(client, steps, cap_tokens=capped == "tokens", cap_money=capped == "money").chat.completions.create(
         model=MODEL, messages=ASK
     )
     assert requests(server)[0]["max_tokens"] == 4096
     assert steps.calls[0].most.tokens > 4096
-    await client_proxy("openai", client, steps).chat.completions.create(model=MODEL, messages=ASK)
+    await models(client, steps).chat.completions.create(model=MODEL, messages=ASK)
     assert steps.calls[0].args == steps.calls[1].args
     assert len(requests(server)) == 1
 
@@ -209,7 +155,7 @@ async def test_a_capped_session_sends_a_limit_that_is_not_part_of_the_identity(
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 async def test_the_handlers_own_limit_is_what_is_reserved(name: str, server: LLMockServer, client: Any, steps: FakeSteps) -> None:
     """For each of the answers asked for."""
-    proxy = client_proxy("openai", client, steps, cap_tokens=True)
+    proxy = models(client, steps, cap_tokens=True)
     await proxy.chat.completions.create(model=MODEL, messages=ASK, n=2, **{name: 100})
     sent = requests(server)[0]
     assert (sent[name], "max_tokens" in sent, steps.calls[0].most.tokens // 100) == (100, name == "max_tokens", 2)
@@ -224,7 +170,7 @@ async def test_openai_itself_is_sent_the_name_that_all_its_models_take(steps: Fa
         return httpx2.Response(400, json={"error": {"message": "no"}})
 
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(refuse)) as http:
-        proxy = client_proxy("openai", openai.AsyncOpenAI(api_key=KEY, http_client=http), steps, cap_money=True)
+        proxy = models(openai.AsyncOpenAI(api_key=KEY, http_client=http), steps, cap_money=True)
         with pytest.raises(StepError):
             await proxy.chat.completions.create(model=MODEL, messages=ASK)
     assert (sent[0]["max_completion_tokens"], "max_tokens" in sent[0]) == (4096, False)
@@ -233,11 +179,11 @@ async def test_openai_itself_is_sent_the_name_that_all_its_models_take(steps: Fa
 async def test_an_unknown_price_fails_closed_when_money_is_capped(server: LLMockServer, client: Any, steps: FakeSteps) -> None:
     """Before the call, naming the model and the way out; without a cap it goes through and costs tokens only."""
     with pytest.raises(ConfigError, match=r"the price of model 'my-model' is not known.*Prices\(overrides="):
-        await client_proxy("openai", client, steps, cap_money=True).chat.completions.create(model="my-model", messages=ASK)
+        await models(client, steps, cap_money=True).chat.completions.create(model="my-model", messages=ASK)
     assert requests(server) == []
-    await client_proxy("openai", client, steps).chat.completions.create(model="my-model", messages=ASK)
+    await models(client, steps).chat.completions.create(model="my-model", messages=ASK)
     assert (steps.total.microusd, steps.total.tokens > 0) == (0, True)
-    own = client_proxy("openai", client, FakeSteps(), prices=Prices({"my-model": (1, 1)}), cap_money=True)
+    own = models(client, FakeSteps(), prices=Prices({"my-model": (1, 1)}), cap_money=True)
     assert await own.chat.completions.create(model="my-model", messages=ASK)
 
 
@@ -245,7 +191,7 @@ async def test_an_image_is_not_reserved_by_its_bytes(client: Any, steps: FakeSte
     """A picture of a megabyte is not half a million tokens."""
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000}}
     messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]
-    await client_proxy("openai", client, steps).chat.completions.create(model=MODEL, messages=messages, max_tokens=10)
+    await models(client, steps).chat.completions.create(model=MODEL, messages=messages, max_tokens=10)
     assert 2_000 < steps.calls[0].most.tokens < 3_000
 
 
@@ -254,20 +200,22 @@ async def test_an_image_is_not_reserved_by_its_bytes(client: Any, steps: FakeSte
 
 async def test_a_handler_sees_neither_the_key_nor_the_client(client: Any, steps: FakeSteps) -> None:
     """Nothing but the durable call is on it."""
-    proxy = client_proxy("openai", client, steps)
+    proxy = models(client, steps)
     for part in (proxy, proxy.chat, proxy.chat.completions):
         assert KEY not in repr(part)
         assert not [name for name in ("api_key", "_client", "client", "base_url", "with_options") if hasattr(part, name)]
-    assert (dir(proxy), repr(proxy)) == (["chat"], "<client 'openai'>")
+    assert (dir(proxy), repr(proxy)) == (["chat", "responses"], "<client 'openai'>")
     with pytest.raises(AttributeError, match=r"'embeddings' of client 'openai' is not available.*only chat.completions.create"):
         _ = proxy.embeddings.create
     with pytest.raises(AttributeError, match=r"'chat\.completions\.parse'"):
         _ = proxy.chat.completions.parse
+    assert dir(proxy.chat) == ["completions"]
+    assert dir(proxy.chat.completions) == dir(proxy.responses) == ["create"]
 
 
 async def test_headers_are_sent_and_not_recorded(server: LLMockServer, client: Any, steps: FakeSteps) -> None:
     """They can hold secrets; what the SDK takes for "not given" is not recorded either."""
-    await client_proxy("openai", client, steps).chat.completions.create(
+    await models(client, steps).chat.completions.create(
         model=MODEL, messages=ASK, extra_headers={"x-token": "hush"}, timeout=30, temperature=openai.NOT_GIVEN
     )
     (call,) = steps.calls
@@ -287,7 +235,7 @@ def test_what_is_no_such_client_is_refused(wrong: Any) -> None:
 
 
 async def open_stream(client: Any, steps: FakeSteps, **more: Any) -> ModelStream:
-    create = client_proxy("openai", client, steps).chat.completions.create
+    create = models(client, steps).chat.completions.create
     stream = await create(model=MODEL, messages=ASK, stream=True, **more)
     assert isinstance(stream, ModelStream)
     return stream
@@ -304,6 +252,15 @@ async def test_a_stream_gives_chunks_and_the_whole(server: LLMockServer, client:
     assert (whole.object, whole.choices[0].finish_reason) == ("chat.completion", "stop")
     assert requests(server)[0]["stream_options"] == {"include_usage": True}
     assert steps.used == [Usage(1, whole.usage.total_tokens, Prices().price(MODEL, None, 4, whole.usage.completion_tokens) or 0)]
+
+
+async def test_a_handler_can_go_on_with_its_list_while_an_answer_is_streamed(server: LLMockServer, client: Any, steps: FakeSteps) -> None:
+    """What is sent is what was given, and recorded."""
+    asked = [*ASK]
+    stream = await models(client, steps).chat.completions.create(model=MODEL, messages=asked, stream=True)
+    asked.append({"role": "assistant", "content": "One moment."})
+    await stream.final()
+    assert requests(server)[0]["messages"] == ASK
 
 
 async def test_a_recorded_stream_is_replayed_at_once(server: LLMockServer, client: Any, steps: FakeSteps) -> None:
@@ -346,21 +303,21 @@ async def test_a_failure_before_the_first_chunk_is_retried(fault: Any, server: L
     assert len(steps.faults) == 1
 
 
-@pytest.mark.parametrize("kind", ["disconnect", "truncate", "malformed"])
-async def test_a_failure_after_the_first_chunk_is_raised_where_chunks_are_taken(
-    kind: Any, server: LLMockServer, client: Any, steps: FakeSteps
-) -> None:
+@pytest.mark.parametrize("end", ["whole", "disconnected", "garbled"])
+async def test_a_failure_after_the_first_chunk_is_raised_where_chunks_are_taken(end: Any, steps: FakeSteps) -> None:
     """What was said cannot be taken back; a stream that ends without its last chunk is a failure too. Charged by estimate."""
-    server.state.scenarios.add(StreamFault(kind, after_chunks=3), Reply(text="one two three four five six"))
     taken: list[Any] = []
+    async with model_server() as server, openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY) as client:
+        server.script.append(Says(events=chat_chunks("one two"), end=end, held=0))
 
-    async def take_all() -> None:
-        async with await open_stream(client, steps) as stream:
-            async for chunk in stream:
-                taken.append(chunk)  # noqa: PERF401 # what was taken before the failure counts
+        async def take_all() -> None:
+            async with await open_stream(client, steps) as stream:
+                async for chunk in stream:
+                    taken.append(chunk)
+                    server.released.set()
 
-    with pytest.raises(StepError) as caught:
-        await take_all()
+        with pytest.raises(StepError) as caught:
+            await take_all()
     assert text_of(taken) == "one two "
     assert (caught.value.category, len(steps.used), len(steps.faults)) == ("transient", 1, 1)
     assert 0 < steps.total.tokens < steps.calls[0].most.tokens

@@ -103,9 +103,11 @@ def test_every_reference_in_a_schema_leads_somewhere() -> None:
 
 
 def test_a_tool_is_shown_as_each_provider_wants_it() -> None:
-    """OpenAI and Anthropic differ in the frame only."""
+    """The APIs differ in the frame only."""
     empty = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
     assert nothing.openai() == {"type": "function", "function": {"name": "nothing", "description": "", "parameters": empty}}
+    frame = {"type": "function", "name": "nothing", "description": "", "strict": False}
+    assert nothing.openai_responses() == {**frame, "parameters": empty}
     assert nothing.anthropic() == {"name": "nothing", "description": "", "input_schema": empty}
     assert order.openai()["function"]["description"] == "Orders something.\n\nTakes a while."
 

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from holdfast.calls import ToolArgumentError, Toolset, failed, spec_for, succeeded, tool
 from holdfast.calls.call import UNKNOWN, Call, StepContext
@@ -32,6 +32,10 @@ class Receipt(msgspec.Struct):
 
 class Address(BaseModel):
     city: str
+
+
+class Parcel(BaseModel):
+    weight_g: int = Field(alias="weightG")
 
 
 class Opaque:
@@ -338,11 +342,26 @@ async def test_what_a_plain_function_raises_arrives_and_its_place_is_free_again(
     assert abandoned() == 0
 
 
+async def test_a_model_whose_fields_have_aliases_reads_back() -> None:
+    """From the journal by the names of its fields, from a model by their aliases, which is what its schema shows."""
+
+    @tool(effect="once")
+    async def send(parcel: Parcel) -> Parcel:
+        return parcel
+
+    assert "weightG" in str(send.schema())
+    parcel = send.parse('{"parcel": {"weightG": 5}}')["parcel"]
+    assert parcel == Parcel(weightG=5)
+    call = send.call((parcel,))
+    assert send.recall(call.args).args == call.args
+    assert call.codec.round_trip(parcel)[1] == parcel
+
+
 # ---------------------------------------------------------------- toolsets and results
 
 
 def test_a_toolset_finds_tools_by_name_in_their_order() -> None:
-    """What an agent is given, for both providers."""
+    """What an agent is given, for each API."""
 
     @tool
     async def one(n: int) -> int:
@@ -356,7 +375,7 @@ def test_a_toolset_finds_tools_by_name_in_their_order() -> None:
     assert [each.name for each in tools] == ["one", "two"]
     assert (tools["one"], "two" in tools, "three" in tools, len(tools)) == (one, True, False, 2)
     assert [each["function"]["description"] for each in tools.openai()] == ["The first.", "Number two."]
-    assert [each["name"] for each in tools.anthropic()] == ["one", "two"]
+    assert [each["name"] for each in tools.anthropic()] == [each["name"] for each in tools.openai_responses()] == ["one", "two"]
     with pytest.raises(KeyError):
         tools["three"]
 

@@ -1,0 +1,176 @@
+"""Anthropic's messages."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+import msgspec
+
+from holdfast.calls.dialect import Answer, Asked, Fields, Tokens, count, listed, mapped, text, text_size, variants, whole
+from holdfast.calls.replies import EmptyReply
+
+_THOUGHTS = ("thinking", "redacted_thinking")
+_SAID = ("text", "thinking", "partial_json")
+_HOUR = msgspec.msgpack.encode({"ttl": "1h"})[1:]
+
+
+class AnthropicMessages:
+    """The dialect of `messages`."""
+
+    path = "messages"
+    provider = "anthropic"
+
+    # ---------------------------------------------------------------- requests
+
+    def asked(self, request: Fields) -> Asked:
+        return Asked(whole(request.get("max_tokens")), 1, _elsewhere(request))
+
+    def limited(self, tokens: int, host: str, capped: bool) -> Fields:
+        return {"max_tokens": tokens}  # it answers no request without a limit
+
+    def streamed(self, request: Fields) -> Fields:
+        return request
+
+    def worst(self, args: bytes, prompt: int, limit: int) -> Tokens:
+        # It writes to its cache where it is told to, at a higher price, and at twice the price if told to keep it for an hour.
+        written = prompt if b"cache_control" in args else 0
+        return Tokens(prompt, limit, written=written, written_1h=written if _HOUR in args else 0)
+
+    # ---------------------------------------------------------------- answers
+
+    def reply_type(self) -> Any:
+        from anthropic.types import Message
+
+        return Message
+
+    def check(self, reply: Fields, request: Fields) -> None:
+        if reply.get("stop_reason") not in (None, "end_turn", "tool_use") or any(map(_says_something, listed(reply.get("content")))):
+            return
+        # To the results of tools it answers with nothing when it has nothing to add, and would do so again.
+        if not _answers_tools(request):
+            raise EmptyReply("the model answered without text, tool use or refusal")
+
+    def tokens(self, reply: Fields) -> Tokens | None:
+        usage = mapped(reply.get("usage"))
+        hour = count(usage, "cache_creation", "ephemeral_1h_input_tokens")
+        # None of the three counts has part in another, unlike OpenAI's.
+        fresh, cached = count(usage, "input_tokens"), count(usage, "cache_read_input_tokens")
+        written = max(count(usage, "cache_creation_input_tokens"), count(usage, "cache_creation", "ephemeral_5m_input_tokens") + hour)
+        found = Tokens(
+            fresh + cached + written,
+            count(usage, "output_tokens"),
+            cached=cached,
+            written=written,
+            written_1h=hour,
+            reasoning=count(usage, "output_tokens_details", "thinking_tokens"),
+            searches=count(usage, "server_tool_use", "web_search_requests"),
+        )
+        return found if found.input or found.output else None
+
+    def said(self, reply: Fields) -> int:
+        return text_size(reply.get("content"))
+
+    def answer(self, reply: Fields) -> Answer:
+        finish = text(reply.get("stop_reason"))
+        return Answer(text(reply.get("model")), text(reply.get("id")), (finish,) if finish else ())
+
+    def message(self, reply: Any) -> Any:
+        return reply
+
+    # ---------------------------------------------------------------- chunks
+
+    def chunk(self, chunk: Fields) -> Any:
+        from anthropic import BaseModel
+
+        # An event that is newer than the SDK is plain fields.
+        return _events().get(str(chunk.get("type")), BaseModel).model_construct(**chunk)
+
+    def shown(self, chunk: Fields, request: Fields) -> bool:
+        return True
+
+    def error(self, chunk: Fields) -> Fields | None:
+        return chunk if chunk.get("type") == "error" else None
+
+    def finished(self, chunks: list[Fields]) -> bool:
+        return any(text(mapped(chunk.get("delta")).get("stop_reason")) for chunk in chunks if chunk.get("type") == "message_delta")
+
+    def complete(self, chunks: list[Fields]) -> bool:
+        return any(chunk.get("type") == "message_stop" for chunk in chunks)
+
+    def heard(self, chunks: list[Fields]) -> int:
+        deltas = [mapped(chunk.get("delta")) for chunk in chunks]
+        return text_size([delta.get(name) for delta in deltas for name in _SAID])
+
+    def assemble(self, chunks: list[Fields]) -> Fields:
+        reply: Fields = {"role": "assistant", "type": "message"}
+        blocks: dict[int, Fields] = {}
+        for chunk in chunks:
+            index = whole(chunk.get("index")) or 0
+            match chunk.get("type"):
+                case "message_start":
+                    reply.update(mapped(chunk.get("message")))
+                case "content_block_start":
+                    blocks[index] = dict(mapped(chunk.get("content_block")))
+                case "content_block_delta":
+                    _add_delta(blocks.setdefault(index, {}), mapped(chunk.get("delta")))
+                case "message_delta":
+                    reply.update(mapped(chunk.get("delta")))
+                    # Totals so far: what is not in it has not changed.
+                    later = {name: value for name, value in mapped(chunk.get("usage")).items() if value is not None}
+                    reply["usage"] = {**mapped(reply.get("usage")), **later}
+        reply["content"] = [_whole_block(blocks[index]) for index in sorted(blocks)]
+        return reply
+
+
+_PARTIAL = "\0input"
+"""Where the text of an input is gathered: a name that no field has."""
+
+
+def _add_delta(block: Fields, delta: Fields) -> None:
+    match delta.get("type"):
+        case "text_delta":
+            block["text"] = str(block.get("text") or "") + str(delta.get("text") or "")
+        case "thinking_delta":
+            block["thinking"] = str(block.get("thinking") or "") + str(delta.get("thinking") or "")
+        case "signature_delta":
+            block["signature"] = delta.get("signature")
+        case "citations_delta":
+            block["citations"] = [*(block.get("citations") or []), delta.get("citation")]
+        case "input_json_delta":
+            block[_PARTIAL] = block.get(_PARTIAL, "") + str(delta.get("partial_json") or "")
+
+
+def _whole_block(block: Fields) -> Fields:
+    written = block.pop(_PARTIAL, "")
+    if written:
+        try:
+            block["input"] = json.loads(written)
+        except ValueError:
+            # Cut at the limit of its length. As text no tool takes it: a part of the arguments is never taken for all of them.
+            block["input"] = written
+    return block
+
+
+def _says_something(block: Fields) -> bool:
+    return bool(block.get("text")) if block.get("type") == "text" else block.get("type") not in _THOUGHTS
+
+
+def _answers_tools(request: Fields) -> bool:
+    messages = listed(request.get("messages"))
+    return bool(messages) and any(part.get("type") == "tool_result" for part in listed(messages[-1].get("content")))
+
+
+def _elsewhere(request: Fields) -> str | None:
+    # Those that Anthropic runs have a version in their type; the ones without, and those that act on the caller's machine, are run here.
+    kinds = (str(tool.get("type") or "custom") for tool in listed(request.get("tools")))
+    served = any(kind.startswith(("web_", "code_execution", "tool_search", "mcp_")) for kind in kinds)
+    return "" if served or request.get("container") else None
+
+
+@functools.cache
+def _events() -> dict[str, Any]:
+    from anthropic.types import RawMessageStreamEvent
+
+    return variants(RawMessageStreamEvent)

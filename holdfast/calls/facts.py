@@ -1,0 +1,32 @@
+"""What a model call tells about its answer, for telemetry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.calls.dialect import Dialect, Fields, Tokens
+
+
+def facts_of(dialect: Dialect, model: str, reply: Fields | None, tokens: Tokens | None = None) -> dict[str, Any]:
+    """The facts of one answer (see `holdfast.calls.call.Call.facts`); what it does not tell is left out.
+
+    Args:
+        dialect: that it is in.
+        model: that was asked.
+        reply: the answer; None where there is none.
+        tokens: what it took, where that is known better than from the answer.
+    """
+    facts: dict[str, Any] = {"provider": dialect.provider, "model": model}
+    if reply is None:
+        return facts
+    answer, took = dialect.answer(reply), tokens or dialect.tokens(reply)
+    if answer.model:
+        facts["response_model"] = answer.model
+    if answer.id:
+        facts["response_id"] = answer.id
+    if answer.finish:
+        facts["finish_reasons"] = list(answer.finish)
+    if took is not None:
+        facts["input_tokens"], facts["output_tokens"] = took.input, took.output
+        facts["cached_tokens"], facts["reasoning_tokens"] = took.cached, took.reasoning
+    return facts

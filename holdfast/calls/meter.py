@@ -1,0 +1,108 @@
+"""What calls of a model cost: at most, before one, and by what the provider reports, after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from holdfast.calls.dialect import Dialect, Fields, Tokens, text_size
+from holdfast.calls.prices import Prices, tokens_of
+from holdfast.policies.budget import Usage
+
+IMAGE_TOKENS = 2_000
+"""What an image in a request counts for in an estimate, whatever the size of its bytes."""
+
+_IMAGES = ("image_url", "input_image", "image", "computer_screenshot")
+
+
+class Contexts:
+    """How many tokens a prompt takes that goes on from an earlier answer, which the provider keeps; of the latest answers."""
+
+    __slots__ = ("_tokens",)
+
+    MOST = 10_000
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, int] = {}
+
+    def get(self, id: str) -> int | None:
+        """None where the answer is not known: another process may have asked for it."""
+        return self._tokens.get(id)
+
+    def note(self, id: str, tokens: int) -> None:
+        """The answer with this id, and all that it went on from, took so many."""
+        self._tokens[id] = tokens
+        if len(self._tokens) > self.MOST:
+            del self._tokens[next(iter(self._tokens))]
+
+
+class Meter:
+    """What calls of one model cost.
+
+    Attributes:
+        prompt: tokens of the prompt, estimated.
+        most: the most that an attempt can cost.
+        most_microusd: its money; None when the price of the model is not known.
+    """
+
+    __slots__ = ("_contexts", "_model", "_prices", "_provider", "most", "most_microusd", "prompt")
+
+    def __init__(self, prices: Prices, model: str, provider: str | None, contexts: Contexts, *, prompt: int, worst: Tokens) -> None:
+        self._prices, self._model, self._provider, self._contexts, self.prompt = prices, model, provider, contexts, prompt
+        self.most_microusd = self._price(worst)
+        self.most = Usage(steps=1, tokens=worst.input + worst.output, microusd=self.most_microusd or 0)
+
+    def of_reply(self, dialect: Dialect, reply: Fields, heard: int | None = None) -> Usage:
+        """What an answer cost: as reported, else estimated from its text.
+
+        Args:
+            dialect: that it is in.
+            reply: the answer.
+            heard: bytes of its text, where that is known better than from the answer.
+        """
+        tokens = dialect.tokens(reply) or self.estimate(dialect.said(reply) if heard is None else heard)
+        id = dialect.answer(reply).id
+        if id is not None:
+            self._contexts.note(id, tokens.input + tokens.output)
+        return self.of(tokens)
+
+    def of(self, tokens: Tokens) -> Usage:
+        """What an attempt that took these costs."""
+        return Usage(steps=1, tokens=tokens.input + tokens.output, microusd=self._price(tokens) or 0)
+
+    def estimate(self, size: int) -> Tokens:
+        """What an answer of `size` bytes of text is likely to have taken at most."""
+        return Tokens(self.prompt, tokens_of(size))
+
+    def _price(self, tokens: Tokens) -> int | None:
+        return self._prices.price(
+            self._model,
+            self._provider,
+            tokens.input,
+            tokens.output,
+            tokens.cached,
+            written=tokens.written,
+            written_1h=tokens.written_1h,
+            searches=tokens.searches,
+        )
+
+
+def estimate_prompt(request: bytes) -> int:
+    """Tokens of a request (as MessagePack) at most, or nearly so: half its bytes, with a flat figure for each image.
+
+    Images are not counted by their bytes, of which base64 has a hundred times as many as the provider counts tokens.
+    """
+    inline, images = _images(msgspec.msgpack.decode(request)) if b"image" in request or b"screenshot" in request else (0, 0)
+    return tokens_of(len(request) - inline) + images * IMAGE_TOKENS
+
+
+def _images(value: Any) -> tuple[int, int]:
+    if isinstance(value, dict):
+        if value.get("type") in _IMAGES and ("image_url" in value or "source" in value or "file_id" in value):
+            return text_size([value.get("image_url"), value.get("source")]), 1
+        value = list(value.values())
+    if isinstance(value, list):
+        found = [_images(each) for each in value if isinstance(each, dict | list)]
+        return sum(size for size, _ in found), sum(count for _, count in found)
+    return 0, 0

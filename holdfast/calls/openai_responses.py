@@ -1,0 +1,127 @@
+"""OpenAI's responses."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from holdfast.calls.dialect import Answer, Asked, Fields, Tokens, count, listed, mapped, text, text_size, variants, whole
+from holdfast.calls.replies import EmptyReply, reported
+
+_LAST = ("response.completed", "response.incomplete", "response.failed")
+_OWN_TOOLS = ("function", "custom", "local_shell", "shell", "apply_patch", "namespace")
+"""Kinds of tools that OpenAI does not run itself. What the others find goes into the prompt."""
+
+
+class OpenAIResponses:
+    """The dialect of `responses`."""
+
+    path = "responses"
+    provider = "openai"
+
+    # ---------------------------------------------------------------- requests
+
+    def asked(self, request: Fields) -> Asked:
+        if request.get("background"):
+            raise ValueError("responses.create(background=True) does not wait for its answer, which a step has to: leave it out")
+        return Asked(whole(request.get("max_output_tokens")), 1, _elsewhere(request))
+
+    def limited(self, tokens: int, host: str, capped: bool) -> Fields:
+        return {"max_output_tokens": tokens} if capped else {}
+
+    def streamed(self, request: Fields) -> Fields:
+        return request
+
+    def worst(self, args: bytes, prompt: int, limit: int) -> Tokens:
+        # As with chat completions: it writes to its cache unasked.
+        return Tokens(prompt, limit, written=prompt)
+
+    # ---------------------------------------------------------------- answers
+
+    def reply_type(self) -> Any:
+        from openai.types.responses import Response
+
+        return Response
+
+    def check(self, reply: Fields, request: Fields) -> None:
+        status = reply.get("status")
+        if status in ("failed", "cancelled"):
+            raise reported(mapped(reply.get("error")), f"the response is {status}")
+        if status != "incomplete" and not any(_says_something(item) for item in listed(reply.get("output"))):
+            raise EmptyReply("the model answered without text, tool call or refusal")
+
+    def tokens(self, reply: Fields) -> Tokens | None:
+        usage = mapped(reply.get("usage"))
+        found = Tokens(
+            count(usage, "input_tokens"),
+            count(usage, "output_tokens"),
+            cached=count(usage, "input_tokens_details", "cached_tokens"),
+            written=count(usage, "input_tokens_details", "cache_write_tokens"),
+            reasoning=count(usage, "output_tokens_details", "reasoning_tokens"),
+            searches=count(reply, "tool_usage", "web_search", "num_requests"),
+        )
+        if found.input or found.output:
+            return found
+        # Nobody charges for what failed with nothing to show.
+        return found if reply.get("status") == "failed" and not self.said(reply) else None
+
+    def said(self, reply: Fields) -> int:
+        return text_size(reply.get("output"))
+
+    def answer(self, reply: Fields) -> Answer:
+        finish = text(mapped(reply.get("incomplete_details")).get("reason")) or text(reply.get("status"))
+        return Answer(text(reply.get("model")), text(reply.get("id")), (finish,) if finish else ())
+
+    def message(self, reply: Any) -> Any:
+        return reply
+
+    # ---------------------------------------------------------------- chunks
+
+    def chunk(self, chunk: Fields) -> Any:
+        from openai import BaseModel
+
+        # An event that is newer than the SDK is plain fields.
+        return _events().get(str(chunk.get("type")), BaseModel).model_construct(**chunk)
+
+    def shown(self, chunk: Fields, request: Fields) -> bool:
+        return True
+
+    def error(self, chunk: Fields) -> Fields | None:
+        return chunk if chunk.get("type") == "error" else None
+
+    def finished(self, chunks: list[Fields]) -> bool:
+        return self.complete(chunks)
+
+    def complete(self, chunks: list[Fields]) -> bool:
+        return any(chunk.get("type") in _LAST for chunk in chunks)
+
+    def heard(self, chunks: list[Fields]) -> int:
+        return text_size([chunk.get("delta") for chunk in chunks])
+
+    def assemble(self, chunks: list[Fields]) -> Fields:
+        reply = dict(next((found for chunk in reversed(chunks) if (found := mapped(chunk.get("response")))), {}))
+        if not reply.get("output"):
+            # Some compatible servers do not repeat at the end what they have sent.
+            done = [chunk for chunk in chunks if chunk.get("type") == "response.output_item.done"]
+            reply["output"] = [item for chunk in done if (item := mapped(chunk.get("item")))]
+        return reply
+
+
+def _elsewhere(request: Fields) -> str | None:
+    tools = listed(request.get("tools"))
+    if request.get("conversation") or request.get("prompt") or any(tool.get("type") not in _OWN_TOOLS for tool in tools):
+        return ""
+    return text(request.get("previous_response_id"))
+
+
+def _says_something(item: Fields) -> bool:
+    if item.get("type") == "message":
+        return any(part.get("text") or part.get("refusal") for part in listed(item.get("content")))
+    return item.get("type") != "reasoning"
+
+
+@functools.cache
+def _events() -> dict[str, Any]:
+    from openai.types.responses import ResponseStreamEvent
+
+    return variants(ResponseStreamEvent)

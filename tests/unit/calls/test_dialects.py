@@ -1,0 +1,166 @@
+"""What answers of providers tell, whatever is in them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.calls.anthropic_messages import AnthropicMessages
+from holdfast.calls.dialect import Dialect, Fields, Tokens
+from holdfast.calls.facts import facts_of
+from holdfast.calls.meter import Contexts, Meter, estimate_prompt
+from holdfast.calls.openai_chat import OpenAIChat
+from holdfast.calls.openai_responses import OpenAIResponses
+from holdfast.calls.prices import Prices
+from holdfast.calls.replies import EmptyReply, ReportedError, reported
+from holdfast.codec import canonical
+from holdfast.policies.budget import Usage
+
+CHAT, RESPONSES, MESSAGES = OpenAIChat(), OpenAIResponses(), AnthropicMessages()
+EACH = pytest.mark.parametrize("dialect", [CHAT, RESPONSES, MESSAGES], ids=lambda each: each.path)
+
+NAMES = """
+    choices message delta content tool_calls function arguments function_call index finish_reason logprobs usage prompt_tokens
+    completion_tokens total_tokens prompt_tokens_details cached_tokens input_tokens output_tokens input_tokens_details response
+    output item status error code type text refusal id model incomplete_details reason content_block partial_json stop_reason
+    cache_read_input_tokens cache_creation server_tool_use tool_usage web_search
+"""
+VALUES = """
+    message text tool_use output_text response.completed response.failed response.output_item.done message_start
+    content_block_start content_block_delta message_delta message_stop text_delta input_json_delta thinking_delta citations_delta
+    error failed end_turn
+"""
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(VALUES.split()) | st.text(max_size=5)
+ODD: st.SearchStrategy[Any] = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES.split()), inner, max_size=6), max_leaves=25
+)
+ANSWERS = st.dictionaries(st.sampled_from(NAMES.split()), ODD, max_size=8)
+
+
+@EACH
+@settings(max_examples=25)
+@given(reply=ANSWERS)
+def test_no_answer_is_too_odd_to_be_charged_and_told_about(dialect: Dialect, reply: Fields) -> None:
+    """It is paid: at worst it is called empty, and its facts are those of the request."""
+    facts = facts_of(dialect, "my-model", reply)
+    assert facts["provider"] == dialect.provider
+    assert facts["model"] == "my-model"
+    assert all(isinstance(facts.get(name, 0), int) for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"))
+    usage = meter().of_reply(dialect, reply)
+    assert usage.tokens >= 0
+    assert usage.microusd >= 0
+    with suppress(EmptyReply, ReportedError):
+        dialect.check(reply, {})
+
+
+@EACH
+@settings(max_examples=25)
+@given(chunks=st.lists(ANSWERS, max_size=4))
+def test_no_stream_is_too_odd_to_be_put_together(dialect: Dialect, chunks: list[Fields]) -> None:
+    """Whatever comes out of it."""
+    whole = dialect.assemble(chunks)
+    assert isinstance(facts_of(dialect, "my-model", whole), dict)
+    assert dialect.heard(chunks) >= 0
+    assert dialect.said(whole) >= 0
+    assert (dialect.complete(chunks), dialect.finished(chunks)) != (True, False) or dialect is MESSAGES
+    for chunk in chunks:
+        error = dialect.error(chunk)
+        assert error is None or reported(error).status_code >= 400
+
+
+def meter(model: str = "gpt-4o-mini", most: Tokens = Tokens()) -> Meter:  # noqa: B008 # it is frozen
+    return Meter(Prices(), model, None, Contexts(), prompt=10, worst=most)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "reply", "tokens"),
+    [
+        (
+            CHAT,
+            {
+                "usage": {
+                    "prompt_tokens": 100,
+                    "completion_tokens": 50,
+                    "total_tokens": 150,
+                    "prompt_tokens_details": {"cached_tokens": 80, "cache_write_tokens": 5},
+                    "completion_tokens_details": {"reasoning_tokens": 30},
+                }
+            },
+            Tokens(100, 50, cached=80, written=5, reasoning=30),
+        ),
+        # As xAI and Gemini count: reasoning is in the total alone.
+        (CHAT, {"usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 250}}, Tokens(100, 150)),
+        (CHAT, {"usage": {"prompt_tokens": None}}, None),
+        (RESPONSES, {"usage": {"input_tokens": 7, "output_tokens": 3}}, Tokens(7, 3)),
+        (RESPONSES, {"usage": {"input_tokens": 7}, "tool_usage": {"web_search": {"num_requests": 2}}}, Tokens(7, 0, searches=2)),
+        (RESPONSES, {"usage": None, "status": "completed"}, None),
+        (RESPONSES, {"usage": None, "status": "failed"}, Tokens()),
+        (MESSAGES, {"usage": {"input_tokens": 7, "cache_read_input_tokens": None, "output_tokens": 3}}, Tokens(7, 3)),
+        (MESSAGES, {"usage": {"input_tokens": 7, "cache_read_input_tokens": 20, "output_tokens": 3}}, Tokens(27, 3, cached=20)),
+        (
+            MESSAGES,
+            {"usage": {"cache_creation_input_tokens": 20, "cache_creation": {"ephemeral_1h_input_tokens": 15}, "output_tokens": 3}},
+            Tokens(20, 3, written=20, written_1h=15),
+        ),
+    ],
+)
+def test_usage_is_read_as_the_provider_means_it(dialect: Dialect, reply: Fields, tokens: Tokens | None) -> None:
+    """What is part of what differs between them."""
+    assert dialect.tokens(reply) == tokens
+
+
+def test_an_answer_without_usage_is_estimated_from_its_text() -> None:
+    """Half its bytes, beside the prompt."""
+    reply = {"content": [{"type": "text", "text": "x" * 100}], "usage": None}
+    assert meter().of_reply(MESSAGES, reply).tokens == 10 + 52
+
+
+def test_the_dearest_way_to_be_billed_is_reserved() -> None:
+    """A provider that writes to its cache unasked charges for it where the price list says so."""
+    worst = CHAT.worst(b"", 1_000_000, 0)
+    assert meter("gpt-5.6", worst).most_microusd == 5_000_000 * 2  # a prompt of more than 272,000 tokens costs twice as much
+    assert meter("gpt-4o-mini", worst).most == Usage(1, 1_000_000, 150_000)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}},
+        {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 100_000},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 100_000}},
+    ],
+)
+def test_an_image_counts_the_same_in_every_api(part: Fields) -> None:
+    """By a flat figure, not by its bytes."""
+    assert 2_000 < estimate_prompt(canonical({"messages": [{"role": "user", "content": [part]}]})) < 2_100
+
+
+@pytest.mark.parametrize(
+    ("dialect", "request_", "elsewhere"),
+    [
+        (CHAT, {}, None),
+        (RESPONSES, {"tools": [{"type": "function"}]}, None),
+        (RESPONSES, {"previous_response_id": "r-1"}, "r-1"),
+        (RESPONSES, {"previous_response_id": "r-1", "tools": [{"type": "file_search"}]}, ""),
+        (RESPONSES, {"conversation": "c-1"}, ""),
+        (RESPONSES, {"prompt": {"id": "p-1"}}, ""),
+        (MESSAGES, {"tools": [{"name": "find"}, {"type": "custom"}, {"type": "bash_20250124"}]}, None),
+        (MESSAGES, {"tools": [{"type": "web_fetch_20250910"}]}, ""),
+        (MESSAGES, {"container": "c-1"}, ""),
+    ],
+)
+def test_what_is_not_in_the_request_is_noticed(dialect: Dialect, request_: Fields, elsewhere: str | None) -> None:
+    """What the provider keeps, or finds, is part of what a call can cost."""
+    assert dialect.asked(request_).elsewhere == elsewhere
+
+
+def test_only_the_latest_contexts_are_remembered() -> None:
+    """A client lives for weeks."""
+    contexts = Contexts()
+    for number in range(Contexts.MOST + 1):
+        contexts.note(str(number), number)
+    assert (contexts.get("0"), contexts.get("1"), contexts.get(str(Contexts.MOST))) == (None, 1, Contexts.MOST)

@@ -92,7 +92,11 @@ class Tool(Generic[P, R]):
     @property
     def description(self) -> str:
         """What a model reads about it: what was given, else its docstring up to the first section."""
-        return read_docstring(self._function)[0] if self._description is None else self._description
+        return self._docstring[0] if self._description is None else self._description
+
+    @functools.cached_property
+    def _docstring(self) -> tuple[str, dict[str, str]]:
+        return read_docstring(self._function)
 
     # ---------------------------------------------------------------- as a call
 
@@ -214,7 +218,12 @@ class Tool(Generic[P, R]):
 
     def schema(self) -> dict[str, Any]:
         """The JSON schema of its parameters, from the annotations, the defaults and the `Args:` of the docstring."""
-        return schema_of(self.name, self._signature.parameters, read_docstring(self._function)[1])
+        schema: dict[str, Any] = msgspec.json.decode(self._schema)  # one of its own for each caller
+        return schema
+
+    @functools.cached_property
+    def _schema(self) -> bytes:
+        return msgspec.json.encode(schema_of(self.name, self._signature.parameters, self._docstring[1]))
 
     def openai(self) -> dict[str, Any]:
         """It as an element of `tools=` of an OpenAI chat completion."""

@@ -65,7 +65,7 @@ class Session(Generic[S]):
 
     @property
     def tools(self) -> Toolset:
-        """The agent's tools; `tools.openai()` is their schemas for a model call."""
+        """The agent's tools; `tools.openai()`, `tools.openai_responses()` or `tools.anthropic()` is their schemas for a model call."""
         return self._turn.actor.agent.tools
 
     @property

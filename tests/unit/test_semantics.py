@@ -533,6 +533,8 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str) -> None:
             await world.crash()
         elif happens == "cancel":
             await handle.cancel()
+        elif happens == "pause":
+            await handle.pause()
         elif happens == "fence":
             await fence(world)
             await asyncio.sleep(20)
@@ -543,6 +545,13 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str) -> None:
             # It still is, and goes on at its time.
             assert (await handle.row()).park == before[0].park
             await asyncio.sleep(200)
+        if word == "held":
+            done = list(world.done)
+            await asyncio.sleep(200)
+            held = await handle.row()
+            assert (held.park.reason if held.park else held.status, world.done) == ("paused", done)
+            await handle.resume()
+            await asyncio.sleep(100)
         await asyncio.sleep(20)
         return await handle.row(), await runtime.store.message("s", "m")
 
@@ -559,7 +568,7 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str) -> None:
         return
     assert (row.turn, message.state) == (1, MessageState.DONE)
     assert world.done.count(1) == 1
-    starts = {"goes on": 2, "restarted": 2, "stays": 2 if state == "parked" else 1}[word]
+    starts = {"goes on": 2, "restarted": 2, "held": 2, "stays": 2 if state == "parked" else 1}[word]
     if happens == "drain" and word == "goes on":
         assert world.done == ["starts", 1, 2, "starts"] or world.done == ["starts", 1, 2]
         return

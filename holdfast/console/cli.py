@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import Annotated
 
 import typer
 
-from holdfast import __version__, redact
-from holdfast.errors import HoldfastError
-
-if TYPE_CHECKING:
-    from holdfast.console.target import Source
-
-T = TypeVar("T")
-
-WRONG = 2
-"""The exit code where what was asked for cannot be done: a wrong name, a database that is missing, locked or newer."""
+from holdfast import __version__
+from holdfast.console import verbs, verbs_many
+from holdfast.console.options import Db, Json, Socket, Store, ask_source, one_line, print_json, refuse
 
 app = typer.Typer(
     name="holdfast",
@@ -30,52 +20,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Db = Annotated[str | None, typer.Option("--db", metavar="PATH", help="The SQLite file; default the only one in this folder.")]
-Store = Annotated[
-    str | None, typer.Option("--store", metavar="URL", help="The same as a URL: sqlite:///path.db, postgresql://host/database.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON: every field, nothing shortened.")]
-
 
 def main() -> None:
     """Run the command line."""
     app()
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """Whatever holdfast refuses is one line on stderr and exit code 2."""
-    try:
-        yield
-    except HoldfastError as error:
-        _refuse(str(error))
-    except KeyboardInterrupt:
-        # Before the process has its own handlers, or while a table is printed.
-        raise typer.Exit(130) from None
-
-
-def _refuse(text: str) -> NoReturn:
-    typer.echo(f"holdfast: {redact.text(' '.join(text.split()))}", err=True)
-    raise typer.Exit(WRONG)
-
-
-def _ask(db: str | None, store: str | None, question: Callable[[Source], Awaitable[T]]) -> T:
-    """The answer to a question about the store that is meant, from whoever `target.source` chooses."""
-    import asyncio
-
-    from holdfast.console import target
-
-    async def answer() -> T:
-        async with target.source(target.store_url(db, store)) as source:
-            return await question(source)
-
-    return asyncio.run(answer())
-
-
-def _print_json(value: Any) -> None:
-    import msgspec
-
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
 
 
 def _show_version(wanted: bool) -> None:
@@ -106,15 +54,20 @@ def run(
         list[str] | None,
         typer.Option("--with", metavar="MODULE:ATTR", help="An async function to run besides, given the Runtime. Can be repeated."),
     ] = None,
+    socket: Annotated[
+        str | None,
+        typer.Option("--socket", metavar="PATH", help="Where it listens for the other commands; default follows from the store."),
+    ] = None,
+    no_socket: Annotated[bool, typer.Option("--no-socket", help="Do not listen for the other commands.")] = False,
 ) -> None:
     """Run a Runtime until SIGTERM or SIGINT, which drain it; a second signal exits at once. SIGHUP reads the limits again.
 
     Exit code 0 when drained, 1 when a supervisor gave up, 2 when it could not start.
     """
-    with _one_line():
+    with one_line():
         from holdfast.console import process
 
-        code = process.run(target, store=store, drain_s=drain_s, feeds=feeds or (), config=config)
+        code = process.run(target, store=store, drain_s=drain_s, feeds=feeds or (), config=config, socket=socket, control=not no_socket)
     raise typer.Exit(code)
 
 
@@ -122,6 +75,7 @@ def run(
 def ps(
     db: Db = None,
     store: Store = None,
+    socket: Socket = None,
     json: Json = False,
     all: Annotated[bool, typer.Option("--all", help="Those that have ended, too.")] = False,
     status: Annotated[
@@ -132,10 +86,12 @@ def ps(
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most.")] = 200,
 ) -> None:
     """What every session is doing and why; those that need a person first."""
-    with _one_line():
-        view = _ask(db, store, lambda source: source.overview(ended=all, status=status, agent=agent, tenant=tenant, limit=limit))
+    with one_line():
+        view = ask_source(
+            db, store, socket, lambda source: source.overview(ended=all, status=status, agent=agent, tenant=tenant, limit=limit)
+        )
         if json:
-            return _print_json(view)
+            return print_json(view)
         from holdfast.console import render
 
         render.ps(view, limit=limit, all=all or status is not None)
@@ -146,17 +102,22 @@ def show(
     session: Annotated[str, typer.Argument(metavar="SESSION", help="The id of the session.")],
     db: Db = None,
     store: Store = None,
+    socket: Socket = None,
     json: Json = False,
     turn: Annotated[int | None, typer.Option("--turn", metavar="N", min=1, help="Only this turn; default the last ten.")] = None,
 ) -> None:
     """What a session did, what it cost, and why it stopped."""
-    with _one_line():
-        view = _ask(db, store, lambda source: source.detail(session, turn=turn))
+    with one_line():
+        view = ask_source(db, store, socket, lambda source: source.detail(session, turn=turn))
         if json:
-            return _print_json(view)
+            return print_json(view)
         from holdfast.console import render
 
         render.show(view)
+
+
+verbs.register(app)
+verbs_many.register(app)
 
 
 @app.command()
@@ -166,10 +127,10 @@ def demo(
     seed: Annotated[int | None, typer.Option("--seed", help="Makes it the same demo every time.")] = None,
 ) -> None:
     """See sessions die in the middle of their work and go on, with nothing done twice."""
-    with _one_line():
+    with one_line():
         try:
             demonstration = import_module("holdfast.console.demo")
         except ModuleNotFoundError as error:
-            _refuse(f"the demo is not installed here ({error.name} is missing): install holdfast with its extra, holdfast[demo]")
+            refuse(f"the demo is not installed here ({error.name} is missing): install holdfast with its extra, holdfast[demo]")
         code: int = demonstration.main(sessions=sessions, kills=kills, seed=seed)
     raise typer.Exit(code)

@@ -1,7 +1,7 @@
 """`holdfast run`: a Runtime as a plain long-lived process.
 
 The first SIGTERM or SIGINT drains: steps in flight end, open turns stay in the journal, the exit code is 0. A second one ends the process
-at once, which loses nothing that was acknowledged either. Signals set an event; they cancel nothing.
+at once, which loses nothing that was acknowledged either. SIGHUP has the limits read again. Signals set an event; they cancel nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,10 @@ import anyio
 from holdfast import redact
 from holdfast.calls import threads
 from holdfast.console import loader
-from holdfast.errors import SupervisorGaveUp
+from holdfast.console.keeper import Keeper, complain, say
+from holdfast.console.notify import Notifier
+from holdfast.console.settings import Settings, Source
+from holdfast.errors import ConfigError, SupervisorGaveUp
 from holdfast.stores import open_store
 from holdfast.supervisors import Backoff, ChildSpec, Supervisor
 from holdfast.supervisors.events import ChildCrashed, SupervisionEvent
@@ -30,28 +34,52 @@ from holdfast.supervisors.events import ChildCrashed, SupervisionEvent
 if TYPE_CHECKING:
     from holdfast.runtime.runtime import Runtime
 
-GAVE_UP = 1
+GAVE_UP, REFUSED = 1, 2
 _LAST_S = 1.0
 _log = logging.getLogger("holdfast.run")
 
 
-def run(target: str, *, store: str | None, drain_s: float | None, feeds: Sequence[str] = ()) -> int:
+def run(
+    target: str,
+    *,
+    store: str | None,
+    drain_s: float | None,
+    feeds: Sequence[str] = (),
+    config: str | None = None,
+    socket: str | None = None,
+    control: bool = True,
+) -> int:
     """Load a Runtime and run it until a signal; the exit code.
 
     Args:
         target: "module:attr" of a Runtime, or of a function that returns one.
         store: the URL of a store to use instead of the Runtime's own.
-        drain_s: how long steps in flight may take at the end, in seconds; default the Runtime's own.
+        drain_s: how long steps in flight may take at the end, in seconds; default what the file of limits says, or the Runtime's own.
         feeds: "module:attr" of async functions to run besides, each given the Runtime. One that crashes is started again.
+        config: the file of limits; default holdfast.toml in the current folder, if it is there.
+        socket: where the control API listens; default what the environment says, or else what follows from the store.
+        control: whether there is a control API at all.
 
     Raises:
-        ConfigError: there is no such Runtime, feed or store.
+        ConfigError: there is no such Runtime, feed or store, or it cannot listen at its control socket.
         StoreError: the store cannot be opened.
     """
     found = loader.load(target)
+    reach = _controlled(socket) if control else _uncontrolled
     _log_to_stderr()
+    notifier = Notifier.from_environment()
     tune()
-    return asyncio.run(_run(found, target, store, drain_s, [(name, loader.feed_of(name)) for name in feeds]))
+    return asyncio.run(_run(found, target, store, drain_s, [(name, loader.feed_of(name)) for name in feeds], config, notifier, reach))
+
+
+def _controlled(socket: str | None) -> Callable[[Runtime], AbstractContextManager[str | None]]:
+    from holdfast.console.server import controlled  # it takes a while, so before there is a loop that it would block
+
+    return partial(controlled, path=socket)
+
+
+def _uncontrolled(runtime: Runtime) -> AbstractContextManager[str | None]:
+    return nullcontext()
 
 
 def tune() -> None:
@@ -63,13 +91,32 @@ def tune() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-async def _run(found: Any, target: str, store: str | None, drain_s: float | None, feeds: Sequence[tuple[str, loader.Feed]]) -> int:
+async def _run(
+    found: Any,
+    target: str,
+    store: str | None,
+    drain_s: float | None,
+    feeds: Sequence[tuple[str, loader.Feed]],
+    config: str | None,
+    notifier: Notifier,
+    reach: Callable[[Runtime], AbstractContextManager[str | None]],
+) -> int:
     runtime = await loader.runtime_of(found, target)
     if store is not None:
         runtime.store = open_store(store)
-    with _stop_signals() as stop:
+    source = Source(config, runtime.check)
+    try:
+        settings = source.read()
+        if settings is not None:
+            runtime.reconfigure(settings.limits)
+    except ConfigError as error:
+        complain(error)
+        return REFUSED
+    keeper = Keeper(runtime, notifier, source, settings or Settings())
+    with _signals(keeper.reload) as stop, keeper.watching():
         try:
-            code = await serve(runtime, stop, drain_s=drain_s, feeds=feeds)
+            with reach(runtime) as socket:
+                code = await serve(runtime, stop, keeper, drain_s=drain_s, feeds=feeds, socket=socket)
         except BaseExceptionGroup as group:
             given_up, others = group.split(SupervisorGaveUp)
             if given_up is None or others is not None:
@@ -88,12 +135,20 @@ async def _leave_behind(code: int) -> None:
     if left:
         _, left = await asyncio.wait(left, timeout=_LAST_S)
     if left or threads.abandoned():
-        _say(f"left behind: {len(left)} tasks and {threads.abandoned()} threads that do not end")
+        say(f"left behind: {len(left)} tasks and {threads.abandoned()} threads that do not end")
         sys.stderr.flush()
         os._exit(code)
 
 
-async def serve(runtime: Runtime, stop: asyncio.Event, *, drain_s: float | None, feeds: Sequence[tuple[str, loader.Feed]] = ()) -> int:
+async def serve(
+    runtime: Runtime,
+    stop: asyncio.Event,
+    keeper: Keeper,
+    *,
+    drain_s: float | None,
+    feeds: Sequence[tuple[str, loader.Feed]] = (),
+    socket: str | None = None,
+) -> int:
     """Run until `stop` is set, then drain; 0, or GAVE_UP where a feed crashed too often.
 
     Raises:
@@ -102,16 +157,23 @@ async def serve(runtime: Runtime, stop: asyncio.Event, *, drain_s: float | None,
     """
     code = 0
     async with runtime:
-        _say(f"ready: {runtime.statistics()['recovering']} sessions recovering, store {_store_name(runtime)}, pid {os.getpid()}")
-        try:
-            await _until(stop, runtime, feeds)
-        except* SupervisorGaveUp as group:
-            _say_why(group)
-            code = GAVE_UP
-        _say("draining: steps in flight end, open turns go on at the next start; a second signal exits at once")
-        if not await runtime.drain(drain_s):
-            _say("some steps took longer than the drain may: they were cut off, and are settled at the next start")
-    _say("drained")
+        say(f"ready: {runtime.statistics()['recovering']} sessions recovering, store {_store_name(runtime)}, pid {os.getpid()}")
+        if socket is not None:
+            say(f"control socket: {socket}")
+        async with anyio.create_task_group() as group:
+            # Until the drain is over: a process that drains for long has to show that it lives.
+            group.start_soon(keeper.keep)
+            try:
+                await _until(stop, runtime, feeds)
+            except* SupervisorGaveUp as gave_up:
+                _say_why(gave_up)
+                code = GAVE_UP
+            keeper.draining()
+            say("draining: steps in flight end, open turns go on at the next start; a second signal exits at once")
+            if not await runtime.drain(drain_s):
+                say("some steps took longer than the drain may: they were cut off, and are settled at the next start")
+            group.cancel_scope.cancel()
+    say("drained")
     return code
 
 
@@ -142,14 +204,10 @@ def _store_name(runtime: Runtime) -> str:
     return type(runtime.store).__name__ if path is None else f"sqlite:///{path}"
 
 
-def _say(line: str) -> None:
-    print(redact.text(line), flush=True)
-
-
 def _say_why(group: BaseExceptionGroup[SupervisorGaveUp]) -> None:
     for error in _leaves(group):
         cause = f" ({loader.one_line(error.__cause__)})" if error.__cause__ is not None else ""
-        print(redact.text(f"holdfast: {loader.one_line(error)}{cause}; what was acknowledged is safe"), file=sys.stderr, flush=True)
+        complain(f"{loader.one_line(error)}{cause}; what was acknowledged is safe")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -164,8 +222,8 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[asyncio.Event]:
-    """An event that the first SIGTERM or SIGINT sets; the second one ends the process.
+def _signals(reload: asyncio.Event) -> Iterator[asyncio.Event]:
+    """An event that the first SIGTERM or SIGINT sets; the second one ends the process. SIGHUP sets `reload`.
 
     Plain signal handlers, not the loop's: those run in a callback, and a blocked loop would not let the second signal through.
     """
@@ -179,7 +237,11 @@ def _stop_signals() -> Iterator[asyncio.Event]:
         asked = True
         loop.call_soon_threadsafe(stop.set)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(reload.set)
+
+    handlers = {signal.SIGTERM: handle, signal.SIGINT: handle, signal.SIGHUP: hang_up}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield stop
     finally:

@@ -30,9 +30,15 @@ from holdfast.runtime.sessions import Sessions
 from holdfast.runtime.settings import Settings
 from holdfast.stores import open_store
 from holdfast.stores.group import GroupCommit
+from holdfast.stores.ops import Reply
 from holdfast.stores.protocol import Store
+from holdfast.stores.records import Address
 from holdfast.supervisors import Backoff, ChildSpec, Supervisor, SupervisorView
 from holdfast.telemetry.telemetry import Telemetry
+
+
+_NOTHING = Reply(Address("", 0, b""), b"", 0.0)
+"""A write that changes nothing: there is no such step."""
 
 
 class Runtime:
@@ -295,20 +301,21 @@ class Runtime:
         return {name: breaker.view() for name, breaker in sorted(self._running().breakers.items())}
 
     async def probe(self, deadline_s: float = 5.0) -> None:
-        """Find out whether the loop and the database answer.
+        """Find out whether the loop and the database answer; after a write that failed, whether one succeeds now.
 
         Raises:
-            StoreError: the last write failed, or a read fails or takes longer than `deadline_s`.
+            StoreError: a read or that write fails, or they take longer than `deadline_s`.
             RuntimeStopped: it is not running.
+        If cancelled, nothing was changed.
         """
         node = self._running()
         try:
             with anyio.fail_after(deadline_s):
                 await node.store.owner()
+                if not node.group.healthy:
+                    await node.group.submit(_NOTHING)
         except TimeoutError:
             raise errors.StoreError(f"the database has not answered within {deadline_s:g} s") from None
-        if not node.group.healthy:
-            raise errors.StoreError("the last write failed: the store is not ready until one succeeds")
 
     def tree(self) -> SupervisorView:
         """The supervision tree of this process, for people: each child with its state and its restarts."""

@@ -1,7 +1,7 @@
 """OTP supervision for any async function: trees of supervisors, restart strategies, intensities, ordered stops.
 
 It knows nothing of sessions. `Supervisor` keeps a fixed list of children that may depend on each other, `DynamicSupervisor` any
-number that do not.
+number that do not. `Watchdog` is a thread that names what blocks their loop.
 """
 
 from holdfast.supervisors.dynamic import DynamicSupervisor
@@ -25,10 +25,12 @@ from holdfast.supervisors.spec import AutoShutdown, ChildSpec, Nested, Restart
 from holdfast.supervisors.strategy import Plan, Strategy, plan
 from holdfast.supervisors.tree import Supervisor
 from holdfast.supervisors.view import ChildState, ChildView, SupervisorView
+from holdfast.supervisors.watchdog import Blocked, Frame, Watchdog
 
 __all__ = [
     "AutoShutdown",
     "Backoff",
+    "Blocked",
     "ChildCrashed",
     "ChildDropped",
     "ChildEvent",
@@ -42,6 +44,7 @@ __all__ = [
     "ChildStuck",
     "ChildView",
     "DynamicSupervisor",
+    "Frame",
     "Intensity",
     "Nested",
     "OnEvent",
@@ -54,6 +57,7 @@ __all__ = [
     "SupervisorStarted",
     "SupervisorStopped",
     "SupervisorView",
+    "Watchdog",
     "delay",
     "plan",
 ]

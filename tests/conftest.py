@@ -13,6 +13,9 @@ settings.register_profile("explore", max_examples=2000, deadline=None, print_blo
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
+pytest_plugins = ["tests.postgres_server"]
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Every async test runs on asyncio: holdfast's turn tasks are asyncio tasks."""

@@ -2,7 +2,8 @@
 
 The data lies in a folder and stays. Any number of processes may use the server at once, and each of them may be killed: the server runs on
 for the others, and a keeper (postgres_keeper) stops it when the last one has been gone for half a minute. It listens on a Unix socket
-in a folder that nobody else may enter, and on no network address.
+in a folder that nobody else may enter, and on no network address. Started by root it runs as the user "nobody", who owns the data; the
+folders above it are then opened for passing through.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from urllib.parse import quote
 import anyio.to_thread
 
 from holdfast.errors import ConfigError, StoreError
+from holdfast.events import log
 from holdfast.stores import postgres_keeper as keeper
 
 DEFAULT_FOLDER = ".holdfast/postgres"
@@ -94,6 +96,8 @@ class DevServer:
         """Stop it for everybody, at once; waits until it is down."""
         account = self._account
         keeper.stop(str(self._tools() / "pg_ctl"), str(self.data), None if account is None else account.pw_uid)
+        if (short := self._socket_folder()) != self.data:
+            short.rmdir()
 
     # ------------------------------------------------------------ the server
 
@@ -124,7 +128,9 @@ class DevServer:
         for step in (folder, *folder.parents):
             mode = step.stat().st_mode
             if not mode & stat.S_IXOTH and not (private and step == folder):
-                step.chmod(mode | stat.S_IXOTH)  # may be passed through, not listed
+                step.chmod(mode | stat.S_IXOTH)
+                if step not in (folder, self.folder):
+                    log.warning("%s may now be passed through (not listed) by every user: no Postgres server runs as root", step)
 
     def _ensure(self, tools: Path) -> None:
         if self._account is not None:

@@ -16,6 +16,7 @@ import pytest
 from holdfast import Budget, Handle, Runtime, SessionEnded
 from holdfast.errors import HoldfastError, SessionError
 from holdfast.runtime import tasks
+from holdfast.stores.postgres import PostgresStore
 from holdfast.stores.protocol import Store
 from holdfast.stores.sqlite import SqliteStore
 from holdfast.testing import Simulation, for_each_seed, simulate
@@ -221,3 +222,22 @@ async def test_cancelled_calls_on_sqlite_leave_no_transaction_task_or_descriptor
     assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     db.execute("ROLLBACK")
     db.close()
+
+
+async def test_cancelled_calls_on_postgres_leave_no_task_connection_or_descriptor(postgres_url: str) -> None:
+    """The same on a real server, with hundreds of cut-off calls: no connection is left, and the store is free."""
+    loop = asyncio.get_running_loop()
+    tasks_before, files_before = alive(loop), len(os.listdir("/proc/self/fd"))
+    store = PostgresStore(postgres_url)
+    world = World(store=store, pace=0.002)
+    world.stormy = True
+    async with Runtime(store, [world.worker]) as runtime:
+        cancelled = await call_all(world, runtime, random.Random(1), rounds=20)
+    assert cancelled.total() > 100, cancelled
+    assert world.broken == []
+    assert alive(loop) == tasks_before
+    assert len(os.listdir("/proc/self/fd")) == files_before
+    again = PostgresStore(postgres_url)
+    await again.open()
+    assert again.unclean is False
+    await again.close()

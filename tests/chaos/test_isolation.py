@@ -142,3 +142,36 @@ def test_one_that_recurses_or_raises_becomes_a_dead_letter() -> None:
             assert "RecursionError" in letters["recurses"]
 
     simulate(main, max_points=50_000)
+
+
+@agent(version=1)
+async def swallows_until_told(session: Session[None], text: str) -> None:
+    """As `swallows`, but in real time something has to end it."""
+    while not _told.is_set():
+        try:
+            await asyncio.sleep(0.05)
+        except asyncio.CancelledError:
+            pass  # on purpose: it cannot be cancelled
+
+
+_told = asyncio.Event()
+
+
+@pytest.mark.parametrize("bad", [raises, swallows_until_told, floods, recurses, asks_itself, ask_each_other], ids=lambda bad: bad.name)
+async def test_a_session_that_misbehaves_stops_no_other_on_postgres(bad: Any, postgres_url: str) -> None:
+    """The same in real time on a real server: every answer, in order, and the runtime still stops."""
+    _told.clear()
+    async with Runtime(postgres_url, [good, *BAD, swallows_until_told], drain_s=0.5) as runtime:
+        names = ["left", "right"] if bad is ask_each_other else ["bad"]
+        for name in names:
+            await runtime.spawn(bad, id=name)
+        for name in names:
+            await runtime.session(name).tell("go")
+        handles = [await runtime.spawn(good, id=f"good-{i}") for i in range(GOOD)]
+        for turn in range(1, 6):
+            answers = await asyncio.gather(*(handle.ask(turn, timeout_s=10.0) for handle in handles))
+            assert answers == [turn] * GOOD
+        if bad is swallows_until_told:
+            assert await runtime.session("bad").kill("it does not listen")
+            assert await handles[0].ask(6, timeout_s=10.0) == 6
+    _told.set()

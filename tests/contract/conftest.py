@@ -37,9 +37,21 @@ class SqliteDisk:
         return SqliteStore(self._path)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+class PostgresDisk:
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def store(self) -> Store:
+        from holdfast.stores.postgres import PostgresStore
+
+        return PostgresStore(self._url)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Disk:
     """An empty disk of each kind."""
+    if request.param == "postgres":
+        return PostgresDisk(request.getfixturevalue("postgres_url"))
     return MemoryDisk() if request.param == "memory" else SqliteDisk(tmp_path / "sessions.db")
 
 

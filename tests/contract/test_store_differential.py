@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import NotWritten
@@ -37,9 +37,11 @@ from holdfast.stores.ops import (
     UpdateSession,
     WriteStep,
 )
+from holdfast.stores.postgres import PostgresStore
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import Address, Failure, Outcome, Park, Session, SessionStatus, StepRecord, StepState
 from holdfast.stores.sqlite import SqliteStore
+from tests.postgres_server import empty_store
 
 pytestmark = pytest.mark.anyio
 
@@ -222,22 +224,35 @@ async def _apply(store: Store, ops: list[Op]) -> list[Result] | type[NotWritten]
         return NotWritten
 
 
+async def _compare(store: Store, batches: list[list[Draw]]) -> None:
+    """After each batch, whatever it holds, results and reads of the store are those of the oracle, `seq` included."""
+    oracle = MemoryStore()
+    await oracle.open()
+    await store.open()
+    try:
+        opening = [Draw("create", "a", 0, 0, 0), Draw("activate", "a", 0, 0, 0), Draw("create", "b", 0, 1, 0)]
+        for number, batch in enumerate([opening, *batches]):
+            sessions = await oracle.sessions()
+            messages = {(s.id, m.id) for s in sessions for m in await oracle.messages(s.id)}
+            builder = Builder(sessions, messages, number)
+            ops = [builder.op(part) for draw in batch for part in _spelled_out(draw)]
+            assert await _apply(store, ops) == await _apply(oracle, ops)
+            assert await _rows(store) == await _rows(oracle)
+    finally:
+        await store.close()
+
+
 @settings(max_examples=150)
 @given(batches=batches)
-async def test_every_store_gives_the_same_results_and_rows(batches: list[list[Draw]]) -> None:
-    """After each batch, whatever it holds, results and reads of both stores are equal, `seq` included."""
+async def test_sqlite_gives_the_same_results_and_rows_as_memory(batches: list[list[Draw]]) -> None:
+    """The two independent interpreters agree on every batch."""
     with tempfile.TemporaryDirectory() as folder:
-        oracle, sqlite = MemoryStore(), SqliteStore(Path(folder) / "s.db", synchronous="NORMAL")
-        await oracle.open()
-        await sqlite.open()
-        try:
-            opening = [Draw("create", "a", 0, 0, 0), Draw("activate", "a", 0, 0, 0), Draw("create", "b", 0, 1, 0)]
-            for number, batch in enumerate([opening, *batches]):
-                sessions = await oracle.sessions()
-                messages = {(s.id, m.id) for s in sessions for m in await oracle.messages(s.id)}
-                builder = Builder(sessions, messages, number)
-                ops = [builder.op(part) for draw in batch for part in _spelled_out(draw)]
-                assert await _apply(sqlite, ops) == await _apply(oracle, ops)
-                assert await _rows(sqlite) == await _rows(oracle)
-        finally:
-            await sqlite.close()
+        await _compare(SqliteStore(Path(folder) / "s.db", synchronous="NORMAL"), batches)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batches=batches)
+async def test_postgres_gives_the_same_results_and_rows_as_memory(batches: list[list[Draw]], postgres_url: str) -> None:
+    """What it reads of its tables for a batch is all that the batch can look at, and what it writes back is all that changed."""
+    await empty_store(postgres_url)
+    await _compare(PostgresStore(postgres_url), batches)

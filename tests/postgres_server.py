@@ -1,0 +1,77 @@
+"""The Postgres server of the tests: one for the session, from the wheel; a schema of its own for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from holdfast.stores.postgres_dev import DevServer
+from holdfast.stores.postgres_link import Address
+
+_numbers = itertools.count(1)
+_used: list[str] = []
+
+
+@contextmanager
+def folder_for_server() -> Iterator[Path]:
+    """A folder that a server can get to, whoever it runs as. Not below pytest's own, which each run of pytest closes to others again."""
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-test-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def server_folder() -> Iterator[Path]:
+    """An empty folder for a server of one test alone."""
+    with folder_for_server() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres_dev_server() -> Iterator[DevServer]:
+    """A server that lives as long as the test session. Its data need not outlive the machine, so it never syncs."""
+    with folder_for_server() as folder:
+        server = DevServer(folder, settings={"fsync": "off", "max_connections": "60", "shared_buffers": "64MB"}, idle_s=1.0)
+        try:
+            server.start_now()
+            yield server
+        finally:
+            server.leave()
+            server.stop_now()
+
+
+@pytest.fixture
+def postgres_url(postgres_dev_server: DevServer) -> Iterator[str]:
+    """The URL of an empty store, which is gone after the test.
+
+    Its tables are those of an earlier test, emptied, where there was one: making them takes longer than most tests.
+    """
+    schema = _used.pop() if _used else f"test_{os.getpid()}_{next(_numbers)}"
+    url = f"{postgres_dev_server.start_now()}&schema={schema}"
+    yield url
+    asyncio.run(empty_store(url))
+    _used.append(schema)
+
+
+async def empty_store(url: str) -> None:
+    """Make a store what it was before anybody opened it, but for its tables being there already."""
+    connection = await Address(url).connect("test")
+    try:
+        schema = Address(url).schema
+        tables = await connection.fetchval("SELECT ARRAY(SELECT tablename::text FROM pg_tables WHERE schemaname = $1)", schema)
+        if tables:
+            emptied = [f'DELETE FROM "{schema}"."{table}"' for table in tables if table not in ("nodes", "schema_version")]
+            again = f"UPDATE \"{schema}\".nodes SET incarnation = 0, token = '', process = 0, host = '', clean = true"
+            await connection.execute(";".join([*emptied, again]))
+    finally:
+        await connection.close()

@@ -74,7 +74,7 @@ async def asks_itself(session: Session[None], text: str) -> None:
 
 async def _once(runtime: Runtime) -> None:
     for bad in (raises, recurses):
-        if bad.name in runtime._agents:
+        if bad.name in runtime.agents:
             await (await runtime.spawn(bad, id="bad")).tell("go")
 
 

@@ -36,7 +36,6 @@ from holdfast.stores.records import Address
 from holdfast.supervisors import Backoff, ChildSpec, Supervisor, SupervisorView
 from holdfast.telemetry.telemetry import Telemetry
 
-
 _NOTHING = Reply(Address("", 0, b""), b"", 0.0)
 """A write that changes nothing: there is no such step."""
 

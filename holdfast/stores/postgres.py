@@ -86,6 +86,9 @@ class PostgresStore(Reads):
             raise
 
     async def _open_readonly(self) -> None:
+        dev = self.address.dev
+        if dev is not None and not dev.data.exists():
+            raise StoreError(f"{self.address.shown} has no database in {dev.folder}: start holdfast on it first")
         connection = await self.address.connect("reader")
         try:
             version = await schema.version_of(connection, self.address.schema, self.address.shown)

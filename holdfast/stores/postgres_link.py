@@ -151,6 +151,8 @@ def is_gone(error: BaseException) -> bool:
 def text_of(error: BaseException) -> str:
     """An error as one line for a person."""
     text = str(error).strip()
+    if isinstance(error, TimeoutError) and not text:
+        return "no answer in time"
     return text.splitlines()[0] if text else type(error).__name__
 
 
@@ -204,9 +206,13 @@ class Readers:
     async def close(self) -> None:
         """Close them all; one that is in use closes after its call."""
         self._closed = True
-        for connection in self._free:
-            await put_down(connection)
-        self._free.clear()
+        free, self._free = self._free, []
+        try:
+            for connection in free:
+                await put_down(connection)
+        finally:
+            for connection in free:
+                connection.terminate()  # of those that are closed it takes no notice
 
 
 async def put_down(connection: asyncpg.Connection | None) -> None:

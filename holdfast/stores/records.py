@@ -115,7 +115,7 @@ class Address(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """A message as it lies in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival; `context` is the sender's trace."""
+    """A message as it lies in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival; `context`: the sender's trace."""
 
     session: str
     id: str
@@ -186,7 +186,7 @@ def shown_status(session: Session) -> str:
 
 
 def rank(session: Session) -> int:
-    """What needs a person comes first (0, 1), then what waits for something else (2), works, has told of a spent budget, rests, has ended."""
+    """What needs a person comes first (0, 1), then what waits for something else (2), works, is unfinished, rests, has ended."""
     shown = shown_status(session)
     if shown == "parked":
         return 1 if session.park is not None and session.park.reason in ASKS_A_PERSON else 2

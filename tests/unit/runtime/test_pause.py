@@ -39,11 +39,12 @@ def test_a_pause_lets_the_step_in_flight_end_and_a_resume_goes_on_after_it() -> 
         await handle.tell("go", id="m")
         await asyncio.sleep(7)
         await handle.pause("let me look")
-        row, half = await handle.row(), list(world.done)
+        park, half = (await handle.row()).park, list(world.done)
+        assert park is not None
         await asyncio.sleep(1000)
         quiet = list(world.done) == half
         await handle.resume()
-        return row.park.reason, row.park.text, half, quiet, await handle.ask("go", id="m")
+        return park.reason, park.text, half, quiet, await handle.ask("go", id="m")
 
     half = ["begins 0", "ends 0", "begins 1", "ends 1"]
     assert world.life(worker, main) == ("paused", "let me look", half, True, "go")

@@ -66,6 +66,7 @@ MAX_TEXT: Final = 1024
 
 _MAX_INT = 1 << 63
 _MODEL, _TOOL = "model", "tool"
+_NAMED_BY_ID = frozenset({"ask", "watch"})  # their name is the id of the other session: span names are few
 
 
 def version() -> str:
@@ -90,12 +91,12 @@ def turn_name(agent: str) -> str:
 
 
 def step_name(kind: str, name: str) -> str:
-    """The name of a step's span. The name of a model step is its model's, that of a tool step its tool's."""
+    """The name of a step's span. The name of a model step is its model's, that of a tool step its tool's; an id is not in it."""
     if kind == _MODEL:
         return f"{CHAT} {name}"
     if kind == _TOOL:
         return f"{EXECUTE_TOOL} {name}"
-    return f"{kind} {name}" if name and name != kind else kind
+    return kind if name == kind or kind in _NAMED_BY_ID else f"{kind} {name}"
 
 
 def session_attributes(session: str, agent: str, tenant: str, user: str, turn: int, message: str) -> Attributes:
@@ -116,13 +117,18 @@ def step_attributes(kind: str, name: str, effect: str) -> Attributes:
     return own
 
 
-def cost_attributes(tokens: int, microusd: int) -> Attributes:
-    """What something cost; nothing of what cost nothing."""
+def cost_attributes(tokens: int, microusd: int, *, total: bool = False) -> Attributes:
+    """What a step cost, or with `total` what the steps of a turn did together; nothing of what cost nothing.
+
+    A total is not given by the GenAI name: backends add up what they find under that over all spans of a trace.
+    """
     cost: Attributes = {}
     if tokens:
         cost[TOKENS] = tokens
     if microusd:
-        cost |= {MICROUSD: microusd, COST_USD: microusd / 1_000_000}
+        cost[MICROUSD] = microusd
+        if not total:
+            cost[COST_USD] = microusd / 1_000_000
     return cost
 
 

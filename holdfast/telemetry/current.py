@@ -6,22 +6,33 @@ from opentelemetry.context import attach, get_current
 from opentelemetry.context.context import Context
 from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContext, TraceFlags, set_span_in_context
 
-from holdfast.telemetry.frames import Frame
+from holdfast import events
+from holdfast.telemetry.frames import TurnFrame
+from holdfast.telemetry.ids import step_id
 
 _SPAN = next(iter(set_span_in_context(INVALID_SPAN, Context())))
+_NOTHING = Context()
+_put = dict.__setitem__  # a Context is written once, by whoever makes it
 _SAMPLED, _UNSAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
 
 
 class Parent(NonRecordingSpan):
-    """The span that is recorded for `frame` elsewhere. Its ids are computed when somebody asks for them."""
+    """The span of a turn, or of a step of it, that is recorded elsewhere. Its ids are computed when somebody asks for them.
 
-    def __init__(self, frame: Frame) -> None:
-        self._frame = frame
+    Attributes:
+        step: how the step began; None for the turn itself.
+        outer: what was current before `enter`.
+    """
+
+    def __init__(self, turn: TurnFrame, step: events.StepStarted | None) -> None:
+        self.turn, self.step = turn, step
+        self.outer = _NOTHING
 
     def get_span_context(self) -> SpanContext:
-        """The ids of the frame's span."""
-        turn = self._frame.of
-        return SpanContext(turn.ids.trace_id, self._frame.span_id, is_remote=False, trace_flags=_SAMPLED if turn.sampled else _UNSAMPLED)
+        """The ids of the span."""
+        ids = self.turn.ids
+        span_id = ids.span_id if self.step is None else step_id(ids, self.step.key)
+        return SpanContext(ids.trace_id, span_id, is_remote=False, trace_flags=_SAMPLED if self.turn.sampled else _UNSAMPLED)
 
     def __repr__(self) -> str:
         return f"Parent({self.get_span_context()!r})"
@@ -35,10 +46,15 @@ def begin(span: Span) -> None:
 def enter(span: Span) -> Context:
     """Make `span` the current one; what was current, for `leave`."""
     outer = get_current()
-    inside = dict(outer)
-    inside[_SPAN] = span
-    attach(Context(inside))
+    inside = Context(outer)
+    _put(inside, _SPAN, span)
+    attach(inside)
     return outer
+
+
+def span_here() -> object:
+    """The current span; None if there is none."""
+    return get_current().get(_SPAN)
 
 
 def leave(outer: Context) -> None:

@@ -19,15 +19,16 @@ class TurnFrame:
 
     Attributes:
         sampled: whether its spans are recorded.
-        number, batch: its place in the batch of records that is being gathered (see recorder).
-        left: the steps that were left unfinished in this run, by key.
+        batch, number, head: its place in the batch that is being gathered, and what a batch says of it (see packing).
+        running, beside: the spans of the steps that are under way: of one, and by key of those beside it.
+        left: the steps that were left unfinished in this run, by key, and when.
         parting: the turn has been left to park; what it parks for is still to be said.
-        span, outer: of the way that makes spans.
+        span: of the way that makes spans in this process.
     """
 
     __slots__ = (
-        "agent", "batch", "began", "carried", "ids", "left", "message", "number", "outer", "parting", "restarts", "sampled", "session",
-        "span", "tenant", "turn", "user",
+        "agent", "batch", "began", "beside", "carried", "head", "ids", "left", "message", "number", "parting", "restarts", "running",
+        "sampled", "session", "span", "tenant", "turn", "user",
     )  # fmt: skip
 
     def __init__(self, event: events.TurnStarted) -> None:
@@ -38,9 +39,11 @@ class TurnFrame:
         self.ids: TurnIds = turn_ids(event.session, event.turn, event.message, self.carried)
         self.sampled, self.parting = True, False
         self.batch, self.number = -1, 0
-        self.left: dict[bytes, tuple[StepFrame, float]] | None = None
+        self.head: Any = None
+        self.running: Any = None
+        self.beside: dict[bytes, Any] = {}
+        self.left: dict[bytes, tuple[Any, float]] | None = None
         self.span: Any = None
-        self.outer: Any = None
 
     @property
     def of(self) -> TurnFrame:

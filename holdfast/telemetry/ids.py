@@ -29,8 +29,12 @@ def turn_ids(session: str, turn: int, message: str, carried: Carried | None) -> 
 
 def step_id(turn: TurnIds, key: bytes) -> int:
     """The span id of a step of that turn; `key` is its identity within the session."""
-    seed = turn.trace_id.to_bytes(16, "big") + turn.span_id.to_bytes(8, "big") + key
-    return int.from_bytes(blake2b(seed, digest_size=8).digest(), "big") or 1
+    return int.from_bytes(step_bytes(turn.trace_id.to_bytes(16, "big") + turn.span_id.to_bytes(8, "big"), key), "big")
+
+
+def step_bytes(seed: bytes, key: bytes) -> bytes:
+    """The same as bytes; `seed` is the trace id and the span id of the turn."""
+    return blake2b(seed + key, digest_size=8).digest()
 
 
 def within(trace_id: int, ratio: float) -> bool:

@@ -18,12 +18,12 @@ from typing import Any
 
 import anyio
 
-from holdfast import events
+from holdfast import events, redact
 from holdfast.telemetry import wire
 
 PENDING_BYTES = 8 * 1024 * 1024
 """Of batches that the pipe does not take yet."""
-RESTART_S, MAX_RESTART_S = 0.5, 30.0
+RESTART_S, MAX_RESTART_S = 0.5, 60.0
 _LOG_EVERY_S = 60.0
 _PIPE_BYTES = 1 << 20
 _EXPORTER = "holdfast.telemetry.exporter"
@@ -89,7 +89,7 @@ class Link:
 
     async def run(self) -> None:
         """Keep an exporter running until cancelled; then what is pending is handed over, and it gets its time to post."""
-        delay_s = RESTART_S
+        delay_s = RESTART_S / 2
         self._ending, self._starting = False, asyncio.Event()
         try:
             while not self._is_ending():
@@ -138,7 +138,8 @@ class Link:
     def log_drops(self, now: float) -> None:
         """One line about spans that were dropped, at most once a minute."""
         if self.dropped > self._logged and now - self._logged_at >= _LOG_EVERY_S:
-            events.log.warning("telemetry: %d spans dropped so far%s", self.dropped, f" ({self.trouble})" if self.trouble else "")
+            why = f" ({redact.text(self.trouble)})" if self.trouble else ""
+            events.log.warning("telemetry: %d spans dropped so far%s", self.dropped, why)
             self._logged, self._logged_at = self.dropped, now
 
     # ------------------------------------------------------------ the process

@@ -24,6 +24,7 @@ MAX_MESSAGE, MAX_EXCEPTION = 8_192, 8_192
 
 _WAITS: Final = "wait"  # the reason of a park that ends with another session's answer
 _EXTRA: Final = "holdfast"
+_RENAMED: Final = {"message": "message_id"}  # what a line says is its message, too
 _STANDARD: Final = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", _EXTRA}
 _SYSTEM_CLOCK: Final = SystemClock()
 _here = current_var("holdfast_log")
@@ -135,7 +136,7 @@ class EventLog:
         for field in event.__struct_fields__:
             value = getattr(event, field)
             if value not in (None, "", b"") and field not in ("key", "context", "facts"):
-                fields[field] = value
+                fields[_RENAMED.get(field, field)] = value
         if type(event) is events.TurnCommitted and turn is not None:
             fields["duration_s"] = round(max(self._time() - turn.began, 0.0), 6)
         self._log.log(level, "%s", _text(event), extra={_EXTRA: fields})

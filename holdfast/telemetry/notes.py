@@ -27,6 +27,8 @@ OF_TURN: Final[Mapping[type[events.Event], str]] = {
     events.StoreFailed: "holdfast.store_failed",
 }
 
+NAMES: Final[Mapping[type[events.Event], str]] = {**OF_STEP, **OF_TURN}
+
 _NOT_SHOWN = {"session", "turn", "key"}
 
 

@@ -17,6 +17,7 @@ INTERNAL, CLIENT = 1, 3
 _OK_FLAGS, _REMOTE = 0x101, 0x200  # sampled, and "whether the parent is remote is known"; then: it is
 _pack_u64, _pack_double, _pack_u32 = struct.Struct("<Q").pack, struct.Struct("<d").pack, struct.Struct("<I").pack
 _TWO_TIMES = struct.Struct("<BQBQ").pack
+_NEAR, _FAR = b"\x85\x01" + _pack_u32(_OK_FLAGS), b"\x85\x01" + _pack_u32(_OK_FLAGS | _REMOTE)
 _START, _END = 0x39, 0x41  # fields 7 and 8 of a span, fixed64
 
 
@@ -29,7 +30,10 @@ class Note(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A finished span. `parent` and `link` are empty where there is none; `link` is a trace id and a span id."""
+    """A finished span. `parent` and `link` are empty where there is none; `link` is a trace id and a span id.
+
+    `attributes` are encoded already (see `attributes`), because most are those of many spans.
+    """
 
     trace_id: bytes
     span_id: bytes
@@ -39,7 +43,7 @@ class Span(NamedTuple):
     kind: int
     began_ns: int
     ended_ns: int
-    attributes: Attributes
+    attributes: bytes
     notes: Iterable[Note] = ()
     link: bytes = b""
     error: str | None = None
@@ -85,8 +89,8 @@ def _value(value: Value) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _name(name: str) -> bytes:
-    return _field(5, _text(name))
+def _name_and_kind(name: str, kind: int) -> bytes:
+    return _field(5, _text(name)) + b"\x30" + bytes((kind,))
 
 
 @lru_cache(maxsize=8192, typed=True)
@@ -94,13 +98,18 @@ def _span_attribute(key: str, value: Value) -> bytes:
     return _field(9, _attribute(key, value))
 
 
+def attributes(pairs: Attributes) -> bytes:
+    """The attributes of a span, as they stand in it."""
+    return b"".join([_span_attribute(key, value) for key, value in pairs.items()])
+
+
 def span(one: Span) -> bytes:
     """A span as a field of ScopeSpans."""
     parts = [b"\x0a\x10", one.trace_id, b"\x12\x08", one.span_id]
     if one.parent:
         parts += (b"\x22\x08", one.parent)
-    parts += (_name(one.name), b"\x30", bytes((one.kind,)), _TWO_TIMES(_START, one.began_ns, _END, one.ended_ns))
-    parts += [_span_attribute(key, value) for key, value in one.attributes.items()]
+    parts += (_name_and_kind(one.name, one.kind), _TWO_TIMES(_START, one.began_ns, _END, one.ended_ns))
+    parts.append(one.attributes)
     for note in one.notes:
         body = b"\x09" + _pack_u64(note.at_ns) + _field(2, _text(note.name))
         parts.append(_field(11, body + b"".join([_field(3, _attribute(key, value)) for key, value in note.attributes.items()])))
@@ -108,7 +117,7 @@ def span(one: Span) -> bytes:
         parts.append(_field(13, _field(1, one.link[:16]) + _field(2, one.link[16:])))
     if one.error is not None:
         parts.append(_field(15, (_field(2, _text(one.error)) if one.error else b"") + b"\x18\x02"))
-    parts.append(b"\x85\x01" + _pack_u32(_OK_FLAGS | _REMOTE if one.remote else _OK_FLAGS))
+    parts.append(_FAR if one.remote else _NEAR)
     return _field(2, b"".join(parts))
 
 

@@ -101,7 +101,7 @@ class Plain:
 
     def _turn_committed(self, event: events.TurnCommitted) -> None:
         with self._ending(event.session, event.status) as span:
-            span.set_attributes(conventions.cost_attributes(event.tokens, event.microusd))
+            span.set_attributes(conventions.cost_attributes(event.tokens, event.microusd, total=True))
 
     def _failed(self, event: events.SessionFailed) -> None:
         with self._ending(event.session, "failed") as span:

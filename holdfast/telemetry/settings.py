@@ -50,6 +50,9 @@ def checked(settings: Settings) -> Settings:
         ConfigError: something is wrong; names every fault.
     """
     faults = Faults("Telemetry")
+    faults.number("ratio", settings.ratio)
+    if not faults.found and settings.ratio > 1.0:
+        faults.add(f"ratio is {settings.ratio!r}: give a share from 0 to 1")
     try:
         url = urlsplit(settings.url)
         fine = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
@@ -57,9 +60,6 @@ def checked(settings: Settings) -> Settings:
         fine = False
     if not fine:
         faults.add(f"endpoint is {settings.url!r}: give a URL such as http://127.0.0.1:4318")
-    faults.number("ratio", settings.ratio)
-    if settings.ratio > 1.0:
-        faults.add(f"ratio is {settings.ratio!r}: give a share from 0 to 1")
     faults.number("timeout_s", settings.timeout_s, positive=True)
     faults.number("interval_s", settings.interval_s, positive=True)
     faults.number("flush_s", settings.flush_s)

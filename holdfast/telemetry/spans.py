@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
-from holdfast.telemetry import conventions, wire
-from holdfast.telemetry.conventions import Attributes, Value
-from holdfast.telemetry.ids import TurnIds, step_id
+from holdfast.telemetry import conventions, otlp, wire
+from holdfast.telemetry.conventions import Value
+from holdfast.telemetry.ids import step_bytes
 from holdfast.telemetry.otlp import CLIENT, INTERNAL, Note, Span
 
 MAX_NOTES = 64
@@ -21,10 +22,11 @@ class Spans:
 
     def __init__(self) -> None:
         self._notes: dict[bytes, list[Note]] = {}
+        self._turns: dict[bytes, _Turn] = {}
 
     def of(self, batch: wire.Batch) -> Iterator[Span]:
         """The spans that the records of a batch make."""
-        turns = [_Turn(turn) for turn in batch.turns]
+        turns = [self._known(head) for head in batch.turns]
         for record in batch.records:
             turn = turns[record.turn]
             if type(record) is wire.StepDone:
@@ -34,33 +36,41 @@ class Spans:
             elif type(record) is wire.Noted:
                 self._note(turn.step_id(record.key) if record.key else turn.span_id, record)
 
+    def _known(self, head: wire.Turn) -> _Turn:
+        turn = self._turns.get(head.span_id)
+        if turn is None or turn.head != head:
+            if len(self._turns) >= MAX_OPEN:
+                self._turns.clear()  # they are made again from the heads that come
+            turn = self._turns[head.span_id] = _Turn(head)
+        return turn
+
     def _step(self, turn: _Turn, record: wire.StepDone) -> Span:
-        span_id, kind, error = turn.step_id(record.key), record.kind, None
-        attributes = turn.attributes | conventions.step_attributes(kind, record.name, record.effect)
-        attributes[conventions.ATTEMPTS] = record.attempts
-        if record.tokens or record.microusd:
-            attributes |= conventions.cost_attributes(record.tokens, record.microusd)
-        if record.facts:
-            attributes |= {key: _plain(value) for key, value in record.facts.items()}
-        if not record.ok:
-            attributes[conventions.ERROR_TYPE], error = record.error or "error", record.cause
+        span_id, error, own = turn.step_id(record.key), None, record.facts
+        name, kind, known = _step(record.kind, record.name, record.effect, record.attempts)
+        attributes = turn.attributes + known
+        if own or record.tokens or record.microusd or not record.ok:
+            more = conventions.cost_attributes(record.tokens, record.microusd)
+            if not record.ok:
+                more[conventions.ERROR_TYPE], error = record.error or "error", record.cause
+            attributes += otlp.attributes(more | {key: _plain(value) for key, value in (own or {}).items()})
         return Span(
-            turn.trace_id, span_id, turn.span_id, False, conventions.step_name(kind, record.name), CLIENT if kind == "model" else INTERNAL,
-            _ns(record.began), _ns(max(record.began, record.ended)), attributes, self._taken(span_id), b"", error,
+            turn.trace_id, span_id, turn.span_id, False, name, kind, _ns(record.began), _ns(record.ended), attributes,
+            self._taken(span_id), b"", error,
         )  # fmt: skip
 
     def _turn(self, turn: _Turn, record: wire.TurnDone) -> Span:
-        attributes, error = dict(turn.attributes), None
-        attributes |= {conventions.OPERATION: conventions.INVOKE_AGENT, conventions.STATUS: record.status}
-        attributes |= conventions.cost_attributes(record.tokens, record.microusd)
+        error: str | None = None
+        own: conventions.Attributes = {conventions.OPERATION: conventions.INVOKE_AGENT, conventions.STATUS: record.status}
+        own |= conventions.cost_attributes(record.tokens, record.microusd, total=True)
         if record.restarts:
-            attributes[conventions.RESTARTS] = record.restarts
+            own[conventions.RESTARTS] = record.restarts
         if record.error:
-            attributes[conventions.ERROR_TYPE], error = record.error, record.cause
+            own[conventions.ERROR_TYPE], error = record.error, record.cause
         head = turn.head
+        self._turns.pop(turn.span_id, None)
         return Span(
             turn.trace_id, turn.span_id, head.parent, bool(head.parent), conventions.turn_name(head.agent), INTERNAL, _ns(head.began),
-            _ns(max(head.began, record.ended)), attributes, self._taken(turn.span_id), head.link, error,
+            _ns(max(head.began, record.ended)), turn.attributes + otlp.attributes(own), self._taken(turn.span_id), head.link, error,
         )  # fmt: skip
 
     def _note(self, span_id: bytes, record: wire.Noted) -> None:
@@ -76,23 +86,30 @@ class Spans:
 
 
 class _Turn:
-    """A turn's head with what its spans have in common, made once a batch."""
+    """A turn's head with what its spans have in common, encoded once."""
 
-    __slots__ = ("attributes", "head", "ids", "span_id", "trace_id")
+    __slots__ = ("_seed", "attributes", "head", "span_id", "trace_id")
 
     def __init__(self, head: wire.Turn) -> None:
         self.head, self.trace_id, self.span_id = head, head.trace_id, head.span_id
-        self.ids = TurnIds(int.from_bytes(head.trace_id, "big"), int.from_bytes(head.span_id, "big"), 0)
-        self.attributes: Attributes = conventions.session_attributes(
-            head.session, head.agent, head.tenant, head.user, head.turn, head.message
+        self._seed = head.trace_id + head.span_id
+        self.attributes = otlp.attributes(
+            conventions.session_attributes(head.session, head.agent, head.tenant, head.user, head.turn, head.message)
         )
 
     def step_id(self, key: bytes) -> bytes:
-        return step_id(self.ids, key).to_bytes(8, "big")
+        return step_bytes(self._seed, key)
+
+
+@lru_cache(maxsize=4096)
+def _step(kind: str, name: str, effect: str, attempts: int) -> tuple[str, int, bytes]:
+    """The name, kind and encoded attributes of a step's span: there are few that differ."""
+    known = conventions.step_attributes(kind, name, effect) | {conventions.ATTEMPTS: attempts}
+    return conventions.step_name(kind, name), CLIENT if kind == "model" else INTERNAL, otlp.attributes(known)
 
 
 def _ns(seconds: float) -> int:
-    return max(round(seconds * 1e9), 0)
+    return int(seconds * 1e9) if seconds > 0 else 0
 
 
 def _plain(value: Any) -> Value:

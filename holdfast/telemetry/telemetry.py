@@ -147,7 +147,7 @@ class Telemetry:
     @property
     def stop_s(self) -> float:
         """How long `run` may take to end once it is cancelled."""
-        return 0.0 if self._settings is None else self._settings.flush_s + 5.0
+        return 1.0 if self._settings is None else self._settings.flush_s + 5.0
 
     def statistics(self) -> dict[str, int]:
         """Spans so far: `spans_delivered` were taken by the collector, `spans_dropped` nobody will see; of the exporter process only."""

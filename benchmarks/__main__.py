@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.report import Figure, as_json, table
 from holdfast.console.process import tune
 
-NAMES = ("throughput", "postgres", "latency", "asks", "spawns", "memory", "recovery", "isolation")
+NAMES = ("throughput", "postgres", "latency", "asks", "spawns", "memory", "recovery", "isolation", "telemetry", "ps")
 
 
 def main() -> int:

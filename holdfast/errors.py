@@ -165,7 +165,7 @@ class RuntimeStopped(HoldfastError):
 
 
 class NodeUnreachable(HoldfastError):
-    """Nobody answers at the control socket `address`. Where `sent`, the request had left: it may have taken effect; see before you repeat it."""
+    """Nobody answers at the control socket `address`. Where `sent`, the request had left: it may have taken effect."""
 
     def __init__(self, address: str, text: str, sent: bool = False) -> None:
         super().__init__(text)

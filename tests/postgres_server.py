@@ -7,14 +7,20 @@ import itertools
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
 
+from holdfast.stores.postgres import LOCK_CLASS
 from holdfast.stores.postgres_dev import DevServer
 from holdfast.stores.postgres_link import Address
+from holdfast.stores.postgres_schema import quoted
+
+TABLES = ["dead_letters", "messages", "nodes", "schema_version", "sessions", "steps", "turns"]
 
 _numbers = itertools.count(1)
 _used: list[str] = []
@@ -59,19 +65,36 @@ def postgres_url(postgres_dev_server: DevServer) -> Iterator[str]:
     schema = _used.pop() if _used else f"test_{os.getpid()}_{next(_numbers)}"
     url = f"{postgres_dev_server.start_now()}&schema={schema}"
     yield url
-    asyncio.run(empty_store(url))
-    _used.append(schema)
+    if asyncio.run(empty_store(url)):
+        _used.append(schema)
 
 
-async def empty_store(url: str) -> None:
-    """Make a store what it was before anybody opened it, but for its tables being there already."""
-    connection = await Address(url).connect("test")
+async def empty_store(url: str) -> bool:
+    """Make a store what it was before anybody opened it, but for its tables being there already.
+
+    Returns:
+        Whether that is what it is now: not where somebody still holds it, or a test that failed left something behind.
+    """
+    address = Address(url)
+    connection = await address.connect("test")
     try:
-        schema = Address(url).schema
-        tables = await connection.fetchval("SELECT ARRAY(SELECT tablename::text FROM pg_tables WHERE schemaname = $1)", schema)
+        await connection.execute("SET lock_timeout = '2s'")
+        tables = await connection.fetchval(
+            "SELECT ARRAY(SELECT tablename::text FROM pg_tables WHERE schemaname = $1 ORDER BY 1)", address.schema
+        )
+        held = await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = $1 AND objid::bigint = $2)",
+            *(LOCK_CLASS, zlib.crc32(address.schema.encode())),
+        )
+        if held or tables not in ([], TABLES):
+            return False
         if tables:
-            emptied = [f'DELETE FROM "{schema}"."{table}"' for table in tables if table not in ("nodes", "schema_version")]
-            again = f"UPDATE \"{schema}\".nodes SET incarnation = 0, token = '', process = 0, host = '', clean = true"
-            await connection.execute(";".join([*emptied, again]))
+            schema = quoted(address.schema)
+            emptied = [f"DELETE FROM {schema}.{table}" for table in tables if table not in ("nodes", "schema_version")]
+            again = f"UPDATE {schema}.nodes SET incarnation = 0, token = '', process = 0, host = '', clean = true"
+            await connection.execute("; ".join([*emptied, again]))
+        return True
+    except asyncpg.PostgresError:
+        return False
     finally:
         await connection.close()

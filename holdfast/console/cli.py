@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -59,6 +59,9 @@ def run(
         typer.Option("--socket", metavar="PATH", help="Where it listens for the other commands; default follows from the store."),
     ] = None,
     no_socket: Annotated[bool, typer.Option("--no-socket", help="Do not listen for the other commands.")] = False,
+    log: Annotated[
+        Literal["text", "json"], typer.Option("--log", help="How to log to stderr: warnings as text, or what happens as JSON.")
+    ] = "text",
 ) -> None:
     """Run a Runtime until SIGTERM or SIGINT, which drain it; a second signal exits at once. SIGHUP reads the limits again.
 
@@ -67,7 +70,10 @@ def run(
     with one_line():
         from holdfast.console import process
 
-        code = process.run(target, store=store, drain_s=drain_s, feeds=feeds or (), config=config, socket=socket, control=not no_socket)
+        options = process.Options(
+            store=store, drain_s=drain_s, feeds=feeds or (), config=config, socket=socket, control=not no_socket, log=log
+        )
+        code = process.run(target, options)
     raise typer.Exit(code)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from anyio.lowlevel import checkpoint
+
 from holdfast.console import views
 from holdfast.console.values import clean
 from holdfast.errors import ConfigError, SessionNotFound
@@ -18,6 +20,9 @@ _EACH = 20
 """Up to so many failed sessions are asked for their dead letters one by one; for more of them all letters are read at once."""
 
 _EVERY = 1 << 31
+
+AT_ONCE = 250
+"""So many lines are made before others have their turn: a few milliseconds' worth."""
 
 
 async def overview(
@@ -64,7 +69,12 @@ async def lines(store: Store, sessions: Sequence[Session], *, alive: bool, now: 
     """One line about each of these rows. `alive`: a process runs the store; `now`: store time."""
     steps = await store.open_steps([session.id for session in sessions])
     letters = await _letters(store, [session for session in sessions if session.status == "failed"])
-    return [views.line(session, steps.get(session.id, ()), letters.get(session.id), alive=alive, now=now) for session in sessions]
+    found: list[views.Line] = []
+    for session in sessions:
+        found.append(views.line(session, steps.get(session.id, ()), letters.get(session.id), alive=alive, now=now))
+        if not len(found) % AT_ONCE:
+            await checkpoint()  # in a process with sessions at work, they go on meanwhile
+    return found
 
 
 async def _letters(store: Store, failed: Sequence[Session]) -> dict[str, DeadLetter]:

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
+import msgspec
 
 from holdfast import redact
 from holdfast.calls import threads
@@ -30,6 +31,7 @@ from holdfast.errors import ConfigError, SupervisorGaveUp
 from holdfast.stores import open_store
 from holdfast.supervisors import Backoff, ChildSpec, Supervisor
 from holdfast.supervisors.events import ChildCrashed, SupervisionEvent
+from holdfast.telemetry.logs import to_json
 
 if TYPE_CHECKING:
     from holdfast.runtime.runtime import Runtime
@@ -39,40 +41,60 @@ _LAST_S = 1.0
 _log = logging.getLogger("holdfast.run")
 
 
-def run(
-    target: str,
-    *,
-    store: str | None,
-    drain_s: float | None,
-    feeds: Sequence[str] = (),
-    config: str | None = None,
-    socket: str | None = None,
-    control: bool = True,
-) -> int:
-    """Load a Runtime and run it until a signal; the exit code.
+Reach = Callable[["Runtime"], AbstractContextManager[str | None]]
+"""What opens the control API of a Runtime, and gives its address."""
 
-    Args:
-        target: "module:attr" of a Runtime, or of a function that returns one.
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a Runtime is run.
+
+    Attributes:
         store: the URL of a store to use instead of the Runtime's own.
         drain_s: how long steps in flight may take at the end, in seconds; default what the file of limits says, or the Runtime's own.
         feeds: "module:attr" of async functions to run besides, each given the Runtime. One that crashes is started again.
         config: the file of limits; default holdfast.toml in the current folder, if it is there.
         socket: where the control API listens; default what the environment says, or else what follows from the store.
         control: whether there is a control API at all.
+        log: "text" for warnings as lines of text, "json" for what happens as JSON (docs/telemetry.md), both on stderr.
+    """
+
+    store: str | None = None
+    drain_s: float | None = None
+    feeds: Sequence[str] = ()
+    config: str | None = None
+    socket: str | None = None
+    control: bool = True
+    log: Literal["text", "json"] = "text"
+
+
+def run(target: str, options: Options) -> int:
+    """Load a Runtime ("module:attr", or a function that returns one) and run it until a signal; the exit code.
 
     Raises:
         ConfigError: there is no such Runtime, feed or store, or it cannot listen at its control socket.
         StoreError: the store cannot be opened.
     """
     found = loader.load(target)
-    reach = _controlled(socket) if control else _uncontrolled
-    _log_to_stderr()
+    feeds = [(name, loader.feed_of(name)) for name in options.feeds]
+    reach = _controlled(options.socket) if options.control else _uncontrolled
+    observer = to_json() if options.log == "json" else None
+    if observer is None:
+        _log_to_stderr()
     notifier = Notifier.from_environment()
     tune()
-    return asyncio.run(_run(found, target, store, drain_s, [(name, loader.feed_of(name)) for name in feeds], config, notifier, reach))
+
+    async def main() -> int:
+        runtime = await loader.runtime_of(found, target)
+        if options.store is not None:
+            runtime.store = open_store(options.store)
+        if observer is not None:
+            runtime.observe(observer)
+        return await _run(runtime, options, feeds, notifier, reach)
+
+    return asyncio.run(main())
 
 
-def _controlled(socket: str | None) -> Callable[[Runtime], AbstractContextManager[str | None]]:
+def _controlled(socket: str | None) -> Reach:
     from holdfast.console.server import controlled  # it takes a while, so before there is a loop that it would block
 
     return partial(controlled, path=socket)
@@ -91,20 +113,8 @@ def tune() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-async def _run(
-    found: Any,
-    target: str,
-    store: str | None,
-    drain_s: float | None,
-    feeds: Sequence[tuple[str, loader.Feed]],
-    config: str | None,
-    notifier: Notifier,
-    reach: Callable[[Runtime], AbstractContextManager[str | None]],
-) -> int:
-    runtime = await loader.runtime_of(found, target)
-    if store is not None:
-        runtime.store = open_store(store)
-    source = Source(config, runtime.check)
+async def _run(runtime: Runtime, options: Options, feeds: Sequence[tuple[str, loader.Feed]], notifier: Notifier, reach: Reach) -> int:
+    source = Source(options.config, runtime.check)
     try:
         settings = source.read()
         if settings is not None:
@@ -116,7 +126,7 @@ async def _run(
     with _signals(keeper.reload) as stop, keeper.watching():
         try:
             with reach(runtime) as socket:
-                code = await serve(runtime, stop, keeper, drain_s=drain_s, feeds=feeds, socket=socket)
+                code = await serve(runtime, stop, keeper, drain_s=options.drain_s, feeds=feeds, socket=socket)
         except BaseExceptionGroup as group:
             given_up, others = group.split(SupervisorGaveUp)
             if given_up is None or others is not None:

@@ -14,25 +14,26 @@ from holdfast.console.values import clean, compact
 from holdfast.console.views import Detail, Line, Overview, StepView, TurnView
 from holdfast.stores.records import ENDED
 
-_COLOURS = {"failed": "red", "parked": "yellow", "working": "green", "unfinished": "magenta"}
+STATUS_STYLES = {"failed": "red", "parked": "yellow", "working": "green", "unfinished": "magenta"}
 _PREVIEW = 160
 _WIDE_COLUMNS = 150
-_PIPED_COLUMNS = 1_000  # a pipe has no width: a table cut to one would hide what grep looks for
+PIPED_COLUMNS = 1_000  # a pipe has no width: a table cut to one would hide what grep looks for
 
 
 def console() -> Console:
     """Standard output: as wide as the terminal, and never wrapped where it is none."""
     out = Console(highlight=False, emoji=False, markup=False)
-    return out if out.is_terminal else Console(highlight=False, emoji=False, markup=False, width=_PIPED_COLUMNS)
+    return out if out.is_terminal else Console(highlight=False, emoji=False, markup=False, width=PIPED_COLUMNS)
 
 
-def _table(out: Console, columns: Iterable[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim" if out.is_terminal else "")
+def table(out: Console, columns: Iterable[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    """Print rows below the names of their columns."""
+    grid = Table(box=None, pad_edge=False, header_style="dim" if out.is_terminal else "")
     for name in columns:
-        table.add_column(name, overflow="fold")
+        grid.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    out.print(table)
+        grid.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    out.print(grid)
 
 
 # ---------------------------------------------------------------- ps
@@ -45,7 +46,7 @@ def ps(view: Overview, *, limit: int, all: bool) -> None:
     if view.sessions:
         columns = ("SESSION", "AGENT", "TENANT", "STATUS", "TURN", "QUEUED", "STEPS", "USED", "AGE", "WHY, AND WHAT TO DO")
         wide = out.width >= _WIDE_COLUMNS
-        _table(out, columns if wide else columns[:-1], (_row(line) if wide else _row(line)[:-1] for line in view.sessions))
+        table(out, columns if wide else columns[:-1], (_row(line) if wide else _row(line)[:-1] for line in view.sessions))
         if not wide:
             _reasons(out, view.sessions)
     ended = sum(view.counts.get(status, 0) for status in ENDED)
@@ -82,7 +83,7 @@ def _row(line: Line) -> Sequence[str | Text]:
 
 def _status(line: Line) -> Text:
     text = line.status if line.reason is None else f"{line.status} ({line.reason})"
-    return Text(text, style="bold red" if line.asks_a_person else _COLOURS.get(line.status, ""))
+    return Text(text, style="bold red" if line.asks_a_person else STATUS_STYLES.get(line.status, ""))
 
 
 def _why(line: Line) -> str:
@@ -97,8 +98,8 @@ def show(view: Detail) -> None:
     """Print what one session did, what it cost, and why it stands where it stands."""
     out, line = console(), view.line
     out.print(Text.assemble((line.session, "bold"), "  ", _status(line)))
-    _table(out, ("", ""), [row for row in _header(view) if row[1]])
-    _table(out, ("BUDGET", "USED", "LIMIT"), _budget(line.used, line.limits))
+    table(out, ("", ""), [row for row in _header(view) if row[1]])
+    table(out, ("BUDGET", "USED", "LIMIT"), _budget(line.used, line.limits))
     _section(out, "mailbox", len(view.mailbox), "what waits")
     for message in view.mailbox:
         out.print(f"  {message.id}  {message.kind}  {span(message.age_s)} ago  {compact(message.body, _PREVIEW)}", soft_wrap=True)
@@ -112,7 +113,7 @@ def show(view: Detail) -> None:
         out.print(f"  {letter.message} in turn {letter.turn}, {span(letter.age_s)} ago: {letter.cause}{done}", soft_wrap=True)
     _section(out, "children", len(view.children), "sessions that it spawned")
     if view.children:
-        _table(
+        table(
             out,
             ("  SESSION", "AGENT", "STATUS", "USED", "WHY"),
             [("  " + c.session, c.agent, _status(c), used(c.used), _why(c)) for c in view.children],
@@ -167,7 +168,7 @@ def _turn(out: Console, turn: TurnView) -> None:
         out.print(f"  message {turn.message}: {compact(turn.body, _PREVIEW)}", soft_wrap=True)
     if turn.steps:
         columns = ("  KIND", "NAME", "EFFECT", "STATE", "TRIES", "TOOK", "COST", "ARGUMENTS", "OUTCOME")
-        _table(out, columns, (_step(step) for step in turn.steps))
+        table(out, columns, (_step(step) for step in turn.steps))
     if turn.error is not None:
         out.print(Text(f"  failed: {turn.error}", style="red"), soft_wrap=True)
     elif not turn.open:

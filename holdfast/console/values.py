@@ -19,12 +19,13 @@ def plain(data: bytes | None) -> Any:
     if not data:
         return None
     try:
-        return _masked(_decode(data))
+        return masked(_decode(data))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return f"({len(data)} bytes that do not decode: {clean(str(error))})"
 
 
-def _masked(value: Any) -> Any:
+def masked(value: Any) -> Any:
+    """Plain data that JSON can hold, with secrets masked; bytes that are text as that text, others as a note of their size."""
     match value:
         case str():
             return redact.text(value)
@@ -35,9 +36,9 @@ def _masked(value: Any) -> Any:
             except UnicodeDecodeError:
                 return f"({len(value)} bytes)"
         case list() | tuple():
-            return [_masked(item) for item in value]
+            return [masked(item) for item in value]
         case dict():
-            return {_key(key): _masked(item) for key, item in value.items()}
+            return {_key(key): masked(item) for key, item in value.items()}
         case int() if not -(1 << 63) <= value < 1 << 64:
             return str(value)
         case None | bool() | int() | float():
@@ -58,7 +59,8 @@ def compact(value: Any, limit: int) -> str:
 
 def clean(text: str) -> str:
     """One line without secrets and without control characters."""
-    return _CONTROL.sub(" ", redact.text(text)).strip()
+    text = redact.text(text)
+    return (text if text.isprintable() else _CONTROL.sub(" ", text)).strip()
 
 
 def cut(text: str, limit: int) -> str:

@@ -10,11 +10,11 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 import asyncpg
 
 from holdfast.errors import ConfigError, StoreError
+from holdfast.stores.place import DEFAULT_SCHEMA, place_of
 from holdfast.stores.postgres_dev import DevServer
 
 T = TypeVar("T")
 
-DEFAULT_SCHEMA = "holdfast"
 CONNECT_S = 10.0
 """How long opening a connection may take, in seconds."""
 
@@ -40,6 +40,7 @@ class Address:
 
     Attributes:
         shown: the URL without its password.
+        place: server, database and schema, the same for every URL of them (see stores.place).
         pooled: whether nothing may be kept in a connection from one transaction to the next.
         dev: the server to start, if it is one of ours.
 
@@ -52,6 +53,7 @@ class Address:
         options = dict(parse_qsl(query, keep_blank_values=True))
         self.schema = schema or options.pop("schema", DEFAULT_SCHEMA)
         options.pop("schema", None)
+        self.place = place_of(url, self.schema)
         self._cache = _count(options.pop("statement_cache_size", "100"))
         self.pooled = self._cache == 0
         self.dev: DevServer | None = None

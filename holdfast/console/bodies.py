@@ -1,0 +1,133 @@
+"""What the control API takes, with its bounds: the same structs decode a request and describe it in the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from holdfast.policies.budget import Budget
+from holdfast.runtime.ids import MAX_CHARS
+
+WAIT_S = 3600.0
+"""The longest that one request waits; a client that waits longer asks again."""
+
+MAX_BODY = 1 << 20
+"""Bytes that the body of a request may have."""
+
+MAX_LISTED = 100_000
+"""Sessions that one answer may list, and one request may act on."""
+
+MOST = 1 << 53
+"""The highest amount of anything: whole numbers up to it are exact wherever JSON is read."""
+
+Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_CHARS, description="Printable text.")]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_CHARS)]
+Reason: TypeAlias = Annotated[str, Meta(max_length=2000, description="Why; kept in the log, and where the verb has an outcome, in it.")]
+Wait: TypeAlias = Annotated[float, Meta(ge=0, le=WAIT_S, description="Seconds.")]
+Amount: TypeAlias = Annotated[int, Meta(ge=0, le=MOST)]
+Microusd: TypeAlias = Annotated[int, Meta(ge=0, le=MOST, description="Millionths of a dollar.")]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
+Verdict: TypeAlias = Literal["done", "retry", "fail"]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of all bodies: a field that is not known is a typing error, not something to ignore."""
+
+
+class Limits(Request, frozen=True, kw_only=True):
+    """Amounts of a budget; those left out are no limit, or where a budget is raised are not raised."""
+
+    steps: Amount | None = None
+    tokens: Amount | None = None
+    microusd: Microusd | None = None
+    seconds: Seconds | None = None
+    tool_calls: Amount | None = None
+
+    def budget(self) -> Budget:
+        """The same as a Budget."""
+        return budget_of(self.steps, self.tokens, self.microusd, self.seconds, self.tool_calls)
+
+
+def budget_of(steps: int | None, tokens: int | None, microusd: int | None, seconds: float | None, tool_calls: int | None) -> Budget:
+    """A Budget of millionths of a dollar, which are exact."""
+    from decimal import Decimal
+
+    usd = None if microusd is None else Decimal(microusd).scaleb(-6)
+    return Budget(steps=steps, tokens=tokens, usd=usd, seconds=seconds, tool_calls=tool_calls)
+
+
+class Spawn(Request, frozen=True, kw_only=True):
+    """A session to get or create. What is left out is the agent's own, the id a new one."""
+
+    agent: Name
+    id: Id | None = None
+    tenant: Name = "default"
+    user: Annotated[str, Meta(max_length=MAX_CHARS)] = ""
+    state: Any = None
+    budget: Limits | None = None
+
+
+class Tell(Request, frozen=True, kw_only=True):
+    """A message. Sent again with the same id it changes nothing."""
+
+    message: Any
+    id: Id | None = None
+
+
+class Ask(Request, frozen=True, kw_only=True):
+    """A message whose reply is waited for."""
+
+    message: Any
+    id: Id | None = None
+    timeout_s: Wait = 60.0
+
+
+class Because(Request, frozen=True, kw_only=True):
+    """A verb that needs no more than a reason."""
+
+    reason: Reason = ""
+
+
+class Settle(Request, frozen=True, kw_only=True):
+    """What became of effects in doubt: "done", with `result`; "retry": run them, they did not happen; "fail": tell the handler so."""
+
+    verdict: Verdict
+    step: Name | None = None
+    result: Any = None
+    reason: Reason = ""
+
+
+class Raise(Request, frozen=True, kw_only=True):
+    """What is added to the limits of a session."""
+
+    by: Limits
+    reason: Reason = ""
+
+
+class Many(Request, frozen=True, kw_only=True):
+    """Which sessions a verb acts on: those that match everything given. `all` has to be said where nothing else is.
+
+    Attributes:
+        why: the reason that they are parked for, such as "doubt" or "budget".
+        dry_run: say which they are, and do nothing.
+        limit: how many at most.
+    """
+
+    status: Name | None = None
+    agent: Name | None = None
+    tenant: Name | None = None
+    why: Name | None = None
+    all: bool = False
+    dry_run: bool = False
+    reason: Reason = ""
+    limit: Annotated[int, Meta(ge=1, le=MAX_LISTED)] = 1000
+
+
+class SettleMany(Many, frozen=True, kw_only=True):
+    """The same for doubts: what became of them."""
+
+    verdict: Verdict
+    step: Name | None = None
+    result: Any = None

@@ -1,0 +1,38 @@
+"""Which store is meant, as one text that a process and whoever looks for it come to alike: it decides where the control socket is."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from holdfast.stores.place import place_of
+
+_SQLITE = "sqlite:///"
+_POSTGRES = ("postgresql://", "postgres://", "postgres:dev")
+
+
+def of_url(url: str) -> str:
+    """The identity of the store that a URL names: its real file, or its server, database and schema; never a user or password.
+
+    Of one that only its process can see, such as one in memory, it is the folder that the process was started in.
+    """
+    if url.startswith(_SQLITE):
+        return f"sqlite:{os.path.realpath(url.removeprefix(_SQLITE))}"
+    return place_of(url) if url.startswith(_POSTGRES) else f"{url.partition(':')[0]}:{os.getcwd()}"
+
+
+def of_store(store: Any) -> str:
+    """The identity of a store, the same as that of its URL."""
+    place = getattr(getattr(store, "address", None), "place", None)
+    return str(place) if place is not None else of_url(url_of(store))
+
+
+def url_of(store: Any) -> str:
+    """A store as people are told of it: its URL without a password; of another than holdfast's own, its class."""
+    path = getattr(store, "path", None)
+    if path is not None:
+        return f"{_SQLITE}{path}"
+    shown = getattr(getattr(store, "address", None), "shown", None)
+    if shown is not None:
+        return str(shown)
+    return "memory:" if type(store).__name__ == "MemoryStore" else f"{type(store).__name__}:"

@@ -1,0 +1,289 @@
+"""The control API without a socket: its document, its lists of sessions, what it keeps of who did what, and how it fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import httpx
+import msgspec
+import pytest
+from jsonschema_rs import meta
+
+from holdfast import Runtime, Session, StoreError, agent, events, redact
+from holdfast.console import doctor
+from holdfast.console.api import application, build
+from holdfast.console.api_events import Feed, happened, name_of
+from holdfast.console.control import Control, Gone, merged
+from holdfast.console.inspect import overview
+from holdfast.console.wire import Problem
+
+
+@agent(mailbox=2)
+async def echo(session: Session[None], message: object) -> object:
+    if message == "boom":
+        raise ValueError("Bearer abcdefghijkl")
+    return message
+
+
+class Api:
+    """A Runtime in memory and the app that answers about it."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime, self.control = runtime, Control(runtime, "memory:")
+        transport = httpx.ASGITransport(build(self.control), raise_app_exceptions=False, client=("uid=7", 42))
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://holdfast")
+
+    async def get(self, path: str, **query: Any) -> Any:
+        answer = await self.http.get(f"/v1{path}", params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def post(self, path: str, expected: int = 200, /, **body: Any) -> Any:
+        answer = await self.http.post(f"/v1{path}", json=body)
+        assert answer.status_code == expected, answer.text
+        return answer.json()
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    async with Runtime("memory:", agents=[echo]) as runtime:
+        yield Api(runtime)
+
+
+# ---------------------------------------------------------------- the document
+
+
+def test_the_document_says_what_every_route_takes_and_gives() -> None:
+    """Every reference in it leads somewhere, every struct is valid JSON Schema, and every route names its errors."""
+    document = application(Control(Runtime("memory:", agents=[echo]), "memory:")).openapi()
+    schemas = document["components"]["schemas"]
+    assert all(name in schemas for name in _references(document))
+    for schema in schemas.values():
+        meta.validate(schema)
+    routes = [route for path in document["paths"].values() for route in path.values()]
+    assert len(routes) > 30
+    assert all({"403", "422", "500", "503"} <= route["responses"].keys() for route in routes)
+    assert all(route["summary"] and route["description"] for route in routes)
+    assert len({route["operationId"] for route in routes}) == len(routes)
+
+
+def _references(found: Any) -> set[str]:
+    if isinstance(found, dict):
+        return {found["$ref"].rpartition("/")[2]} if "$ref" in found else set().union(*map(_references, found.values()))
+    return set().union(*map(_references, found)) if isinstance(found, list) else set()
+
+
+# ---------------------------------------------------------------- lists
+
+
+async def test_a_list_of_sessions_is_filtered_and_limited(api: Api) -> None:
+    """The counts are those of all; how long it took is in a header."""
+    for number in range(5):
+        await api.post("/sessions", 201, agent="echo", id=f"s{number}", tenant=f"t{number % 2}")
+    assert len((await api.get("/sessions", tenant="t1"))["sessions"]) == 2
+    view = await api.get("/sessions", limit=3)
+    assert (len(view["sessions"]), view["counts"]) == (3, {"idle": 5})
+    answer = await api.http.get("/v1/sessions")
+    assert answer.headers["server-timing"].startswith("app;dur=")
+
+
+async def test_a_line_says_what_its_actor_does(api: Api) -> None:
+    """What is under way for longest, and how many more; without an actor it stays as it is."""
+    await api.post("/sessions", 201, agent="echo", id="s")
+    (line,) = (await overview(api.runtime.store)).sessions
+    assert merged(line, None) is line
+    await api.post("/sessions/s/ask", message="hi")
+    (live,) = api.runtime.live(["s"]).values()
+    from holdfast.runtime.live import Running
+
+    steps = [Running("tool", "quick", "", "read", 1, 0.5, 9.0), Running("tool", "slow", "", "read", 2, 3.0, 9.0)]
+    seen = merged(line, msgspec.structs.replace(live, steps=steps, queued=4))
+    assert (seen.why, seen.queued) == ("slow is under way for 3.0 s, attempt 2, and 1 more", 4)
+
+
+async def test_a_timeline_comes_in_pages(api: Api) -> None:
+    """Each page says where the next one begins; the last one does not."""
+    await api.post("/sessions", 201, agent="echo", id="s")
+    for number in range(5):
+        await api.post("/sessions/s/ask", message=number)
+    first = await api.get("/sessions/s/timeline", turns=2)
+    assert [entry["what"] for entry in first["entries"]] == ["spawned", "message", "turn", "message", "turn"]
+    second = await api.get("/sessions/s/timeline", first=first["next"], turns=2)
+    assert ({entry["turn"] for entry in second["entries"]}, second["next"]) == ({3, 4}, 5)
+    assert (await api.get("/sessions/s/timeline", first=5))["next"] is None
+
+
+# ---------------------------------------------------------------- verbs
+
+
+async def test_who_did_what_and_why_is_kept(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """A line for each verb, without secrets; of a dry run nothing, since nothing was done."""
+    caplog.set_level(logging.INFO, "holdfast.audit")
+    for number in range(2):
+        await api.post("/sessions", 201, agent="echo", id=f"s{number}")
+    await api.post("/cancel", agent="echo", dry_run=True, reason="only looking")
+    await api.post("/sessions/s0/pause", reason="Bearer abcdefghijkl")
+    await api.post("/kill", agent="echo", reason="clean\nup")
+    assert [record.message for record in caplog.records] == [
+        "pause by uid=7 pid=42 of 's0': [redacted]",
+        "kill by uid=7 pid=42 of 's0', 's1': clean up",
+    ]
+    assert vars(caplog.records[1])["sessions"] == ["s0", "s1"]
+    assert (await api.get("/sessions/s1"))["line"]["why"] == "clean\nup".replace("\n", " ")
+
+
+async def test_a_verb_on_many_acts_only_on_those_it_is_for(api: Api) -> None:
+    """Those that failed are retried or dropped, those that are parked run again, and nothing is done to all unasked."""
+    for id in ("calm", "held", "failed"):
+        await api.post("/sessions", 201, agent="echo", id=id)
+    await api.post("/sessions/held/pause")
+    answer = await api.http.post("/v1/sessions/failed/ask", json={"message": "boom"})
+    assert (answer.status_code, answer.json()["error"], "abcdef" in answer.text) == (409, "TurnFailed", False)
+    for verb, only in (("resume", "held"), ("drop", "failed"), ("retry", "failed")):
+        done = await api.post(f"/{verb}", all=True, dry_run=True)
+        assert [one["session"] for one in done["sessions"]] == [only]
+    assert (await api.post("/resolve", all=True, verdict="done"))["sessions"] == []
+    assert "nothing says which" in (await api.post("/cancel", 422))["message"]
+    assert "failed, parked" in (await api.post("/cancel", 422, status="dead"))["message"]
+
+
+async def test_a_message_carries_the_trace_of_its_sender(api: Api) -> None:
+    """As it would inside the process; what is no trace is ignored."""
+    import opentelemetry.trace  # noqa: F401 — a process without it carries nothing
+
+    sent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    await api.post("/sessions", 201, agent="echo", id="s")
+    for id, header in (("m1", sent), ("m2", "nonsense")):
+        await api.http.post("/v1/sessions/s/messages", json={"message": 1, "id": id}, headers={"traceparent": header})
+    found = [await api.runtime.store.message("s", id) for id in ("m1", "m2")]
+    assert [message.context for message in found if message is not None] == [sent, ""]
+
+
+# ---------------------------------------------------------------- faults
+
+
+async def test_a_fault_of_the_servers_own_is_logged_and_tells_the_asker_nothing(
+    api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """500 with a body of the usual form; the log has the rest."""
+
+    def broken() -> None:
+        raise KeyError("Bearer abcdefghijkl")
+
+    monkeypatch.setattr(api.runtime, "tree", broken)
+    answer = await api.http.get("/v1/tree")
+    assert answer.status_code == 500
+    assert msgspec.json.decode(answer.content, type=Problem).error == "InternalError"
+    assert "abcdef" not in answer.text
+    assert "failed at GET /v1/tree" in redact.text(caplog.text)
+
+
+async def test_a_runtime_that_drains_says_so(api: Api) -> None:
+    """503 for what it does not take any more; what only reads is still answered."""
+    await api.post("/sessions", 201, agent="echo", id="s")
+    await api.runtime.drain(0.0)
+    assert (await api.post("/sessions/s/messages", 503, message=1))["error"] == "RuntimeStopped"
+    assert len((await api.get("/sessions"))["sessions"]) == 1
+    checks = {check["name"]: check["level"] for check in (await api.get("/doctor"))["checks"]}
+    assert checks["ready"] == "wrong"
+
+
+async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that does not answer, stuck handlers and threads, open breakers; what is fine comes last."""
+
+    async def silent(deadline_s: float = 5.0) -> None:
+        raise StoreError("the database has not answered within 5 s")
+
+    counts = api.runtime.statistics() | {"stuck": 1, "threads_abandoned": 2, "recovering": 3}
+    monkeypatch.setattr(api.runtime, "probe", silent)
+    monkeypatch.setattr(api.runtime, "statistics", lambda: counts)
+    monkeypatch.setattr(
+        api.runtime, "breakers", lambda: {"openai": SimpleNamespace(state="half_open", openings=1, until=None, cause="9 of 10 failed")}
+    )
+    found = await doctor.diagnose(api.control)
+    assert not found.well
+    wrong = [check.name for check in found.checks if check.level == "wrong"]
+    assert set(wrong) == {"database", "stuck", "threads", "breaker"}
+    assert [check.name for check in found.checks[: len(wrong)]] == wrong
+    assert "half-open: 9 of 10 failed" in next(check.said for check in found.checks if check.name == "breaker")
+    assert next(check.level for check in found.checks if check.name == "recovering") == "note"
+
+
+# ---------------------------------------------------------------- waiting
+
+
+class Asker:
+    """Whoever asked; `leave` has them go away."""
+
+    def __init__(self) -> None:
+        self.gone = anyio.Event()
+
+    async def receive(self) -> dict[str, str]:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+
+async def test_a_wait_ends_with_whoever_waits(api: Api) -> None:
+    """What was waited for is cancelled: nothing goes on for nobody."""
+    asker, cancelled = Asker(), anyio.Event()
+
+    async def work() -> None:
+        asker.gone.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    with pytest.raises(Gone):
+        await api.control.wait(asker, work, "")  # type: ignore[arg-type]
+    assert cancelled.is_set()
+
+
+async def test_a_wait_gives_back_what_it_waited_for(api: Api) -> None:
+    """Its value, or its error as it was raised."""
+
+    async def value() -> int:
+        return 5
+
+    async def failing() -> int:
+        raise StoreError("as it was")
+
+    assert await api.control.wait(Asker(), value, "") == 5  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match="as it was"):
+        await api.control.wait(Asker(), failing, "")  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- events
+
+
+def test_a_reader_that_is_too_slow_loses_the_oldest_events_and_is_told_how_many() -> None:
+    """Nothing waits for it."""
+    feed = Feed(size=2)
+    for number in range(5):
+        feed(events.Spawned(f"s{number}", "echo"))
+    told = feed.take().decode().split("\n\n")
+    assert told[0] == 'event: dropped\ndata: {"dropped":3}'
+    assert ['"s3"' in told[1], '"s4"' in told[2], told[3]] == [True, True, ""]
+    assert feed.take() == b""
+
+
+def test_a_feed_takes_only_what_was_asked_for() -> None:
+    """By session, and by the name of the event."""
+    feed = Feed(session="a", kinds=frozenset({"SessionEnded"}))
+    for event in (events.Spawned("a", "echo"), events.SessionEndedEvent("b", "killed"), events.SessionEndedEvent("a", "killed")):
+        feed(event)
+    assert feed.take().decode().count("data:") == 1
+    assert name_of(events.SessionEndedEvent("a", "killed")) == "SessionEnded"
+
+
+def test_an_event_goes_out_without_secrets() -> None:
+    """Its fields as plain data; keys of steps in hexadecimal."""
+    event = events.StepEnded("s", 1, "tool", "refund", "once", False, 1, 0.5, key=b"\x01\xff", cause="Bearer abcdefghijkl", facts={"a": 1})
+    found = happened(event, 12.5)
+    assert (found.event, found.at, found.session) == ("StepEnded", 12.5, "s")
+    assert (found.fields["key"], found.fields["cause"], found.fields["facts"]) == ("01ff", "[redacted]", {"a": 1})
+    assert msgspec.json.encode(found)

@@ -26,7 +26,7 @@ def step_starts(turn: Turn, claim: Claim, kind: str, name: str, effect: str, ope
     """A step has no result on record and is about to run, in the task that it runs in."""
     if turn.node.observers.all:
         claim.shown = (kind, name)
-        turn.emit(events.StepStarted, claim.key, kind, name, effect, opened)
+        turn.node.observers.emit(events.StepStarted(turn.actor.id, turn.number, claim.key, kind, name, effect, opened))
 
 
 def step_over(turn: Turn, claim: Claim, call: Call | None, value: Any) -> None:
@@ -39,17 +39,20 @@ def step_over(turn: Turn, claim: Claim, call: Call | None, value: Any) -> None:
         turn.emit(events.StepLeft, claim.key, *claim.shown)
         return
     record, failure = step.record, outcome.failure
-    used, took_s = cost(step), max(record.closed - record.opened, 0.0)
+    used, took_s = cost(step), record.closed - record.opened
     error, cause = ("", "") if failure is None else (failure.type, failure.message)
-    turn.emit(
-        events.StepEnded, record.kind, record.name, record.effect, failure is None, record.attempts, took_s, claim.key, used.tokens,
-        used.microusd, error, cause, None if call is None else _facts(call, value),
+    event = events.StepEnded(
+        turn.actor.id, turn.number, record.kind, record.name, record.effect, failure is None, record.attempts,
+        took_s if took_s > 0.0 else 0.0, claim.key, used.tokens, used.microusd, error, cause,
+        None if call is None or call.facts is None else _facts(call, value),
     )  # fmt: skip
+    turn.node.observers.emit(event)
 
 
 def _facts(call: Call, value: Any) -> Mapping[str, Any] | None:
     try:
-        return None if call.facts is None else call.facts(value)
+        assert call.facts is not None
+        return call.facts(value)
     except Exception:
         # What a call tells about its answer is for people: an odd answer must not fail the step that is recorded already.
         events.log.exception("the facts of %s could not be read", call.name)

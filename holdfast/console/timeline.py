@@ -54,7 +54,7 @@ async def read(store: Store, id: str, *, first: int = 1, turns: int = 50) -> Tim
     letters = [letter for letter in await store.dead_letters(id) if first <= letter.turn <= last]
     open_turn = session.turn + 1
     if first <= open_turn <= last:
-        entries += [_step(step, open_turn) for step in await store.steps(id, open_turn)]
+        entries += _open(open_turn, await waiting(store, session), await store.steps(id, open_turn))
     entries += [_letter(letter) for letter in letters]
     # Sorted by time; of one time the order above stands, since a sort keeps it.
     return Timeline(session=id, entries=sorted(entries, key=lambda entry: entry.at), next=last + 1 if last < open_turn else None)
@@ -63,20 +63,31 @@ async def read(store: Store, id: str, *, first: int = 1, turns: int = 50) -> Tim
 def _turn(point: Checkpoint, message: Message | None, steps: Sequence[Step]) -> Iterator[Entry]:
     name = "" if point.message is None else clean(point.message)
     body = "" if message is None else compact(plain(message.body), _TEXT)
-    yield Entry(at=point.started, turn=point.turn, what="message", name=name, text=body)
+    # The checkpoint knows when the last run of the turn began; one that was parked or crashed began with its first step.
+    began = min([point.started, *(step.record.opened for step in steps)])
+    yield Entry(at=began, turn=point.turn, what="message", name=name, text=body)
     for step in steps:
         yield _step(step, point.turn)
     reply, error = answer(message)
-    text = error if error is not None else compact(reply, _TEXT)
     yield Entry(
         at=point.ended,
         turn=point.turn,
         what="turn",
         name=name,
-        duration_s=max(point.ended - point.started, 0.0),
+        duration_s=max(point.ended - began, 0.0),
         cost=amounts(point.usage),
-        text=text,
+        text=error if error is not None else compact(reply, _TEXT),
     )
+
+
+def _open(turn: int, queued: Sequence[Message], steps: Sequence[Step]) -> Iterator[Entry]:
+    """The turn that is open: its message, unless that is a dead letter by now, and its steps so far."""
+    message = next((message for message in queued if message.kind == "message"), None)
+    if message is not None:
+        began = min([step.record.opened for step in steps], default=message.created)
+        yield Entry(at=began, turn=turn, what="message", name=clean(message.id), text=compact(plain(message.body), _TEXT))
+    for step in steps:
+        yield _step(step, turn)
 
 
 def _step(step: Step, turn: int) -> Entry:

@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from typer.testing import CliRunner
 
 import holdfast
 from holdfast.console.cli import app as command
+from holdfast.console.server import controlled
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from holdfast.console.cli import main; main()"]
@@ -83,6 +85,11 @@ async def feed(runtime):
         await asyncio.sleep(0.01)
     print("fed", flush=True)
 '''
+
+
+@holdfast.agent
+async def parrot(session: holdfast.Session[None], message: object) -> object:
+    return message
 
 
 class Node:
@@ -188,7 +195,8 @@ def test_tree_breakers_and_doctor_tell_how_the_process_is(fed: Node) -> None:
 def test_timeline_and_mailbox_tell_what_was_and_what_waits(fed: Node) -> None:
     """In order of time, with the steps; and what has not been handled yet."""
     entries = found(fed, "timeline", "transfer")["entries"]
-    assert [(entry["what"], entry["name"], entry["state"]) for entry in entries] == [("spawned", "support", ""), ("step", "wire", "doubt")]
+    happened = [(entry["what"], entry["name"], entry["state"]) for entry in entries]
+    assert happened == [("spawned", "support", ""), ("message", "m1", ""), ("step", "wire", "doubt")]
     box = found(fed, "mailbox", "nap")
     assert ([message["id"] for message in box["messages"]], box["limit"]) == (["m1"], 3)
     assert "tool wire" in hold(fed, "timeline", "transfer").stdout
@@ -399,6 +407,26 @@ def _line_within(number: int, seconds: float) -> bytes:
     import select
 
     return os.read(number, 65536).splitlines()[0] if select.select([number], [], [], seconds)[0] else b""
+
+
+async def test_a_program_of_ones_own_can_be_reached_too(tmp_path: Path) -> None:
+    """It names the socket before it opens the Runtime; whoever watched and went away is forgotten, and so is the socket at the end."""
+    runtime = holdfast.Runtime("memory:", agents=[parrot])
+    with controlled(runtime, str(tmp_path / "own" / "s")) as path:
+        async with runtime, holdfast.connect(path) as node:
+            handle = await node.spawn(parrot, id="s")
+            async with node.watch("s") as events:
+                assert len(runtime.observers.all) == 1
+                await handle.tell("hello")
+                assert (await anext(events)).session == "s"
+            with anyio.fail_after(10):
+                while runtime.observers.all:  # noqa: ASYNC110 — that the connection is closed the server learns from its loop
+                    await asyncio.sleep(0.01)
+            assert await handle.ask("still there?") == "still there?"
+    assert not Path(path).exists()  # noqa: ASYNC240
+    with pytest.raises(holdfast.NodeUnreachable, match="nobody answers"):
+        async with holdfast.connect(path):
+            pass
 
 
 # ---------------------------------------------------------------- ends

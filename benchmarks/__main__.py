@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.report import Figure, as_json, table
-from holdfast.console.process import tune
+from holdfast.console.process.main import tune
 
 NAMES = ("throughput", "postgres", "latency", "asks", "spawns", "memory", "recovery", "isolation", "telemetry", "ps")
 

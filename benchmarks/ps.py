@@ -15,7 +15,7 @@ import httpx
 from benchmarks.postgres import server
 from benchmarks.report import Figure
 from holdfast import Backoff, Budget, Intensity, Runtime, Session, agent, tool
-from holdfast.console.server import controlled
+from holdfast.console.api.server import controlled
 
 SESSIONS, WORKING, AT_ONCE = 10_000, 200, 500
 _LIMIT_MS = 200.0

@@ -14,7 +14,7 @@ from statistics import median
 from benchmarks import raw
 from benchmarks.report import Figure, alternate
 from holdfast import Runtime, Session, agent, tool
-from holdfast.console.process import tune
+from holdfast.console.process.main import tune
 
 RECORDS = 5
 _ran = 0

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from holdfast.calls.call import UNKNOWN, StepContext
     from holdfast.calls.results import ToolResult
     from holdfast.calls.tools import tool
-    from holdfast.console.client import connect
+    from holdfast.console.client.node import connect
     from holdfast.policies.breaker import BreakerSpec
     from holdfast.policies.budget import Budget, Usage
     from holdfast.policies.repetition import RepetitionSpec
@@ -110,7 +110,7 @@ _WHERE = {
     "StepContext": "holdfast.calls.call",
     "ToolResult": "holdfast.calls.results",
     "tool": "holdfast.calls.tools",
-    "connect": "holdfast.console.client",
+    "connect": "holdfast.console.client.node",
     "Telemetry": "holdfast.telemetry.telemetry",
     "BreakerSpec": "holdfast.policies.breaker",
     "Budget": "holdfast.policies.budget",

@@ -12,7 +12,7 @@ from typing import IO, Self
 ROOT = Path(__file__).parents[2]
 """The folder that holds `benchmarks`."""
 
-_HOLDFAST = ("-c", "import sys; from holdfast.console.cli import main; sys.argv[0] = 'holdfast'; main()")
+_HOLDFAST = ("-c", "import sys; from holdfast.console.cli.app import main; sys.argv[0] = 'holdfast'; main()")
 _RUN = ("run", "benchmarks.airline.app:desk_runtime", "--with", "benchmarks.airline.feed:talk")
 _END_S = 60.0
 

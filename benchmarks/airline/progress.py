@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.airline.books import LEDGER, MODEL, WITNESS
 from benchmarks.airline.writes import WRITES
-from holdfast.console.demo_facts import Tail
+from holdfast.console.demo.facts import Tail
 
 
 class Progress:

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast.console import inspect
-from holdfast.console.views import Detail, Line
+from holdfast.console.reading import inspect
+from holdfast.console.reading.views import Detail, Line
 from holdfast.errors import ConfigError, SessionNotFound
 from holdfast.policies.budget import Budget, Usage
 from holdfast.stores.ops import (

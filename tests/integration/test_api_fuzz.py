@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import content_type_conformance, response
 
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
-COMMAND = [sys.executable, "-c", "from holdfast.console.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from holdfast.console.cli.app import main; main()"]
 KNOWN = ("calm", "parked", "a/b", "ticket ünï", "ended")
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 SHORT_S = 0.02

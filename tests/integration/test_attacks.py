@@ -19,7 +19,7 @@ from holdfast.errors import ConfigError, RuntimeStopped
 from holdfast.stores.memory import MemoryStore
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-c", "from holdfast.console.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from holdfast.console.cli.app import main; main()"]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
 
 

@@ -20,11 +20,11 @@ import pytest
 from typer.testing import CliRunner
 
 import holdfast
-from holdfast.console import target
-from holdfast.console.cli import app as command
+from holdfast.console.cli.app import app as command
+from holdfast.console.reading import target
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-c", "from holdfast.console.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from holdfast.console.cli.app import main; main()"]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
 
 APP = '''
@@ -191,7 +191,7 @@ def test_help_takes_less_than_400_ms_and_imports_no_runtime() -> None:
         assert subprocess.run([*COMMAND, "--help"], env=ENV, capture_output=True, timeout=30).returncode == 0
         took_s.append(time.perf_counter() - began)
     assert min(took_s) < 0.4
-    code = "import sys, holdfast.console.cli; print(*sys.modules)"
+    code = "import sys, holdfast.console.cli.app; print(*sys.modules)"
     imported = subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True, text=True, timeout=30).stdout.split()
     assert [name for name in imported if name.startswith(("holdfast.runtime", "holdfast.stores", "rich.table", "msgspec"))] == []
 
@@ -505,16 +505,16 @@ def test_the_demo_is_called_with_its_options(monkeypatch: pytest.MonkeyPatch) ->
         calls.append(options)
         return 7
 
-    stand_in = ModuleType("holdfast.console.demo")
+    stand_in = ModuleType("holdfast.console.demo.main")
     stand_in.main = main  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "holdfast.console.demo", stand_in)
+    monkeypatch.setitem(sys.modules, "holdfast.console.demo.main", stand_in)
     assert in_process("demo", "--kills", "1", "--seed", "4").exit_code == 7
     assert calls == [{"sessions": 50, "kills": 1, "seed": 4}]
 
 
 def test_a_demo_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what to install."""
-    monkeypatch.setitem(sys.modules, "holdfast.console.demo", None)  # what Python finds where there is no such module
+    monkeypatch.setitem(sys.modules, "holdfast.console.demo.main", None)  # what Python finds where there is no such module
     ran = in_process("demo")
     assert ran.exit_code == 2
     assert "holdfast[demo]" in ran.stderr

@@ -21,11 +21,11 @@ import pytest
 from typer.testing import CliRunner
 
 import holdfast
-from holdfast.console.cli import app as command
-from holdfast.console.server import controlled
+from holdfast.console.api.server import controlled
+from holdfast.console.cli.app import app as command
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-c", "from holdfast.console.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from holdfast.console.cli.app import main; main()"]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
 
 NOBODY = "no process runs it: start it with holdfast run, or name its control socket with --socket"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.console import demo, demo_report
-from holdfast.console.demo_facts import Answered, Asked, Exchange, Fact, Kill, OpenStep, Repeats, refunds_made, repeats
-from holdfast.console.demo_report import Scene, summary
+from holdfast.console.demo import main as demo
+from holdfast.console.demo import report as demo_report
+from holdfast.console.demo.facts import Answered, Asked, Exchange, Fact, Kill, OpenStep, Repeats, refunds_made, repeats
+from holdfast.console.demo.report import Scene, summary
 from holdfast.errors import ConfigError
 
 SEED = 25  # a 429, a 503 and a cut stream, no stall

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.console import keeper
+from holdfast.console.process import keeper
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-c", "from holdfast.console.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from holdfast.console.cli.app import main; main()"]
 LONG_S = 20.0
 
 APP = '''

@@ -14,12 +14,12 @@ import pytest
 from jsonschema_rs import meta
 
 from holdfast import Runtime, Session, StoreError, agent, events, redact
-from holdfast.console import doctor
-from holdfast.console.api import application, build
-from holdfast.console.api_events import Feed, happened, name_of
-from holdfast.console.control import Control, Gone, merged
-from holdfast.console.inspect import overview
-from holdfast.console.wire import Problem
+from holdfast.console.api import doctor
+from holdfast.console.api.app import application, build
+from holdfast.console.api.control import Control, Gone, merged
+from holdfast.console.api.events import Feed, happened, name_of
+from holdfast.console.reading.inspect import overview
+from holdfast.console.wire.problems import Problem
 
 
 @agent(mailbox=2)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.console.notify import Notifier
+from holdfast.console.process.notify import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])

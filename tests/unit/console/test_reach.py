@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from holdfast import ConfigError, NodeUnreachable
-from holdfast.console import identity, reach
-from holdfast.console.socket import default_path, listen
+from holdfast.console.client import reach
+from holdfast.console.wire import identity
+from holdfast.console.wire.socket import default_path, listen
 from holdfast.stores.memory import MemoryStore
 from holdfast.stores.postgres import PostgresStore
 from holdfast.stores.sqlite import SqliteStore

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.console.socket import ControlSocket, candidates, default_path, exists, listen, peer
+from holdfast.console.wire.socket import ControlSocket, candidates, default_path, exists, listen, peer
 from holdfast.errors import ConfigError
 
 

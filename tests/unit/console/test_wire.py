@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from holdfast import errors
-from holdfast.console.wire import Problem, error_of, plain, portable, problem_of, status_of
+from holdfast.console.wire.problems import Problem, error_of, plain, portable, problem_of, status_of
 
 ARGUMENTS: dict[type[errors.HoldfastError], tuple[Any, ...]] = {
     errors.MailboxFull: ("s", {"the": "message"}, 5),

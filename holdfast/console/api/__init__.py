@@ -1,0 +1,1 @@
+"""The control API: what a running process answers over its socket."""

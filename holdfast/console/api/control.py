@@ -1,0 +1,195 @@
+"""What every route of the control API works with: the Runtime, who asks, and waits that end when the asker or the process does."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import anyio
+import msgspec
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from holdfast import redact
+from holdfast.console.reading.views import Line
+from holdfast.console.wire.bodies import MAX_BODY
+from holdfast.console.wire.problems import MSGPACK, Problem
+from holdfast.errors import ConfigError, RuntimeStopped
+from holdfast.runtime.live import Live
+from holdfast.runtime.runtime import Runtime
+from holdfast.telemetry.context import parse
+
+T = TypeVar("T")
+_audit = logging.getLogger("holdfast.audit")
+
+
+class TooLarge(ConfigError):
+    """The body of a request has more bytes than one may have."""
+
+
+class Gone(Exception):
+    """Whoever asked is gone: there is nobody to answer."""
+
+
+class Control:
+    """One running Runtime, seen from its control API.
+
+    Args:
+        runtime: it.
+        store: what people call its store; no secret.
+
+    Attributes:
+        closing: set when the process is about to end: what waits gives up.
+        started: wall-clock time, seconds since the epoch.
+    """
+
+    def __init__(self, runtime: Runtime, store: str) -> None:
+        self.runtime, self.store = runtime, store
+        self.closing = anyio.Event()
+        self.started = time.time()
+
+    def now(self) -> float:
+        """Store time, seconds since the epoch."""
+        return time.time()
+
+    def audit(self, request: Request, verb: str, sessions: Sequence[str], reason: str) -> None:
+        """Keep who did what to which sessions, and why."""
+        who = "unknown" if request.client is None else f"{request.client.host} pid={request.client.port}"
+        named = ", ".join(repr(id) for id in sessions[:20]) + (f" and {len(sessions) - 20} more" if len(sessions) > 20 else "")
+        _audit.info(
+            "%s by %s of %s: %s",
+            verb,
+            who,
+            redact.text(named),
+            redact.text(" ".join(reason.split())) or "(no reason given)",
+            extra={"verb": verb, "who": who, "sessions": list(sessions), "reason": redact.text(reason)},
+        )
+
+    async def wait(self, request: Request, work: Callable[[], Awaitable[T]], again: str) -> T:
+        """The result of `work`, given up where whoever asked goes away or the process is about to end.
+
+        Raises:
+            RuntimeStopped: the process is about to end; `again` says how to go on.
+            Gone: whoever asked is gone.
+        """
+        result: list[T] = []
+        failure: list[Exception] = []
+
+        async def left() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            failure.append(Gone())
+            group.cancel_scope.cancel()
+
+        async def closed() -> None:
+            await self.closing.wait()
+            failure.append(RuntimeStopped(f"the process ends: {again}"))
+            group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(left)
+            group.start_soon(closed)
+            try:
+                result.append(await work())
+            except Exception as error:
+                # Out of the group as it is, not wrapped in a group of its own; the watchers have nothing more to watch.
+                failure.insert(0, error)
+            group.cancel_scope.cancel()
+        if result:
+            return result[0]
+        raise failure[0]
+
+
+def merged(line: Line, live: Live | None) -> Line:
+    """A line of `ps` with what the session does right now."""
+    if live is None:
+        return line
+    return msgspec.structs.replace(line, live=live, why=_doing(live) or line.why, queued=max(line.queued, live.queued))
+
+
+def _doing(live: Live) -> str:
+    if not live.steps:
+        return ""
+    oldest = max(live.steps, key=lambda step: step.age_s)
+    others = f", and {len(live.steps) - 1} more" if len(live.steps) > 1 else ""
+    return f"{oldest.name} is under way for {oldest.age_s:.1f} s, attempt {oldest.attempt}{others}"
+
+
+# ---------------------------------------------------------------- bodies
+
+
+class Json(Response):
+    """An answer: a struct, or anything msgspec can encode; as MessagePack to whoever accepts that.
+
+    Args:
+        content: it.
+        json: what stands for it in JSON; default the same.
+    """
+
+    def __init__(self, content: Any, json: Any = None, *, status_code: int = 200) -> None:
+        super().__init__(status_code=status_code)
+        self._content, self._json = content, content if json is None else json
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        packed = MSGPACK in Headers(scope=scope).get("accept", "")
+        body = msgspec.msgpack.encode(self._content) if packed else msgspec.json.encode(self._json)
+        self.headers["content-type"] = MSGPACK if packed else "application/json"
+        self.headers["content-length"] = str(len(body))
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def problem(status: int, problem: Problem) -> Json:
+    """An answer that is an error."""
+    return Json(problem, status_code=status)
+
+
+async def body(request: Request, kind: type[T]) -> T:
+    """What the request holds, as `kind`.
+
+    Raises:
+        ConfigError: it is not JSON, or not of that kind; the text says where.
+        TooLarge: it has too many bytes.
+        Gone: whoever sends it is gone.
+    """
+    data = bytearray()
+    while True:
+        part = await request.receive()
+        if part["type"] == "http.disconnect":
+            raise Gone
+        data += part.get("body", b"")
+        if len(data) > MAX_BODY:
+            raise TooLarge(f"the body of the request has more than {MAX_BODY} bytes")
+        if not part.get("more_body", False):
+            break
+    try:
+        if request.headers.get("content-type") == MSGPACK:
+            return msgspec.msgpack.decode(data, type=kind)
+        return msgspec.json.decode(bytes(data) or b"{}", type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the body of the request is not what this takes: {redact.text(str(error))}") from error
+
+
+@contextmanager
+def traced(request: Request) -> Iterator[None]:
+    """The sender's trace as the current one, so that a message carries it; nothing where this process does no tracing."""
+    carried = parse(request.headers.get("traceparent", ""))
+    trace = sys.modules.get("opentelemetry.trace")
+    if carried is None or trace is None:
+        yield
+        return
+    from opentelemetry import context
+
+    flags = trace.TraceFlags(int(carried.sampled))
+    sender = trace.SpanContext(carried.trace_id, carried.span_id, is_remote=True, trace_flags=flags)
+    token = context.attach(trace.set_span_in_context(trace.NonRecordingSpan(sender)))
+    try:
+        yield
+    finally:
+        context.detach(token)

@@ -1,0 +1,135 @@
+"""Is this process well? Each thing that was looked at is one line: fine, good to know, or wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+
+import anyio
+
+from holdfast import errors
+from holdfast.console.api.control import Control
+from holdfast.console.reading.amounts import span
+from holdfast.console.reading.values import clean
+from holdfast.console.wire.answers import Check, Diagnosis
+from holdfast.runtime.runtime import Runtime
+
+OK, NOTE, WRONG = "ok", "note", "wrong"
+
+_PROBE_S = 5.0
+_LAG_S, _SAMPLE_S = 0.1, 0.01
+_LOW_BYTES, _WAL_BYTES = 1 << 30, 256 << 20
+_OLD_S = 300.0
+_FIXED = (3, 51, 3)
+
+
+async def diagnose(control: Control) -> Diagnosis:
+    """Look at everything. Nothing is changed."""
+    runtime = control.runtime
+    checks = [await _loop(), await _database(runtime), *_counts(runtime), *_breakers(runtime), *_files(runtime)]
+    try:
+        checks += await _people(control)
+    except errors.StoreError:
+        pass  # the database has its own line already
+    checks.sort(key=lambda check: (WRONG, NOTE, OK).index(check.level))
+    return Diagnosis(well=all(check.level != WRONG for check in checks), process=os.getpid(), checks=checks)
+
+
+async def _loop() -> Check:
+    lag_s = 0.0
+    for _ in range(3):
+        began = time.perf_counter()
+        await anyio.sleep(_SAMPLE_S)
+        lag_s = max(lag_s, time.perf_counter() - began - _SAMPLE_S)
+    if lag_s > _LAG_S:
+        return _check("loop", WRONG, f"the loop answers {span(lag_s)} late: something blocks it, and the log of the process names it")
+    return _check("loop", OK, f"the loop answers, {span(max(lag_s, 0.0))} late")
+
+
+async def _database(runtime: Runtime) -> Check:
+    began = time.perf_counter()
+    try:
+        await runtime.probe(_PROBE_S)
+    except errors.HoldfastError as error:
+        return _check("database", WRONG, str(error))
+    return _check("database", OK, f"the database answers within {span(time.perf_counter() - began)}")
+
+
+def _counts(runtime: Runtime) -> Iterator[Check]:
+    counts = runtime.statistics()
+    if counts["ready"]:
+        yield _check("ready", OK, "it accepts sessions and messages")
+    else:
+        yield _check("ready", WRONG, "it accepts nothing: it drains, or its last write failed")
+    recovering = counts["recovering"]
+    yield _check("recovering", NOTE if recovering else OK, f"{recovering} sessions have not gone past their records yet")
+    stuck = counts["stuck"]
+    yield _check("stuck", WRONG if stuck else OK, f"{stuck} handlers did not end when they were cancelled{_restart(stuck)}")
+    threads = counts["threads_abandoned"]
+    yield _check("threads", WRONG if threads else OK, f"{threads} threads of plain functions run past their deadline{_restart(threads)}")
+    yield _check("work", OK, f"{counts['live']} sessions live, {counts['working']} at work, {counts['steps_in_flight']} steps in flight")
+
+
+def _restart(count: int) -> str:
+    return ": restart the process to be rid of them" if count else ""
+
+
+def _breakers(runtime: Runtime) -> Iterator[Check]:
+    refusing = {name: view for name, view in runtime.breakers().items() if view.state != "closed"}
+    for name, view in refusing.items():
+        yield _check("breaker", WRONG, f"the breaker of {name} is {view.state.replace('_', '-')}: {view.cause}")
+    if not refusing:
+        yield _check("breaker", OK, "no breaker of a dependency is open")
+
+
+async def _people(control: Control) -> list[Check]:
+    """What waits for a person, and for how long the oldest message does."""
+    store, checks = control.runtime.store, list[Check]()
+    counts = await store.counts()
+    failed = counts.get("failed", 0)
+    hint = ": holdfast ps --status failed" if failed else ""
+    checks.append(_check("failed", WRONG if failed else OK, f"{failed} sessions have failed{hint}"))
+    parks = [row.park for row in await store.sessions(limit=1000, status="parked", ended=False) if row.park is not None]
+    waiting = [park for park in parks if park.until is None and not park.waits_on]
+    hint = ": holdfast ps --status parked" if waiting else ""
+    checks.append(_check("parked", WRONG if waiting else OK, f"{len(waiting)} sessions are parked until somebody does something{hint}"))
+    working = await store.sessions(limit=1000, status="working", ended=False)
+    oldest = max((control.now() - row.updated for row in working), default=0.0)
+    level = NOTE if oldest > _OLD_S else OK
+    checks.append(_check("oldest", level, f"the session at work that was written longest ago was so {span(oldest)} ago"))
+    return checks
+
+
+def _files(runtime: Runtime) -> Iterator[Check]:
+    """The files of a SQLite database: room for them, and how much waits to be moved from one to the other."""
+    path = getattr(runtime.store, "path", None)
+    if path is None:
+        return
+    free = shutil.disk_usage(os.path.dirname(os.path.abspath(path)) or "/").free
+    level = WRONG if free < _LOW_BYTES else OK
+    yield _check("disk", level, f"{_mega(free)} are free where the database is{': make room' if level == WRONG else ''}")
+    try:
+        wal = os.path.getsize(f"{path}-wal")
+    except OSError:
+        wal = 0
+    level = NOTE if wal > _WAL_BYTES else OK
+    yield _check("wal", level, f"the write-ahead log takes {_mega(wal)}{': a reader holds it up' if level == NOTE else ''}")
+    if sqlite3.sqlite_version_info < _FIXED:
+        yield _check(
+            "sqlite",
+            NOTE,
+            f"SQLite is {sqlite3.sqlite_version}: before 3.51.3 two writers can corrupt a database; let only this process write it",
+        )
+    else:
+        yield _check("sqlite", OK, f"SQLite is {sqlite3.sqlite_version}")
+
+
+def _mega(size: int) -> str:
+    return f"{size / 1_000_000:,.1f} MB"
+
+
+def _check(name: str, level: str, said: str) -> Check:
+    return Check(name=name, level=level, said=clean(said))

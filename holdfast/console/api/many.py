@@ -1,0 +1,106 @@
+"""Routes that do one thing to many sessions: those that match a filter, some at a time, each with what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+from starlette.requests import Request
+
+from holdfast.console.api.control import Control, Json, body
+from holdfast.console.api.read import check_names
+from holdfast.console.api.routes import Routes
+from holdfast.console.api.verbs import VERBS
+from holdfast.console.reading.values import clean
+from holdfast.console.wire import bodies
+from holdfast.console.wire.answers import DidMany, One
+from holdfast.console.wire.problems import problem_of
+from holdfast.errors import ConfigError, HoldfastError
+from holdfast.runtime.handle import Handle
+from holdfast.stores.records import SHOWN_STATUSES, Session, shown_status
+
+_AT_ONCE = 32
+_MANY = ("pause", "resume", "cancel", "kill", "retry", "drop")
+_MEANT = {"resume": "parked", "retry": "failed", "drop": "failed", "resolve": "parked"}
+_DOUBT = "doubt"
+
+Act = Callable[[Handle], Awaitable[bool]]
+
+
+def routes(control: Control) -> Routes:
+    """The routes, about this process."""
+    group = Routes("many")
+
+    def simple(verb: str) -> None:
+        summary, act = VERBS[verb]
+
+        async def endpoint(request: Request) -> Json:
+            given = await body(request, bodies.Many)
+
+            async def one(handle: Handle) -> bool:
+                return await act(handle, given.reason) is not False
+
+            return Json(await _each(control, request, verb, verb, given, one))
+
+        endpoint.__name__, endpoint.__doc__ = f"{verb}_many", f"For every session that matches: {summary[0].lower()}{summary[1:]}"
+        group.add("POST", f"/{verb}", endpoint, gives=DidMany, takes=bodies.Many)
+
+    async def resolve_many(request: Request) -> Json:
+        """For every session that matches: settle its effects in doubt, by a person's word."""
+        given = await body(request, bodies.SettleMany)
+
+        async def one(handle: Handle) -> bool:
+            return await handle.resolve(given.verdict, step=given.step, result=given.result) > 0
+
+        return Json(await _each(control, request, "resolve", f"resolve as {given.verdict}", given, one))
+
+    for verb in _MANY:
+        simple(verb)
+    group.add("POST", "/resolve", resolve_many, gives=DidMany, takes=bodies.SettleMany)
+    return group
+
+
+async def _each(control: Control, request: Request, verb: str, said: str, given: bodies.Many, act: Act) -> DidMany:
+    """Do it to every session that matches, and keep who did it, as `said`."""
+    chosen, more = await _matching(control, verb, given)
+    found: dict[str, One] = {}
+    left = iter(chosen)
+
+    async def work() -> None:
+        for session in left:  # shared: each takes the next one
+            found[session.id] = await _one(control, session, None if given.dry_run else act)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(min(_AT_ONCE, len(chosen))):
+            group.start_soon(work)
+    if not given.dry_run and chosen:
+        control.audit(request, said, [session.id for session in chosen], given.reason)
+    return DidMany(verb=verb, dry_run=given.dry_run, sessions=[found[session.id] for session in chosen], more=more)
+
+
+async def _one(control: Control, session: Session, act: Act | None) -> One:
+    """What became of one session; nothing is done to it where `act` is None."""
+    changed, problem = True, None
+    if act is not None:
+        try:
+            changed = await act(control.runtime.session(session.id))
+        except HoldfastError as error:
+            changed, problem = False, problem_of(error)
+    why = None if session.park is None else clean(session.park.reason)
+    return One(session=session.id, agent=session.agent, status=shown_status(session), why=why, changed=changed, problem=problem)
+
+
+async def _matching(control: Control, verb: str, given: bodies.Many) -> tuple[list[Session], bool]:
+    """Those that match everything given and that the verb is for, and whether there are more than the limit."""
+    if not given.all and given.status is None and given.agent is None and given.tenant is None and given.why is None:
+        raise ConfigError("nothing says which sessions: filter by status, agent, tenant or why, or say all")
+    check_names(agent=given.agent, tenant=given.tenant)
+    if given.status is not None and given.status not in SHOWN_STATUSES:
+        raise ConfigError(f"there is no status {given.status!r}: use one of {', '.join(SHOWN_STATUSES)}")
+    why = _DOUBT if given.why is None and verb == "resolve" else given.why
+    status = given.status or ("parked" if why is not None else _MEANT.get(verb))
+    limit = bodies.MAX_LISTED if why is not None else given.limit + 1
+    rows = await control.runtime.store.sessions(limit=limit, status=status, ended=False, agent=given.agent, tenant=given.tenant)
+    if why is not None:
+        rows = [row for row in rows if row.park is not None and row.park.reason == why]
+    return rows[: given.limit], len(rows) > given.limit

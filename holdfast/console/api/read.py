@@ -1,0 +1,95 @@
+"""Routes that read: the sessions, one session, its timeline, its mailbox, its row."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from anyio.lowlevel import checkpoint
+from fastapi import Path, Query
+
+from holdfast.console.api.control import Control, Json, merged
+from holdfast.console.api.routes import Routes
+from holdfast.console.reading import inspect, timeline
+from holdfast.console.reading.views import Detail, Line, Overview
+from holdfast.console.wire.answers import Mailbox, Timeline
+from holdfast.console.wire.bodies import MAX_LISTED, MOST
+from holdfast.runtime.ids import MAX_CHARS, check_id
+from holdfast.runtime.live import Live
+from holdfast.stores.records import Session
+
+SessionId = Annotated[str, Path(min_length=1, description='The id, percent-encoded: "/" is %2F.')]
+Status = Literal["failed", "parked", "working", "unfinished", "idle", "finished", "cancelled", "killed"]
+Filter = Annotated[str | None, Query(min_length=1, max_length=MAX_CHARS)]
+Limit = Annotated[int, Query(ge=1, le=MAX_LISTED)]
+Turn = Annotated[int, Query(ge=1, le=MOST)]
+Turns = Annotated[int, Query(ge=1, le=1000)]
+
+
+def routes(control: Control) -> Routes:
+    """The routes, about this process."""
+    runtime, group = control.runtime, Routes("read")
+
+    async def ps(status: Status | None = None, agent: Filter = None, tenant: Filter = None, all: bool = False, limit: Limit = 200) -> Json:
+        """What every session is doing and why; those that need a person first."""
+        check_names(agent=agent, tenant=tenant)
+        view = await inspect.overview(
+            runtime.store, control.store, ended=all, status=status, agent=agent, tenant=tenant, limit=limit, now=control.now()
+        )
+        lines: list[Line] = []
+        for first in range(0, len(view.sessions), inspect.AT_ONCE):
+            some = view.sessions[first : first + inspect.AT_ONCE]
+            live = runtime.live(line.session for line in some)
+            lines += [merged(line, live.get(line.session)) for line in some]
+            await checkpoint()
+        return Json(msgspec.structs.replace(view, sessions=lines))
+
+    async def show(id: SessionId, turn: Annotated[int | None, Query(ge=1, le=MOST)] = None, turns: Turns = 10) -> Json:
+        """What a session did, what it cost, and why it stands where it stands."""
+        view = await inspect.detail(runtime.store, id, turn=turn, turns=turns, now=control.now())
+        live = runtime.live([id, *(child.session for child in view.children)])
+        return Json(
+            msgspec.structs.replace(
+                view,
+                line=merged(view.line, live.get(id)),
+                children=[merged(child, live.get(child.session)) for child in view.children],
+            )
+        )
+
+    async def row(id: SessionId) -> Json:
+        """The row of a session as it is stored, for programs."""
+        return Json(await runtime.session(id).row())
+
+    async def live(id: SessionId) -> Json:
+        """What a session does right now, as its actor says; null where it is not in memory."""
+        handle = runtime.session(id)
+        found = await handle.live()
+        if found is None:
+            await handle.row()  # that there is such a session
+        return Json(found)
+
+    async def mailbox(id: SessionId) -> Json:
+        """What waits in the mailbox of a session."""
+        found = await timeline.mailbox(runtime.store, id, now=control.now())
+        session = await runtime.session(id).row()
+        agent = runtime.agents.get(session.agent)
+        return Json(found if agent is None else msgspec.structs.replace(found, limit=agent.mailbox))
+
+    async def events_in_time(id: SessionId, first: Turn = 1, turns: Turns = 50) -> Json:
+        """The turns of a session with their steps, in order of time, a page at a time."""
+        return Json(await timeline.read(runtime.store, id, first=first, turns=turns))
+
+    group.add("GET", "/sessions", ps, gives=Overview)
+    group.add("GET", "/sessions/{id:session}", show, gives=Detail, problems=(404,))
+    group.add("GET", "/sessions/{id:session}/row", row, gives=Session, problems=(404,))
+    group.add("GET", "/sessions/{id:session}/live", live, gives=Live | None, problems=(404,))
+    group.add("GET", "/sessions/{id:session}/mailbox", mailbox, gives=Mailbox, problems=(404,))
+    group.add("GET", "/sessions/{id:session}/timeline", events_in_time, gives=Timeline, problems=(404,))
+    return group
+
+
+def check_names(**names: str | None) -> None:
+    """Raises ConfigError where a name that is filtered by could not be one."""
+    for what, name in names.items():
+        if name is not None:
+            check_id(what, name)

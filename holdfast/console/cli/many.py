@@ -1,0 +1,121 @@
+"""The commands that do something to one session, or to all that match a filter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from holdfast.console.cli.options import Db, Json, Socket, Store, ask_node, one_line, print_json, refuse
+from holdfast.console.cli.verbs import Reason, value_of
+
+Target = Annotated[str | None, typer.Argument(metavar="[SESSION]", help="The id of the session; else filters say which.")]
+Status = Annotated[str | None, typer.Option("--status", help="Every session of this status.")]
+Agent = Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Every session of this agent.")]
+Tenant = Annotated[str | None, typer.Option("--tenant", metavar="NAME", help="Every session of this tenant.")]
+Why = Annotated[str | None, typer.Option("--where-reason", metavar="REASON", help="Every session parked for this, such as doubt.")]
+All = Annotated[bool, typer.Option("--all", help="Every session that the verb is for.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say which ones they are, and do nothing.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, metavar="N", help="How many at most.")]
+
+_SIMPLE = {
+    "pause": "Stop handling messages once no step is in flight; resume goes on.",
+    "resume": "Run parked sessions again.",
+    "cancel": "End sessions; their children end first.",
+    "kill": "End sessions that misbehave.",
+    "retry": "Handle the dead letter of failed sessions again, from the same journal: nothing that was done is done again.",
+    "drop": "Give up the dead letter of failed sessions; their next turn is told which effects were done.",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Have the command line know these."""
+    for verb, summary in _SIMPLE.items():
+        app.command(verb, help=summary)(_command(verb))
+    app.command("resolve")(resolve)
+
+
+def _command(verb: str) -> Callable[..., None]:
+    def command(
+        session: Target = None,
+        db: Db = None,
+        store: Store = None,
+        socket: Socket = None,
+        json: Json = False,
+        status: Status = None,
+        agent: Agent = None,
+        tenant: Tenant = None,
+        where_reason: Why = None,
+        all: All = False,
+        dry_run: DryRun = False,
+        reason: Reason = "",
+        limit: Limit = 1000,
+    ) -> None:
+        filters = {"status": status, "agent": agent, "tenant": tenant, "why": where_reason}
+        _do(verb, session, (db, store, socket), json, filters, all, dry_run, limit, {"reason": reason})
+
+    return command
+
+
+def resolve(
+    words: Annotated[
+        list[str], typer.Argument(metavar="[SESSION] done|retry|fail", help="The session, else filters say which; what became of it.")
+    ],
+    db: Db = None,
+    store: Store = None,
+    socket: Socket = None,
+    json: Json = False,
+    status: Status = None,
+    agent: Agent = None,
+    tenant: Tenant = None,
+    where_reason: Why = None,
+    all: All = False,
+    dry_run: DryRun = False,
+    reason: Reason = "",
+    limit: Limit = 1000,
+    step: Annotated[str | None, typer.Option("--step", metavar="NAME", help="Only the doubts of this name.")] = None,
+    result: Annotated[str | None, typer.Option("--result", metavar="JSON", help="With done: what the effect returned.")] = None,
+) -> None:
+    """Settle effects that may have happened: done; retry: run them, they did not; fail: tell the handler that they did not."""
+    *sessions, verdict = words
+    if verdict not in ("done", "retry", "fail") or len(sessions) > 1:
+        refuse("say what became of it: holdfast resolve SESSION done, retry or fail")
+    filters = {"status": status, "agent": agent, "tenant": tenant, "why": where_reason}
+    given = {"verdict": verdict, "step": step, "result": None if result is None else value_of(result, False), "reason": reason}
+    _do("resolve", sessions[0] if sessions else None, (db, store, socket), json, filters, all, dry_run, limit, given)
+
+
+def _do(
+    verb: str,
+    session: str | None,
+    where: tuple[str | None, str | None, str | None],
+    json: bool,
+    filters: dict[str, str | None],
+    all: bool,
+    dry_run: bool,
+    limit: int,
+    given: dict[str, Any],
+) -> None:
+    """Do it to one or to many, and print what became of it; exit code 1 where it failed for some."""
+    with one_line():
+        filtered = all or any(value is not None for value in filters.values())
+        if session is not None and (filtered or dry_run):
+            refuse("give a session or filters, not both")
+        if session is None and not filtered:
+            refuse(f"nothing says which session: holdfast {verb} SESSION, or filters such as --agent, or --all")
+        from holdfast.console.cli import words
+        from holdfast.console.client.node import path_of
+        from holdfast.console.wire.answers import Did, DidMany
+
+        if session is not None:
+            one = ask_node(*where, lambda node: node.post(f"{path_of(session)}/{verb}", given, Did))
+            return print_json(one) if json else words.did(one)
+        body = {**filters, "all": all, "dry_run": dry_run, "limit": limit, **given}
+        many = ask_node(*where, lambda node: node.post(f"/{verb}", body, DidMany, wait_s=600.0))
+        if json:
+            print_json(many)
+        else:
+            words.did_many(many)
+        if any(one.problem is not None for one in many.sessions):
+            raise typer.Exit(1)

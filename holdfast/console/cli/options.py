@@ -1,0 +1,88 @@
+"""What commands have in common: which process or store they mean, how they print, and how they refuse."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from holdfast import redact
+from holdfast.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from holdfast.console.client.node import Node
+    from holdfast.console.reading.target import Source
+
+T = TypeVar("T")
+
+WRONG = 2
+"""The exit code where what was asked for cannot be done: a wrong name, a process or database that is missing, locked or newer."""
+
+Db = Annotated[str | None, typer.Option("--db", metavar="PATH", help="The SQLite file; default the only one in this folder.")]
+Store = Annotated[
+    str | None, typer.Option("--store", metavar="URL", help="The same as a URL: sqlite:///path.db, postgresql://host/database.")
+]
+Socket = Annotated[str | None, typer.Option("--socket", metavar="PATH", help="The control socket of the process to ask.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON: every field, nothing shortened.")]
+SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="The id of the session.")]
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Whatever holdfast refuses is one line on stderr and exit code 2."""
+    try:
+        yield
+    except HoldfastError as error:
+        refuse(str(error))
+    except KeyboardInterrupt:
+        # Before the process has its own handlers, or while a table is printed.
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        # Whoever read it has seen enough, as `head` does. What is still in the buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(141) from None
+
+
+def refuse(text: str) -> NoReturn:
+    """Say why on one line, and end with exit code 2."""
+    typer.echo(f"holdfast: {redact.text(' '.join(text.split()))}", err=True)
+    raise typer.Exit(WRONG)
+
+
+def ask_source(db: str | None, store: str | None, socket: str | None, question: Callable[[Source], Awaitable[T]]) -> T:
+    """The answer to a question about the store that is meant, from whoever `target.ask` chooses."""
+    import asyncio
+
+    from holdfast.console.reading import target
+
+    async def answer() -> T:
+        return await target.ask(question, path=db, url=store, socket=socket)
+
+    return asyncio.run(answer())
+
+
+def ask_node(db: str | None, store: str | None, socket: str | None, question: Callable[[Node], Awaitable[T]]) -> T:
+    """The answer of the process that runs the store that is meant. Raises NodeUnreachable where there is none."""
+    import asyncio
+
+    from holdfast.console.client import reach
+
+    path = reach.need(db, store, socket)
+    from holdfast.console.client.node import open_node
+
+    async def answer() -> T:
+        async with open_node(path) as node:
+            return await question(node)
+
+    return asyncio.run(answer())
+
+
+def print_json(value: Any) -> None:
+    """Any answer, as JSON that a person can read."""
+    import msgspec
+
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")

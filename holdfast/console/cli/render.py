@@ -1,0 +1,198 @@
+"""`ps` and `show` on a terminal. Stored text is data: nothing of it is read as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from holdfast.console.reading.amounts import Amounts, clock, dollars, span, used
+from holdfast.console.reading.values import clean, compact
+from holdfast.console.reading.views import Detail, Line, Overview, StepView, TurnView
+from holdfast.stores.records import ENDED
+
+STATUS_STYLES = {"failed": "red", "parked": "yellow", "working": "green", "unfinished": "magenta"}
+_PREVIEW = 160
+_WIDE_COLUMNS = 150
+PIPED_COLUMNS = 1_000  # a pipe has no width: a table cut to one would hide what grep looks for
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal, and never wrapped where it is none."""
+    out = Console(highlight=False, emoji=False, markup=False)
+    return out if out.is_terminal else Console(highlight=False, emoji=False, markup=False, width=PIPED_COLUMNS)
+
+
+def table(out: Console, columns: Iterable[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    """Print rows below the names of their columns."""
+    grid = Table(box=None, pad_edge=False, header_style="dim" if out.is_terminal else "")
+    for name in columns:
+        grid.add_column(name, overflow="fold")
+    for row in rows:
+        grid.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    out.print(grid)
+
+
+# ---------------------------------------------------------------- ps
+
+
+def ps(view: Overview, *, limit: int, all: bool) -> None:
+    """Print what every session is doing and why."""
+    out = console()
+    out.print(f"{clean(view.store)}: {_process(view)}; {_counts(view.counts)}")
+    if view.sessions:
+        columns = ("SESSION", "AGENT", "TENANT", "STATUS", "TURN", "QUEUED", "STEPS", "USED", "AGE", "WHY, AND WHAT TO DO")
+        wide = out.width >= _WIDE_COLUMNS
+        table(out, columns if wide else columns[:-1], (_row(line) if wide else _row(line)[:-1] for line in view.sessions))
+        if not wide:
+            _reasons(out, view.sessions)
+    ended = sum(view.counts.get(status, 0) for status in ENDED)
+    if len(view.sessions) >= limit:
+        out.print(f"only the first {limit} are shown: more with --limit")
+    elif ended and not all:
+        out.print(f"{ended} that ended are not shown: holdfast ps --all")
+
+
+def _reasons(out: Console, lines: Iterable[Line]) -> None:
+    """Why each stands where it stands, below the table where that has no room for it."""
+    out.print()
+    for line in lines:
+        if why := _why(line):
+            out.print(Text.assemble((line.session, "bold"), f": {why}"))
+
+
+def _process(view: Overview) -> str:
+    if view.process is not None:
+        return f"run by process {view.process}"
+    return "not running, put down cleanly" if view.clean else "not running, its process died; the next start goes on"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in counts.items()) or "no sessions"
+
+
+def _row(line: Line) -> Sequence[str | Text]:
+    return (
+        line.session, line.agent, line.tenant, _status(line), str(line.turn), str(line.queued), str(line.steps),
+        used(line.used), span(line.age_s), _why(line),
+    )  # fmt: skip
+
+
+def _status(line: Line) -> Text:
+    text = line.status if line.reason is None else f"{line.status} ({line.reason})"
+    return Text(text, style="bold red" if line.asks_a_person else STATUS_STYLES.get(line.status, ""))
+
+
+def _why(line: Line) -> str:
+    until = f"until {clock(line.until)}" if line.until is not None else ""
+    return "; ".join(part for part in (compact(line.why, _PREVIEW), until, f"do: {line.next}" if line.next else "") if part)
+
+
+# ---------------------------------------------------------------- show
+
+
+def show(view: Detail) -> None:
+    """Print what one session did, what it cost, and why it stands where it stands."""
+    out, line = console(), view.line
+    out.print(Text.assemble((line.session, "bold"), "  ", _status(line)))
+    table(out, ("", ""), [row for row in _header(view) if row[1]])
+    table(out, ("BUDGET", "USED", "LIMIT"), _budget(line.used, line.limits))
+    _section(out, "mailbox", len(view.mailbox), "what waits")
+    for message in view.mailbox:
+        out.print(f"  {message.id}  {message.kind}  {span(message.age_s)} ago  {compact(message.body, _PREVIEW)}", soft_wrap=True)
+    if view.earlier_turns:
+        _section(out, "turns", len(view.turns), f"{view.earlier_turns} earlier ones are not shown: --turn N shows one")
+    for turn in view.turns:
+        _turn(out, turn)
+    _section(out, "dead letters", len(view.dead_letters), "what could not be handled")
+    for letter in view.dead_letters:
+        done = f"; done before it failed: {', '.join(letter.effects)}" if letter.effects else "; no effect was done before"
+        out.print(f"  {letter.message} in turn {letter.turn}, {span(letter.age_s)} ago: {letter.cause}{done}", soft_wrap=True)
+    _section(out, "children", len(view.children), "sessions that it spawned")
+    if view.children:
+        table(
+            out,
+            ("  SESSION", "AGENT", "STATUS", "USED", "WHY"),
+            [("  " + c.session, c.agent, _status(c), used(c.used), _why(c)) for c in view.children],
+        )
+
+
+def _section(out: Console, name: str, count: int, what: str) -> None:
+    if count:
+        out.print()
+        out.print(Text.assemble((f"{name} ({count})", "bold"), f": {what}"))
+
+
+def _header(view: Detail) -> list[tuple[str, str]]:
+    line = view.line
+    result = "" if view.result is None else compact(view.result, _PREVIEW)
+    return [
+        ("agent", line.agent),
+        ("tenant", f"{line.tenant}, user {view.user}" if view.user else line.tenant),
+        ("why", line.why),
+        ("until", clock(line.until) if line.until is not None else ""),
+        ("what to do", line.next),
+        ("result", result),
+        ("turns done", f"{line.turn} (epoch {view.epoch})"),
+        ("crashes", f"{view.crashes} during the open turn" if view.crashes else ""),
+        ("parent", view.parent or ""),
+        ("notes", f"done before a dropped message failed: {', '.join(view.notes)}" if view.notes else ""),
+        ("made", clock(view.created)),
+        ("last update", f"{clock(line.updated)}, {span(line.age_s)} ago"),
+    ]
+
+
+def _budget(used: Amounts, limits: Amounts) -> list[Sequence[str | Text]]:
+    def amount(name: str, value: float | None) -> str:
+        if value is None:
+            return "none"
+        return dollars(int(value)) if name == "microusd" else f"{value:.2f} s" if name == "seconds" else str(value)
+
+    rows: list[Sequence[str | Text]] = []
+    for name in Amounts.__struct_fields__:
+        have, limit = getattr(used, name), getattr(limits, name)
+        style = "red" if limit is not None and have >= limit else ""
+        rows.append(("money" if name == "microusd" else name.replace("_", " "), Text(amount(name, have), style), amount(name, limit)))
+    return rows
+
+
+def _turn(out: Console, turn: TurnView) -> None:
+    out.print()
+    took = "" if turn.duration_s is None else f", took {span(turn.duration_s)}"
+    state = "open" if turn.open else f"done{took}"
+    out.print(Text.assemble((f"turn {turn.turn}", "bold"), f" ({state}, {used(turn.cost)})"))
+    if turn.message is not None:
+        out.print(f"  message {turn.message}: {compact(turn.body, _PREVIEW)}", soft_wrap=True)
+    if turn.steps:
+        columns = ("  KIND", "NAME", "EFFECT", "STATE", "TRIES", "TOOK", "COST", "ARGUMENTS", "OUTCOME")
+        table(out, columns, (_step(step) for step in turn.steps))
+    if turn.error is not None:
+        out.print(Text(f"  failed: {turn.error}", style="red"), soft_wrap=True)
+    elif not turn.open:
+        out.print(f"  reply: {compact(turn.reply, _PREVIEW)}", soft_wrap=True)
+    if not turn.open:
+        out.print(f"  state: {compact(turn.state, _PREVIEW)} (version {turn.version})", soft_wrap=True)
+
+
+def _step(step: StepView) -> Sequence[str | Text]:
+    branch = f" [{step.branch}]" if step.branch else ""
+    took = "" if step.duration_s is None else span(step.duration_s)
+    style = {"failed": "red", "doubt": "bold red", "waiting": "yellow"}.get(step.state, "")
+    return (
+        f"  {step.kind}", step.name + branch, step.effect, Text(step.state, style), str(step.attempts), took, used(step.cost),
+        "" if step.args is None else compact(step.args, 60), _outcome(step),
+    )  # fmt: skip
+
+
+def _outcome(step: StepView) -> str:
+    value: Any = step.error if step.error is not None else "" if step.state in ("open", "waiting", "doubt") else step.outcome
+    parts = [compact(value, 100) if value != "" else ""]
+    parts.append(f"until {clock(step.until)}" if step.until is not None else "")
+    parts.append(f"to {step.target}" if step.target is not None else "")
+    parts.append(f"maybe paid {step.maybe_paid} times more" if step.maybe_paid else "")
+    parts.append("answered a call that had drifted" if step.drifted else "")
+    parts.append(step.note)
+    return "; ".join(part for part in parts if part)

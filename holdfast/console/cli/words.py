@@ -1,0 +1,138 @@
+"""What the commands beside `ps` and `show` print. Stored text is data: nothing of it is read as markup."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import msgspec
+from rich.text import Text
+
+from holdfast.console.cli.render import console, table
+from holdfast.console.reading.amounts import clock, span, used
+from holdfast.console.reading.values import clean, compact
+from holdfast.console.wire.answers import Diagnosis, Did, DidMany, Entry, Happened, Mailbox, Timeline
+from holdfast.policies.breaker import BreakerView
+from holdfast.supervisors.view import SupervisorView
+
+_PREVIEW = 160
+_LEFT_OUT = {"key", "context", "began", "opened"}  # of an event, what says nothing to a person
+_LEVELS = {"ok": "green", "note": "yellow", "wrong": "bold red"}
+
+
+def tree(view: SupervisorView) -> None:
+    """Each supervisor with its children below it."""
+    out = console()
+    out.print(Text.assemble((view.name, "bold"), f"  {view.strategy}"))
+    _below(view, "")
+
+
+def _below(view: SupervisorView, indent: str) -> None:
+    out = console()
+    for number, child in enumerate(view.children):
+        last = number == len(view.children) - 1
+        restarts = f", restarted {child.restarts} times" if child.restarts else ""
+        error = f": {clean(child.error)}" if child.error else ""
+        out.print(f"{indent}{'└─' if last else '├─'} {child.id}  {child.state} for {span(child.age_s)}, {child.restart}{restarts}{error}")
+        if child.supervisor is not None:
+            _below(child.supervisor, indent + ("   " if last else "│  "))
+    if view.count > len(view.children):
+        out.print(f"{indent}   and {view.count - len(view.children)} more")
+
+
+def timeline(view: Timeline) -> None:
+    """One line for each thing, in order of time."""
+    out = console()
+    rows = [_entry(entry) for entry in view.entries]
+    table(out, ("TIME", "TURN", "WHAT", "NAME", "STATE", "TOOK", "COST", "TEXT"), rows)
+    if view.next is not None:
+        out.print(f"more with --first {view.next}")
+
+
+def _entry(entry: Entry) -> tuple[str, ...]:
+    cost = used(entry.cost) if entry.cost.steps else ""
+    return clock(entry.at), str(entry.turn), entry.what, _what(entry), entry.state, _took(entry), cost, entry.text
+
+
+def _what(entry: Entry) -> str:
+    branch = f" [{entry.branch}]" if entry.branch else ""
+    return f"{entry.kind} {entry.name}{branch}".strip()
+
+
+def _took(entry: Entry) -> str:
+    return "" if entry.duration_s is None else span(entry.duration_s)
+
+
+def mailbox(view: Mailbox) -> None:
+    """What waits, in order of arrival."""
+    out = console()
+    most = "" if view.limit is None else f" of at most {view.limit}"
+    out.print(f"{len(view.messages)}{most} messages wait")
+    if view.messages:
+        rows = [(message.id, message.kind, span(message.age_s), compact(message.body, _PREVIEW)) for message in view.messages]
+        table(out, ("ID", "KIND", "AGE", "BODY"), rows)
+
+
+def event(happened: Happened, *, json: bool) -> None:
+    """One line, at once: whoever reads it may be a pipe."""
+    if json:
+        line = msgspec.json.encode(happened).decode()
+    else:
+        shown = {name: value for name, value in happened.fields.items() if name not in _LEFT_OUT and value not in ("", None)}
+        said = " ".join(f"{name}={compact(value, 80)}" for name, value in shown.items())
+        at = time.strftime("%H:%M:%S", time.localtime(happened.at))
+        line = f"{at} {clean(happened.session)} {happened.event} {said}".rstrip()
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def breakers(views: dict[str, BreakerView]) -> None:
+    """Each dependency that was asked at least once."""
+    out = console()
+    if not views:
+        out.print("nothing that sessions depend on was asked yet")
+        return
+    rows = [(name, view.state.replace("_", "-"), str(view.openings), view.cause) for name, view in views.items()]
+    table(out, ("DEPENDENCY", "BREAKER", "OPENINGS", "CAUSE"), rows)
+
+
+def doctor(view: Diagnosis) -> None:
+    """A line for each thing, what is wrong first."""
+    out = console()
+    table(out, ("", "", ""), [(Text(check.level, _LEVELS[check.level]), check.name, check.said) for check in view.checks])
+    out.print(f"process {view.process} is well" if view.well else f"process {view.process} is not well")
+
+
+def reply(value: Any) -> None:
+    """A reply: text as it is, all else as JSON on one line."""
+    sys.stdout.write((value if isinstance(value, str) else msgspec.json.encode(value).decode()) + "\n")
+
+
+def did(one: Did) -> None:
+    """What became of one."""
+    print(f"{clean(one.session)}: {_done(one)}")
+
+
+def _done(one: Did) -> str:
+    if one.count is not None:
+        return f"{one.count} doubts are settled" if one.changed else "nothing was in doubt"
+    return _PAST[one.verb] if one.changed else "it had ended before"
+
+
+_PAST = {"pause": "paused", "resume": "runs again", "cancel": "cancelled", "kill": "killed", "retry": "is tried again", "drop": "dropped"}
+
+
+def did_many(many: DidMany) -> None:
+    """What became of each."""
+    out = console()
+    rows = []
+    for one in many.sessions:
+        said = "would be" if many.dry_run else "failed" if one.problem is not None else "done" if one.changed else "nothing to do"
+        why = f"{one.status} ({one.why})" if one.why is not None else one.status
+        rows.append((clean(one.session), one.agent, why, said, "" if one.problem is None else clean(one.problem.message)))
+    if rows:
+        table(out, ("SESSION", "AGENT", "WAS", many.verb.upper(), "WHY NOT"), rows)
+    failed = sum(one.problem is not None for one in many.sessions)
+    would = "would be done to" if many.dry_run else "was done to"
+    out.print(f"{many.verb} {would} {len(rows) - failed} of {len(rows)} sessions{'; there are more: --limit' if many.more else ''}")

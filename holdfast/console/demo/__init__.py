@@ -1,0 +1,1 @@
+"""`holdfast demo`: sessions that survive the death of their process."""

@@ -1,0 +1,93 @@
+"""What the demo shows while it runs: a bar that moves in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from holdfast.console.demo.report import Row
+
+_EVERY_S = 3.0
+_LEGEND = """
+server: the model server's own log. ledger: a line for each real run of a tool.
+shop: its database. customers: the answers they got. process: its own words.
+database: what the killed process left. maybe_paid: asked again after a kill,
+because nobody was left to write the answer down."""
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """How far the demo is."""
+
+    done: int
+    sessions: int
+    answers: int
+    of: int
+    replayed: int
+    refunds: int
+
+    def short(self) -> str:
+        """For beside a bar."""
+        return f"{self.done}/{self.sessions} done · {self.answers} answers · {self.refunds} refunds · {self.replayed} replayed"
+
+    def line(self) -> str:
+        """For a line of its own."""
+        sessions = f"{self.done} of {self.sessions} sessions done"
+        return f"{sessions} · {self.answers} model answers · {self.refunds} refunds · {self.replayed} steps replayed"
+
+
+class Screen:
+    """Shows progress and what happens on the way."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        columns = (BarColumn(14), TimeElapsedColumn(), TextColumn("{task.fields[line]}"))
+        self._progress = Progress(*columns, console=self.console, transient=True) if self.console.is_terminal else None
+        self._task = None if self._progress is None else self._progress.add_task("", line="", total=None)
+        self._began, self._shown, self._last = time.monotonic(), time.monotonic(), ""
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._began
+
+    def say(self, text: str) -> None:
+        """Something happened."""
+        self.console.print(f"{self.elapsed_s:5.1f} s  {text}", markup=False, soft_wrap=True)
+
+    def show(self, tally: Tally) -> None:
+        """This is how far it is."""
+        line = tally.line()
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=tally.answers, total=tally.of, line=tally.short())
+        elif time.monotonic() - self._shown >= _EVERY_S and line != self._last:
+            self._shown, self._last = time.monotonic(), line
+            self.say(line)
+
+    def table(self, rows: Sequence[Row]) -> None:
+        """The summary."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("", "", "", "counted from"):
+            table.add_column(name, no_wrap=True)
+        for row in rows:
+            mark = "" if row.kept is None else "[green]kept[/]" if row.kept else "[bold red]BROKEN[/]"
+            table.add_row(row.what, f"[bold]{row.figure}[/]", mark, f"[dim]{row.source}[/]")
+        self.console.print()
+        self.console.print(table)
+        self.console.print(_LEGEND, style="dim", markup=False)
+        self.console.print()

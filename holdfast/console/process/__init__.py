@@ -1,0 +1,1 @@
+"""`holdfast run`: a Runtime as a long-lived process."""

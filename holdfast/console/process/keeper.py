@@ -1,0 +1,203 @@
+"""What a long-lived process does beside its sessions: tell the service manager how it is, watch its own loop, read its limits again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+
+from holdfast import redact
+from holdfast.console.process.notify import Notifier
+from holdfast.console.process.settings import Settings, Source
+from holdfast.errors import ConfigError
+from holdfast.supervisors.watchdog import Blocked, Frame, Watchdog
+
+if TYPE_CHECKING:
+    from holdfast.runtime.runtime import Runtime
+
+STUCK = 70
+"""The exit code of a process whose loop is blocked for good: as where the database does not return, the next start goes on."""
+
+_STATUS_S, _LOOK_S, _AGAIN_S, _TRIES = 5.0, 0.05, 0.1, 50
+_PROBE = 0.8  # of the time between two signs of life: a probe that takes longer has failed, and the next one is in time
+_FRAMES = 8
+_log = logging.getLogger("holdfast.run")
+
+
+class Keeper:
+    """Keeps one running Runtime in touch with what is outside of it.
+
+    Args:
+        runtime: it, not yet open.
+        notifier: the service manager.
+        source: the file of limits.
+        settings: what the file said at the start.
+
+    Attributes:
+        reload: set it to have the file read again.
+    """
+
+    def __init__(self, runtime: Runtime, notifier: Notifier, source: Source, settings: Settings) -> None:
+        self.reload = asyncio.Event()
+        self._runtime, self._notifier, self._source, self._settings = runtime, notifier, source, settings
+        self._doing, self._note = "starting", ""
+        self._watchdog: Watchdog | None = None
+
+    async def keep(self) -> None:
+        """Say READY once the sessions are recovered, give signs of life, read the limits again when asked. Runs until cancelled."""
+        async with anyio.create_task_group() as group:
+            if self._notifier.address is not None:
+                group.start_soon(self._pulse)
+            await self._recovered()
+            if self._doing == "running":
+                await self._insist(lambda: self._notifier.ready(self._status()))
+            while True:
+                await self.reload.wait()
+                self.reload.clear()
+                if self._doing == "running":
+                    await self._reload()
+
+    def draining(self) -> None:
+        """From now on nothing is reloaded; signs of life go on."""
+        self._doing = "draining"
+        self._notifier.stopping(self._status())
+
+    # ------------------------------------------------------------ the service manager
+
+    async def _recovered(self) -> None:
+        """Wait until every session that was at work is past its records; not for ever, since one may replay for as long as it likes."""
+        self._doing, told = "recovering", 0
+        first = self._runtime.statistics()["recovering"]
+        with anyio.move_on_after(self._settings.process.recovery_s) as limit:
+            while (left := self._runtime.statistics()["recovering"]) and self._doing == "recovering":
+                if left != told:
+                    self._notifier.status(f"recovering: {left} of {first} sessions have not gone past their records yet")
+                told = left
+                await anyio.sleep(_LOOK_S)
+        if limit.cancelled_caught:
+            _log.warning("%d of %d sessions are recovering after %g s: READY all the same", told, first, self._settings.process.recovery_s)
+        if self._doing == "recovering":
+            self._doing = "running"
+
+    async def _pulse(self) -> None:
+        """A sign of life for the watchdog at twice the pace that it asks for, each after the loop and the database answered."""
+        watchdog_s = self._notifier.watchdog_s
+        period_s = _STATUS_S if watchdog_s is None else watchdog_s / 2
+        well = True
+        while True:
+            began = anyio.current_time()
+            try:
+                if watchdog_s is not None:
+                    await self._runtime.probe(period_s * _PROBE)
+            except Exception as error:
+                # Whatever a probe or a store raises: it is no sign of life, and the service manager is the one to act on it.
+                if well:
+                    _log.error("the watchdog gets no sign of life: %s", error)
+                well = False
+                self._notifier.status(f"not healthy: {error}")
+            else:
+                if not well:
+                    _log.warning("the watchdog gets signs of life again: the database answers")
+                well = True
+                (self._notifier.status if watchdog_s is None else self._notifier.alive)(self._status())
+            await anyio.sleep(max(began + period_s - anyio.current_time(), 0.0))
+
+    async def _insist(self, send: Callable[[], bool]) -> None:
+        """Send what must arrive: again where the service manager did not take it, and not for ever."""
+        for _ in range(_TRIES):
+            if send():
+                return
+            await anyio.sleep(_AGAIN_S)
+
+    def _status(self) -> str:
+        counts = self._runtime.statistics()
+        text = f"{self._doing}: {counts['live']} sessions live, {counts['working']} at work, {counts['steps_in_flight']} steps in flight"
+        more = {"recovering": "recovering", "stuck": "handlers stuck", "threads_abandoned": "threads stuck"}
+        return ", ".join([text, *(f"{counts[name]} {words}" for name, words in more.items() if counts[name])]) + self._note
+
+    # ------------------------------------------------------------ limits
+
+    async def _reload(self) -> None:
+        """Read the file again. One that is wrong changes nothing."""
+        await self._insist(self._notifier.reloading)
+        try:
+            settings = self._source.read()
+            self._runtime.reconfigure((settings or Settings()).limits)
+        except ConfigError as error:
+            complain(error)
+            complain(f"the limits stay as they were before {self._source.name} was read again")
+            self._note = f"; faults in {self._source.name}: {len(str(error).splitlines())}, so it was not taken"
+        else:
+            self._settings, self._note = settings or Settings(), ""
+            self._heed()
+            say(f"reloaded: the limits are those of {'the code' if settings is None else self._source.name}")
+        await self._insist(lambda: self._notifier.ready(self._status()))
+
+    def _heed(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.blocked_s, self._watchdog.stuck_s = self._settings.process.blocked_s, self._settings.process.stuck_s
+
+    # ------------------------------------------------------------ the loop
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Log what blocks the loop, and exit where it goes on to; to be used on the loop."""
+        loop = asyncio.get_running_loop()
+
+        def blocked(report: Blocked) -> None:
+            _log.error("%s", _named(loop, report))
+
+        def stuck(report: Blocked) -> None:
+            _log.critical("%s: the process exits, and what is open goes on at the next start", _named(loop, report))
+            os._exit(STUCK)
+
+        self._watchdog = Watchdog(loop.call_soon_threadsafe, blocked, on_free=_free, on_stuck=stuck, thread=threading.get_ident())
+        self._heed()
+        self._watchdog.start()
+        try:
+            yield
+        finally:
+            self._watchdog.stop()
+
+
+def _named(loop: asyncio.AbstractEventLoop, report: Blocked) -> str:
+    """What blocks the loop, on one line: the task, whose name has the session's id, and where its code is."""
+    task = asyncio.current_task(loop)
+    frames = []
+    for frame in report.frames:
+        if frame.function == "Handle._run":
+            break  # what is below is the loop itself
+        frames.append(frame)
+    text = " < ".join(_shown(frame) for frame in frames[:_FRAMES])
+    return redact.text(
+        f"the loop has been blocked for over {report.seconds:.1f} s by {'a callback' if task is None else task.get_name()}: {text}"
+    )
+
+
+def _shown(frame: Frame) -> str:
+    return f"{frame.function} ({frame.file}:{frame.line})"
+
+
+def _free(seconds: float) -> None:
+    _log.warning("the loop runs again, after over %.1f s", seconds)
+
+
+# ---------------------------------------------------------------- words for people
+
+
+def say(line: str) -> None:
+    """One line on stdout."""
+    print(redact.text(line), flush=True)
+
+
+def complain(what: object) -> None:
+    """What is wrong, on stderr, a line for each line of it."""
+    for line in str(what).splitlines():
+        print(redact.text(f"holdfast: {line}"), file=sys.stderr, flush=True)

@@ -1,0 +1,274 @@
+"""`holdfast run`: a Runtime as a plain long-lived process.
+
+The first SIGTERM or SIGINT drains: steps in flight end, open turns stay in the journal, the exit code is 0. A second one ends the process
+at once, which loses nothing that was acknowledged either. SIGHUP has the limits read again. Signals set an event; they cancel nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Literal
+
+import anyio
+import msgspec
+
+from holdfast import redact
+from holdfast.calls import threads
+from holdfast.console.process import loader
+from holdfast.console.process.keeper import Keeper, complain, say
+from holdfast.console.process.notify import Notifier
+from holdfast.console.process.settings import Settings, Source
+from holdfast.errors import ConfigError, SupervisorGaveUp
+from holdfast.stores import open_store
+from holdfast.supervisors import Backoff, ChildSpec, Supervisor
+from holdfast.supervisors.events import ChildCrashed, SupervisionEvent
+from holdfast.telemetry.logs import to_json
+
+if TYPE_CHECKING:
+    from holdfast.runtime.runtime import Runtime
+
+GAVE_UP, REFUSED = 1, 2
+_LAST_S = 1.0
+_log = logging.getLogger("holdfast.run")
+
+
+Reach = Callable[["Runtime"], AbstractContextManager[str | None]]
+"""What opens the control API of a Runtime, and gives its address."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a Runtime is run.
+
+    Attributes:
+        store: the URL of a store to use instead of the Runtime's own.
+        drain_s: how long steps in flight may take at the end, in seconds; default what the file of limits says, or the Runtime's own.
+        feeds: "module:attr" of async functions to run besides, each given the Runtime. One that crashes is started again.
+        config: the file of limits; default holdfast.toml in the current folder, if it is there.
+        socket: where the control API listens; default what the environment says, or else what follows from the store.
+        control: whether there is a control API at all.
+        log: "text" for warnings as lines of text, "json" for what happens as JSON (docs/telemetry.md), both on stderr.
+    """
+
+    store: str | None = None
+    drain_s: float | None = None
+    feeds: Sequence[str] = ()
+    config: str | None = None
+    socket: str | None = None
+    control: bool = True
+    log: Literal["text", "json"] = "text"
+
+
+def run(target: str, options: Options) -> int:
+    """Load a Runtime ("module:attr", or a function that returns one) and run it until a signal; the exit code.
+
+    Raises:
+        ConfigError: there is no such Runtime, feed or store, or it cannot listen at its control socket.
+        StoreError: the store cannot be opened.
+    """
+    found = loader.load(target)
+    feeds = [(name, loader.feed_of(name)) for name in options.feeds]
+    reach = _controlled(options.socket) if options.control else _uncontrolled
+    observer = to_json() if options.log == "json" else None
+    if observer is None:
+        _log_to_stderr()
+    notifier = Notifier.from_environment()
+    tune()
+
+    async def main() -> int:
+        runtime = await loader.runtime_of(found, target)
+        if options.store is not None:
+            runtime.store = open_store(options.store)
+        if observer is not None:
+            runtime.observe(observer)
+        return await _run(runtime, options, feeds, notifier, reach)
+
+    return asyncio.run(main())
+
+
+def _controlled(socket: str | None) -> Reach:
+    from holdfast.console.api.server import controlled  # it takes a while, so before there is a loop that it would block
+
+    return partial(controlled, path=socket)
+
+
+def _uncontrolled(runtime: Runtime) -> AbstractContextManager[str | None]:
+    return nullcontext()
+
+
+def tune() -> None:
+    """Set the process up to run sessions: less work for the garbage collector, which is worth a tenth of the rate.
+
+    What was imported stays for good and need not be looked at again; records of steps are made by the thousand and have no cycles.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+async def _run(runtime: Runtime, options: Options, feeds: Sequence[tuple[str, loader.Feed]], notifier: Notifier, reach: Reach) -> int:
+    source = Source(options.config, runtime.check)
+    try:
+        settings = source.read()
+        if settings is not None:
+            runtime.reconfigure(settings.limits)
+    except ConfigError as error:
+        complain(error)
+        return REFUSED
+    keeper = Keeper(runtime, notifier, source, settings or Settings())
+    with _signals(keeper.reload) as stop, keeper.watching():
+        try:
+            with reach(runtime) as socket:
+                code = await serve(runtime, stop, keeper, drain_s=options.drain_s, feeds=feeds, socket=socket)
+        except BaseExceptionGroup as group:
+            given_up, others = group.split(SupervisorGaveUp)
+            if given_up is None or others is not None:
+                raise
+            _say_why(given_up)
+            code = GAVE_UP
+        await _leave_behind(code)
+        return code
+
+
+async def _leave_behind(code: int) -> None:
+    """Exit here where tasks or threads that do not end would hold up the exit for ever: the store is closed, there is nothing to lose."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        _, left = await asyncio.wait(left, timeout=_LAST_S)
+    if left or threads.abandoned():
+        say(f"left behind: {len(left)} tasks and {threads.abandoned()} threads that do not end")
+        sys.stderr.flush()
+        os._exit(code)
+
+
+async def serve(
+    runtime: Runtime,
+    stop: asyncio.Event,
+    keeper: Keeper,
+    *,
+    drain_s: float | None,
+    feeds: Sequence[tuple[str, loader.Feed]] = (),
+    socket: str | None = None,
+) -> int:
+    """Run until `stop` is set, then drain; 0, or GAVE_UP where a feed crashed too often.
+
+    Raises:
+        ExceptionGroup: of SupervisorGaveUp: the runtime's own supervisor gave up.
+        StoreError: the store cannot be opened.
+    """
+    code = 0
+    async with runtime:
+        say(f"ready: {runtime.statistics()['recovering']} sessions recovering, store {_store_name(runtime)}, pid {os.getpid()}")
+        if socket is not None:
+            say(f"control socket: {socket}")
+        async with anyio.create_task_group() as group:
+            # Until the drain is over: a process that drains for long has to show that it lives.
+            group.start_soon(keeper.keep)
+            try:
+                await _until(stop, runtime, feeds)
+            except* SupervisorGaveUp as gave_up:
+                _say_why(gave_up)
+                code = GAVE_UP
+            keeper.draining()
+            say("draining: steps in flight end, open turns go on at the next start; a second signal exits at once")
+            if not await runtime.drain(drain_s):
+                say("some steps took longer than the drain may: they were cut off, and are settled at the next start")
+            group.cancel_scope.cancel()
+    say("drained")
+    return code
+
+
+async def _until(stop: asyncio.Event, runtime: Runtime, feeds: Sequence[tuple[str, loader.Feed]]) -> None:
+    """Run the feeds, under a supervisor, until `stop` is set."""
+    async with anyio.create_task_group() as group:
+        if feeds:
+            children = [ChildSpec(name, _fed(feed, runtime), restart="transient") for name, feed in feeds]
+            group.start_soon(Supervisor("feeds", children, backoff=Backoff(base_s=0.5), on_event=_note).run)
+        await stop.wait()
+        group.cancel_scope.cancel()
+
+
+def _fed(feed: loader.Feed, runtime: Runtime) -> Callable[[], Any]:
+    async def child() -> None:
+        await feed(runtime)
+
+    return child
+
+
+def _note(event: SupervisionEvent) -> None:
+    if isinstance(event, ChildCrashed):
+        _log.error("%s crashed: %s", event.child, event.error, exc_info=event.exception)
+
+
+def _store_name(runtime: Runtime) -> str:
+    path = getattr(runtime.store, "path", None)
+    return type(runtime.store).__name__ if path is None else f"sqlite:///{path}"
+
+
+def _say_why(group: BaseExceptionGroup[SupervisorGaveUp]) -> None:
+    for error in _leaves(group):
+        cause = f" ({loader.one_line(error.__cause__)})" if error.__cause__ is not None else ""
+        complain(f"{loader.one_line(error)}{cause}; what was acknowledged is safe")
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+# ---------------------------------------------------------------- signals and logs
+
+
+@contextmanager
+def _signals(reload: asyncio.Event) -> Iterator[asyncio.Event]:
+    """An event that the first SIGTERM or SIGINT sets; the second one ends the process. SIGHUP sets `reload`.
+
+    Plain signal handlers, not the loop's: those run in a callback, and a blocked loop would not let the second signal through.
+    """
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(128 + number)
+        asked = True
+        loop.call_soon_threadsafe(stop.set)
+
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(reload.set)
+
+    handlers = {signal.SIGTERM: handle, signal.SIGINT: handle, signal.SIGHUP: hang_up}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Redacting(logging.Formatter):
+    """A log line, traceback included, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact.text(super().format(record))
+
+
+def _log_to_stderr() -> None:
+    """Warnings and holdfast's own notes go to stderr, unless the program has set up logging itself."""
+    if not logging.getLogger().handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(handler)

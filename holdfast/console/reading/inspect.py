@@ -1,0 +1,171 @@
+"""What every session is doing and why, read from any open store: live in the process that runs it, or opened read-only beside it.
+
+The answers are the plain structs of `views`: `ps` and `show` print them, `--json` and the HTTP API give them as they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from anyio.lowlevel import checkpoint
+
+from holdfast.console.reading import views
+from holdfast.console.reading.values import clean
+from holdfast.errors import ConfigError, SessionNotFound
+from holdfast.stores.protocol import Store
+from holdfast.stores.records import ENDED, SHOWN_STATUSES, DeadLetter, Message, MessageState, Session, Step
+
+_EACH = 20
+"""Up to so many failed sessions are asked for their dead letters one by one; for more of them all letters are read at once."""
+
+_EVERY = 1 << 31
+
+AT_ONCE = 250
+"""So many lines are made before others have their turn: a few milliseconds' worth."""
+
+
+async def overview(
+    store: Store,
+    name: str = "",
+    *,
+    ended: bool = False,
+    status: str | None = None,
+    agent: str | None = None,
+    tenant: str | None = None,
+    limit: int = 200,
+    now: float | None = None,
+) -> views.Overview:
+    """The sessions, those that need a person first.
+
+    Args:
+        name: what people call the store; no secret.
+        ended: show those that have ended too.
+        status: only these; one of records.SHOWN_STATUSES.
+        agent, tenant: only those of it. The counts are those of all sessions.
+        limit: how many at most.
+        now: store time, seconds since the epoch; default that of this machine.
+
+    Raises:
+        ConfigError: there is no such status.
+        StoreError: the store cannot be read.
+    """
+    if status is not None and status not in SHOWN_STATUSES:
+        raise ConfigError(f"there is no status {status!r}: use one of {', '.join(SHOWN_STATUSES)}")
+    now = time.time() if now is None else now
+    sessions = await store.sessions(limit=limit, status=status, ended=ended, agent=agent, tenant=tenant)
+    counts, owner = await store.counts(), await store.owner()
+    return views.Overview(
+        store=name,
+        process=owner.process,
+        host=owner.host,
+        clean=owner.clean,
+        counts={shown: counts[shown] for shown in SHOWN_STATUSES if shown in counts},
+        sessions=await lines(store, sessions, alive=owner.process is not None, now=now),
+    )
+
+
+async def lines(store: Store, sessions: Sequence[Session], *, alive: bool, now: float) -> list[views.Line]:
+    """One line about each of these rows. `alive`: a process runs the store; `now`: store time."""
+    steps = await store.open_steps([session.id for session in sessions])
+    letters = await _letters(store, [session for session in sessions if session.status == "failed"])
+    found: list[views.Line] = []
+    for session in sessions:
+        found.append(views.line(session, steps.get(session.id, ()), letters.get(session.id), alive=alive, now=now))
+        if not len(found) % AT_ONCE:
+            await checkpoint()  # in a process with sessions at work, they go on meanwhile
+    return found
+
+
+async def _letters(store: Store, failed: Sequence[Session]) -> dict[str, DeadLetter]:
+    """The letter that holds each of them up."""
+    if len(failed) > _EACH:
+        letters = await store.dead_letters()
+    else:
+        letters = [letter for session in failed for letter in await store.dead_letters(session.id)]
+    open_turns = {session.id: session.turn + 1 for session in failed}
+    return {letter.session: letter for letter in letters if letter.turn == open_turns.get(letter.session)}
+
+
+async def detail(
+    store: Store, id: str, name: str = "", *, turn: int | None = None, turns: int = 10, now: float | None = None
+) -> views.Detail:
+    """One session, with its last turns.
+
+    Args:
+        name: what people call the store; no secret.
+        turn: only this one.
+        turns: how many at most, the last ones.
+        now: store time, seconds since the epoch; default that of this machine.
+
+    Raises:
+        SessionNotFound: there is no such session, or no such turn in it.
+        StoreError: the store cannot be read.
+    """
+    now = time.time() if now is None else now
+    session = await store.session(id)
+    if session is None:
+        where = f" in {name}" if name else ""
+        raise SessionNotFound(id, f"no session {id!r}{where}: holdfast ps --all lists them{await _alike(store, id)}")
+    alive = (await store.owner()).process is not None
+    steps = await store.steps(id, session.turn + 1)
+    queued = await waiting(store, session)
+    letters = await store.dead_letters(id)
+    blocking = next((letter for letter in letters if letter.turn == session.turn + 1), None)
+    shown = await _done_turns(store, session, turn, turns)
+    if turn in (None, session.turn + 1):
+        shown += await _open_turn(store, session, steps, queued, blocking)
+    if turn is not None and not shown:
+        still_open = f", and {session.turn + 1} is open" if steps else ""
+        raise SessionNotFound(id, f"session {id!r} has no turn {turn}: it has 1 to {session.turn}{still_open}")
+    return views.Detail(
+        line=views.line(session, steps, blocking if session.status == "failed" else None, alive=alive, now=now),
+        user=clean(session.user),
+        epoch=session.epoch,
+        crashes=session.crashes,
+        parent=None if session.parent is None else clean(session.parent.session),
+        created=session.created,
+        result=None if session.result is None else views.result(session.result)[0],
+        notes=[clean(note) for note in session.notes],
+        mailbox=[views.message_view(message, now) for message in queued],
+        earlier_turns=0 if turn is not None else max(session.turn - sum(not view.open for view in shown), 0),
+        turns=shown,
+        dead_letters=[views.letter_view(letter, now) for letter in letters],
+        children=await lines(store, await store.children(id), alive=alive, now=now),
+    )
+
+
+async def _done_turns(store: Store, session: Session, only: int | None, limit: int) -> list[views.TurnView]:
+    first, last = (only, only) if only is not None else (session.turn - limit + 1, session.turn)
+    found: list[views.TurnView] = []
+    for point in await store.checkpoints(session.id, first=max(first, 1), last=last):
+        message = None if point.message is None else await store.message(session.id, point.message)
+        found.append(views.done_turn(point, message, await store.steps(session.id, point.turn)))
+    return found
+
+
+async def _open_turn(
+    store: Store, session: Session, steps: Sequence[Step], queued: Sequence[Message], letter: DeadLetter | None
+) -> list[views.TurnView]:
+    """The turn that is open or failed, if there is one."""
+    if letter is not None:
+        message = await store.message(session.id, letter.message)
+    else:
+        message = next((message for message in queued if message.kind == "message"), None)
+    if steps or (message is not None and session.status not in ENDED):
+        return [views.open_turn(session.turn + 1, message, steps)]
+    return []
+
+
+async def waiting(store: Store, session: Session) -> list[Message]:
+    """What waits in the mailbox. Nearly always that is the latest; a letter that was retried can be older."""
+    for limit in (1000, _EVERY):
+        queued = [message for message in await store.messages(session.id, limit=limit) if message.state is MessageState.QUEUED]
+        if sum(message.kind == "message" for message in queued) >= session.pending:
+            break
+    return queued
+
+
+async def _alike(store: Store, id: str) -> str:
+    found = await store.similar(id)
+    return f" (did you mean {', '.join(clean(other) for other in found)}?)" if found else ""

@@ -1,0 +1,112 @@
+"""The life of a session as one list in order of time: messages, steps, commits, failures; a page at a time. And what it has yet to do.
+
+Read from any open store, like what is in holdfast.console.reading.inspect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from holdfast.console.reading.amounts import amounts, cost
+from holdfast.console.reading.inspect import waiting
+from holdfast.console.reading.values import clean, compact, plain
+from holdfast.console.reading.views import answer, message_view, step_view
+from holdfast.console.wire.answers import Entry, Mailbox, Timeline
+from holdfast.errors import SessionNotFound
+from holdfast.stores.protocol import Store
+from holdfast.stores.records import Checkpoint, DeadLetter, Message, Session, Step, StepState
+
+_TEXT = 400
+
+
+async def mailbox(store: Store, id: str, *, now: float) -> Mailbox:
+    """What waits in the mailbox of a session, in order of arrival. `now` is store time. Raises as `read`."""
+    session = await _session(store, id)
+    return Mailbox(session=id, messages=[message_view(message, now) for message in await waiting(store, session)], limit=None)
+
+
+async def _session(store: Store, id: str) -> Session:
+    session = await store.session(id)
+    if session is None:
+        raise SessionNotFound(id, f"no session {id!r}: holdfast ps --all lists them")
+    return session
+
+
+async def read(store: Store, id: str, *, first: int = 1, turns: int = 50) -> Timeline:
+    """One page of it.
+
+    Args:
+        first: the turn that the page begins with.
+        turns: how many at most.
+
+    Raises:
+        SessionNotFound: there is no such session.
+        StoreError: the store cannot be read.
+    """
+    session = await _session(store, id)
+    last, entries = first + turns - 1, list[Entry]()
+    if first == 1:
+        parent = "" if session.parent is None else f"by {clean(session.parent.session)}"
+        entries.append(Entry(at=session.created, turn=0, what="spawned", name=clean(session.agent), text=parent))
+    for point in await store.checkpoints(id, first=first, last=last):
+        message = None if point.message is None else await store.message(id, point.message)
+        entries += _turn(point, message, await store.steps(id, point.turn))
+    letters = [letter for letter in await store.dead_letters(id) if first <= letter.turn <= last]
+    open_turn = session.turn + 1
+    if first <= open_turn <= last:
+        entries += _open(open_turn, await waiting(store, session), await store.steps(id, open_turn))
+    entries += [_letter(letter) for letter in letters]
+    # Sorted by time; of one time the order above stands, since a sort keeps it.
+    return Timeline(session=id, entries=sorted(entries, key=lambda entry: entry.at), next=last + 1 if last < open_turn else None)
+
+
+def _turn(point: Checkpoint, message: Message | None, steps: Sequence[Step]) -> Iterator[Entry]:
+    name = "" if point.message is None else clean(point.message)
+    body = "" if message is None else compact(plain(message.body), _TEXT)
+    # The checkpoint knows when the last run of the turn began; one that was parked or crashed began with its first step.
+    began = min([point.started, *(step.record.opened for step in steps)])
+    yield Entry(at=began, turn=point.turn, what="message", name=name, text=body)
+    for step in steps:
+        yield _step(step, point.turn)
+    reply, error = answer(message)
+    yield Entry(
+        at=point.ended,
+        turn=point.turn,
+        what="turn",
+        name=name,
+        duration_s=max(point.ended - began, 0.0),
+        cost=amounts(point.usage),
+        text=error if error is not None else compact(reply, _TEXT),
+    )
+
+
+def _open(turn: int, queued: Sequence[Message], steps: Sequence[Step]) -> Iterator[Entry]:
+    """The turn that is open: its message, unless that is a dead letter by now, and its steps so far."""
+    message = next((message for message in queued if message.kind == "message"), None)
+    if message is not None:
+        began = min([step.record.opened for step in steps], default=message.created)
+        yield Entry(at=began, turn=turn, what="message", name=clean(message.id), text=compact(plain(message.body), _TEXT))
+    for step in steps:
+        yield _step(step, turn)
+
+
+def _step(step: Step, turn: int) -> Entry:
+    view = step_view(step)
+    text = view.error if view.error is not None else "" if step.state is not StepState.CLOSED else compact(view.outcome, _TEXT)
+    return Entry(
+        at=step.record.opened,
+        turn=turn,
+        what="step",
+        name=view.name,
+        kind=view.kind,
+        state=view.state,
+        branch=view.branch,
+        duration_s=view.duration_s,
+        cost=amounts(cost(step)),
+        text=text or view.note,
+    )
+
+
+def _letter(letter: DeadLetter) -> Entry:
+    done = f"; done before it failed: {', '.join(clean(effect) for effect in letter.effects)}" if letter.effects else ""
+    return Entry(at=letter.created, turn=letter.turn, what="letter", name=clean(letter.message), text=clean(letter.cause) + done)

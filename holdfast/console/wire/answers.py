@@ -1,0 +1,164 @@
+"""What the control API gives beside the views of `ps` and `show`: the same structs encode an answer and describe it in its document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from holdfast.console.reading.amounts import Amounts
+from holdfast.console.reading.views import MessageView
+from holdfast.console.wire.problems import Problem
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of all bodies of answers that are no error."""
+
+
+class Spawned(Answer, frozen=True, kw_only=True):
+    """The session that was got or made."""
+
+    session: str
+    agent: str
+    tenant: str
+    status: str
+
+
+class Accepted(Answer, frozen=True, kw_only=True):
+    """The message is durable; `id` is its id."""
+
+    session: str
+    id: str
+
+
+class Replied(Answer, frozen=True, kw_only=True):
+    """The reply to a message."""
+
+    session: str
+    id: str
+    reply: Any
+
+
+class Finished(Answer, frozen=True, kw_only=True):
+    """What a session finished with."""
+
+    session: str
+    result: Any
+
+
+class Did(Answer, frozen=True, kw_only=True):
+    """What a verb did.
+
+    Attributes:
+        changed: False where there was nothing to do: a session had ended before, or none of its effects was in doubt.
+        count: effects that were settled; None for other verbs.
+    """
+
+    session: str
+    verb: str
+    changed: bool = True
+    count: int | None = None
+
+
+class One(Answer, frozen=True, kw_only=True):
+    """One session that a verb was meant for; `problem` says why it could not be done, and is None where it was or would be."""
+
+    session: str
+    agent: str
+    status: str
+    why: str | None
+    changed: bool
+    problem: Problem | None = None
+
+
+class DidMany(Answer, frozen=True, kw_only=True):
+    """What a verb did to many; with `dry_run` it would have, and did nothing. `more` says that there are more than its limit."""
+
+    verb: str
+    dry_run: bool
+    sessions: list[One]
+    more: bool
+
+
+class Mailbox(Answer, frozen=True, kw_only=True):
+    """What waits in a session's mailbox, in order of arrival; `limit` is how many may wait."""
+
+    session: str
+    messages: list[MessageView]
+    limit: int | None
+
+
+class Entry(Answer, frozen=True, kw_only=True):
+    """Something in the life of a session.
+
+    Attributes:
+        at: store time, seconds since the epoch.
+        what: "spawned", "message" (a turn begins), "step", "turn" (it is committed) or "letter" (it failed for good).
+        name: of the step, or the id of the message.
+        state: of a step, that of records.StepState; else "".
+        text: for a person: a step's outcome or error, a message's body, a turn's reply.
+    """
+
+    at: float
+    turn: int
+    what: str
+    name: str
+    kind: str = ""
+    state: str = ""
+    branch: str = ""
+    duration_s: float | None = None
+    cost: Amounts = Amounts()
+    text: str = ""
+
+
+class Timeline(Answer, frozen=True, kw_only=True):
+    """The turns of a session with their steps, in order of time; `next` is the first turn of the next page, None on the last one."""
+
+    session: str
+    entries: list[Entry]
+    next: int | None
+
+
+class AgentView(Answer, frozen=True, kw_only=True):
+    """An agent that this process can run."""
+
+    name: str
+    version: int
+    tools: list[str]
+    limits: Amounts
+    mailbox: int
+
+
+class Check(Answer, frozen=True, kw_only=True):
+    """One thing that `doctor` looked at: "ok", "note" (good to know) or "wrong" (somebody has to do something)."""
+
+    name: str
+    level: str
+    said: str
+
+
+class Diagnosis(Answer, frozen=True, kw_only=True):
+    """All that `doctor` looked at; `well` where nothing is wrong."""
+
+    well: bool
+    process: int
+    checks: list[Check]
+
+
+class Statistics(Answer, frozen=True, kw_only=True):
+    """Counts of a process, as Runtime.statistics has them, with store time."""
+
+    process: int
+    at: float
+    started: float
+    counts: dict[str, int]
+    sessions: dict[str, int]
+
+
+class Happened(Answer, frozen=True, kw_only=True):
+    """One event: the name of its class in holdfast.events, wall-clock time, its session, and its other fields."""
+
+    event: str
+    at: float
+    session: str
+    fields: dict[str, Any]

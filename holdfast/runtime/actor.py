@@ -185,7 +185,10 @@ class Actor:
         cause = f"{cause} ({place})" if place else cause
         events.log.warning("turn %d of %s crashed: %s\n%s", turn.number, self.id, cause, trace(error))
         turn.emit(events.TurnCrashed, cause, then)
-        await (self._fail(turn, cause) if then is None else self.pause.wait(then))
+        if then is None:
+            await self._fail(turn, cause)
+        elif self._runnable():  # else it is about to rest: there is nothing to wait for
+            await self.pause.wait(then)
 
     def interrupt(self, why: Literal["drain", "ended"]) -> None:
         """Leave what is being done: at a drain once no step is in flight, else at once."""
@@ -217,14 +220,21 @@ class Actor:
     async def _park(self, park: Park) -> None:
         if self.stale:
             return  # what it waits for may be there already
-        park, now = self.held or park, self.node.clock.time()
+        held, now = self.held, self.node.clock.time()
+        park = held or park
         op = UpdateSession(self.id, self.epoch, now, status="parked", park=park, gates=self.stored_gates())
-        status = (await self.node.group.submit(op)).status
-        if status is Status.REFUSED or not self._check(status):
-            return  # refused: what it waits for came meanwhile, and the turn runs again
-        self.status, self.park, self.held = "parked", park, None
+        status = (await self.node.group.submit(op, partial(self._parked, park, held))).status
+        if status is not Status.REFUSED:  # refused: what it waits for came meanwhile, and the turn runs again
+            self._check(status)
+
+    def _parked(self, park: Park, held: Park | None, result: Result) -> None:
+        if result.status is not Status.DONE:
+            return
+        self.status, self.park = "parked", park
+        if self.held is held:  # another may have come while this was written: it is next
+            self.held = None
         self.node.emit(events.SessionParked(self.id, park.reason, park.text, park.until))
-        if self.woken:
+        if self.woken and held is None:
             self.status = "idle"  # what it was parked for came meanwhile
 
     def unspent(self) -> tuple[Op, ...]:

@@ -1,4 +1,4 @@
-"""Effects in doubt: asking the outside whether they happened, and what follows from the answer."""
+"""Before a handler runs: effects in doubt, what the outside says of them, and what follows from that; and what is asked again."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import msgspec
 from holdfast import events
 from holdfast.calls.call import UNKNOWN, Call, StepContext, Unknown
 from holdfast.errors import NotDone
-from holdfast.policies.budget import ZERO
+from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.failures import describe
 from holdfast.runtime.journal import cost
+from holdfast.stores.ops import DropSteps
 from holdfast.stores.records import Outcome, Park, Step, StepState
 
 if TYPE_CHECKING:
@@ -50,6 +51,24 @@ async def probe(turn: Turn, call: Call, context: StepContext) -> Finding:
     return found
 
 
+async def prepare(turn: Turn) -> None:
+    """Before the handler runs: every doubt is settled or the turn parks; failures that nothing follows are made free."""
+    await settle_all(turn)
+    stale = turn.journal.trailing_failures()
+    if stale and turn.interruption is None:
+        await drop(turn, stale)
+    turn.journal.rewind()
+
+
+async def drop(turn: Turn, steps: list[Step]) -> None:
+    """Make steps free again; what they cost stays charged."""
+    keys = tuple(step.key for step in steps)
+    charge = sum((cost(step) for step in steps), Usage())
+    op = DropSteps(turn.actor.id, turn.actor.epoch, turn.number, keys, charge)
+    if await turn.outcome(turn.node.group.submit(op)) is not None:
+        turn.journal.drop(keys)
+
+
 async def settle_all(turn: Turn) -> None:
     """While the handler does not run: effects that happened are closed, those that did not are free again; else the session parks."""
     for step in turn.journal.in_doubt():
@@ -74,7 +93,7 @@ async def _settle(turn: Turn, step: Step) -> None:
     if isinstance(found, Unknown):
         turn.interrupt("park", _unsettled(step))
     elif found is None:
-        await turn.drop([step])
+        await drop(turn, [step])
     else:
         closed = msgspec.structs.replace(record, outcome=found, used=cost(step), reserved=ZERO, closed=turn.node.clock.time(), note="")
         await turn.outcome(turn.submit(step.key, StepState.CLOSED, closed))

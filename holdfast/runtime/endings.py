@@ -55,6 +55,7 @@ class Endings:
                 sessions.deliver(message.reply_to, message.reply)
             sessions.replied(id, message.id, message.reply or b"")
         sessions.waits_on.pop(id, None)
+        sessions.alarms.cancel(id)  # it may have parked while its end was written
         sessions.node.emit(events.SessionEndedEvent(id, status))
         if status == "finished":
             sessions.in_background(self.end_children(id))

@@ -113,7 +113,7 @@ class LocalGateway:
             waiter.cancel()
 
     async def end(self, session: str, status: str, reason: str) -> bool:
-        return await self._node.sessions.endings.end(check_id("session", session), status, reason)  # type: ignore[arg-type]
+        return await self._node.sessions.endings.end(check_id("session", session), status, _text(reason))  # type: ignore[arg-type]
 
     async def row(self, session: str) -> Session:
         row = await self._node.store.session(check_id("session", session))
@@ -127,7 +127,7 @@ class LocalGateway:
             raise errors.SessionError(session, f"session {session!r} is {actor.status}: there is nothing to pause")
         if self._node.sessions.draining:
             raise errors.RuntimeStopped("the runtime is draining: it accepts nothing")
-        actor.hold(Park("paused", redact.text(reason)))
+        actor.hold(Park("paused", _text(reason)))
         if actor.task is not None:
             await asyncio.wait((actor.task,))
         row = await self.row(session)
@@ -153,6 +153,9 @@ class LocalGateway:
         op = UpdateSession(session, actor.epoch, now, status="idle" if waiting else None, budget=limits, gates=gates)
         try:
             await self._write(actor, op, lambda: self._again(actor) if waiting else None)
+            if not waiting and actor.status == "parked" and actor.park is not None and actor.park.reason == "budget":
+                # It parked for the old limit while this was written.
+                await self._write(actor, UpdateSession(session, actor.epoch, now, status="idle"), lambda: self._again(actor))
         except errors.StoreError:
             actor.outdate()
             raise
@@ -182,12 +185,12 @@ class LocalGateway:
                 state = StepState.CLOSED if verdict == "done" else StepState.FAILED
                 ops.append(WriteStep(session, actor.epoch, doubt.turn, doubt.key, state, self._node.encode(record)))
         cut_off = not actor.journal.in_doubt() and actor.park is not None and actor.park.reason == "doubt"
-        if actor.status == "parked" and (doubts or cut_off):  # cut off: an earlier call that got no further than its doubts
+        paused = actor.park is not None and actor.park.reason == "paused"
+        if actor.status == "parked" and not paused and (doubts or cut_off):  # cut off: an earlier call that got no further than its doubts
             ops.append(UpdateSession(session, actor.epoch, now, status="idle", settled=True))
         for op in ops[:-1]:
-            self._node.group.submit(
-                op
-            )  # the same batch as the last one, and fenced with it: a caller that goes away leaves nothing half done
+            # Fenced with the last one; where that is not written, the next call finds what was settled, and goes on from there.
+            self._node.group.submit(op)
         for op in ops[-1:]:
             await self._write(actor, op, lambda: self._again(actor))
         for doubt in doubts:
@@ -301,6 +304,11 @@ class LocalGateway:
         if failure.error == "SessionEnded":
             raise errors.SessionEnded(session, f"session {session!r} is {failure.type}: {failure.message}")
         raise errors.TurnFailed(session, id, failure.message, failure.effects)
+
+
+def _text(reason: str) -> str:
+    """A person's reason as it can be stored and shown."""
+    return redact.text(reason.encode("utf-8", "backslashreplace").decode())
 
 
 def _resting(row: Session) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -99,7 +99,10 @@ async def tell(turn: Turn, target: str, message: Any) -> None:
             await turn.admit()
             used = await spend_step(turn, claim, "tell", target)
             await refuse(turn, claim, "tell", target, str(error), cause=type(error).__name__, used=used)
-        await _refuse_misfit(turn, claim, "tell", target, body)
+        misfit = await _misfit(turn, target, body)
+        if misfit is not None:
+            await turn.admit()
+            await _refuse_misfit(turn, claim, "tell", target, misfit)
     turn.outbox.append(Enqueue(target, message_id(turn, claim.key), body, digest(body), turn.node.clock.time(), context=linked()))
 
 
@@ -184,8 +187,8 @@ def _share(left: Budget, part: Budget) -> Budget:
     )
 
 
-async def _refuse_misfit(turn: Turn, claim: Claim, kind: str, target: str, body: bytes) -> None:
-    """A message that the other's agent does not take is the sender's fault: it must not put the other out of service."""
+async def _misfit(turn: Turn, target: str, body: bytes) -> tuple[str, str] | None:
+    """Why the other's agent does not take this message, and the class of that error; None where it does, or where nobody knows it here."""
     live = turn.node.sessions.live.get(target)
     if live is None:
         row = await turn.node.store.session(target)
@@ -193,14 +196,19 @@ async def _refuse_misfit(turn: Turn, claim: Claim, kind: str, target: str, body:
     else:
         agent = live.agent
     if agent is None:
-        return  # sending it will tell
+        return None  # sending it will tell
     try:
         agent.message.decode(body)
     except Exception as error:  # also whatever a user's own validator raises
-        text = f"agent {agent.name!r} does not take this message: {describe(error)}"
-        await turn.admit()
-        used = await spend_step(turn, claim, kind, target)
-        await refuse(turn, claim, kind, target, text, cause=type(error).__name__, category="semantic", used=used)
+        return f"agent {agent.name!r} does not take this message: {describe(error)}", type(error).__name__
+    return None
+
+
+async def _refuse_misfit(turn: Turn, claim: Claim, kind: str, target: str, misfit: tuple[str, str]) -> NoReturn:
+    """What does not fit is the sender's fault: it must not put the other out of service."""
+    text, cause = misfit
+    used = await spend_step(turn, claim, kind, target)
+    await refuse(turn, claim, kind, target, text, cause=cause, category="semantic", used=used)
 
 
 def _pending_tells(turn: Turn, target: str) -> tuple[Op, ...]:
@@ -241,7 +249,9 @@ async def _wait_step(
         step_starts(turn, claim, kind, name, "read", now if found is None else found.record.opened)
         asking.append(name)
         if body is not None and found is None:
-            await _refuse_misfit(turn, claim, kind, name, body)
+            misfit = await _misfit(turn, name, body)
+            if misfit is not None:
+                await _refuse_misfit(turn, claim, kind, name, misfit)
         until = None if seconds is None else now + seconds
         if found is None:
             used = await spend_step(turn, claim, kind, name)

@@ -30,15 +30,10 @@ from holdfast.runtime.sessions import Sessions
 from holdfast.runtime.settings import Settings
 from holdfast.stores import open_store
 from holdfast.stores.group import GroupCommit
-from holdfast.stores.ops import Reply
+from holdfast.stores.ops import Touch
 from holdfast.stores.protocol import Store
-from holdfast.stores.records import Address
 from holdfast.supervisors import Backoff, ChildSpec, Supervisor, SupervisorView
 from holdfast.telemetry.telemetry import Telemetry
-
-_NOTHING = Reply(Address("", 0, b""), b"", 0.0)
-"""A write that changes nothing: there is no such step."""
-
 
 class Runtime:
     """One node: runs sessions of the given agents, durably.
@@ -312,7 +307,7 @@ class Runtime:
             with anyio.fail_after(deadline_s):
                 await node.store.owner()
                 if not node.group.healthy:
-                    await node.group.submit(_NOTHING)
+                    await node.group.submit(Touch())
         except TimeoutError:
             raise errors.StoreError(f"the database has not answered within {deadline_s:g} s") from None
 

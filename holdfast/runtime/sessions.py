@@ -38,7 +38,7 @@ class Sessions:
         self._loading: dict[str, asyncio.Future[Actor]] = {}
         self.waiters = Waiters(node.loop)
         self.endings = Endings(self)
-        self._alarms = Alarms(node.loop, node.clock, self.wake)
+        self.alarms = Alarms(node.loop, node.clock, self.wake)
         self._to_recover: list[str] = []
         self._recovering: set[str] = set()
         self._suspects: set[str] = set()
@@ -61,7 +61,7 @@ class Sessions:
             if row.wake_at is None or row.wake_at <= now:
                 self._to_recover.append(row.id)
             else:
-                self._alarms.set(row.id, row.wake_at)
+                self.alarms.set(row.id, row.wake_at)
         if unclean:
             self._suspects = set(self._to_recover)
         self._to_recover.reverse()
@@ -93,7 +93,7 @@ class Sessions:
     async def drain(self, deadline_s: float) -> bool:
         """Let every step in flight end, leave the turns as they are in the journal; False if some had to be cut off at the deadline."""
         self.draining = True
-        self._alarms.close()
+        self.alarms.close()
         if self._sweep is not None:
             self._sweep.cancel()
         for actor in list(self.live.values()):
@@ -234,7 +234,7 @@ class Sessions:
         """It has nothing to do for now."""
         self.recovered(actor.id)
         self.waits_on.pop(actor.id, None)  # what it waited for before may have timed out
-        self._alarms.cancel(actor.id)
+        self.alarms.cancel(actor.id)
         if actor.status == "parked":
             self._set_alarm(actor)
             self._forget(actor)
@@ -244,7 +244,7 @@ class Sessions:
             if actor.park.waits_on:
                 self.waits_on[actor.id] = actor.park.waits_on
             if actor.park.until is not None:
-                self._alarms.set(actor.id, actor.park.until)
+                self.alarms.set(actor.id, actor.park.until)
 
     def _forget(self, actor: Actor) -> None:
         if self.live.get(actor.id) is actor and actor.task is None:

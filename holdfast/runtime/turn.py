@@ -18,16 +18,15 @@ import msgspec
 from holdfast import events
 from holdfast.calls.call import Call
 from holdfast.errors import StoreError
-from holdfast.policies.budget import Usage
 from holdfast.runtime import tasks
 from holdfast.runtime.branches import Branches
-from holdfast.runtime.doubt import settle_all
+from holdfast.runtime.doubt import prepare
 from holdfast.runtime.failures import describe
-from holdfast.runtime.journal import Claim, Journal, cost
+from holdfast.runtime.journal import Claim, Journal
 from holdfast.runtime.observed import step_over
 from holdfast.runtime.verdict import GENTLE, Crashed, Interrupted, Returned, Verdict, Why
 from holdfast.runtime.waits import Waits
-from holdfast.stores.ops import DropSteps, Op, Result, Status, WriteStep
+from holdfast.stores.ops import Op, Result, Status, WriteStep
 from holdfast.stores.records import Message, Outcome, Park, Step, StepRecord, StepState
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class Turn:
 
     async def run(self, handler: Callable[[], Coroutine[Any, Any, Any]]) -> Verdict:
         """Settle what is in doubt, then run `handler` to its end or to an interruption."""
-        await self._prepare()
+        await prepare(self)
         if self.interruption is not None:
             return self.interruption
         # What the observers set for the turn (the trace that it belongs to) is there for its handler.
@@ -89,8 +88,9 @@ class Turn:
 
     def _left(self, finished: bool) -> Interrupted | None:
         """Why the run was interrupted; a gentle interruption does not undo a handler that had finished by itself."""
-        gentle = self.interruption is not None and self.interruption.why in GENTLE
-        return None if finished and gentle else self.interruption
+        if finished and self.interruption is not None and self.interruption.why in GENTLE:
+            self.interruption = None
+        return self.interruption
 
     def _leave(self) -> None:
         if not self._ended.done():
@@ -104,24 +104,11 @@ class Turn:
                 self.node.strand(task)
                 self.node.emit(events.SessionStuck(self.actor.id, self.number))
 
-    async def _prepare(self) -> None:
-        """Before the handler runs: every doubt is settled or the turn parks; failures that nothing follows are made free."""
-        await settle_all(self)
-        stale = self.journal.trailing_failures()
-        if stale and self.interruption is None:
-            await self.drop(stale)
-        self.journal.rewind()
-
-    async def drop(self, steps: list[Step]) -> None:
-        """Make steps free again; what they cost stays charged."""
-        keys = tuple(step.key for step in steps)
-        charge = sum((cost(step) for step in steps), Usage())
-        op = DropSteps(self.actor.id, self.actor.epoch, self.number, keys, charge)
-        if await self.outcome(self.node.group.submit(op)) is not None:
-            self.journal.drop(keys)
-
     def interrupt(self, why: Why, park: Park | None = None) -> None:
-        """Leave the turn: no step is admitted from now on, and the handler is cancelled; gently: once nothing is in flight."""
+        """Leave the turn: no step is admitted from now on, and the handler is cancelled; gently: once nothing is in flight, and not where
+        the handler has ended already."""
+        if self.journal.over and why in GENTLE:
+            return
         if self.interruption is None or why not in GENTLE:
             self.interruption = Interrupted(why, park)
         if why not in GENTLE or self._busy == 0:
@@ -215,11 +202,11 @@ class Turn:
         self._busy -= 1
         try:
             outcome = await self.waits.wait(key, park, hold_s, self._rest)
+            await self.admit()  # before it counts again: what is not admitted must not hold up the leaving
         finally:
             if self._busy == 0:
                 self._active_mark = self.node.clock.monotonic()
             self._busy += 1
-        await self.admit()
         return outcome
 
     def answered(self, key: bytes, outcome: Outcome) -> None:

@@ -251,9 +251,11 @@ class Tables:
         session = self._owned(op)
         if session is None:
             return FENCED
-        for key in op.keys:
-            self._drop(self.steps.get((op.session, op.turn), {}), key)
-        if op.charge:
+        steps = self.steps.get((op.session, op.turn), {})
+        there = [key for key in op.keys if key in steps]
+        for key in there:
+            self._drop(steps, key)
+        if op.charge and there:
             self._put(self.sessions, op.session, _replace(session, usage=session.usage + op.charge))
         return DONE
 
@@ -362,4 +364,5 @@ _APPLY: dict[type[Any], Callable[[Tables, Any], Result]] = {
     ops.Reply: Tables._reply,
     ops.ReturnBudget: Tables._return_budget,
     ops.EndSession: Tables._end,
+    ops.Touch: lambda tables, op: DONE,
 }

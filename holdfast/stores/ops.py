@@ -107,7 +107,8 @@ class WriteStep(msgspec.Struct, frozen=True, gc=False):
 
 
 class DropSteps(msgspec.Struct, frozen=True, gc=False):
-    """Make steps of the open turn free again (no record). What they cost stays: `charge` is added to the session's usage."""
+    """Make steps of the open turn free again (no record). What they cost stays: `charge` is added to the session's usage, unless none of
+    them had a record any more."""
 
     session: str
     epoch: int
@@ -234,6 +235,10 @@ class EndSession(msgspec.Struct, frozen=True, gc=False):
     outbox: tuple[Op, ...] = ()
 
 
+class Touch(msgspec.Struct, frozen=True, gc=False):
+    """Write something that means nothing, to the disk: whoever asks whether the store can be written sees it succeed or fail. DONE."""
+
+
 Op: TypeAlias = (
     CreateSession
     | Enqueue
@@ -248,6 +253,7 @@ Op: TypeAlias = (
     | Reply
     | ReturnBudget
     | EndSession
+    | Touch
 )
 
 
@@ -257,6 +263,8 @@ def concerns(op: Op) -> Iterator[str]:
         yield op.id
     elif isinstance(op, Reply):
         yield op.to.session
+    elif isinstance(op, Touch):
+        return
     else:
         yield op.session
     for sent in getattr(op, "outbox", ()):

@@ -74,6 +74,8 @@ class Needs:
                 self.sessions.add(op.id)
             case ops.Reply():
                 self._answer(op.to)
+            case ops.Touch():
+                return  # each batch locks the node's row, which is a write
             case _:
                 self.sessions.add(op.session)
         match op:

@@ -56,6 +56,7 @@ class Interpreter:
             ops.Reply: self._reply,
             ops.ReturnBudget: self._return_budget,
             ops.EndSession: self._end_session,
+            ops.Touch: self._touch,
         }
 
     def forget(self) -> None:
@@ -220,9 +221,15 @@ class Interpreter:
     def _drop_steps(self, op: ops.DropSteps) -> Result:
         if self._epoch(op.session) != op.epoch:
             return FENCED
-        self.db.executemany("DELETE FROM steps WHERE session = ? AND turn = ? AND key = ?", [(op.session, op.turn, key) for key in op.keys])
-        if op.charge:
+        dropped = self.db.executemany(
+            "DELETE FROM steps WHERE session = ? AND turn = ? AND key = ?", [(op.session, op.turn, key) for key in op.keys]
+        ).rowcount
+        if op.charge and dropped:
             self._add_usage(op.session, op.charge)
+        return DONE
+
+    def _touch(self, op: ops.Touch) -> Result:
+        self.db.execute("UPDATE nodes SET touched = touched + 1 WHERE id = 1")  # the same value again would not be written
         return DONE
 
     def _add_usage(self, session: str, charge: Usage) -> None:

@@ -90,6 +90,7 @@ MIGRATIONS: tuple[str, ...] = (
     # `rank` is that of records.rank, reckoned from the row and kept by the index alone, so that a list for people reads no more rows than
     # it shows. The index holds all that counts() needs, too. Other reasons that ask a person need a migration of it.
     """
+    ALTER TABLE nodes ADD COLUMN touched INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE messages ADD COLUMN context TEXT NOT NULL DEFAULT '';
     ALTER TABLE sessions ADD COLUMN reason TEXT;
     UPDATE sessions SET reason = park_reason(park) WHERE park IS NOT NULL;

@@ -14,7 +14,7 @@ import pytest
 from holdfast.errors import ConfigError, NotWritten, SchemaTooNew, StoreError
 from holdfast.policies.budget import Budget, Usage
 from holdfast.stores import open_store
-from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, UpdateSession
+from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, Touch, UpdateSession
 from holdfast.stores.records import Outcome, Park, SessionStatus
 from holdfast.stores.sqlite import SqliteStore
 from holdfast.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS
@@ -239,3 +239,16 @@ async def test_a_url_can_be_opened_for_reading_only(owner: SqliteStore, path: Pa
     await reader.close()
     with pytest.raises(ConfigError, match="cannot be looked into"):
         open_store("memory:", readonly=True)
+
+
+async def test_a_touch_is_written_to_the_file(tmp_path: Path) -> None:
+    """A write that SQLite can skip, since nothing changes, would call a full disk well."""
+    path = tmp_path / "s.db"
+    store = SqliteStore(path)
+    await store.open()
+    try:
+        before = os.path.getsize(f"{path}-wal")
+        await store.apply([Touch()])
+        assert os.path.getsize(f"{path}-wal") > before
+    finally:
+        await store.close()

@@ -30,8 +30,10 @@ from holdfast.stores.ops import (
     RetryLetter,
     ReturnBudget,
     Status,
+    Touch,
     UpdateSession,
     WriteStep,
+    concerns,
 )
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import (
@@ -484,6 +486,22 @@ async def test_dropped_steps_are_free_again_and_stay_charged(store: Store) -> No
     assert [s.key for s in await store.steps("s", 1)] == [b"b", b"a"]
     assert len(await store.steps("s", 2)) == 1
     assert (await row(store)).usage == charge
+
+
+async def test_what_was_dropped_already_is_not_charged_again(store: Store) -> None:
+    """Two people who free the same step at once pay for it once."""
+    await active(store)
+    await store.apply([step(b"a")])
+    drop = DropSteps("s", 1, 1, (b"a",), Usage(steps=1))
+    assert await store.apply([drop, drop]) == [DONE, DONE]
+    assert await store.apply([drop]) == [DONE]
+    assert (await row(store)).usage.steps == 1
+
+
+async def test_a_touch_is_done_and_concerns_nobody(store: Store) -> None:
+    """It finds out whether the store can be written."""
+    assert await store.apply([Touch()]) == [DONE]
+    assert list(concerns(Touch())) == []
 
 
 @pytest.mark.parametrize(("outcome", "state"), [(OK, StepState.CLOSED), (GONE, StepState.FAILED)])

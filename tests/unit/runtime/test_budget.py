@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from holdfast import Budget, BudgetExhausted, Runtime, Session, Usage, agent, tool
+from holdfast.stores.ops import Op, UpdateSession
 from tests.unit.runtime.support import World, rest
 
 
@@ -175,3 +177,35 @@ def test_active_seconds_leave_waits_out() -> None:
         return await (await runtime.spawn(worker, id="s")).ask("go", timeout_s=10_000)
 
     assert World().life(worker, main) == 1.0
+
+
+def test_a_budget_raised_while_the_session_parks_for_it_wakes_it() -> None:
+    """The park is written for the old limit; it does not stay for ever."""
+    world = World()
+
+    class Slow:
+        async def before_apply(self, n: int, ops: Sequence[Op]) -> None:
+            if any(isinstance(op, UpdateSession) for op in ops):
+                await asyncio.sleep(1)
+
+        async def after_apply(self, n: int, ops: Sequence[Op]) -> None:
+            pass
+
+    async def work(number: int) -> int:
+        return number
+
+    @agent(budget=Budget(steps=1))
+    async def spender(session: Session[Any], text: str) -> str:
+        for number in range(3):
+            await session.step(work, number)
+        return text
+
+    async def main(runtime: Runtime) -> Any:
+        world.store.faults = Slow()
+        handle = await runtime.spawn(spender, id="s")
+        await handle.tell("go", id="m")
+        await asyncio.sleep(0.5)
+        await handle.raise_budget(Budget(steps=100))
+        return await handle.ask("go", id="m")
+
+    assert world.life(spender, main) == "go"

@@ -236,3 +236,19 @@ def test_a_secret_in_the_error_of_an_effect_is_neither_recorded_nor_emitted() ->
     told = world.life(support, main)
     assert secret not in told
     assert "[redacted]" in told
+
+
+def test_a_doubt_that_several_people_resolve_at_once_is_charged_once() -> None:
+    """A double click costs nothing."""
+    world = World()
+    support = refunding(world)
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(support, id="s")
+        await handle.tell("order", id="m")
+        await rest(handle)
+        await asyncio.gather(*(handle.resolve("retry") for _ in range(3)))
+        reply = await handle.ask("order", id="m")
+        return reply, (await handle.row()).usage.steps
+
+    assert world.life(support, main) == ("second", 2)

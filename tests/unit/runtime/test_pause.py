@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from holdfast import Runtime, Session, SessionError, agent, tool
-from holdfast.events import StepReplayed
+from holdfast import Backoff, Runtime, Session, SessionError, agent, tool
+from holdfast.events import SessionEndedEvent, SessionParked, StepReplayed
+from holdfast.stores.ops import Op, UpdateSession
 from tests.unit.runtime.support import World, rest
 
 
@@ -134,3 +136,192 @@ def test_what_has_failed_or_ended_cannot_be_paused() -> None:
             await handle.pause()
 
     world.life(finisher, main)
+
+
+class Slow:
+    """A store whose parks take a second."""
+
+    async def before_apply(self, n: int, ops: Sequence[Op]) -> None:
+        if any(isinstance(op, UpdateSession) for op in ops):
+            await asyncio.sleep(1)
+
+    async def after_apply(self, n: int, ops: Sequence[Op]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("how", ["pause", "drain"])
+def test_a_wait_that_ends_beside_a_step_in_flight_does_not_hold_up_the_leaving(how: str) -> None:
+    """The sleep of the one branch is over while the other's step still runs: it is left when that step ends."""
+    world = World()
+
+    @tool(effect="once")
+    async def work() -> int:
+        await asyncio.sleep(2)
+        world.done.append("worked")
+        return 1
+
+    @agent
+    async def worker(session: Session[Any], text: str) -> str:
+        await session.gather(session.step(work), session.sleep(1))
+        return text
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go", id="m")
+        await asyncio.sleep(0.5)
+        began = world.now_s()
+        left = await (handle.pause() if how == "pause" else runtime.drain(100.0))
+        return left, round(world.now_s() - began, 1)
+
+    assert world.life(worker, main) == (None if how == "pause" else True, 1.5)
+    assert world.done == ["worked"]
+
+
+def test_a_handler_that_had_finished_is_committed_before_the_session_is_paused() -> None:
+    """Its reply is not thrown away to be made again."""
+    world = World()
+
+    @tool(effect="once")
+    async def work() -> int:
+        await asyncio.sleep(2)
+        return 1
+
+    @agent
+    async def worker(session: Session[Any], text: str) -> str:
+        world.done.append("runs")
+        await session.step(work)
+        return text
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go", id="m")
+        await asyncio.sleep(0.5)
+        await handle.pause()
+        row = await handle.row()
+        return row.turn, row.status, await handle.ask("go", id="m")
+
+    assert world.life(worker, main) == (1, "parked", "go")
+    assert world.done == ["runs"]
+
+
+def test_an_answer_that_comes_while_the_pause_is_written_does_not_undo_it() -> None:
+    """Only what it was parked for wakes it."""
+    world = World()
+
+    @agent
+    async def other(session: Session[Any], text: str) -> str:
+        await session.sleep(4)
+        return "answer"
+
+    @agent
+    async def asker(session: Session[Any], text: str) -> str:
+        return str(await session.ask("other", text))
+
+    async def main(runtime: Runtime) -> Any:
+        await runtime.spawn(other, id="other")
+        handle = await runtime.spawn(asker, id="s")
+        await handle.tell("go", id="m")
+        await asyncio.sleep(3.9)
+        world.store.faults = Slow()
+        await handle.pause()
+        await asyncio.sleep(100)
+        paused = (await handle.row()).park
+        await handle.resume()
+        return paused and paused.reason, await handle.ask("go", id="m")
+
+    assert world.life([asker, other], main) == ("paused", "answer")
+
+
+def test_a_pause_while_the_session_parks_by_itself_is_not_forgotten() -> None:
+    """The timer that it parked for does not wake it."""
+    world = World()
+
+    @agent
+    async def sleeper(session: Session[Any], text: str) -> str:
+        await session.sleep(1000)
+        return text
+
+    async def main(runtime: Runtime) -> Any:
+        world.store.faults = Slow()
+        handle = await runtime.spawn(sleeper, id="s")
+        await handle.tell("go", id="m")
+        await asyncio.sleep(0.5)
+        await handle.pause()
+        await asyncio.sleep(2000)
+        row = await handle.row()
+        return row.park and row.park.reason
+
+    assert world.life(sleeper, main) == "paused"
+
+
+def test_a_crash_while_a_pause_is_under_way_is_not_followed_by_its_backoff() -> None:
+    """There is nothing to wait for: the session rests."""
+    world = World()
+
+    @tool
+    async def work() -> int:
+        await asyncio.sleep(2)
+        return 1
+
+    @agent(backoff=Backoff(base_s=40, max_s=80))
+    async def broken(session: Session[Any], text: str) -> str:
+        await session.step(work)
+        raise ValueError("a bug")
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(broken, id="s")
+        await handle.tell("go")
+        await asyncio.sleep(0.5)
+        await handle.pause()
+        return round(world.now_s(), 1)
+
+    assert world.life(broken, main) == 2.0
+
+
+def test_a_resolved_doubt_does_not_lift_a_persons_pause() -> None:
+    """Two different questions: what happened, and whether it may go on."""
+    world = World()
+
+    @tool(effect="once")
+    async def pay() -> str:
+        raise ConnectionError("cut")
+
+    @agent
+    async def payer(session: Session[Any], text: str) -> str:
+        return await session.step(pay)
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(payer, id="s")
+        await handle.tell("go", id="m")
+        await rest(handle)
+        await handle.pause("not until I say so")
+        settled = await handle.resolve("done", result="paid")
+        await asyncio.sleep(10)
+        row = await handle.row()
+        await handle.resume()
+        return settled, row.park and row.park.reason, await handle.ask("go", id="m")
+
+    assert world.life(payer, main) == (1, "paused", "paid")
+
+
+def test_a_session_killed_while_it_parks_stays_killed() -> None:
+    """What is acknowledged is applied in order: no alarm wakes it later."""
+    world = World()
+
+    @agent
+    async def sleeper(session: Session[Any], text: str) -> str:
+        await session.sleep(1000)
+        return text
+
+    async def main(runtime: Runtime) -> Any:
+        world.store.faults = Slow()
+        handle = await runtime.spawn(sleeper, id="s")
+        await handle.tell("go")
+        await asyncio.sleep(0.01)
+        await handle.kill()
+        told = [type(event) for event in world.events if isinstance(event, (SessionParked, SessionEndedEvent))]
+        epoch = (await handle.row()).epoch
+        await asyncio.sleep(2000)
+        return told[-1], (await handle.row()).status, (await handle.row()).epoch - epoch
+
+    assert world.life(sleeper, main) == (SessionEndedEvent, "killed", 0)

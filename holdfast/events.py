@@ -61,7 +61,8 @@ class TurnCommitted(Event, frozen=True):
 
 
 class TurnLeft(Event, frozen=True):
-    """A run of a turn was interrupted; it goes on later, or its session has ended. `why`: "park", "drain", "lost" or "ended"."""
+    """A run of a turn was interrupted; it goes on later, or its session has ended. `why`: "park", "pause", "drain", "lost" or
+    "ended"."""
 
     turn: int
     why: str

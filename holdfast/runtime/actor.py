@@ -218,8 +218,8 @@ class Actor:
             self.node.emit(events.SessionFailed(self.id, op.message, op.cause))
 
     async def _park(self, park: Park) -> None:
-        if self.stale:
-            return  # what it waits for may be there already
+        if self.stale or (self.woken and self.held is None):
+            return  # what it waits for may be there already: the turn runs again
         held, now = self.held, self.node.clock.time()
         park = held or park
         op = UpdateSession(self.id, self.epoch, now, status="parked", park=park, gates=self.stored_gates())

@@ -64,7 +64,14 @@ class Endings:
         """Kill a session from within its own step."""
         if not actor.condemned:
             actor.condemned = True
-            self._sessions.in_background(self.end(actor.id, "killed", reason))
+            self._sessions.in_background(self._execute(actor, reason))
+
+    async def _execute(self, actor: Actor, reason: str) -> None:
+        try:
+            await self.end(actor.id, "killed", reason)
+        except BaseException:
+            actor.condemned = False  # not written: its next failing step has it killed again
+            raise
 
     def dropped(self, id: str, turn: int) -> None:
         """A turn was given up for good: nobody knows the children that it made."""

@@ -153,8 +153,9 @@ class LocalGateway:
         op = UpdateSession(session, actor.epoch, now, status="idle" if waiting else None, budget=limits, gates=gates)
         try:
             await self._write(actor, op, lambda: self._again(actor) if waiting else None)
+            # Where it is about to park for the old limit, or does so while this is written, it runs again instead.
+            actor.woken = actor.task is not None
             if not waiting and actor.status == "parked" and actor.park is not None and actor.park.reason == "budget":
-                # It parked for the old limit while this was written.
                 await self._write(actor, UpdateSession(session, actor.epoch, now, status="idle"), lambda: self._again(actor))
         except errors.StoreError:
             actor.outdate()

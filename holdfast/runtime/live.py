@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Running(msgspec.Struct, frozen=True):
-    """A step that is under way: its attempt began `age_s` ago and is cut off in `left_s`."""
+    """A step that is under way: it began `age_s` ago, and its present attempt is cut off in `left_s`."""
 
     kind: str
     name: str
@@ -44,7 +44,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
         queued: messages in its mailbox, the open one included.
         steps, waits: what the open turn does and waits for.
         left: what its budget leaves; None in a field is no limit.
-        breaker: "closed", "open" or "half-open"; `openings` is how often it opened.
+        breaker: "closed", "open" or "half_open"; `openings` is how often it opened.
         restarts: crashes that count against its intensity now.
         epoch: of its activation; the session's writes are fenced by it.
         process: the process that has it: its owner for as long as that holds the store.

@@ -81,6 +81,7 @@ class Node:
             self.breakers = {name: Breaker.restore(settings.breaker, old.snapshot(), name, now) for name, old in self.breakers.items()}
         for actor in self.sessions.live.values():
             actor.agent = settings.agents[actor.agent.name]
+        self.sessions.reconfigured()
 
     def strand(self, task: asyncio.Task[Any]) -> None:
         """A handler that swallowed its cancellation is left behind: it counts as stuck for as long as it runs."""

@@ -35,6 +35,7 @@ from holdfast.stores.protocol import Store
 from holdfast.supervisors import Backoff, ChildSpec, Supervisor, SupervisorView
 from holdfast.telemetry.telemetry import Telemetry
 
+
 class Runtime:
     """One node: runs sessions of the given agents, durably.
 

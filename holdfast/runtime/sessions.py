@@ -72,6 +72,13 @@ class Sessions:
         self._sweep = self.node.loop.call_later(self.node.settings.idle_s, self._put_idle_away)
         return total
 
+    def reconfigured(self) -> None:
+        """The node goes by other limits: what waits by the old ones is begun anew."""
+        if self._sweep is not None and not self.draining:
+            self._sweep.cancel()
+            self._put_idle_away()
+        self._recover_more()
+
     def _recover_more(self) -> None:
         while self._to_recover and len(self._recovering) < self.node.settings.max_recovering and not self.draining:
             id = self._to_recover.pop()

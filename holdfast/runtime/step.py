@@ -113,8 +113,8 @@ class Attempts:
             turn.emit(events.MaybePaid, call.name)
         if found is not None and found.state is StepState.WAITING:
             await turn.pause(min(found.record.until or 0.0, self.opened + call.retry.total_s), "retry", f"{call.name} is retried")
-        shared = None if call.dependency is None else node.breaker(call.dependency)
         while True:
+            shared = None if call.dependency is None else node.breaker(call.dependency)
             permits = turn.actor.gates.enter(call, shared, node.clock.time())
             if isinstance(permits, Wait):
                 await turn.pause(permits.until, "breaker", permits.reason)

@@ -41,7 +41,7 @@ class Turn:
 
     __slots__ = (
         "_active_mark", "_busy", "_busy_in", "_ended", "_prefix", "abandoned", "actor", "branches", "finishing", "interruption",
-        "journal", "message", "node", "number", "outbox", "refused", "replaying", "result", "started", "waits",
+        "journal", "message", "node", "number", "outbox", "over", "refused", "replaying", "result", "started", "waits",
     )  # fmt: skip
 
     def __init__(self, actor: Actor, message: Message, journal: Journal) -> None:
@@ -50,6 +50,7 @@ class Turn:
         self.started = self.node.clock.time()
         self.outbox: list[Op] = []
         self.finishing, self.result = False, None
+        self.over = False  # this run's handler has ended
         self.interruption: Interrupted | None = None
         self._prefix = f"{actor.id}/{self.number}/"
         self.refused = False  # whether the handler has been told that its budget is exhausted
@@ -78,7 +79,7 @@ class Turn:
         finally:
             finished = running.done()
             await self._end_all(running)
-            self.journal.over = True
+            self.over = self.journal.over = True
         if (left := self._left(finished)) is not None:
             return left
         if running.cancelled():
@@ -107,7 +108,7 @@ class Turn:
     def interrupt(self, why: Why, park: Park | None = None) -> None:
         """Leave the turn: no step is admitted from now on, and the handler is cancelled; gently: once nothing is in flight, and not where
         the handler has ended already."""
-        if self.journal.over and why in GENTLE:
+        if self.over and why in GENTLE:
             return
         if self.interruption is None or why not in GENTLE:
             self.interruption = Interrupted(why, park)

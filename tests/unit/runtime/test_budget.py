@@ -209,3 +209,29 @@ def test_a_budget_raised_while_the_session_parks_for_it_wakes_it() -> None:
         return await handle.ask("go", id="m")
 
     assert world.life(spender, main) == "go"
+
+
+def test_a_budget_raised_just_before_the_session_parks_for_it_lets_it_run_on() -> None:
+    """A turn that waits for a person settles for a moment before it parks: a raise in that moment is not lost."""
+    world = World()
+
+    async def work(number: int) -> int:
+        return number
+
+    @agent(budget=Budget(steps=1))
+    async def spender(session: Session[Any], text: str) -> str:
+        for number in range(4):
+            try:
+                await session.step(work, number)
+            except BudgetExhausted:
+                pass
+        return text
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(spender, id="s")
+        await handle.tell("go", id="m")
+        await asyncio.sleep(0.01)
+        await handle.raise_budget(Budget(steps=100))
+        return await handle.ask("go", id="m")
+
+    assert world.life(spender, main) == "go"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from holdfast import Backoff, Runtime, Session, SessionError, agent, tool
+from holdfast import NO_RETRY, Backoff, Runtime, Session, SessionError, agent, tool
 from holdfast.events import SessionEndedEvent, SessionParked, StepReplayed
-from holdfast.stores.ops import Op, UpdateSession
+from holdfast.stores.ops import DropSteps, Op, UpdateSession
 from tests.unit.runtime.support import World, rest
 
 
@@ -325,3 +325,50 @@ def test_a_session_killed_while_it_parks_stays_killed() -> None:
         return told[-1], (await handle.row()).status, (await handle.row()).epoch - epoch
 
     assert world.life(sleeper, main) == (SessionEndedEvent, "killed", 0)
+
+
+class SlowDrops:
+    """A store that takes a second to drop steps."""
+
+    async def before_apply(self, n: int, ops: Sequence[Op]) -> None:
+        if any(isinstance(op, DropSteps) for op in ops):
+            await asyncio.sleep(1)
+
+    async def after_apply(self, n: int, ops: Sequence[Op]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("how", ["pause", "drain"])
+def test_a_turn_that_prepares_to_run_again_is_left_before_its_handler_runs(how: str) -> None:
+    """Between a crash and the next run it settles doubts and drops failures: what comes then is not overheard."""
+    world = World()
+
+    @tool(effect="idempotent", retry=NO_RETRY)
+    async def flaky() -> int:
+        world.done.append("flaky")
+        if len(world.done) == 1:
+            raise ValueError("permanent")
+        return 1
+
+    @tool(effect="idempotent", timeout_s=100)
+    async def long() -> int:
+        world.done.append("long")
+        await asyncio.sleep(50)
+        return 1
+
+    @agent(backoff=Backoff(base_s=0.1, max_s=0.1))
+    async def worker(session: Session[Any], text: str) -> str:
+        await session.step(flaky)
+        await session.step(long)
+        return text
+
+    async def main(runtime: Runtime) -> Any:
+        world.store.faults = SlowDrops()
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go", id="m")
+        await asyncio.sleep(0.6)
+        await (handle.pause() if how == "pause" else runtime.drain(500.0))
+        return world.now_s() < 5.0
+
+    assert world.life(worker, main) is True
+    assert world.done == ["flaky"]

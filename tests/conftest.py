@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import pytest
 from hypothesis import settings
@@ -12,6 +15,9 @@ settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=T
 settings.register_profile("explore", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
+# Before any test copies the environment for a process: what is killed leaves its control socket behind, which is to go with the tests.
+os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="hf-")  # short: the path of a socket has 107 bytes
+atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
 
 pytest_plugins = ["tests.postgres_server"]
 

@@ -15,7 +15,9 @@ from benchmarks.airline.books import LEDGER, MODEL, WITNESS, read
 from benchmarks.airline.model_server import THE_END
 from benchmarks.airline.recordings import Conversation
 from benchmarks.airline.tables import Tables
+from benchmarks.airline.tools import TOOLS
 from benchmarks.airline.world import World
+from holdfast.calls.results import failed
 
 LEAST_IDENTICAL = 0.85
 
@@ -30,7 +32,8 @@ class Report:
         answers_bought_twice: calls made again though the conversation had gone on with their answer.
         answers_differing: answers to users that are not what was recorded.
         outputs_compared, outputs_identical: of tools, with the recorded ones.
-        outputs_as_uninterrupted: those that are, letter for letter, what the same calls give when they are made without holdfast.
+        outputs_as_uninterrupted: those that are, letter for letter, what the same calls give when they are made without holdfast;
+            of a tool that does not exist, what a session tells the model then.
         writes_expected: those that succeed when the recorded calls are made, each once, without holdfast.
         writes_missing: expected and not made.
         worlds_differing: sessions whose tables are not those that the same calls leave when they are made without holdfast.
@@ -155,12 +158,17 @@ def _count_answers(
             alone = next(uninterrupted)
             ours = outputs[place] if place < len(outputs) else None
             result.outputs_compared += 1
-            result.outputs_as_uninterrupted += ours is not None and ours == (alone if alone is not None else ours)
+            result.outputs_as_uninterrupted += ours == (_no_such_tool(used.tool) if alone is None else alone)
             if ours is not None and differences.same(ours, used.output):
                 result.outputs_identical += 1
             else:
                 why = "there is none" if ours is None else differences.difference(ours, used.output)
                 differing[f"{used.tool}: {why}"] += 1
+
+
+def _no_such_tool(name: str) -> str:
+    known = ", ".join(tool.name for tool in TOOLS)
+    return failed("UnknownTool", f"there is no tool {name!r}; use one of: {known}").content
 
 
 def _count_writes(result: Report, expected: direct.Expected, lines: list[dict[str, Any]]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from holdfast.calls.dialect import Answer, Asked, Fields, Tokens, count, listed, mapped, text, text_size, variants, whole
-from holdfast.calls.replies import EmptyReply
+from holdfast.calls.dialect import Answer, Asked, Fields, Tokens, count, listed, mapped, parts, text, text_size, told_error, variants, whole
+from holdfast.calls.replies import EmptyReply, reported
 
 _THOUGHTS = ("thinking", "redacted_thinking")
 _SAID = ("text", "thinking", "partial_json")
@@ -21,11 +21,12 @@ class AnthropicMessages:
 
     path = "messages"
     provider = "anthropic"
+    use_limit = "max_uses of the tool"
 
     # ---------------------------------------------------------------- requests
 
     def asked(self, request: Fields) -> Asked:
-        return Asked(whole(request.get("max_tokens")), 1, _elsewhere(request))
+        return Asked(whole(request.get("max_tokens")), 1, _elsewhere(request), _uses(request))
 
     def limited(self, tokens: int, host: str, capped: bool) -> Fields:
         return {"max_tokens": tokens}  # it answers no request without a limit
@@ -46,6 +47,8 @@ class AnthropicMessages:
         return Message
 
     def check(self, reply: Fields, request: Fields) -> None:
+        if _failed(reply):
+            raise reported(told_error(reply) or {})
         if reply.get("stop_reason") not in (None, "end_turn", "tool_use") or any(map(_says_something, listed(reply.get("content")))):
             return
         # To the results of tools it answers with nothing when it has nothing to add, and would do so again.
@@ -67,7 +70,10 @@ class AnthropicMessages:
             reasoning=count(usage, "output_tokens_details", "thinking_tokens"),
             searches=count(usage, "server_tool_use", "web_search_requests"),
         )
-        return found if found.input or found.output else None
+        if found.input or found.output:
+            return found
+        # Nobody charges for what failed with nothing to show.
+        return found if _failed(reply) else None
 
     def said(self, reply: Fields) -> int:
         return text_size(reply.get("content"))
@@ -98,6 +104,9 @@ class AnthropicMessages:
 
     def complete(self, chunks: list[Fields]) -> bool:
         return any(chunk.get("type") == "message_stop" for chunk in chunks)
+
+    def last(self, chunk: Fields, request: Fields) -> bool:
+        return chunk.get("type") == "message_stop"
 
     def heard(self, chunks: list[Fields]) -> int:
         deltas = [mapped(chunk.get("delta")) for chunk in chunks]
@@ -153,6 +162,10 @@ def _whole_block(block: Fields) -> Fields:
     return block
 
 
+def _failed(reply: Fields) -> bool:
+    return not listed(reply.get("content")) and (reply.get("type") == "error" or told_error(reply) is not None)
+
+
 def _says_something(block: Fields) -> bool:
     return bool(block.get("text")) if block.get("type") == "text" else block.get("type") not in _THOUGHTS
 
@@ -166,7 +179,24 @@ def _elsewhere(request: Fields) -> str | None:
     # Those that Anthropic runs have a version in their type; the ones without, and those that act on the caller's machine, are run here.
     kinds = (str(tool.get("type") or "custom") for tool in listed(request.get("tools")))
     served = any(kind.startswith(("web_", "code_execution", "tool_search", "mcp_")) for kind in kinds)
-    return "" if served or request.get("container") else None
+    return "" if served or request.get("container") or any(map(_is_fetched, parts(request.get("messages")))) else None
+
+
+def _is_fetched(part: Fields) -> bool:
+    # Images, which count for the same wherever they come from, are none of these.
+    return part.get("type") == "document" and mapped(part.get("source")).get("type") not in ("base64", "text", "content")
+
+
+def _uses(request: Fields) -> dict[str, int | None]:
+    found: dict[str, int | None] = {}
+    for tool in listed(request.get("tools")):
+        kind = str(tool.get("type"))
+        if kind.startswith("web_search"):
+            before, more = found.get("web_search", 0), whole(tool.get("max_uses"))
+            found["web_search"] = None if before is None or more is None else before + more
+        elif kind.startswith("code_execution"):
+            found["code_execution"] = None  # by the time of its container
+    return found
 
 
 @functools.cache

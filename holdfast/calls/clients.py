@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from holdfast import redact
 from holdfast.calls.anthropic_messages import AnthropicMessages
 from holdfast.calls.call import ONE_STEP, Call, StepContext, Steps
@@ -68,7 +70,8 @@ class ModelClient:
             max_tokens: the limit of an answer that is sent where money or tokens are capped and the handler gives none; to Anthropic,
                 which needs one, in any case.
             context_tokens: what is reserved for a prompt of which the provider keeps a part (`previous_response_id`) or finds it itself
-                (its own tools), where money or tokens are capped; None: all that fits into the model, which is the most it can cost.
+                (its own tools, documents by url or file id), where money or tokens are capped; None: all that fits into the model,
+                which is the most it can cost.
 
         Raises:
             ConfigError: it is not such a client.
@@ -123,6 +126,8 @@ class ModelClient:
                 f"the price of model {model!r} is not known, and the session's money is limited: "
                 f"set it with Prices(overrides={{{model!r}: (usd_per_mtok_in, usd_per_mtok_out)}}), or lift the limit"
             )
+        if cap_money:
+            self._refuse_unpriced(dialect, model, asked)
         # The lists are copied: a handler that goes on with its own while an answer is streamed, or asked for again, changes no request.
         sent = {name: [*value] if isinstance(value, list) else value for name, value in given.items()}
         if asked.limit is None:
@@ -173,15 +178,33 @@ class ModelClient:
             elif capped:
                 most = max(prompt, self._window(model))
         limit = self.max_tokens if asked.limit is None else asked.limit
-        worst = dialect.worst(args, most, limit * asked.answers)
+        worst = msgspec.structs.replace(
+            dialect.worst(args, most, limit * asked.answers),
+            searches=asked.uses.get("web_search") or 0,
+            file_searches=asked.uses.get("file_search") or 0,
+        )
         return Meter(self.prices, model, self.provider, self._contexts, prompt=prompt, worst=worst)
+
+    def _refuse_unpriced(self, dialect: Dialect, model: str, asked: Asked) -> None:
+        for tool, most in asked.uses.items():
+            if self.prices.use(tool, model, self.provider) is None:
+                third = f"set it with Prices(overrides={{{model!r}: (usd_per_mtok_in, usd_per_mtok_out, usd_per_1000_searches)}}), "
+                raise ConfigError(
+                    f"what {tool} costs a use is not known for model {model!r}, and the session's money is limited: "
+                    f"{third if tool == 'web_search' else ''}do without it, or lift the limit"
+                )
+            if most is None:
+                raise ConfigError(
+                    f"{tool} costs by use, the request does not say how often the provider may use it, and the session's money is "
+                    f"limited: give {dialect.use_limit}, or lift the limit"
+                )
 
     def _window(self, model: str) -> int:
         found = self.context_tokens or self.prices.window(model, self.provider)
         if found is None:
             raise ConfigError(
-                f"a part of the prompt is kept by the provider, how much fits into model {model!r} is not known, and the session's "
-                "tokens or money are limited: send the whole conversation, set ModelClient(context_tokens=...), or lift the limits"
+                f"a part of the prompt is kept by the provider, or fetched, how much fits into model {model!r} is not known, and the "
+                "session's tokens or money are limited: send all of it, set ModelClient(context_tokens=...), or lift the limits"
             )
         return found
 

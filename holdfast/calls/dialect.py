@@ -7,6 +7,7 @@ their own. So nothing raises of what it reads; what is not there counts as nothi
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -25,6 +26,7 @@ class Tokens(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         written_1h: those of `written` that are kept for an hour, which costs more.
         reasoning: those of `output` that were not shown.
         searches: searches of the web that the provider made, which cost by number.
+        file_searches: searches of files that it keeps, which do so too.
     """
 
     input: int = 0
@@ -34,6 +36,7 @@ class Tokens(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     written_1h: int = 0
     reasoning: int = 0
     searches: int = 0
+    file_searches: int = 0
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -57,12 +60,14 @@ class Asked(msgspec.Struct, frozen=True):
         limit: the most tokens that it allows for one answer; None where it does not say.
         answers: how many it wants.
         elsewhere: None where the whole prompt is in the request; else the id of the answer that the provider puts before it, or ""
-            for what has no such id.
+            for what has no such id, such as a document that it fetches.
+        uses: how often it lets the provider use each of its own tools that cost by use, by name; None where it sets no limit.
     """
 
     limit: int | None = None
     answers: int = 1
     elsewhere: str | None = None
+    uses: Mapping[str, int | None] = {}
 
 
 class Dialect(Protocol):
@@ -71,10 +76,12 @@ class Dialect(Protocol):
     Attributes:
         path: where its `create` is on the client, as in "chat.completions".
         provider: "openai" or "anthropic"; the package of its SDK is called the same.
+        use_limit: what limits how often the provider uses its own tools, in words; empty if nothing does.
     """
 
     path: str
     provider: str
+    use_limit: str
 
     # ---- requests
 
@@ -142,6 +149,10 @@ class Dialect(Protocol):
         """Whether the stream is whole."""
         ...
 
+    def last(self, chunk: Fields, request: Fields) -> bool:
+        """Whether it can be the last of a stream that is whole, so that a connection that stays open afterwards says no more."""
+        ...
+
     def heard(self, chunks: list[Fields]) -> int:
         """Bytes of all text in them."""
         ...
@@ -164,6 +175,14 @@ def listed(value: Any) -> list[Fields]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list | tuple) else []
 
 
+def parts(messages: Any) -> Iterator[Fields]:
+    """What messages consist of, the results of tools in them included."""
+    for message in listed(messages):
+        for part in listed(message.get("content")):
+            yield part
+            yield from listed(part.get("content"))
+
+
 def text(value: Any) -> str | None:
     """`value` if it is a text that is not empty."""
     return value if isinstance(value, str) and value else None
@@ -172,6 +191,14 @@ def text(value: Any) -> str | None:
 def whole(value: Any) -> int | None:
     """`value` if it is a whole number, 0 or more, that can be journaled."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else None
+
+
+def told_error(reply: Fields) -> Fields | None:
+    """The error that is in an answer's place: a proxy in between may send it with status 200, since its own part went well."""
+    error = reply.get("error")
+    if text(error):
+        return {"message": error}
+    return mapped(error) or None
 
 
 def count(fields: Fields, *path: str) -> int:

@@ -10,6 +10,10 @@ from holdfast.calls.dialect import Dialect, Fields, Tokens, text_size
 from holdfast.calls.prices import Prices, tokens_of
 from holdfast.policies.budget import Usage
 
+MOST = 1 << 50
+"""The most tokens, or micro-dollars (a thousand million dollars), that one call is taken to cost: what a provider reports may be
+absurd, and a sum of many such must still fit into 64 bits."""
+
 IMAGE_TOKENS = 2_000
 """What an image in a request counts for in an estimate, whatever the size of its bytes."""
 
@@ -51,7 +55,7 @@ class Meter:
     def __init__(self, prices: Prices, model: str, provider: str | None, contexts: Contexts, *, prompt: int, worst: Tokens) -> None:
         self._prices, self._model, self._provider, self._contexts, self.prompt = prices, model, provider, contexts, prompt
         self.most_microusd = self._price(worst)
-        self.most = Usage(steps=1, tokens=worst.input + worst.output, microusd=self.most_microusd or 0)
+        self.most = self.of(worst)
 
     def of_reply(self, dialect: Dialect, reply: Fields, heard: int | None = None) -> Usage:
         """What an answer cost: as reported, else estimated from its text.
@@ -69,7 +73,7 @@ class Meter:
 
     def of(self, tokens: Tokens) -> Usage:
         """What an attempt that took these costs."""
-        return Usage(steps=1, tokens=tokens.input + tokens.output, microusd=self._price(tokens) or 0)
+        return Usage(steps=1, tokens=min(tokens.input + tokens.output, MOST), microusd=min(self._price(tokens) or 0, MOST))
 
     def estimate(self, size: int) -> Tokens:
         """What an answer of `size` bytes of text is likely to have taken at most."""
@@ -85,6 +89,7 @@ class Meter:
             written=tokens.written,
             written_1h=tokens.written_1h,
             searches=tokens.searches,
+            file_searches=tokens.file_searches,
         )
 
 

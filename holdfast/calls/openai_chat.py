@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.calls.dialect import Answer, Asked, Fields, Tokens, count, joined, listed, mapped, text, text_size, whole
-from holdfast.calls.replies import EmptyReply
+from holdfast.calls.dialect import Answer, Asked, Fields, Tokens, count, joined, listed, mapped, parts, text, text_size, told_error, whole
+from holdfast.calls.replies import EmptyReply, reported
 
 _CUT = ("length", "content_filter")
 """Reasons to finish that say themselves why there may be nothing."""
+
+_SEARCHING = ("-search-preview", "-search-api")
+"""In the names of models that search the web at each call."""
 
 _MOST_CALLS = 1_000
 """How far ahead of the calls before it the index of a tool call may be: no odd number is to fill the memory."""
@@ -19,12 +22,15 @@ class OpenAIChat:
 
     path = "chat.completions"
     provider = "openai"
+    use_limit = ""
 
     # ---------------------------------------------------------------- requests
 
     def asked(self, request: Fields) -> Asked:
         limits = (whole(request.get(name)) for name in ("max_completion_tokens", "max_tokens"))
-        return Asked(next((limit for limit in limits if limit is not None), None), whole(request.get("n")) or 1)
+        limit = next((limit for limit in limits if limit is not None), None)
+        elsewhere = "" if any(map(_is_fetched, parts(request.get("messages")))) else None
+        return Asked(limit, whole(request.get("n")) or 1, elsewhere, {"web search": None} if _searches(request) else {})
 
     def limited(self, tokens: int, host: str, capped: bool) -> Fields:
         if not capped:
@@ -49,6 +55,9 @@ class OpenAIChat:
 
     def check(self, reply: Fields, request: Fields) -> None:
         choices = listed(reply.get("choices"))
+        error = _told(reply)
+        if error is not None:
+            raise reported(error)
         if not choices or any(_says_nothing(choice) for choice in choices):
             raise EmptyReply("the model answered without text, tool call or refusal")
 
@@ -58,7 +67,8 @@ class OpenAIChat:
         # Some compatible servers count reasoning in the total alone.
         tokens_out = max(count(usage, "completion_tokens"), total - tokens_in if tokens_in else 0)
         if not tokens_in and not tokens_out:
-            return None
+            # Nobody charges for what failed with nothing to show.
+            return Tokens() if told_error(reply) is not None and not listed(reply.get("choices")) else None
         return Tokens(
             tokens_in,
             tokens_out,
@@ -101,6 +111,13 @@ class OpenAIChat:
                 finished[index] = finished.get(index, False) or choice.get("finish_reason") is not None
         return bool(finished) and all(finished.values())
 
+    def last(self, chunk: Fields, request: Fields) -> bool:
+        choices = listed(chunk.get("choices"))
+        if not choices:
+            return bool(mapped(chunk.get("usage")))
+        # Of several choices one can end before another has begun. Some servers have an empty reason in each chunk.
+        return (whole(request.get("n")) or 1) == 1 and all(text(choice.get("finish_reason")) for choice in choices)
+
     def heard(self, chunks: list[Fields]) -> int:
         return text_size([choice.get("delta") for chunk in chunks for choice in listed(chunk.get("choices"))])
 
@@ -116,6 +133,27 @@ class OpenAIChat:
         reply["object"] = "chat.completion"
         reply["choices"] = [choices[index] for index in sorted(choices)]
         return reply
+
+
+def _is_fetched(part: Fields) -> bool:
+    # Images, which count for the same wherever they come from, are none of these.
+    kind, file = str(part.get("type")), mapped(part.get("file"))
+    if kind == "file":
+        return bool(file.get("file_id")) or str(file.get("file_data")).startswith("http")
+    return kind.endswith("_url") and kind != "image_url" and not str(mapped(part.get(kind)).get("url")).startswith("data:")
+
+
+def _searches(request: Fields) -> bool:
+    # Such a search costs by number, and no answer tells how many there were.
+    return request.get("web_search_options") is not None or any(name in str(request.get("model")) for name in _SEARCHING)
+
+
+def _told(reply: Fields) -> Fields | None:
+    """The error that it stands for, if it does: one beside an answer makes that none the less an answer."""
+    choices = listed(reply.get("choices"))
+    if not all(map(_says_nothing, choices)):
+        return None
+    return told_error(reply) or next((error for choice in choices if (error := told_error(choice)) is not None), None)
 
 
 def _says_nothing(choice: Fields) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
-from holdfast.calls.dialect import Answer, Asked, Fields, Tokens, count, listed, mapped, text, text_size, variants, whole
+from holdfast.calls.dialect import Answer, Asked, Fields, Tokens, count, listed, mapped, parts, text, text_size, told_error, variants, whole
 from holdfast.calls.replies import EmptyReply, reported
 
 _LAST = ("response.completed", "response.incomplete", "response.failed")
@@ -18,13 +19,14 @@ class OpenAIResponses:
 
     path = "responses"
     provider = "openai"
+    use_limit = "max_tool_calls"
 
     # ---------------------------------------------------------------- requests
 
     def asked(self, request: Fields) -> Asked:
         if request.get("background"):
             raise ValueError("responses.create(background=True) does not wait for its answer, which a step has to: leave it out")
-        return Asked(whole(request.get("max_output_tokens")), 1, _elsewhere(request))
+        return Asked(whole(request.get("max_output_tokens")), 1, _elsewhere(request), _uses(request))
 
     def limited(self, tokens: int, host: str, capped: bool) -> Fields:
         return {"max_output_tokens": tokens} if capped else {}
@@ -45,8 +47,8 @@ class OpenAIResponses:
 
     def check(self, reply: Fields, request: Fields) -> None:
         status = reply.get("status")
-        if status in ("failed", "cancelled"):
-            raise reported(mapped(reply.get("error")), f"the response is {status}")
+        if _failed(reply):
+            raise reported(told_error(reply) or {}, f"the response is {status}")
         if status != "incomplete" and not any(_says_something(item) for item in listed(reply.get("output"))):
             raise EmptyReply("the model answered without text, tool call or refusal")
 
@@ -59,11 +61,12 @@ class OpenAIResponses:
             written=count(usage, "input_tokens_details", "cache_write_tokens"),
             reasoning=count(usage, "output_tokens_details", "reasoning_tokens"),
             searches=count(reply, "tool_usage", "web_search", "num_requests"),
+            file_searches=sum(item.get("type") == "file_search_call" for item in listed(reply.get("output"))),
         )
         if found.input or found.output:
             return found
         # Nobody charges for what failed with nothing to show.
-        return found if reply.get("status") == "failed" and not self.said(reply) else None
+        return found if reply.get("status") != "cancelled" and _failed(reply) and not self.said(reply) else None
 
     def said(self, reply: Fields) -> int:
         return text_size(reply.get("output"))
@@ -95,6 +98,9 @@ class OpenAIResponses:
     def complete(self, chunks: list[Fields]) -> bool:
         return any(chunk.get("type") in _LAST for chunk in chunks)
 
+    def last(self, chunk: Fields, request: Fields) -> bool:
+        return chunk.get("type") in _LAST
+
     def heard(self, chunks: list[Fields]) -> int:
         return text_size([chunk.get("delta") for chunk in chunks])
 
@@ -111,7 +117,42 @@ def _elsewhere(request: Fields) -> str | None:
     tools = listed(request.get("tools"))
     if request.get("conversation") or request.get("prompt") or any(tool.get("type") not in _OWN_TOOLS for tool in tools):
         return ""
+    if any(map(_is_fetched, _given(request.get("input")))):
+        return ""
     return text(request.get("previous_response_id"))
+
+
+def _given(items: Any) -> Iterator[Fields]:
+    yield from parts(items)
+    for item in listed(items):
+        yield item
+        yield from listed(item.get("output"))
+
+
+def _is_fetched(part: Fields) -> bool:
+    # Images, which count for the same wherever they come from, are none of these.
+    kind = part.get("type")
+    return kind == "item_reference" or (kind == "input_file" and bool(part.get("file_id") or part.get("file_url")))
+
+
+def _uses(request: Fields) -> dict[str, int | None]:
+    found = {use for tool in listed(request.get("tools")) if (use := _use(tool))}
+    return dict.fromkeys(sorted(found), whole(request.get("max_tool_calls")))  # the limit is of all tools together
+
+
+def _use(tool: Fields) -> str | None:
+    kind = str(tool.get("type"))
+    if kind.startswith("web_search"):
+        return "web_search"
+    hosted = kind == "shell" and str(mapped(tool.get("environment")).get("type")).startswith("container")
+    return kind if hosted or kind in ("file_search", "code_interpreter", "image_generation") else None
+
+
+def _failed(reply: Fields) -> bool:
+    status = reply.get("status")
+    if status in ("failed", "cancelled"):
+        return True
+    return status != "incomplete" and told_error(reply) is not None and not listed(reply.get("output"))
 
 
 def _says_something(item: Fields) -> bool:

@@ -9,6 +9,12 @@ from typing import Any
 
 from holdfast.errors import ConfigError
 
+Amount = float | Decimal | str
+"""Of money; a float for what it prints as."""
+
+_USES = {"web_search": "web_searches", "file_search": "storage_searches"}
+"""The providers' own tools whose uses have a price, and what genai-prices calls them."""
+
 BYTES_PER_TOKEN = 2
 """Fewest bytes of a request that make a token, for an estimate that is rarely too low: English has about 4, Chinese 2 to 3."""
 
@@ -23,21 +29,25 @@ class Prices:
 
     __slots__ = ("_overrides",)
 
-    def __init__(self, overrides: Mapping[str, tuple[float | Decimal | str, float | Decimal | str]] | None = None) -> None:
+    def __init__(self, overrides: Mapping[str, tuple[Amount, Amount] | tuple[Amount, Amount, Amount]] | None = None) -> None:
         """Takes the prices of models that the list lacks, or has too high.
 
         Args:
-            overrides: by the model's name: dollars for a million tokens in, and out.
+            overrides: by the model's name: dollars for a million tokens in, and out, whether or not the provider's cache has part in
+                them; and, where the list lacks that as well, dollars for a thousand searches of the web.
 
         Raises:
             ConfigError: when a price is not an amount; it names every such model.
         """
-        self._overrides: dict[str, tuple[Decimal, Decimal]] = {}
+        self._overrides: dict[str, tuple[Decimal, ...]] = {}
         faults: list[str] = []
         for model, pair in (overrides or {}).items():
-            read = _pair(pair)
+            read = _amounts(pair)
             if read is None:
-                faults.append(f"{model!r} has {pair!r}: give two amounts, dollars for a million tokens in and out")
+                faults.append(
+                    f"{model!r} has {pair!r}: give two amounts, dollars for a million tokens in and out, or three, the last for a "
+                    "thousand searches of the web"
+                )
             else:
                 self._overrides[model] = read
         if faults:
@@ -58,8 +68,11 @@ class Prices:
         written: int = 0,
         written_1h: int = 0,
         searches: int = 0,
+        file_searches: int = 0,
     ) -> int | None:
         """What a call costs, in micro-dollars, rounded up; None if the price of the model is not known.
+
+        Searches whose price is not known (`use` tells) cost nothing here.
 
         Args:
             model: its name as in the request.
@@ -70,11 +83,16 @@ class Prices:
             written: those of `tokens_in` that it wrote to its cache.
             written_1h: those of `written` that it keeps for an hour.
             searches: searches of the web that it made.
+            file_searches: searches of files that the provider keeps.
         """
         own = self._overrides.get(model)
         if own is not None:
             # Dollars for a million tokens are micro-dollars for one.
-            return math.ceil(own[0] * tokens_in + own[1] * tokens_out)
+            total = own[0] * tokens_in + own[1] * tokens_out
+            for name, made in (("web_search", searches), ("file_search", file_searches)):
+                if made:
+                    total += made * 1_000 * (self.use(name, model, provider) or 0)
+            return math.ceil(total)
         # Imported late: reading the lists takes 0.2 s, which a process that calls no model need not spend.
         from genai_prices import Usage, calc_price
 
@@ -88,6 +106,7 @@ class Prices:
             cache_write_tokens=written,
             cache_write_1h_tokens=min(written_1h, written),
             web_searches=searches,
+            storage_searches=file_searches,
         )
         try:
             total = calc_price(usage, model, provider_id=provider).total_price
@@ -104,16 +123,29 @@ class Prices:
         except LookupError:
             return None
 
-    def most(self, model: str, provider: str | None, prompt_bytes: int, max_tokens: int) -> int | None:
-        """The most that a call is likely to cost, in micro-dollars; None if the price of the model is not known."""
-        return self.price(model, provider, tokens_of(prompt_bytes), max_tokens)
+    def use(self, tool: str, model: str, provider: str | None) -> Decimal | None:
+        """Dollars for a thousand uses that a model makes of one of the provider's own tools; None if that is not known."""
+        own = self._overrides.get(model, ())
+        if tool == "web_search" and len(own) == 3:
+            return own[2]
+        if tool not in _USES:
+            return None
+        from genai_prices import Usage, calc_price  # late, as in `price`
+
+        try:
+            # Some models cost something for the call itself.
+            calls = (Usage(**{_USES[tool]: 1_000}), Usage())
+            thousand, none = (calc_price(usage, model, provider_id=provider).total_price for usage in calls)
+        except LookupError:
+            return None
+        return thousand - none or None  # the list has 0 for what it does not have
 
 
-def _pair(pair: Any) -> tuple[Decimal, Decimal] | None:
+def _amounts(given: Any) -> tuple[Decimal, ...] | None:
     try:
-        amounts = [Decimal(str(amount)) for amount in pair]
+        amounts = tuple(Decimal(str(amount)) for amount in given)
     except (ArithmeticError, TypeError):
         return None
-    if len(amounts) != 2 or any(not amount.is_finite() or amount < 0 for amount in amounts):
+    if len(amounts) not in (2, 3) or any(not amount.is_finite() or amount < 0 for amount in amounts):
         return None
-    return amounts[0], amounts[1]
+    return amounts

@@ -85,13 +85,21 @@ def reported(error: Mapping[str, Any], otherwise: str = "the provider reported a
     """The exception for an error that a provider reports as data, either bare or as the `error` of what it sends."""
     inner = error.get("error")
     about = inner if isinstance(inner, Mapping) else error
-    codes = [code for name in ("code", "type") if isinstance(code := about.get(name), str) and code != "error"]
+    codes = [code for name in ("code", "type") if (code := _code(about.get(name)))]
     status = next((found for code in codes if (found := _status(code)) is not None), UNNAMED)
     message = about.get("message")
     return ReportedError(str(message or otherwise), status, codes[0] if codes else "", about)
 
 
+def _code(value: Any) -> str:
+    if isinstance(value, int) and 400 <= value < 600:
+        return str(value)  # proxies give the status itself
+    return value if isinstance(value, str) and value != "error" else ""
+
+
 def _status(code: str) -> int | None:
+    if len(code) == 3 and code.isascii() and code.isdigit() and code[0] in "45":
+        return int(code)
     return _STATUSES.get(code) or (400 if code.startswith(_INPUT) else None)
 
 

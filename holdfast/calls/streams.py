@@ -20,7 +20,8 @@ from holdfast.errors import StepError
 from holdfast.policies.budget import Usage
 
 USAGE_GRACE_S = 2.0
-"""How long a stream that is left after its last word is still read, for the usage that the provider reports after it."""
+"""How long a stream is still read after its last word: for the usage that the provider reports after it, where it is left, and
+until the connection is free for the next request. One that stays open is cut then: the answer is whole."""
 
 CLOSE_S = 2.0
 """How long the closing of a connection may take that is cut."""
@@ -55,7 +56,7 @@ class ModelStream:
         self._taken = 0
         self._context: StepContext | None = None
         self._scope: anyio.CancelScope | None = None
-        self._left = self._ended = self._cut = False
+        self._left = self._ended = self._cut = self._said = False
         self._error: Exception | None = None
         self._changed = asyncio.Event()
 
@@ -168,7 +169,7 @@ class ModelStream:
 
     async def attempt(self, context: StepContext) -> Streamed:
         """One request, read to its end or until the consumer leaves. What had come when it failed is forgotten unless taken."""
-        self._context = context
+        self._context, self._said = context, False
         if self._abandoned():
             return Streamed([], cut=True, tokens=Tokens())
         try:
@@ -178,6 +179,9 @@ class ModelStream:
         except Exception as error:
             if self._abandoned() and not self._dialect.complete(self._records):
                 # What breaks when the consumer has left breaks for nobody.
+                return self._outcome()
+            if self._said and not isinstance(error, ReportedError):
+                # What breaks after the last word takes nothing away from it.
                 return self._outcome()
             self._note_cost(error)
             self._forget()
@@ -228,6 +232,10 @@ class ModelStream:
             raise reported(error)
         self._records.append(chunk)
         self._changed.set()
+        if not self._said and self._dialect.last(chunk, self._request) and self._dialect.complete(self._records):
+            self._said = True
+            if self._scope is not None:
+                self._scope.deadline = min(self._scope.deadline, anyio.current_time() + USAGE_GRACE_S)
 
     def _outcome(self) -> Streamed:
         if self._dialect.complete(self._records):

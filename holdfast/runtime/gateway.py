@@ -29,14 +29,14 @@ _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 
 def _check_results(actor: Actor, doubts: Sequence[Step], result: Any) -> None:
-    """Raises SessionError where `result` is not what the effect returns: recorded, it could not be taken back."""
+    """Raises MessageRefused where `result` is not what the effect returns: recorded, it could not be taken back."""
     for doubt in doubts:
         call = actor.agent.recall(doubt.record)
         try:
             if call is not None:
                 call.codec.decode(_plain.encode(result))
         except (msgspec.ValidationError, ValueError, TypeError) as error:
-            raise errors.SessionError(actor.id, f"result= is not what {doubt.record.name} returns: {error}") from error
+            raise errors.MessageRefused(actor.id, f"result= is not what {doubt.record.name} returns: {error}") from error
 
 
 class LocalGateway:
@@ -113,7 +113,7 @@ class LocalGateway:
             waiter.cancel()
 
     async def end(self, session: str, status: str, reason: str) -> bool:
-        return await self._node.sessions.endings.end(check_id("session", session), status, _text(reason))  # type: ignore[arg-type]
+        return await self._node.sessions.endings.end(check_id("session", session), status, redact.text(reason))  # type: ignore[arg-type]
 
     async def row(self, session: str) -> Session:
         row = await self._node.store.session(check_id("session", session))
@@ -127,7 +127,7 @@ class LocalGateway:
             raise errors.SessionError(session, f"session {session!r} is {actor.status}: there is nothing to pause")
         if self._node.sessions.draining:
             raise errors.RuntimeStopped("the runtime is draining: it accepts nothing")
-        actor.hold(Park("paused", _text(reason)))
+        actor.hold(Park("paused", redact.text(reason)))
         if actor.task is not None:
             await asyncio.wait((actor.task,))
         row = await self.row(session)
@@ -136,7 +136,10 @@ class LocalGateway:
 
     async def live(self, session: str) -> Live | None:
         actor = self._node.sessions.live.get(check_id("session", session))
-        return None if actor is None else live(actor, under_way(self._node).get(session, []), os.getpid())
+        if actor is None:
+            await self.row(session)
+            return None
+        return live(actor, under_way(self._node).get(session, []), os.getpid())
 
     async def resume(self, session: str) -> None:
         actor = await self._resting(session)
@@ -147,6 +150,8 @@ class LocalGateway:
 
     async def raise_budget(self, session: str, by: Budget) -> None:
         actor = await self._node.sessions.actor(check_id("session", session))
+        if actor.status in ENDED:
+            raise errors.SessionEnded(session, f"session {session!r} is {actor.status}: its budget cannot be raised")
         actor.gates.raise_(by)  # before the write, so that two at once add up
         waiting = actor.status == "parked" and actor.park is not None and actor.park.reason == "budget"
         now, limits, gates = self._node.clock.time(), actor.ledger.limits, self._node.encode(actor.gates.snapshot())
@@ -162,8 +167,6 @@ class LocalGateway:
             raise
 
     async def resolve(self, session: str, verdict: str, step: str | None, result: Any) -> int:
-        if verdict not in ("done", "retry", "fail"):
-            raise errors.SessionError(session, f"a doubt is resolved as done, retry or fail, not {verdict!r}")
         actor = await self._resting(session)
         doubts = [s for s in actor.journal.in_doubt() if step is None or s.record.name == step]
         if verdict == "done":
@@ -251,7 +254,7 @@ class LocalGateway:
         try:
             agent.message.decode(body)
         except (msgspec.ValidationError, ValueError, TypeError) as error:
-            raise errors.SessionError(session, f"agent {agent.name!r} does not take this message: {error}") from error
+            raise errors.MessageRefused(session, f"agent {agent.name!r} does not take this message: {error}") from error
         op = Enqueue(session, id, body, codec.digest(body), self._node.clock.time(), limit=agent.mailbox, context=carried())
         if self._node.sessions.draining:
             raise errors.RuntimeStopped("the runtime is draining: it accepts nothing")
@@ -305,11 +308,6 @@ class LocalGateway:
         if failure.error == "SessionEnded":
             raise errors.SessionEnded(session, f"session {session!r} is {failure.type}: {failure.message}")
         raise errors.TurnFailed(session, id, failure.message, failure.effects)
-
-
-def _text(reason: str) -> str:
-    """A person's reason as it can be stored and shown."""
-    return redact.text(reason.encode("utf-8", "backslashreplace").decode())
 
 
 def _resting(row: Session) -> str:

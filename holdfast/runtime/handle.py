@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from holdfast.errors import ConfigError
 from holdfast.policies.budget import Budget
+from holdfast.runtime.ids import check_reason, check_timeout
 from holdfast.runtime.live import Live
 from holdfast.stores.records import Session
+
+VERDICTS = ("done", "retry", "fail")
 
 
 class Gateway(Protocol):
@@ -27,7 +31,11 @@ class Gateway(Protocol):
 
 
 class Handle:
-    """One session. Cheap: it holds an id, no memory of the session."""
+    """One session. Cheap: it holds an id, no memory of the session.
+
+    It is the same inside the process that runs the session and outside of it (`holdfast.connect`), where every method can also raise
+    NodeUnreachable: nobody answers; its `sent` says whether the request may have taken effect.
+    """
 
     __slots__ = ("_gateway", "id")
 
@@ -53,7 +61,8 @@ class Handle:
         return await self._gateway.tell(self.id, message, id)
 
     async def ask(self, message: Any, *, id: str | None = None, timeout_s: float = 60.0) -> Any:
-        """Send a message and wait for its reply. An id that was answered before gets the same answer again.
+        """Send a message and wait for its reply: of the agent's type inside the process, plain data outside of it. An id that was answered
+        before gets the same answer again.
 
         Raises:
             ReplyTimeout: no answer within `timeout_s`; it carries the id to ask again with.
@@ -62,6 +71,7 @@ class Handle:
             And as `tell`.
         If cancelled, the message may have been accepted; ask again with the same id.
         """
+        check_timeout(timeout_s)
         return await self._gateway.ask(self.id, message, id, timeout_s)
 
     async def result(self, *, timeout_s: float | None = None) -> Any:
@@ -71,6 +81,7 @@ class Handle:
             SessionEnded: it was cancelled or killed; the text says why.
             ReplyTimeout: it has not ended within `timeout_s`.
         """
+        check_timeout(timeout_s)
         return await self._gateway.result(self.id, timeout_s)
 
     async def row(self) -> Session:
@@ -79,14 +90,14 @@ class Handle:
 
     async def cancel(self, reason: str = "cancelled") -> bool:
         """End it: what runs is cancelled, waiting messages become dead letters' answers, children end first; False if it had ended."""
-        return await self._gateway.end(self.id, "cancelled", reason)
+        return await self._gateway.end(self.id, "cancelled", check_reason(reason))
 
     async def kill(self, reason: str = "killed") -> bool:
         """As `cancel`, for one that misbehaves; the status says so."""
-        return await self._gateway.end(self.id, "killed", reason)
+        return await self._gateway.end(self.id, "killed", check_reason(reason))
 
     async def live(self) -> Live | None:
-        """What it is doing right now; None if it is not in memory (it rests, or nobody runs it)."""
+        """What it is doing right now; None if it is not in memory (it rests, or nobody runs it). Raises SessionNotFound."""
         return await self._gateway.live(self.id)
 
     async def pause(self, reason: str = "paused") -> None:
@@ -96,14 +107,22 @@ class Handle:
             SessionError: it has failed or ended, or did before it could be paused.
         If cancelled, it is paused all the same.
         """
-        await self._gateway.pause(self.id, reason)
+        await self._gateway.pause(self.id, check_reason(reason))
 
     async def resume(self) -> None:
         """Run a parked session again. What it was parked for is looked at afresh: it may park at once again."""
         await self._gateway.resume(self.id)
 
     async def raise_budget(self, by: Budget) -> None:
-        """Add to its limits; a session parked on its budget goes on."""
+        """Add to its limits; a session parked on its budget goes on.
+
+        Raises:
+            ConfigError: `by` adds nothing.
+            SessionEnded: it has ended.
+        If cancelled, it may have been raised: look at `row` before you do it again.
+        """
+        if by == Budget():
+            raise ConfigError(f"by is {by!r}: give a Budget with what is to be added")
         await self._gateway.raise_budget(self.id, by)
 
     async def resolve(self, verdict: str, *, step: str | None = None, result: Any = None) -> int:
@@ -113,7 +132,15 @@ class Handle:
             verdict: "done" (it happened, with `result`), "retry" (it did not: run it), or "fail" (it did not: tell the handler).
             step: only the doubts of this name; None for all.
             result: what the effect returned, plain data of its type.
+
+        Raises:
+            ConfigError: there is no such verdict.
+            MessageRefused: `result` is not what the effect returns.
+            SessionError: it is at work.
+        If cancelled, they may have been settled; resolve again: what is settled stays as it is.
         """
+        if verdict not in VERDICTS:
+            raise ConfigError(f"verdict is {verdict!r}: a doubt is resolved as done, retry or fail")
         return await self._gateway.resolve(self.id, verdict, step, result)
 
     async def retry(self) -> None:

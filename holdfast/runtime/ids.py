@@ -1,10 +1,11 @@
-"""What may be an id: text that every store, log and terminal can take."""
+"""What may be an id, a reason or a time limit: what every store, log and terminal can take."""
 
 from __future__ import annotations
 
 from holdfast.errors import ConfigError
 
 MAX_CHARS = 512
+MAX_REASON = 2_000
 
 
 def check_id(what: str, value: object, *, empty: bool = False) -> str:
@@ -21,3 +22,17 @@ def check_id(what: str, value: object, *, empty: bool = False) -> str:
         shown = value[:40].encode("ascii", "backslashreplace").decode()
         raise ConfigError(f"{what} is {shown!r}: give at most {MAX_CHARS} printable characters")
     return value
+
+
+def check_reason(value: object) -> str:
+    """A person's reason, as text that can be stored anywhere. Raises ConfigError: it is no text, or longer than 2,000 characters."""
+    if not isinstance(value, str) or len(value) > MAX_REASON:
+        raise ConfigError(f"reason is no text of at most {MAX_REASON:,} characters")
+    return value.encode("utf-8", "backslashreplace").decode()
+
+
+def check_timeout(value: object) -> None:
+    """Raises ConfigError where `value` is neither None nor a number of seconds from 0 on."""
+    # A NaN among a loop's timers would put all of them out of order.
+    if value is not None and not (isinstance(value, (int, float)) and value >= 0):
+        raise ConfigError(f"timeout_s is {value!r}: give a number of seconds")

@@ -35,7 +35,7 @@ class Waiting(msgspec.Struct, frozen=True):
     until: float | None
 
 
-class Live(msgspec.Struct, frozen=True, kw_only=True):
+class Live(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One session in memory.
 
     Attributes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from holdfast.errors import NotWritten, OutcomeUnknown, StoreError
+from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLost
 from holdfast.events import log
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.protocol import Store
@@ -37,6 +37,7 @@ class GroupCommit:
     Attributes:
         batches, ops: how many were written.
         healthy: whether the last write went well.
+        lost: why nothing will be written any more, once that is so.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class GroupCommit:
         self.ops = 0
         self.healthy = True
         self._late = False
+        self.lost: StoreLost | None = None
         self._fatal, self._unknown = fatal, unknown
         self._queue: list[_Entry] = []
         self._under_way: list[_Entry] = []
@@ -65,15 +67,15 @@ class GroupCommit:
     def submit(self, op: Op, applied: Applied | None = None) -> asyncio.Future[Result]:
         """Queue `op` for the next batch; the future has its result.
 
-        `applied` runs when the batch is acknowledged, before any future of it is resolved. The future raises NotWritten or OutcomeUnknown.
-        Cancelling it does not take the op back.
+        `applied` runs when the batch is acknowledged, before any future of it is resolved. The future raises NotWritten (StoreLost
+        where nothing will be written any more) or OutcomeUnknown. Cancelling it does not take the op back.
         """
         loop = self._loop or asyncio.get_running_loop()
         self._loop = loop
         future: asyncio.Future[Result] = asyncio.Future(loop=loop)
         if self._closed:
             # Not raised here: timers and callbacks submit too, and it may be started again in a moment.
-            self._fail([(op, future, applied)], NotWritten("the store's writer is not running: nothing was written"))
+            self._fail([(op, future, applied)], self.lost or NotWritten("the store's writer is not running: nothing was written"))
             return future
         self._queue.append((op, future, applied))
         wake = self._wake
@@ -82,7 +84,13 @@ class GroupCommit:
         return future
 
     async def run(self) -> None:
-        """Write batches until cancelled. What is queued then is not written any more: `flush` first."""
+        """Write batches until cancelled. What is queued then is not written any more: `flush` first.
+
+        Raises:
+            StoreLost: the store is another's for good; at once, where that is known from an earlier run.
+        """
+        if self.lost is not None:
+            raise StoreLost(*self.lost.args)
         self._closed = False
         try:
             while True:
@@ -96,8 +104,12 @@ class GroupCommit:
                 halved = idle and self.store.overlaps and waiting >= OVERLAP
                 await self._write_one((waiting + 1) // 2 if halved else self.max_batch)
         except asyncio.CancelledError:
-            self._fail(self._queue, NotWritten("the runtime stopped: nothing was written"))
-            self._queue = []
+            self._refuse_queued(NotWritten("the runtime stopped: nothing was written"))
+            raise
+        except StoreLost as error:
+            self.lost = error
+            log.critical("the store is lost: %s", error)
+            self._refuse_queued(error)
             raise
         finally:
             self._closed = True
@@ -118,6 +130,8 @@ class GroupCommit:
         except StoreError as error:
             self.healthy = False
             self._fail(batch, error)
+            if isinstance(error, StoreLost):
+                raise
             if isinstance(error, OutcomeUnknown) and self._unknown is not None:
                 self._unknown([op for op, _, _ in batch])
             return
@@ -160,6 +174,10 @@ class GroupCommit:
             raise OutcomeUnknown(f"a transaction took longer than {self.deadline_s:g} s: read again") from None
         self._late = False
         return results
+
+    def _refuse_queued(self, error: StoreError) -> None:
+        queue, self._queue = self._queue, []
+        self._fail(queue, error)
 
     @staticmethod
     def _fail(batch: list[_Entry], error: StoreError) -> None:

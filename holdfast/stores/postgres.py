@@ -13,12 +13,12 @@ import os
 import socket
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import asyncpg
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import ConfigError, NotWritten, OutcomeUnknown, StoreError, StoreLocked
+from holdfast.errors import ConfigError, NotWritten, OutcomeUnknown, StoreError, StoreLocked, StoreLost
 from holdfast.events import log
 from holdfast.stores import postgres_schema as schema
 from holdfast.stores.ops import Op, Result
@@ -100,10 +100,15 @@ class PostgresStore(Reads):
             raise StoreError(f"{self.address.shown} is of an older holdfast (schema {version}): start holdfast run on it once")
 
     async def _take(self) -> None:
-        if not await self._take_lock():
-            owner = await self._owner_by(self._lock)
+        lock, taken = await self._ask_for_lock()
+        if not taken:
+            try:
+                owner = await self._owner_by(lock)
+            finally:
+                await put_down(lock)
             who = f"process {owner.process} on {owner.host}" if owner.process else "another process"
             raise StoreLocked(f"{self.address.shown} is in use by {who}: stop it first, or name another database or ?schema=NAME")
+        self._lock = lock
         self._token = os.urandom(16)
         self._writer = await self.address.connect("writer", plan_for_growth=True)
         await schema.migrate(self._writer, self.address.schema, self.address.shown)
@@ -117,27 +122,30 @@ class PostgresStore(Reads):
         if node is None:
             raise StoreError(f"{self.address.shown} has lost the row of its node: restore the database from a backup")
         self._unclean = not node[1]
-        await self._begin_at(node[0])
+        self._interpreter = await self._interpreter_at(self._writer, node[0])
 
-    async def _begin_at(self, incarnation: int) -> None:
-        """From here on every batch is of this incarnation; what was under way before has landed, or never will."""
-        assert self._writer is not None
-        arrivals = await self._writer.fetchval(f"SELECT coalesce(max(seq), 0) FROM {schema.quoted(self.address.schema)}.messages")
-        self._interpreter = Interpreter(self._statements, incarnation, arrivals)
+    async def _interpreter_at(self, writer: asyncpg.Connection, incarnation: int) -> Interpreter:
+        """Of batches of this incarnation, which has begun: what was under way before has landed, or never will."""
+        arrivals = await writer.fetchval(f"SELECT coalesce(max(seq), 0) FROM {schema.quoted(self.address.schema)}.messages")
+        return Interpreter(self._statements, incarnation, arrivals)
 
-    async def _take_lock(self) -> bool:
-        """Whether the lock is ours; `_lock` is the connection that asked in any case."""
-        connection = self._lock = await self.address.connect("lock")
-        if self.address.pooled:
-            # A pooler gives a connection away at the end of a transaction, so the lock is one of a transaction that never ends. It has
-            # no snapshot and no id, hence does not hold up vacuum.
-            await connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
-            taken = await connection.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", LOCK_CLASS, self._signed_key)
-        else:
-            taken = await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", LOCK_CLASS, self._signed_key)
-        if taken:
-            self._locked_by = await connection.fetchval("SELECT pg_backend_pid()")
-        return bool(taken)
+    async def _ask_for_lock(self) -> tuple[asyncpg.Connection, bool]:
+        """A new connection, and whether it has the lock, which lives as long as it does. One that could not ask to the end is no more."""
+        connection = await self.address.connect("lock")
+        try:
+            kind = ""
+            if self.address.pooled:
+                # A pooler gives a connection away at the end of a transaction, so the lock is one of a transaction that never ends. It
+                # has no snapshot and no id, hence does not hold up vacuum.
+                await connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
+                kind = "xact_"
+            taken = await connection.fetchval(f"SELECT pg_try_advisory_{kind}lock($1, $2)", LOCK_CLASS, self._signed_key)
+            if taken:
+                self._locked_by = await connection.fetchval("SELECT pg_backend_pid()")
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection, bool(taken)
 
     @property
     def _signed_key(self) -> int:
@@ -181,11 +189,10 @@ class PostgresStore(Reads):
         """Open what was lost again; where the writer was, the incarnation grows first. Raises NotWritten, and what is in ERRORS."""
         async with self._mending:
             if self._lost:
-                raise NotWritten(self._lost)
-            if self._readers is None:
-                raise NotWritten(f"{self.address.shown} is not open: nothing was written")
+                raise StoreLost(self._lost)
+            opening = self._still_open(self._readers)
             if self._lock is None or self._lock.is_closed():
-                await self._take_lock_again()
+                await self._take_lock_again(opening)
             if self._writer is not None and not self._writer.is_closed():
                 return
             self._writer, writer = None, await self.address.connect("writer", plan_for_growth=True)
@@ -195,35 +202,50 @@ class PostgresStore(Reads):
                 )
                 if incarnation is None:
                     self._lose()
-                self._writer = writer
-                await self._begin_at(incarnation)
+                interpreter = await self._interpreter_at(writer, incarnation)
+                self._still_open(opening)
             except BaseException:
-                self._writer = None
                 writer.terminate()
                 raise
+            # Both at once, and last: a batch that finds a writer does not wait for this to end.
+            self._writer, self._interpreter = writer, interpreter
 
-    async def _take_lock_again(self) -> None:
+    def _still_open(self, opening: Readers | None) -> Readers:
+        """What tells this opening of the store from others; NotWritten where it has been closed meanwhile."""
+        if opening is None or self._readers is not opening:
+            raise NotWritten(f"{self.address.shown} is not open: nothing was written")
+        return opening
+
+    async def _take_lock_again(self, opening: Readers) -> None:
         stale = self._locked_by
-        if await self._take_lock():
-            return
-        connection, self._lock = self._lock, None
-        assert connection is not None
+        connection, taken = await self._ask_for_lock()
         try:
-            # The server may not know yet that our old connection is gone; it is ours, so it may be ended.
-            await connection.fetch(
-                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = $1"
-                " AND classid::bigint = $2 AND objid::bigint = $3",
-                *(stale, LOCK_CLASS, self._lock_key),
-            )
+            if not taken:
+                # The server may not know yet that our old connection is gone; it is ours, so it may be ended.
+                await connection.fetch(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = $1"
+                    " AND classid::bigint = $2 AND objid::bigint = $3",
+                    *(stale, LOCK_CLASS, self._lock_key),
+                )
+            # Free or not: whoever had it meanwhile has left his token, and all that is done here from then on comes to nothing.
             if await connection.fetchval(f"SELECT token FROM {self._nodes} WHERE id = 1") != self._token:
                 self._lose()
+            if not taken:
+                raise NotWritten(f"the lock of {self.address.shown} was lost and is held by another: nothing was written")
+            self._still_open(opening)
+            self._lock = connection
         finally:
-            await put_down(connection)
-        raise NotWritten(f"the lock of {self.address.shown} was lost and is held by another: nothing was written")
+            if self._lock is not connection:
+                await put_down(connection)
 
-    def _lose(self) -> None:
-        self._lost = f"{self.address.shown} was taken over by another process: nothing was written, and nothing will be; stop this one"
-        raise NotWritten(self._lost)
+    def _lose(self) -> NoReturn:
+        """It is another's, for good: give up what might keep him, or the one after him, from it."""
+        self._lost = f"{self.address.shown} was taken over by another process: nothing was written, and this one writes nothing more"
+        for connection in (self._writer, self._lock):
+            if connection is not None:
+                connection.terminate()
+        self._writer = self._lock = self._interpreter = None
+        raise StoreLost(self._lost)
 
     def _drop_writer(self) -> None:
         """After a call that was cut off or failed half-way: nobody knows what this connection is doing."""
@@ -238,7 +260,8 @@ class PostgresStore(Reads):
         if self.readonly:
             raise NotWritten(f"{self.address.shown} is open for reading only: nothing was written")
         try:
-            write = await self._prepare(ops)
+            writer, interpreter = await self._mended()
+            write = await interpreter.prepare(writer, ops) if ops else None
         except ERRORS as error:
             if is_gone(error):
                 self._drop_writer()
@@ -252,22 +275,22 @@ class PostgresStore(Reads):
             raise
         if write is None:
             return []
-        await self._send(write)
+        await self._send(writer, interpreter, write)
         return write.results
 
-    async def _prepare(self, ops: Sequence[Op]) -> Write | None:
+    async def _mended(self) -> tuple[asyncpg.Connection, Interpreter]:
+        """The writer, and the interpreter of the incarnation that it began."""
         writer, lock = self._writer, self._lock
         if self._lost or writer is None or writer.is_closed() or lock is None or lock.is_closed():
             await self._mend()
         assert self._interpreter is not None
-        return await self._interpreter.prepare(self._writer, ops) if ops else None
+        return self._writer, self._interpreter
 
-    async def _send(self, write: Write) -> None:
-        assert self._interpreter is not None
+    async def _send(self, writer: asyncpg.Connection, interpreter: Interpreter, write: Write) -> None:
         try:
-            ours = await write.send(self._writer)
+            ours = await write.send(writer)
         except ERRORS as error:
-            self._interpreter.forget()
+            interpreter.forget()
             if is_gone(error):
                 self._drop_writer()
                 raise OutcomeUnknown(f"{self.address.shown}: the write may have happened: {text_of(error)}") from error

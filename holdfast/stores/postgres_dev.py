@@ -43,12 +43,19 @@ class DevServer:
         folder: where its data is and stays; default ".holdfast/postgres" below the current one.
         settings: what to add to postgresql.conf, as written there.
         idle_s: how long it runs on after its last user, in seconds.
+
+    Raises:
+        ConfigError: the folder's name has characters that cannot be printed.
     """
 
     def __init__(
         self, folder: str | os.PathLike[str] | None = None, *, settings: dict[str, str] | None = None, idle_s: float = IDLE_S
     ) -> None:
-        self.folder = Path(os.path.abspath(os.fspath(folder or DEFAULT_FOLDER)))
+        path = os.path.abspath(os.fspath(folder or DEFAULT_FOLDER))
+        if not path.isprintable():
+            # A line break would be one in postgresql.conf, and no path has a zero byte.
+            raise ConfigError(f"postgres:dev cannot use {path!r}: name a folder without control characters")
+        self.folder = Path(path)
         self.data = self.folder / "data"
         self._settings, self._idle_s = settings or {}, idle_s
         # Postgres refuses to run as root: then it runs as a user who owns the data and nothing else.

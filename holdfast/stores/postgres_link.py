@@ -21,9 +21,13 @@ CONNECT_S = 10.0
 COMMAND_S = 25.0
 """How long a statement may take, in seconds: less than group commit waits for a batch (30)."""
 
+IDLE_S = 15.0
+"""How long a transaction through a pooler may rest between two exchanges, in seconds: less than a statement that waits for it may take."""
+
 ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError)
 """Everything that asyncpg raises for a server that cannot be reached, has gone, refuses or is late."""
 
+_DIGITS = 4  # of how many prepared statements a connection may keep
 # Plans are made once, often while the tables are empty: a plan that reads a whole table would stay after it has grown.
 _PLANS = (
     "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;"
@@ -64,6 +68,9 @@ class Address:
             self.shown, self._dsn = _shown(url), f"{bare}?{urlencode(options, quote_via=quote)}"
         if self.schema != DEFAULT_SCHEMA:
             self.shown += f"?schema={self.schema}"
+        if not all(_is_port(port) for port in _ports(bare, options)):
+            # Not left to the system: of a number that is too large it may take the last 16 bits, and reach somebody else.
+            raise ConfigError(f"{self.shown} cannot be understood: a port is a number from 1 to 65535")
 
     async def connect(self, name: str, *, plan_for_growth: bool = False) -> asyncpg.Connection:
         """A new connection; `name` is what the server lists it as. Raises what is in ERRORS.
@@ -82,7 +89,7 @@ class Address:
                 server_settings={"application_name": f"holdfast {name}"},
                 connection_class=PooledConnection if self.pooled else asyncpg.Connection,
             )
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter of a port that there is not
             # Its text may hold a part of the password: a character in it that is not percent-encoded shifts what is taken for what.
             raise ConfigError(
                 f"{self.shown} cannot be understood: check its options, and percent-encode what is special in user and password"
@@ -115,7 +122,8 @@ class PooledConnection(asyncpg.Connection):  # type: ignore[misc]
     async def _together(self, call: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
         if self.is_in_transaction():
             return await call(*args, **options)
-        await self.execute("BEGIN")
+        # A process that was stopped here would hold up whoever takes over, and this as long as it is stopped: the server ends it.
+        await self.execute(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{round(IDLE_S * 1000)}ms'")
         try:
             result = await call(*args, **options)
         except asyncpg.PostgresError:
@@ -127,9 +135,19 @@ class PooledConnection(asyncpg.Connection):  # type: ignore[misc]
 
 
 def _count(text: str) -> int:
-    if not text.isdigit():
-        raise ConfigError(f"statement_cache_size is {text!r}: give a number, 0 for none")
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+        raise ConfigError(f"statement_cache_size is {text[:40]!r}: give a number up to {10**_DIGITS - 1}, 0 for none")
     return int(text)
+
+
+def _ports(bare: str, options: dict[str, str]) -> list[str]:
+    hosts = bare.partition("://")[2].partition("/")[0].rpartition("@")[2].split(",")
+    return [host.rpartition(":")[2] for host in hosts if ":" in host] + options.get("port", "").split(",")
+
+
+def _is_port(text: str) -> bool:
+    """Whether it may be one; what is no number at all is found when it is used."""
+    return not (text.isascii() and text.isdigit()) or (len(text) <= 5 and 0 < int(text) < 1 << 16)
 
 
 def _shown(url: str) -> str:
@@ -145,8 +163,9 @@ def _shown(url: str) -> str:
 def is_gone(error: BaseException) -> bool:
     """Whether the connection, or the server, is gone, rather than a statement refused."""
     if isinstance(error, asyncpg.PostgresError):
-        # Connection lost, server shut down or crashed, internal fault, not ready to talk to anybody.
-        return (error.sqlstate or "")[:2] in ("08", "57", "58", "XX", "") and error.sqlstate != "57014"
+        # Connection lost, server shut down or crashed, internal fault, not ready to talk to anybody; 25P03: it rested for too long.
+        state = error.sqlstate or ""
+        return (state[:2] in ("08", "57", "58", "XX", "") and state != "57014") or state == "25P03"
     return not isinstance(error, ValueError)  # asyncpg's own DataError: an argument that could not be sent
 
 

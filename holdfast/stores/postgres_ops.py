@@ -1,7 +1,8 @@
 """The interpreter of ops on Postgres: a batch is one statement that writes, after at most two that read.
 
 The statement that writes takes the node's row `FOR SHARE` and writes nothing where its incarnation has moved on. It is one statement,
-not a transaction of several: it commits, or not, whatever becomes of the client meanwhile, and never waits for one that is gone.
+not a transaction of several: it commits, or not, whatever becomes of the client meanwhile, and never waits for one that is gone. Only
+through a pooler it is a transaction, which the server ends when it has waited for its client for postgres_link.IDLE_S.
 """
 
 from __future__ import annotations

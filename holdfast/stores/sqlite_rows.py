@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from holdfast.stores.records import (
 
 encode = msgspec.msgpack.Encoder().encode
 decode_usage = msgspec.msgpack.Decoder(Usage).decode
-decode_budget = msgspec.msgpack.Decoder(Budget).decode
+decode_budget = lru_cache(1024)(msgspec.msgpack.Decoder(Budget).decode)  # it checks its limits, and most sessions have those of their agent
 decode_address = msgspec.msgpack.Decoder(Address).decode
 decode_park = msgspec.msgpack.Decoder(Park).decode
 decode_record = msgspec.msgpack.Decoder(StepRecord).decode

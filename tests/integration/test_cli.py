@@ -247,7 +247,7 @@ def test_the_ready_line_says_how_much_is_recovered_and_where(dead: Path, fresh: 
         assert process.stdout is not None
         line = process.stdout.readline()
         process.kill()
-    assert line == f"ready: 1 sessions recovering, store sqlite:///{fresh}/sessions.db, pid {process.pid}\n"
+    assert line == f"ready: 1 session recovering, store sqlite:///{fresh}/sessions.db, pid {process.pid}\n"
 
 
 def test_a_second_process_on_the_same_file_is_refused(fresh: Path) -> None:

@@ -120,6 +120,19 @@ async def test_an_empty_answer_is_paid_and_asked_again(server: LLMockServer, cli
     assert steps.used[0].microusd > 0
 
 
+@pytest.mark.parametrize(("code", "category"), [("server_error", "transient"), ("context_length_exceeded", "semantic"), (401, "permanent")])
+async def test_an_error_with_status_200_is_judged_like_the_http_error(code: Any, category: str, steps: FakeSteps) -> None:
+    """As proxies send it: it is told in the provider's words, costs nothing, and is asked for again only where that may help."""
+    failed = Says({"error": {"message": "Sorry.", "code": code}})
+    async with model_server() as server, openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY) as client:
+        server.script += [failed, failed, failed, failed, failed]
+        with pytest.raises(StepError, match="Sorry") as caught:
+            await models(client, steps).chat.completions.create(model=MODEL, messages=ASK)
+        assert (caught.value.category, caught.value.type) == (category, "ReportedError")
+        assert set(steps.used) == {Usage(steps=1)}
+        assert (len(server.requests) > 1) is (category == "transient")
+
+
 async def test_an_answer_cut_at_its_length_is_an_answer(server: LLMockServer, client: Any, steps: FakeSteps) -> None:
     """Whoever set the limit knows what to do about it."""
     server.state.scenarios.add(Reply(text="", finish_reason="length"))
@@ -185,6 +198,25 @@ async def test_an_unknown_price_fails_closed_when_money_is_capped(server: LLMock
     assert (steps.total.microusd, steps.total.tokens > 0) == (0, True)
     own = models(client, FakeSteps(), prices=Prices({"my-model": (1, 1)}), cap_money=True)
     assert await own.chat.completions.create(model="my-model", messages=ASK)
+
+
+async def test_a_search_that_no_answer_tells_of_is_refused_when_money_is_capped(
+    server: LLMockServer, client: Any, steps: FakeSteps
+) -> None:
+    """It costs by number: before the call, in one line; without a cap it goes through."""
+    with pytest.raises(
+        ConfigError, match=r"what web search costs a use is not known for model 'gpt-4o-mini'.*: do without it, or lift the"
+    ):
+        await models(client, steps, cap_money=True).chat.completions.create(model=MODEL, messages=ASK, web_search_options={})
+    assert requests(server) == []
+    assert await models(client, steps, cap_tokens=True).chat.completions.create(model=MODEL, messages=ASK, web_search_options={})
+
+
+async def test_a_file_that_the_provider_keeps_is_reserved_by_what_fits_into_the_model(client: Any, steps: FakeSteps) -> None:
+    """Its id tells nothing of its length."""
+    messages = [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}, {"type": "text", "text": "What is it?"}]}]
+    await models(client, steps, cap_tokens=True).chat.completions.create(model=MODEL, messages=messages, max_tokens=10)
+    assert steps.calls[0].most.tokens == 128_010
 
 
 async def test_an_image_is_not_reserved_by_its_bytes(client: Any, steps: FakeSteps) -> None:
@@ -360,6 +392,40 @@ async def test_a_cut_stream_replays_to_where_it_was_left(server: LLMockServer, c
         with pytest.raises(StepError, match="StreamCut"):
             await anext(stream)
     assert again.used == []
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}])
+@pytest.mark.parametrize("end", ["stalled", "disconnected"])
+async def test_a_stream_is_whole_with_its_last_word(
+    end: Any, usage: dict[str, int] | None, monkeypatch: pytest.MonkeyPatch, steps: FakeSteps
+) -> None:
+    """Whatever becomes of the connection then, also where no usage came: the answer is there, and paid."""
+    monkeypatch.setattr("holdfast.calls.streams.USAGE_GRACE_S", 0.05)
+    events = chat_chunks("one two")
+    events[-1]["choices"][0]["finish_reason"] = "stop"
+    events += [{**events[0], "choices": [], "usage": usage}] if usage else []
+    async with model_server() as server, openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY) as client:
+        server.script.append(Says(events=events, end=end))
+        with anyio.fail_after(5):
+            async with await open_stream(client, steps) as stream:
+                chunks = [chunk async for chunk in stream]
+    assert (stream.cut, text_of(chunks), stream.message.content) == (False, "one two ", "one two ")
+    assert (steps.faults, len(steps.used)) == ([], 1)
+    assert steps.total.tokens == 120 if usage else 0 < steps.total.tokens < steps.calls[0].most.tokens
+
+
+async def test_an_empty_reason_to_finish_is_no_last_word(monkeypatch: pytest.MonkeyPatch, steps: FakeSteps) -> None:
+    """Some servers send one in every chunk: what takes its time is not cut for that, and what breaks is not whole."""
+    monkeypatch.setattr("holdfast.calls.streams.USAGE_GRACE_S", 0.0)
+    events = chat_chunks("one two three")
+    for event in events[:-1]:
+        event["choices"][0]["finish_reason"] = ""
+    events[-1]["choices"][0]["finish_reason"] = "stop"
+    async with model_server() as server, openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY) as client:
+        server.script += [Says(events=events[:-1], end="disconnected"), Says(events=events)]
+        stream = await open_stream(client, steps)
+        assert (await stream.final()).choices[0].message.content == "one two three "
+    assert len(steps.faults) == 1
 
 
 async def test_leaving_after_the_last_word_is_not_leaving_early(server: LLMockServer, client: Any, steps: FakeSteps) -> None:

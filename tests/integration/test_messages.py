@@ -12,7 +12,7 @@ import pytest
 from llmock.scenarios import Fail, Reply, StreamFault, ToolCall
 from llmock.testing import LLMockServer
 
-from holdfast.calls import ModelClient, ModelStream
+from holdfast.calls import ModelClient, ModelStream, Prices
 from holdfast.errors import ConfigError, StepError
 from holdfast.policies.budget import Usage
 from tests.integration.fake_steps import FakeSteps, models
@@ -160,6 +160,39 @@ async def test_tools_that_anthropic_runs_are_reserved_by_what_fits_into_the_mode
     search = {"type": "web_search_20250305", "name": "web_search"}
     await create(client, steps, tools=[search, {"name": "find", "input_schema": {"type": "object"}}], cap_tokens=True)
     assert steps.calls[0].most.tokens == 1_000_100
+
+
+async def test_searches_are_reserved_where_money_is_capped(server: ModelServer, client: Any, steps: FakeSteps) -> None:
+    """A cent each, up to the limit of the tool; without one, or with a price that nobody knows, nothing is sent."""
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    server.script += [
+        Says(message(TEXT, usage={"input_tokens": 10, "output_tokens": 5, "server_tool_use": {"web_search_requests": 20}}))
+    ] * 2
+    for prices in (None, Prices({MODEL: (3, 15)})):
+        steps.records.clear()
+        await create(client, steps, tools=[{**search, "max_uses": 20}], cap_money=True, prices=prices)
+    assert [call.most.microusd for call in steps.calls] == [3_000_000 + 1_500 + 200_000] * 2
+    assert [used.microusd for used in steps.used] == [30 + 75 + 200_000] * 2
+    with pytest.raises(ConfigError, match=r"web_search costs by use, the request does not say how often .* give max_uses of the tool"):
+        await create(client, steps, tools=[search], cap_money=True)
+    with pytest.raises(ConfigError, match=r"what web_search costs a use is not known for model 'claude-2'.*usd_per_1000_searches"):
+        await create(client, steps, model="claude-2", tools=[{**search, "max_uses": 1}], cap_money=True)
+    with pytest.raises(ConfigError, match=r"what code_execution costs a use is not known .*: do without it, or lift the limit"):
+        await create(client, steps, tools=[{"type": "code_execution_20250825", "name": "code_execution"}], cap_money=True)
+    assert len(server.requests) == 2
+
+
+async def test_a_document_that_anthropic_fetches_is_reserved_by_what_fits_into_the_model(
+    server: ModelServer, client: Any, steps: FakeSteps
+) -> None:
+    """Its address tells nothing of its length; one that is in the request counts by its own."""
+    server.script += [Says(message(TEXT)), Says(message(TEXT))]
+    for source in ({"type": "url", "url": "https://example.com/a.pdf"}, {"type": "text", "media_type": "text/plain", "data": "a" * 2_000}):
+        content = [{"type": "document", "source": source}]
+        await create(client, steps, messages=[{"role": "user", "content": content}], cap_tokens=True)
+    fetched, given = (call.most.tokens for call in steps.calls)
+    assert fetched == 1_000_100
+    assert 1_100 < given < 1_300
 
 
 async def test_only_the_step_retries(mock: LLMockServer, mocked: Any, steps: FakeSteps) -> None:
@@ -364,6 +397,20 @@ async def test_leaving_early_is_charged_by_what_was_reported_and_by_estimate(ser
     assert [await anext(again) for _ in range(4)] == live
     with pytest.raises(StepError, match="StreamCut"):
         await anext(again)
+
+
+@pytest.mark.parametrize("end", ["stalled", "disconnected", "garbled"])
+async def test_a_stream_is_whole_with_its_last_event(
+    end: Any, monkeypatch: pytest.MonkeyPatch, server: ModelServer, client: Any, steps: FakeSteps
+) -> None:
+    """Whatever becomes of the connection then: the answer is there, and paid."""
+    monkeypatch.setattr("holdfast.calls.streams.USAGE_GRACE_S", 0.05)
+    server.script.append(Says(events=message_events(text_deltas("one two"), end=CACHED), end=end))
+    with anyio.fail_after(5):
+        async with await create(client, steps, stream=True) as stream:
+            events = [event async for event in stream]
+    assert (stream.cut, len(events), (await stream.final()).content[0].text) == (False, 7, "one two ")
+    assert (steps.faults, [used.tokens for used in steps.used]) == ([], [7_500])
 
 
 async def test_leaving_after_the_reason_to_stop_is_not_leaving_early(server: ModelServer, client: Any, steps: FakeSteps) -> None:

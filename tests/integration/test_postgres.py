@@ -16,19 +16,21 @@ import asyncpg
 import msgspec
 import pytest
 
-from holdfast.errors import ConfigError, NotWritten, OutcomeUnknown, SchemaTooNew, StoreError, StoreLocked
+from holdfast import Runtime, Session, agent, tool
+from holdfast.errors import ConfigError, NotWritten, OutcomeUnknown, SchemaTooNew, StoreError, StoreLocked, StoreLost
 from holdfast.policies.budget import Budget
-from holdfast.stores import open_store
+from holdfast.stores import open_store, postgres_link
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.ops import DONE, Activate, CreateSession, Enqueue, FailTurn, Op, UpdateSession, WriteStep
 from holdfast.stores.postgres import PostgresStore
 from holdfast.stores.postgres_dev import DevServer
-from holdfast.stores.postgres_link import Address
+from holdfast.stores.postgres_link import Address, PooledConnection
 from holdfast.stores.records import DeadLetter, Owner, StepRecord, StepState
 
 pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
+HELD = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
 BODY = msgspec.msgpack.encode(StepRecord("tool", "t", "", b"d", 0, "read"))
 
 
@@ -120,25 +122,26 @@ async def _until(read: Callable[[], Awaitable[Any]], accepts: Callable[[Any], bo
 
 
 async def test_an_owner_whose_incarnation_has_passed_writes_nothing_more(store: PostgresStore, aside: Any) -> None:
-    """Both kinds of batches find out by themselves, and it is for good."""
+    """Both kinds of batches find out by themselves, it is for good, and the lock is free for the next one."""
     await store.apply([step(1)])
     await aside("UPDATE {s}.nodes SET incarnation = incarnation + 1")
     batches: list[list[Op]] = [[step(2)], [UpdateSession("s", 1, 3.0, gates=b"late"), *create("t")], [step(3)]]
     for batch in batches:
-        with pytest.raises(NotWritten, match="taken over"):
+        with pytest.raises(StoreLost, match="taken over"):
             await store.apply(batch)
+    await _until(lambda: aside(HELD), lambda held: not held)
     assert [tuple(row) for row in await aside("SELECT key FROM {s}.steps")] == [(b"%08d" % 1,)]
     assert len(await aside("SELECT FROM {s}.sessions")) == 1
 
 
 async def test_who_loses_the_lock_to_another_writes_nothing_more(store: PostgresStore, postgres_url: str, aside: Any) -> None:
     """The other one opens, reads and writes; the first one's batches come to nothing, also after it looks for its lock again."""
-    await aside("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted")
+    await aside(HELD.replace("pid", "pg_terminate_backend(pid)", 1))
     other = PostgresStore(postgres_url)
     await other.open()
     assert other.unclean is True
     for n in range(2):
-        with pytest.raises(NotWritten, match="taken over"):
+        with pytest.raises(StoreLost, match="taken over"):
             await store.apply([step(n)])
     assert await other.apply([step(7)]) == [DONE]
     assert await keys(other) == [7]
@@ -149,13 +152,66 @@ async def test_who_loses_the_lock_to_another_writes_nothing_more(store: Postgres
 
 async def test_a_lost_lock_is_taken_again(store: PostgresStore, postgres_url: str, aside: Any) -> None:
     """Nobody came meanwhile: the store goes on, and is held again."""
-    await aside("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted")
-    lost = store._lock
-    assert lost is not None
-    await _until(lambda: _value(lost.is_closed()), bool)
+    await _end_lock(store, aside)
     assert await store.apply([step(1)]) == [DONE]
     with pytest.raises(StoreLocked):
         await PostgresStore(postgres_url).open()
+
+
+async def _end_lock(store: PostgresStore, aside: Any) -> None:
+    """The server ends the connection that has the lock, and the store knows."""
+    await aside(HELD.replace("pid", "pg_terminate_backend(pid)", 1))
+    lost = store._lock
+    assert lost is not None
+    await _until(lambda: _value(lost.is_closed()), bool)
+
+
+async def test_who_was_taken_over_does_not_keep_others_from_the_store(store: PostgresStore, postgres_url: str, aside: Any) -> None:
+    """The lock is free again when it finds out that another was there: it does not take it, though its writer still stands."""
+    await _end_lock(store, aside)
+    other = PostgresStore(postgres_url)
+    await other.open()
+    await other.close()
+    with pytest.raises(StoreLost, match="taken over"):
+        await store.apply([step(1)])
+    await _until(lambda: aside(HELD), lambda held: not held)
+    await other.open()
+    with pytest.raises(StoreLost):
+        await store.apply([step(2)])
+    assert await other.apply([step(3)]) == [DONE]
+    assert await keys(store) == [3], "it may still be looked at"
+    await other.close()
+
+
+@pytest.mark.parametrize("cut_off", [False, True], ids=["in vain", "cut off"])
+async def test_a_store_that_could_not_ask_for_its_lock_again_does_not_take_it_for_held(
+    store: PostgresStore, postgres_url: str, aside: Any, monkeypatch: pytest.MonkeyPatch, cut_off: bool
+) -> None:
+    """Nothing is written without the lock: it is asked for until it is there, and a second owner is refused."""
+    fetchval, asked = asyncpg.Connection.fetchval, asyncio.Event()
+
+    async def late(connection: Any, sql: str, *args: Any, **options: Any) -> Any:
+        if "pg_try_advisory" in sql and not asked.is_set():
+            asked.set()
+            await asyncio.sleep(60 if cut_off else 0)
+            raise TimeoutError
+        return await fetchval(connection, sql, *args, **options)
+
+    monkeypatch.setattr(asyncpg.Connection, "fetchval", late)
+    await _end_lock(store, aside)
+    first = asyncio.ensure_future(_try(store, step(1)))
+    await asked.wait()
+    if cut_off:
+        first.cancel()
+        await asyncio.wait([first])
+    else:
+        assert isinstance(await first, NotWritten)
+    assert await aside(HELD) == []
+    assert await store.apply([step(2)]) == [DONE]
+    assert len(await aside(HELD)) == 1
+    with pytest.raises(StoreLocked):
+        await PostgresStore(postgres_url).open()
+    assert await keys(store) == [2]
 
 
 async def _try(store: PostgresStore, *ops: Op) -> Any:
@@ -256,6 +312,32 @@ async def test_what_is_read_after_a_batch_was_cut_off_does_not_change_any_more(
     await blocker.close()
 
 
+async def test_a_batch_waits_for_the_read_that_opens_a_new_writer(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a batch that was cut off: a read begins the next incarnation, and the batch after it is one of that, not of the last one."""
+    fetchval, opening, go_on = asyncpg.Connection.fetchval, asyncio.Event(), asyncio.Event()
+
+    async def slow(connection: Any, sql: str, *args: Any, **options: Any) -> Any:
+        if "max(seq)" in sql:
+            opening.set()
+            await go_on.wait()
+        return await fetchval(connection, sql, *args, **options)
+
+    monkeypatch.setattr(asyncpg.Connection, "fetchval", slow)
+    cut = asyncio.ensure_future(store.apply([step(0)]))
+    await asyncio.sleep(0)
+    cut.cancel()
+    await asyncio.wait([cut])
+    reading = asyncio.ensure_future(keys(store))
+    await opening.wait()
+    writing = asyncio.ensure_future(store.apply([step(1)]))
+    done, _ = await asyncio.wait([writing], timeout=0.1)
+    assert not done
+    go_on.set()
+    assert await writing == [DONE]
+    assert set(await reading) <= {0, 1}
+    assert await keys(store) in ([1], [0, 1])
+
+
 async def test_a_writer_that_the_server_ends_is_replaced(store: PostgresStore, aside: Any) -> None:
     """At most one batch fails, as unknown or not written."""
     await aside("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'holdfast writer'")
@@ -318,6 +400,59 @@ async def test_group_commit_goes_on_after_a_batch_that_was_too_late(store: Postg
     assert 2 in await keys(store)
 
 
+@pytest.fixture
+async def narrow_url(postgres_url: str, aside: Any) -> AsyncIterator[str]:
+    """The URL of a store whose user "narrow" may be denied connections, as by a server that has none left."""
+    schema = f"{Address(postgres_url).schema}_narrow"
+    await aside("CREATE ROLE narrow LOGIN")
+    await aside("GRANT CREATE ON DATABASE postgres TO narrow")
+    yield f"{postgres_url.replace('postgres@', 'narrow@', 1).partition('&schema=')[0]}&schema={schema}"
+    await aside(f'DROP SCHEMA "{schema}" CASCADE')
+    await aside("DROP OWNED BY narrow")
+    await aside("DROP ROLE narrow")
+
+
+async def test_sessions_go_on_when_a_server_without_room_has_room_again(narrow_url: str, aside: Any) -> None:
+    """Every connection is lost and no other one is given: writes fail as such, and the turn that was at work ends all the same."""
+    looking, seen = asyncio.Event(), asyncio.Event()
+    looks: list[int] = []
+
+    @tool(effect="read")
+    async def look(n: int) -> int:
+        looks.append(n)
+        looking.set()
+        await seen.wait()
+        return n
+
+    @agent
+    async def looker(session: Session[None], n: int) -> int:
+        return sum([await session.step(look, i) for i in range(n)])
+
+    async def spawn() -> StoreError:
+        with pytest.raises(StoreError) as failed:
+            await runtime.spawn(looker, id="other")
+        return failed.value
+
+    async with Runtime(narrow_url, [looker], telemetry=False) as runtime:
+        session = await runtime.spawn(looker, id="s")
+        asking = asyncio.ensure_future(session.ask(3, timeout_s=30.0))
+        await looking.wait()
+        await aside("ALTER ROLE narrow CONNECTION LIMIT 0")
+        await aside("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'narrow'")
+        seen.set()
+        found = [await spawn() for _ in range(3)]
+        assert {type(error) for error in found} <= {NotWritten, OutcomeUnknown}
+        assert "too many connections" in str(found[-1])
+        with pytest.raises(StoreError, match="too many connections"):
+            await session.row()
+        assert runtime.statistics()["ready"] == 0
+        await aside("ALTER ROLE narrow CONNECTION LIMIT -1")
+        assert await asking == 3
+        assert (await runtime.spawn(looker, id="other")).id == "other"
+        assert runtime.statistics()["ready"] == 1
+    assert set(looks) == {0, 1, 2}
+
+
 # ---------------------------------------------------------------- settings
 
 
@@ -343,6 +478,38 @@ async def test_without_prepared_statements_everything_works(postgres_url: str, a
     assert store.unclean is False
     await store.close()
     await aside(f'DROP SCHEMA "{schema}" CASCADE')
+
+
+async def test_through_a_pooler_an_owner_that_stopped_in_the_middle_of_a_batch_does_not_hold_up_the_next(
+    postgres_url: str, aside: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the node's row between two exchanges: the server ends it soon, and nothing of it is written."""
+    url = f"{postgres_url}&statement_cache_size=0"
+    store, other = PostgresStore(url), PostgresStore(url)
+    await store.open()
+    await store.apply(create())
+    execute, stopped, goes_on = PooledConnection.execute, asyncio.Event(), asyncio.Event()
+
+    async def stops(connection: Any, sql: str, *args: Any, **options: Any) -> Any:
+        if sql == "COMMIT" and not stopped.is_set():
+            stopped.set()
+            await goes_on.wait()
+        return await execute(connection, sql, *args, **options)
+
+    monkeypatch.setattr(postgres_link, "IDLE_S", 0.5)
+    monkeypatch.setattr(PooledConnection, "execute", stops)
+    writing = asyncio.ensure_future(_try(store, step(1)))
+    await stopped.wait()
+    await _end_lock(store, aside)
+    async with asyncio.timeout(5.0):
+        await other.open()
+    goes_on.set()
+    assert isinstance(await writing, OutcomeUnknown | NotWritten)
+    with pytest.raises(StoreLost):
+        await store.apply([step(2)])
+    assert await keys(other) == []
+    await store.close()
+    await other.close()
 
 
 async def test_an_acknowledged_batch_is_synced_where_the_server_would_not(store: PostgresStore, aside: Any) -> None:
@@ -381,6 +548,7 @@ async def test_the_cause_of_a_dead_letter_may_hold_any_text(store: PostgresStore
         "postgresql://ann:hunter2[secret@localhost/db",
         "postgresql://ann@localhost:1/db?password=hunter2secret",
         "postgres+asyncpg://ann:hunter2secret@localhost/db",
+        "postgresql://ann:hunter2secret@127.0.0.1:99999/db",
         "postgres://ann:hunter2secret@nowhere.invalid/db",
     ],
 )
@@ -390,6 +558,87 @@ async def test_no_error_shows_the_password(url: str) -> None:
         await open_store(url).open()
     assert "hunter2" not in str(failed.value)
     assert "\n" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres:dev/%00",
+        "postgres:dev/a%0Ab",
+        "postgres:dev/a%1B[2Jb",
+        "postgresql://localhost/db?statement_cache_size=\u00b2",
+        "postgresql://localhost/db?statement_cache_size=\u0663",
+        "postgresql://localhost/db?statement_cache_size=-1",
+        "postgresql://localhost/db?statement_cache_size=" + "1" * 5000,
+        "postgresql://localhost:99999/db",
+        "postgresql://[::1]:0/db",
+        "postgresql:///db?host=a,b&port=5432,70000",
+    ],
+)
+async def test_a_url_that_makes_no_sense_is_refused_in_one_line(url: str) -> None:
+    """As a wrong definition, whatever is wrong with it."""
+    with pytest.raises(ConfigError) as failed:
+        await open_store(url).open()
+    assert str(failed.value).isprintable()
+
+
+# ---------------------------------------------------------------- a whole process
+
+APP = """
+import asyncio
+from holdfast import Runtime, Session, agent, tool
+
+@tool(effect="read")
+async def tick(n: int) -> int:
+    await asyncio.sleep(0.02)
+    return n
+
+@agent
+async def clock(session: Session[None], n: int) -> int:
+    while True:
+        n = await session.step(tick, n + 1)
+
+runtime = Runtime("memory:", agents=[clock])
+
+async def feed(runtime):
+    await (await runtime.spawn(clock, id="s")).tell(0, id="m")
+    print("told", flush=True)
+    await asyncio.Event().wait()
+"""
+
+
+@pytest.fixture
+def ticking(postgres_url: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """`holdfast run` with a session at work, killed if it still runs at the end."""
+    (tmp_path / "app.py").write_text(APP)
+    options = ["run", "app:runtime", "--with", "app:feed", "--store", postgres_url, "--no-socket"]
+    command = [sys.executable, "-c", "from holdfast.console.cli.app import main; main()", *options]
+    environment, pipe = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert "told\n" in iter(process.stdout.readline, "")
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_a_process_that_was_taken_over_ends_and_says_why(postgres_url: str, aside: Any, ticking: subprocess.Popen[str]) -> None:
+    """Stopped for a while, in which another one came and went: its exit code is 1, and whoever starts it again can."""
+    ticking.send_signal(signal.SIGSTOP)
+    await aside(HELD.replace("pid", "pg_terminate_backend(pid)", 1))
+    other = PostgresStore(postgres_url)
+    await other.open()
+    await other.close()
+    ticking.send_signal(signal.SIGCONT)
+    _, err = await asyncio.to_thread(ticking.communicate, timeout=10.0)
+    assert ticking.returncode == 1
+    logged, said = err.splitlines()
+    assert "CRITICAL" in logged
+    assert "was taken over by another process" in logged
+    assert said.startswith("holdfast: supervisor 'holdfast' gave up: child 'writer'")
+    await other.open()
+    await other.close()
 
 
 # ---------------------------------------------------------------- the server of postgres:dev

@@ -189,7 +189,7 @@ def test_ready_comes_after_the_sessions_are_recovered(manager: Manager) -> None:
         assert not any("READY" in datagram for datagram in seen)
         replayed.close()
         before = manager.until("READY", "1")
-        assert before[-1]["STATUS"].startswith("running: 1 sessions live, 1 at work, ")
+        assert before[-1]["STATUS"].startswith("running: 1 session live, 1 at work, ")
         manager.step().close()
         process.terminate()
         assert manager.until("STOPPING", "1")[-1]["STATUS"].startswith("draining: ")
@@ -250,14 +250,37 @@ def test_hup_reads_the_limits_again_and_a_wrong_file_changes_nothing(manager: Ma
         assert manager.until("READY", "1")[-1]["STATUS"].endswith("; faults in holdfast.toml: 2, so it was not taken")
         assert commands.spawn("then") == 7
 
+        manager.limits(f"[agents.support.budget]\nsteps = {'9' * 5000}\n")
+        process.send_signal(signal.SIGHUP)
+        manager.until("RELOADING", "1")
+        manager.until("READY", "1")
+        assert commands.spawn("last") == 7
+
         process.terminate()
         code, _, err = ended(process)
     assert code == 0
-    assert err.splitlines() == [
+    *lines, digits, again = err.splitlines()
+    assert digits.startswith("holdfast: holdfast.toml: it is not TOML: ")
+    assert [*lines, again] == [
         "holdfast: holdfast.toml: agents.support.budget.stps is nothing that can be set: did you mean 'steps'?",
         "holdfast: holdfast.toml: agents.support.mailbox is 0: give a whole number, 1 or more",
         "holdfast: the limits stay as they were before holdfast.toml was read again",
+        "holdfast: the limits stay as they were before holdfast.toml was read again",
     ]
+
+
+def test_hup_while_the_process_starts_does_not_end_it(manager: Manager) -> None:
+    """A manager that only wants the file read again has it read: the process has not come to it yet."""
+    (manager.folder / "late.py").write_text("from app import crunch\ncrunch()\nasync def feed(runtime): pass\n")
+    with manager.run("--with", "late:feed") as process:
+        loading = manager.step()
+        process.send_signal(signal.SIGHUP)
+        manager.limits("[agents.support.budget]\nsteps = 9\n")
+        loading.close()
+        assert line_with(process, "stdout", "ready: ").endswith(f"/sessions.db, pid {process.pid}\n")
+        assert manager.commanded().spawn("s") == 9
+        process.terminate()
+        assert ended(process)[0] == 0
 
 
 def test_a_wrong_file_at_the_start_is_refused_with_all_its_faults(manager: Manager) -> None:
@@ -281,7 +304,7 @@ def test_a_drain_keeps_the_file_and_the_signs_of_life_until_the_last_step_has_en
         held = manager.step()
         process.terminate()
         manager.until("STOPPING", "1")
-        assert manager.until("WATCHDOG", "1")[-1]["STATUS"] == "draining: 1 sessions live, 1 at work, 1 steps in flight"
+        assert manager.until("WATCHDOG", "1")[-1]["STATUS"] == "draining: 1 session live, 1 at work, 1 step in flight"
         with manager.run() as other:
             code, _, err = ended(other)
         assert (code, f"in use by process {process.pid}" in err) == (2, True)

@@ -188,6 +188,31 @@ async def test_what_the_provider_puts_before_a_prompt_is_reserved(server: ModelS
         await create(client, steps, model="my-model", conversation="c-1", cap_money=True, prices=Prices({"my-model": (1, 1)}))
 
 
+async def test_searches_are_reserved_where_money_is_capped(server: ModelServer, client: Any, steps: FakeSteps) -> None:
+    """Of the web and of files, up to the limit of calls; without one, or with a price that nobody knows, nothing is sent."""
+    tools = [{"type": "web_search"}, {"type": "file_search", "vector_store_ids": ["v-1"]}]
+    found: dict[str, Any] = {"type": "file_search_call", "id": "fs_1", "status": "completed", "queries": [], "results": None}
+    server.script.append(Says(response(found, TEXT, usage=CACHED, tool_usage={"web_search": {"num_requests": 9}})))
+    await create(client, steps, tools=tools, max_tool_calls=10, max_output_tokens=100, cap_money=True)
+    assert steps.calls[0].most.microusd == 19_200 + 60 + 10 * (10_000 + 2_500)
+    assert steps.used[0].microusd == CACHED_USD + 90_000 + 2_500
+    with pytest.raises(ConfigError, match=r"file_search costs by use, the request does not say how often .* give max_tool_calls"):
+        await create(client, steps, tools=tools[1:], cap_money=True)
+    with pytest.raises(ConfigError, match=r"what code_interpreter costs a use is not known .*: do without it, or lift the limit"):
+        await create(client, steps, tools=[{"type": "code_interpreter"}], max_tool_calls=1, cap_money=True)
+    assert len(server.requests) == 1
+
+
+async def test_a_file_that_openai_fetches_is_reserved_by_what_fits_into_the_model(
+    server: ModelServer, client: Any, steps: FakeSteps
+) -> None:
+    """Its id tells nothing of its length."""
+    server.script.append(Says(response(TEXT)))
+    content = [{"type": "input_file", "file_id": "file-1"}, {"type": "input_text", "text": "Sum it up."}]
+    await create(client, steps, input=[{"role": "user", "content": content}], max_output_tokens=100, cap_money=True)
+    assert steps.calls[0].most.tokens == 128_100
+
+
 async def test_only_the_step_retries(mock: LLMockServer, mocked: Any, steps: FakeSteps) -> None:
     """The SDK's own retries are off: two requests for two attempts, the refused one free."""
     mock.state.scenarios.add(Fail(429, retry_after=7))
@@ -317,6 +342,20 @@ async def test_a_stream_without_its_last_event_is_a_failure(end: Any, server: Mo
         await take(await create(client, steps, stream=True), events, server)
     assert (caught.value.category, len(events)) == ("transient", 4)
     assert 0 < steps.total.tokens < steps.calls[0].most.tokens
+
+
+@pytest.mark.parametrize("end", ["stalled", "disconnected", "garbled"])
+async def test_a_stream_is_whole_with_its_last_event(
+    end: Any, monkeypatch: pytest.MonkeyPatch, server: ModelServer, client: Any, steps: FakeSteps
+) -> None:
+    """Whatever becomes of the connection then: the answer is there, and paid."""
+    monkeypatch.setattr("holdfast.calls.streams.USAGE_GRACE_S", 0.05)
+    server.script.append(Says(events=response_events("fine", response(says_text("fine"), usage=CACHED)), end=end))
+    with anyio.fail_after(5):
+        async with await create(client, steps, stream=True) as stream:
+            events = [event async for event in stream]
+    assert (stream.cut, len(events), (await stream.final()).output_text) == (False, 3, "fine")
+    assert (steps.faults, steps.used) == ([], [Usage(1, 10_500, round(CACHED_USD))])
 
 
 @pytest.mark.parametrize(

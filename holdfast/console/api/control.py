@@ -17,11 +17,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from holdfast import redact
-from holdfast.console.reading.views import Line
 from holdfast.console.wire.bodies import MAX_BODY
 from holdfast.console.wire.problems import MSGPACK, Problem
 from holdfast.errors import ConfigError, RuntimeStopped
-from holdfast.runtime.live import Live
 from holdfast.runtime.runtime import Runtime
 from holdfast.telemetry.context import parse
 
@@ -104,21 +102,6 @@ class Control:
         if result:
             return result[0]
         raise failure[0]
-
-
-def merged(line: Line, live: Live | None) -> Line:
-    """A line of `ps` with what the session does right now."""
-    if live is None:
-        return line
-    return msgspec.structs.replace(line, live=live, why=_doing(live) or line.why, queued=max(line.queued, live.queued))
-
-
-def _doing(live: Live) -> str:
-    if not live.steps:
-        return ""
-    oldest = max(live.steps, key=lambda step: step.age_s)
-    others = f", and {len(live.steps) - 1} more" if len(live.steps) > 1 else ""
-    return f"{oldest.name} is under way for {oldest.age_s:.1f} s, attempt {oldest.attempt}{others}"
 
 
 # ---------------------------------------------------------------- bodies

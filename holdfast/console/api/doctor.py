@@ -1,4 +1,8 @@
-"""Is this process well? Each thing that was looked at is one line: fine, good to know, or wrong."""
+"""Is this process well? Each thing that was looked at is one line: fine, good to know, or wrong.
+
+Wrong is what whoever is on call is woken for: the process or its store is unwell, or does not get well without somebody. Sessions that
+wait for a person, and dependencies that are down, are good to know: a process that has some works as it should.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import anyio
 
 from holdfast import errors
 from holdfast.console.api.control import Control
-from holdfast.console.reading.amounts import span
+from holdfast.console.reading.amounts import number, span
 from holdfast.console.reading.values import clean
 from holdfast.console.wire.answers import Check, Diagnosis
 from holdfast.runtime.runtime import Runtime
@@ -24,6 +28,9 @@ _LAG_S, _SAMPLE_S = 0.1, 0.01
 _LOW_BYTES, _WAL_BYTES = 1 << 30, 256 << 20
 _OLD_S = 300.0
 _FIXED = (3, 51, 3)
+_REPLAYING = ("session has not gone past its records", "sessions have not gone past their records")
+_STUCK = ("handler did not end when it was cancelled", "handlers did not end when they were cancelled")
+_LATE = ("thread of a plain function runs past its deadline", "threads of plain functions run past their deadline")
 
 
 async def diagnose(control: Control) -> Diagnosis:
@@ -65,22 +72,23 @@ def _counts(runtime: Runtime) -> Iterator[Check]:
     else:
         yield _check("ready", WRONG, "it accepts nothing: it drains, or its last write failed")
     recovering = counts["recovering"]
-    yield _check("recovering", NOTE if recovering else OK, f"{recovering} sessions have not gone past their records yet")
+    yield _check("recovering", NOTE if recovering else OK, f"{number(recovering, *_REPLAYING)} yet")
     stuck = counts["stuck"]
-    yield _check("stuck", WRONG if stuck else OK, f"{stuck} handlers did not end when they were cancelled{_restart(stuck)}")
+    yield _check("stuck", WRONG if stuck else OK, f"{number(stuck, *_STUCK)}{_restart(stuck)}")
     threads = counts["threads_abandoned"]
-    yield _check("threads", WRONG if threads else OK, f"{threads} threads of plain functions run past their deadline{_restart(threads)}")
-    yield _check("work", OK, f"{counts['live']} sessions live, {counts['working']} at work, {counts['steps_in_flight']} steps in flight")
+    yield _check("threads", WRONG if threads else OK, f"{number(threads, *_LATE)}{_restart(threads)}")
+    live, steps = number(counts["live"], "session"), number(counts["steps_in_flight"], "step")
+    yield _check("work", OK, f"{live} live, {counts['working']} at work, {steps} in flight")
 
 
 def _restart(count: int) -> str:
-    return ": restart the process to be rid of them" if count else ""
+    return f": restart the process to be rid of {'it' if count == 1 else 'them'}" if count else ""
 
 
 def _breakers(runtime: Runtime) -> Iterator[Check]:
     refusing = {name: view for name, view in runtime.breakers().items() if view.state != "closed"}
     for name, view in refusing.items():
-        yield _check("breaker", WRONG, f"the breaker of {name} is {view.state.replace('_', '-')}: {view.cause}")
+        yield _check("breaker", NOTE, f"the breaker of {name} is {view.state.replace('_', '-')}: {view.cause}")
     if not refusing:
         yield _check("breaker", OK, "no breaker of a dependency is open")
 
@@ -91,11 +99,12 @@ async def _people(control: Control) -> list[Check]:
     counts = await store.counts()
     failed = counts.get("failed", 0)
     hint = ": holdfast ps --status failed" if failed else ""
-    checks.append(_check("failed", WRONG if failed else OK, f"{failed} sessions have failed{hint}"))
+    checks.append(_check("failed", NOTE if failed else OK, f"{number(failed, 'session has', 'sessions have')} failed{hint}"))
     parks = [row.park for row in await store.sessions(limit=1000, status="parked", ended=False) if row.park is not None]
     waiting = [park for park in parks if park.until is None and not park.waits_on]
     hint = ": holdfast ps --status parked" if waiting else ""
-    checks.append(_check("parked", WRONG if waiting else OK, f"{len(waiting)} sessions are parked until somebody does something{hint}"))
+    parked = number(len(waiting), "session is", "sessions are")
+    checks.append(_check("parked", NOTE if waiting else OK, f"{parked} parked until somebody does something{hint}"))
     working = await store.sessions(limit=1000, status="working", ended=False)
     oldest = max((control.now() - row.updated for row in working), default=0.0)
     level = NOTE if oldest > _OLD_S else OK

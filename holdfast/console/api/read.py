@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from anyio.lowlevel import checkpoint
 from fastapi import Path, Query
 
-from holdfast.console.api.control import Control, Json, merged
+from holdfast.console.api.control import Control, Json
 from holdfast.console.api.routes import Routes
 from holdfast.console.reading import inspect, timeline
-from holdfast.console.reading.views import Detail, Line, Overview
+from holdfast.console.reading.views import Detail, Overview
 from holdfast.console.wire.answers import Mailbox, Timeline
 from holdfast.console.wire.bodies import MAX_LISTED, MOST
 from holdfast.runtime.ids import MAX_CHARS, check_id
@@ -34,27 +33,21 @@ def routes(control: Control) -> Routes:
         """What every session is doing and why; those that need a person first."""
         check_names(agent=agent, tenant=tenant)
         view = await inspect.overview(
-            runtime.store, control.store, ended=all, status=status, agent=agent, tenant=tenant, limit=limit, now=control.now()
+            runtime.store,
+            control.store,
+            ended=all,
+            status=status,
+            agent=agent,
+            tenant=tenant,
+            limit=limit,
+            now=control.now(),
+            live=runtime.live,
         )
-        lines: list[Line] = []
-        for first in range(0, len(view.sessions), inspect.AT_ONCE):
-            some = view.sessions[first : first + inspect.AT_ONCE]
-            live = runtime.live(line.session for line in some)
-            lines += [merged(line, live.get(line.session)) for line in some]
-            await checkpoint()
-        return Json(msgspec.structs.replace(view, sessions=lines))
+        return Json(view)
 
     async def show(id: SessionId, turn: Annotated[int | None, Query(ge=1, le=MOST)] = None, turns: Turns = 10) -> Json:
         """What a session did, what it cost, and why it stands where it stands."""
-        view = await inspect.detail(runtime.store, id, turn=turn, turns=turns, now=control.now())
-        live = runtime.live([id, *(child.session for child in view.children)])
-        return Json(
-            msgspec.structs.replace(
-                view,
-                line=merged(view.line, live.get(id)),
-                children=[merged(child, live.get(child.session)) for child in view.children],
-            )
-        )
+        return Json(await inspect.detail(runtime.store, id, turn=turn, turns=turns, now=control.now(), live=runtime.live))
 
     async def row(id: SessionId) -> Json:
         """The row of a session as it is stored, for programs."""

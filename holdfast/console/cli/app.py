@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from importlib import import_module
 from typing import Annotated, Literal
 
@@ -68,6 +69,8 @@ def run(
 
     Exit code 0 when drained, 1 when a supervisor gave up, 2 when it could not start.
     """
+    # What a SIGHUP asks for is done while the process starts: the limits are yet to be read. A handler, since "ignored" would be inherited.
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
     with one_line():
         from holdfast.console.process import main as process
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from holdfast.console.reading.amounts import Amounts, clock, dollars, span, used
+from holdfast.console.reading.amounts import Amounts, clock, dollars, number, span, used
 from holdfast.console.reading.values import clean, compact
 from holdfast.console.reading.views import Detail, Line, Overview, StepView, TurnView
 from holdfast.stores.records import ENDED
@@ -192,7 +192,7 @@ def _outcome(step: StepView) -> str:
     parts = [compact(value, 100) if value != "" else ""]
     parts.append(f"until {clock(step.until)}" if step.until is not None else "")
     parts.append(f"to {step.target}" if step.target is not None else "")
-    parts.append(f"maybe paid {step.maybe_paid} times more" if step.maybe_paid else "")
+    parts.append(f"maybe paid {number(step.maybe_paid, 'time')} more" if step.maybe_paid else "")
     parts.append("answered a call that had drifted" if step.drifted else "")
     parts.append(step.note)
     return "; ".join(part for part in parts if part)

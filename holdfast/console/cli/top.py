@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.console.cli.render import PIPED_COLUMNS, STATUS_STYLES, console
-from holdfast.console.reading.amounts import dollars, span
+from holdfast.console.reading.amounts import dollars, number, span
 from holdfast.console.reading.values import compact
 from holdfast.console.reading.views import Line, Overview
 from holdfast.console.wire.answers import Statistics
@@ -53,7 +53,12 @@ def header(now: Statistics, before: Statistics | None, store: str) -> list[Text]
     counts = now.counts
     state = Text("ready", "green") if counts["ready"] else Text("not ready: it drains, or its last write failed", "bold red")
     more = {"recovering": "recovering", "stuck": "handlers stuck", "threads_abandoned": "threads stuck"}
-    parts = [f"{counts['live']} live", f"{counts['working']} at work", f"{counts['steps_in_flight']} steps in flight", _writes(now, before)]
+    parts = [
+        f"{counts['live']} live",
+        f"{counts['working']} at work",
+        f"{number(counts['steps_in_flight'], 'step')} in flight",
+        _writes(now, before),
+    ]
     parts += [f"{counts[name]} {words}" for name, words in more.items() if counts[name]]
     sessions = ", ".join(f"{count} {status}" for status, count in now.sessions.items()) or "no sessions"
     first = Text.assemble((store, "bold"), f"  process {now.process}, up {span(now.at - now.started)}, ", state)
@@ -117,5 +122,5 @@ def _what(line: Line) -> str:
     if line.live is not None and not line.live.steps and line.live.waits:
         why = compact("; ".join(wait.text for wait in line.live.waits), _WHY)
     if line.live is not None and line.live.restarts:
-        why = f"{why}; crashed {line.live.restarts} times".removeprefix("; ")
+        why = f"{why}; crashed {number(line.live.restarts, 'time')}".removeprefix("; ")
     return "; ".join(part for part in (why, line.next) if part)

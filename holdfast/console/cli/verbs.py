@@ -131,7 +131,11 @@ def breakers(db: Db = None, store: Store = None, socket: Socket = None, json: Js
 
 
 def doctor(db: Db = None, store: Store = None, socket: Socket = None, json: Json = False) -> None:
-    """Is the process well? A line for each thing that was looked at; exit code 1 if something is wrong."""
+    """Is the process well? A line for each thing that was looked at.
+
+    Exit code 1 where something is wrong: the process or its store is unwell, or somebody has to act on it (make room, restart it).
+    Sessions that failed or are parked for a person, and dependencies that are down, are notes: the process is well without them.
+    """
     with one_line():
         from holdfast.console.wire.answers import Diagnosis
 
@@ -270,7 +274,7 @@ class _hint:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        from holdfast.errors import SessionError
+        from holdfast.errors import MessageRefused
 
-        if type(error) is SessionError and not isinstance(self._message, str) and "does not take this message" in str(error):
-            raise SessionError(error.session, f"{error}; --text sends it as text") from error
+        if isinstance(error, MessageRefused) and not isinstance(self._message, str):
+            raise MessageRefused(error.session, f"{error}; --text sends it as text") from error

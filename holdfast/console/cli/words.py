@@ -10,7 +10,7 @@ import msgspec
 from rich.text import Text
 
 from holdfast.console.cli.render import console, table
-from holdfast.console.reading.amounts import clock, span, used
+from holdfast.console.reading.amounts import clock, number, span, used
 from holdfast.console.reading.values import clean, compact
 from holdfast.console.wire.answers import Diagnosis, Did, DidMany, Entry, Happened, Mailbox, Timeline
 from holdfast.policies.breaker import BreakerView
@@ -30,9 +30,9 @@ def tree(view: SupervisorView) -> None:
 
 def _below(view: SupervisorView, indent: str) -> None:
     out = console()
-    for number, child in enumerate(view.children):
-        last = number == len(view.children) - 1
-        restarts = f", restarted {child.restarts} times" if child.restarts else ""
+    for at, child in enumerate(view.children):
+        last = at == len(view.children) - 1
+        restarts = f", restarted {number(child.restarts, 'time')}" if child.restarts else ""
         error = f": {clean(child.error)}" if child.error else ""
         out.print(f"{indent}{'└─' if last else '├─'} {child.id}  {child.state} for {span(child.age_s)}, {child.restart}{restarts}{error}")
         if child.supervisor is not None:
@@ -67,8 +67,9 @@ def _took(entry: Entry) -> str:
 def mailbox(view: Mailbox) -> None:
     """What waits, in order of arrival."""
     out = console()
-    most = "" if view.limit is None else f" of at most {view.limit}"
-    out.print(f"{len(view.messages)}{most} messages wait")
+    waiting = len(view.messages)
+    wait = "waits" if waiting == 1 else "wait"
+    out.print(f"{number(waiting, 'message')} {wait}" if view.limit is None else f"{waiting} of at most {view.limit} messages {wait}")
     if view.messages:
         rows = [(message.id, message.kind, span(message.age_s), compact(message.body, _PREVIEW)) for message in view.messages]
         table(out, ("ID", "KIND", "AGE", "BODY"), rows)
@@ -101,7 +102,9 @@ def doctor(view: Diagnosis) -> None:
     """A line for each thing, what is wrong first."""
     out = console()
     table(out, ("", "", ""), [(Text(check.level, _LEVELS[check.level]), check.name, check.said) for check in view.checks])
-    out.print(f"process {view.process} is well" if view.well else f"process {view.process} is not well")
+    notes = sum(check.level == "note" for check in view.checks)
+    noted = f", with {number(notes, 'note')}" if notes else ""
+    out.print(f"process {view.process} is {'well' if view.well else 'not well'}{noted}")
 
 
 def reply(value: Any) -> None:
@@ -116,7 +119,7 @@ def did(one: Did) -> None:
 
 def _done(one: Did) -> str:
     if one.count is not None:
-        return f"{one.count} doubts are settled" if one.changed else "nothing was in doubt"
+        return number(one.count, "doubt is settled", "doubts are settled") if one.changed else "nothing was in doubt"
     return _PAST[one.verb] if one.changed else "it had ended before"
 
 
@@ -135,4 +138,5 @@ def did_many(many: DidMany) -> None:
         table(out, ("SESSION", "AGENT", "WAS", many.verb.upper(), "WHY NOT"), rows)
     failed = sum(one.problem is not None for one in many.sessions)
     would = "would be done to" if many.dry_run else "was done to"
-    out.print(f"{many.verb} {would} {len(rows) - failed} of {len(rows)} sessions{'; there are more: --limit' if many.more else ''}")
+    more = "; there are more: --limit" if many.more else ""
+    out.print(f"{many.verb} {would} {len(rows) - failed} of {number(len(rows), 'session')}{more}")

@@ -16,6 +16,7 @@ import anyio
 from holdfast import redact
 from holdfast.console.process.notify import Notifier
 from holdfast.console.process.settings import Settings, Source
+from holdfast.console.reading.amounts import number
 from holdfast.errors import ConfigError
 from holdfast.supervisors.watchdog import Blocked, Frame, Watchdog
 
@@ -39,13 +40,11 @@ class Keeper:
         notifier: the service manager.
         source: the file of limits.
         settings: what the file said at the start.
-
-    Attributes:
         reload: set it to have the file read again.
     """
 
-    def __init__(self, runtime: Runtime, notifier: Notifier, source: Source, settings: Settings) -> None:
-        self.reload = asyncio.Event()
+    def __init__(self, runtime: Runtime, notifier: Notifier, source: Source, settings: Settings, reload: asyncio.Event) -> None:
+        self._reload_asked = reload
         self._runtime, self._notifier, self._source, self._settings = runtime, notifier, source, settings
         self._doing, self._note = "starting", ""
         self._watchdog: Watchdog | None = None
@@ -59,8 +58,8 @@ class Keeper:
             if self._doing == "running":
                 await self._insist(lambda: self._notifier.ready(self._status()))
             while True:
-                await self.reload.wait()
-                self.reload.clear()
+                await self._reload_asked.wait()
+                self._reload_asked.clear()
                 if self._doing == "running":
                     await self._reload()
 
@@ -118,7 +117,8 @@ class Keeper:
 
     def _status(self) -> str:
         counts = self._runtime.statistics()
-        text = f"{self._doing}: {counts['live']} sessions live, {counts['working']} at work, {counts['steps_in_flight']} steps in flight"
+        live, steps = number(counts["live"], "session"), number(counts["steps_in_flight"], "step")
+        text = f"{self._doing}: {live} live, {counts['working']} at work, {steps} in flight"
         more = {"recovering": "recovering", "stuck": "handlers stuck", "threads_abandoned": "threads stuck"}
         return ", ".join([text, *(f"{counts[name]} {words}" for name, words in more.items() if counts[name])]) + self._note
 

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +27,8 @@ from holdfast.console.process import loader
 from holdfast.console.process.keeper import Keeper, complain, say
 from holdfast.console.process.notify import Notifier
 from holdfast.console.process.settings import Settings, Source
+from holdfast.console.reading.amounts import number
+from holdfast.console.wire import identity
 from holdfast.errors import ConfigError, SupervisorGaveUp
 from holdfast.stores import open_store
 from holdfast.supervisors import Backoff, ChildSpec, Supervisor
@@ -114,16 +116,19 @@ def tune() -> None:
 
 
 async def _run(runtime: Runtime, options: Options, feeds: Sequence[tuple[str, loader.Feed]], notifier: Notifier, reach: Reach) -> int:
-    source = Source(options.config, runtime.check)
-    try:
-        settings = source.read()
-        if settings is not None:
-            runtime.reconfigure(settings.limits)
-    except ConfigError as error:
-        complain(error)
-        return REFUSED
-    keeper = Keeper(runtime, notifier, source, settings or Settings())
-    with _signals(keeper.reload) as stop, keeper.watching():
+    source, reload = Source(options.config, runtime.check), asyncio.Event()
+    with ExitStack() as stack:
+        # Before the file is read: whoever changes it after that, and sends SIGHUP, is heard.
+        stop = stack.enter_context(_signals(reload))
+        try:
+            settings = source.read()
+            if settings is not None:
+                runtime.reconfigure(settings.limits)
+        except ConfigError as error:
+            complain(error)
+            return REFUSED
+        keeper = Keeper(runtime, notifier, source, settings or Settings(), reload)
+        stack.enter_context(keeper.watching())
         try:
             with reach(runtime) as socket:
                 code = await serve(runtime, stop, keeper, drain_s=options.drain_s, feeds=feeds, socket=socket)
@@ -145,7 +150,7 @@ async def _leave_behind(code: int) -> None:
     if left:
         _, left = await asyncio.wait(left, timeout=_LAST_S)
     if left or threads.abandoned():
-        say(f"left behind: {len(left)} tasks and {threads.abandoned()} threads that do not end")
+        say(f"left behind: {number(len(left), 'task')} and {number(threads.abandoned(), 'thread')} that do not end")
         sys.stderr.flush()
         os._exit(code)
 
@@ -167,7 +172,8 @@ async def serve(
     """
     code = 0
     async with runtime:
-        say(f"ready: {runtime.statistics()['recovering']} sessions recovering, store {_store_name(runtime)}, pid {os.getpid()}")
+        recovering = number(runtime.statistics()["recovering"], "session")
+        say(f"ready: {recovering} recovering, store {identity.url_of(runtime.store)}, pid {os.getpid()}")
         if socket is not None:
             say(f"control socket: {socket}")
         async with anyio.create_task_group() as group:
@@ -207,11 +213,6 @@ def _fed(feed: loader.Feed, runtime: Runtime) -> Callable[[], Any]:
 def _note(event: SupervisionEvent) -> None:
     if isinstance(event, ChildCrashed):
         _log.error("%s crashed: %s", event.child, event.error, exc_info=event.exception)
-
-
-def _store_name(runtime: Runtime) -> str:
-    path = getattr(runtime.store, "path", None)
-    return type(runtime.store).__name__ if path is None else f"sqlite:///{path}"
 
 
 def _say_why(group: BaseExceptionGroup[SupervisorGaveUp]) -> None:

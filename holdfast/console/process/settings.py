@@ -12,7 +12,7 @@ What is not named stays as the code has it. TOML has no word for nothing: a limi
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,11 @@ class Source:
             raise self._wrong([f"it cannot be read: {error.strerror}"]) from error
         except UnicodeDecodeError as error:
             raise self._wrong([f"it is not UTF-8 (byte {error.start})"]) from error
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # an integer of 5,000 digits is a ValueError of its own
             raise self._wrong([f"it is not TOML: {error}"]) from error
+        large = list(_too_large(table))
+        if large:
+            raise self._wrong(large)
         # A file that was there and is gone was hardly taken away to lift every limit: from now on it is needed.
         self._needed = True
         settings, found = _settings(table)
@@ -94,6 +97,19 @@ class Source:
     def _wrong(self, found: Iterable[str]) -> ConfigError:
         lines = [" ".join(f"{self.name}: {fault}".split()).replace("or None", f'or "{NONE}"') for fault in found]
         return ConfigError("\n".join(lines))
+
+
+def _too_large(table: dict[str, Any]) -> Iterator[str]:
+    """Whole numbers of more than 64 bits, which TOML does not have: nothing that looks at a value need reckon with them."""
+    left: list[tuple[str, Any]] = [("", table)]  # not by recursion: dotted keys can be nested thousands deep
+    while left:
+        at, value = left.pop()
+        if isinstance(value, dict):
+            left += [(f"{at}.{name}" if at else name, value[name]) for name in reversed(value)]
+        elif isinstance(value, list):
+            left += [(at, each) for each in reversed(value)]
+        elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            yield f"{at} has more digits than a whole number of TOML can have"
 
 
 def _settings(table: dict[str, Any]) -> tuple[Settings, list[str]]:

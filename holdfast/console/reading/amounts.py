@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 import msgspec
 
@@ -10,7 +11,7 @@ from holdfast.policies.budget import Budget, Usage
 from holdfast.stores.records import Step
 
 
-class Amounts(msgspec.Struct, frozen=True):
+class Amounts(msgspec.Struct, frozen=True, gc=False):
     """Amounts used, or limits (None: no limit)."""
 
     steps: int | None = None
@@ -24,7 +25,9 @@ def amounts(usage: Usage) -> Amounts:
     return Amounts(usage.steps, usage.tokens, usage.microusd, round(usage.seconds, 6), usage.tool_calls)
 
 
+@lru_cache(1024)
 def limits(budget: Budget) -> Amounts:
+    """The limits of a budget; most sessions have those of their agent."""
     return Amounts(budget.steps, budget.tokens, budget.microusd, budget.seconds, budget.tool_calls)
 
 
@@ -41,6 +44,11 @@ def used(amounts: Amounts) -> str:
     if amounts.microusd:
         parts.append(dollars(amounts.microusd))
     return " ".join(parts)
+
+
+def number(count: int, one: str, many: str = "") -> str:
+    """How many there are of something; `many` is what follows another number than 1, default `one` with an s."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def dollars(microusd: int) -> str:

@@ -6,22 +6,26 @@ The answers are the plain structs of `views`: `ps` and `show` print them, `--jso
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from anyio.lowlevel import checkpoint
 
 from holdfast.console.reading import views
 from holdfast.console.reading.values import clean
 from holdfast.errors import ConfigError, SessionNotFound
+from holdfast.runtime.live import Live
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import ENDED, SHOWN_STATUSES, DeadLetter, Message, MessageState, Session, Step
+
+LiveOf = Callable[[Iterable[str]], Mapping[str, Live]]
+"""What sessions do right now, by id; of those that are in memory."""
 
 _EACH = 20
 """Up to so many failed sessions are asked for their dead letters one by one; for more of them all letters are read at once."""
 
 _EVERY = 1 << 31
 
-AT_ONCE = 250
+AT_ONCE = 500
 """So many lines are made before others have their turn: a few milliseconds' worth."""
 
 
@@ -35,6 +39,7 @@ async def overview(
     tenant: str | None = None,
     limit: int = 200,
     now: float | None = None,
+    live: LiveOf | None = None,
 ) -> views.Overview:
     """The sessions, those that need a person first.
 
@@ -45,6 +50,7 @@ async def overview(
         agent, tenant: only those of it. The counts are those of all sessions.
         limit: how many at most.
         now: store time, seconds since the epoch; default that of this machine.
+        live: what sessions do right now, in the process that runs them.
 
     Raises:
         ConfigError: there is no such status.
@@ -61,19 +67,23 @@ async def overview(
         host=owner.host,
         clean=owner.clean,
         counts={shown: counts[shown] for shown in SHOWN_STATUSES if shown in counts},
-        sessions=await lines(store, sessions, alive=owner.process is not None, now=now),
+        sessions=await lines(store, sessions, alive=owner.process is not None, now=now, live=live),
     )
 
 
-async def lines(store: Store, sessions: Sequence[Session], *, alive: bool, now: float) -> list[views.Line]:
-    """One line about each of these rows. `alive`: a process runs the store; `now`: store time."""
-    steps = await store.open_steps([session.id for session in sessions])
+async def lines(store: Store, sessions: Sequence[Session], *, alive: bool, now: float, live: LiveOf | None = None) -> list[views.Line]:
+    """One line about each of these rows. `alive`: a process runs the store; `now`: store time; `live`: as in `overview`."""
+    # A session that rests with nothing to do has no turn open: most do.
+    steps = await store.open_steps([session.id for session in sessions if session.status != "idle" or session.pending])
     letters = await _letters(store, [session for session in sessions if session.status == "failed"])
     found: list[views.Line] = []
-    for session in sessions:
-        found.append(views.line(session, steps.get(session.id, ()), letters.get(session.id), alive=alive, now=now))
-        if not len(found) % AT_ONCE:
-            await checkpoint()  # in a process with sessions at work, they go on meanwhile
+    for first in range(0, len(sessions), AT_ONCE):
+        some = sessions[first : first + AT_ONCE]
+        doing = {} if live is None else live([session.id for session in some])
+        for session in some:
+            id = session.id
+            found.append(views.line(session, steps.get(id, ()), letters.get(id), doing.get(id), alive=alive, now=now))
+        await checkpoint()  # in a process with sessions at work, they go on meanwhile
     return found
 
 
@@ -88,7 +98,14 @@ async def _letters(store: Store, failed: Sequence[Session]) -> dict[str, DeadLet
 
 
 async def detail(
-    store: Store, id: str, name: str = "", *, turn: int | None = None, turns: int = 10, now: float | None = None
+    store: Store,
+    id: str,
+    name: str = "",
+    *,
+    turn: int | None = None,
+    turns: int = 10,
+    now: float | None = None,
+    live: LiveOf | None = None,
 ) -> views.Detail:
     """One session, with its last turns.
 
@@ -97,6 +114,7 @@ async def detail(
         turn: only this one.
         turns: how many at most, the last ones.
         now: store time, seconds since the epoch; default that of this machine.
+        live: what sessions do right now, in the process that runs them.
 
     Raises:
         SessionNotFound: there is no such session, or no such turn in it.
@@ -118,8 +136,9 @@ async def detail(
     if turn is not None and not shown:
         still_open = f", and {session.turn + 1} is open" if steps else ""
         raise SessionNotFound(id, f"session {id!r} has no turn {turn}: it has 1 to {session.turn}{still_open}")
+    doing = None if live is None else live([id]).get(id)
     return views.Detail(
-        line=views.line(session, steps, blocking if session.status == "failed" else None, alive=alive, now=now),
+        line=views.line(session, steps, blocking if session.status == "failed" else None, doing, alive=alive, now=now),
         user=clean(session.user),
         epoch=session.epoch,
         crashes=session.crashes,
@@ -131,7 +150,7 @@ async def detail(
         earlier_turns=0 if turn is not None else max(session.turn - sum(not view.open for view in shown), 0),
         turns=shown,
         dead_letters=[views.letter_view(letter, now) for letter in letters],
-        children=await lines(store, await store.children(id), alive=alive, now=now),
+        children=await lines(store, await store.children(id), alive=alive, now=now, live=live),
     )
 
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
-from urllib.parse import urlsplit
 
 from holdfast.console.reading import inspect, timeline
 from holdfast.console.reading.views import Detail, Overview
@@ -181,8 +180,8 @@ def name(url: str) -> str:
     """A store as a person is told of it: the path of a file, or the URL without user, password and options."""
     if url.startswith(_SQLITE):
         return url.removeprefix(_SQLITE)
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    scheme, separator, rest = url.partition("?")[0].partition("#")[0].partition("://")
+    return scheme + separator + rest.rpartition("@")[2]
 
 
 def _only_one(folder: Path) -> str:

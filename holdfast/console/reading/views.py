@@ -46,8 +46,8 @@ _NEXT = {
 """What a person does next: by the reason to be parked, where it is failed, where no process runs it."""
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """One session in `ps`.
+class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One session in `ps`. Nothing for the garbage collector: there are thousands at once, and no cycles.
 
     Attributes:
         status: as records.shown_status has it: "working" where a message is being handled or waits to be.
@@ -193,20 +193,26 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True):
 # ---------------------------------------------------------------- ps
 
 
-def line(session: Session, steps: Sequence[Step], letter: DeadLetter | None, *, alive: bool, now: float) -> Line:
+def line(session: Session, steps: Sequence[Step], letter: DeadLetter | None, live: Live | None = None, *, alive: bool, now: float) -> Line:
     """One line about a session.
 
     Args:
         steps: those of its open turn.
         letter: the dead letter that holds it up, if it is failed.
+        live: what it does right now; that goes before what the store knows.
         alive: whether a process runs it.
     """
     status = shown_status(session)
     park = session.park if status == "parked" else None
-    updated = max([session.updated, *(max(step.record.opened, step.record.closed) for step in steps)])
-    used = amounts(sum((cost(step) for step in steps), session.usage))
+    updated, usage = session.updated, session.usage
+    if steps:
+        updated = max([updated, *(max(step.record.opened, step.record.closed) for step in steps)])
+        usage = sum((cost(step) for step in steps), usage)
+    used = amounts(usage)
     why, reason = _why(session, status, letter, alive=alive)
-    if status == "working" and alive:
+    if live is not None and live.steps:
+        why = _doing(live)
+    elif status == "working" and alive:
         why = _under_way(steps, now)
     return Line(
         session=clean(session.id),
@@ -214,18 +220,25 @@ def line(session: Session, steps: Sequence[Step], letter: DeadLetter | None, *, 
         tenant=clean(session.tenant),
         status=status,
         reason=None if park is None else park.reason,
-        why=clean(why),
+        why=clean(why) if why else "",
         next=_next(session, reason, used),
         asks_a_person=status == "failed" or (park is not None and park.reason in ASKS_A_PERSON),
         turn=session.turn,
-        queued=session.pending,
+        queued=session.pending if live is None else max(session.pending, live.queued),
         steps=len(steps),
         used=used,
         limits=limits(session.budget),
         until=None if park is None else park.until,
         updated=updated,
         age_s=max(now - updated, 0.0),
+        live=live,
     )
+
+
+def _doing(live: Live) -> str:
+    oldest = max(live.steps, key=lambda step: step.age_s)
+    others = f", and {len(live.steps) - 1} more" if len(live.steps) > 1 else ""
+    return f"{oldest.name} is under way for {oldest.age_s:.1f} s, attempt {oldest.attempt}{others}"
 
 
 def _why(session: Session, status: str, letter: DeadLetter | None, *, alive: bool) -> tuple[str, str]:

@@ -130,7 +130,13 @@ class AgentView(Answer, frozen=True, kw_only=True):
 
 
 class Check(Answer, frozen=True, kw_only=True):
-    """One thing that `doctor` looked at: "ok", "note" (good to know) or "wrong" (somebody has to do something)."""
+    """One thing that `doctor` looked at.
+
+    Attributes:
+        level: "ok"; "note": sessions or dependencies need a look, the process itself does not; "wrong": the process or its store is
+            unwell, or somebody has to act on it.
+        said: what was found, in one line.
+    """
 
     name: str
     level: str
@@ -138,7 +144,7 @@ class Check(Answer, frozen=True, kw_only=True):
 
 
 class Diagnosis(Answer, frozen=True, kw_only=True):
-    """All that `doctor` looked at; `well` where nothing is wrong."""
+    """All that `doctor` looked at; `well` where nothing is wrong, notes or not."""
 
     well: bool
     process: int

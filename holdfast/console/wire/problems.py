@@ -34,6 +34,7 @@ _STATUS: dict[type[errors.HoldfastError], int] = {
     errors.SessionNotFound: 404,
     errors.SessionEnded: 410,
     errors.MailboxFull: 429,
+    errors.MessageRefused: 422,
     errors.ReplyTimeout: 504,
     errors.SessionError: 409,
     errors.ConfigError: 422,
@@ -43,16 +44,12 @@ _STATUS: dict[type[errors.HoldfastError], int] = {
     errors.SupervisorGaveUp: 503,
     errors.HoldfastError: 409,
 }
-_NOT_TAKEN = (msgspec.ValidationError, ValueError, TypeError)
 _KEPT = frozenset({"session", "message_id"})  # what a client needs as it was, to ask again
 
 
 def status_of(error: errors.HoldfastError) -> int:
     """The HTTP status of an error: that of the nearest class of it which has one."""
-    kind = type(error)
-    if issubclass(kind, errors.SessionError) and isinstance(error.__cause__, _NOT_TAKEN) and not issubclass(kind, errors.StateError):
-        return 422  # a message or result that is not of the type that the agent takes
-    return next(_STATUS[base] for base in kind.__mro__ if base in _STATUS)
+    return next(_STATUS[base] for base in type(error).__mro__ if base in _STATUS)
 
 
 def problem_of(error: errors.HoldfastError) -> Problem:

@@ -13,7 +13,9 @@ from benchmarks.airline.app import GIVEN_OVER
 from benchmarks.airline.books import LEDGER, MODEL, WITNESS, Book
 from benchmarks.airline.model_server import THE_END, Misplaced, next_message
 from benchmarks.airline.tables import MissingData, Tables
+from benchmarks.airline.tools import TOOLS
 from benchmarks.airline.world import World
+from holdfast import Runtime, Session, agent
 
 TABLES = Tables({}, {}, {"ann": {"state": "TX", "payment_methods": {}, "reservations": []}})
 CERTIFICATE = ("send_certificate", {"user_id": "ann", "amount": 50})
@@ -173,10 +175,27 @@ def test_kills_and_turns_that_are_missing_are_faults(tmp_path: Path, conversatio
     assert "only 0 of 1 kills met an open step" in faults
 
 
-def test_a_tool_that_does_not_exist_expects_nothing() -> None:
-    """What came of it is the model's to read, and is not compared with what it gives without holdfast."""
+def test_a_tool_that_does_not_exist_gives_nothing_by_itself() -> None:
+    """What comes of it is what the session tells the model."""
     said = recordings.Conversation("c", ({"role": "user", "content": "Hi"}, call("1", "fly", {}), output("1", "Error")))
     assert direct.run(said, TABLES).outputs == [None]
+
+
+async def test_what_comes_of_a_tool_that_does_not_exist_is_what_a_session_tells(tmp_path: Path) -> None:
+    """And anything else is noticed."""
+    path = tmp_path / "conversations.json"
+    path.write_text(json.dumps([{"messages": [{"role": "user", "content": "Hi"}, call("1", "fly", {}), output("1", "Error")]}]))
+    loaded = recordings.load(path, run="run")
+
+    @agent(version=1, tools=TOOLS)
+    async def flier(session: Session[None], text: str) -> str:
+        return (await session.call_tool("fly", "{}")).content
+
+    async with Runtime("memory:", agents=[flier]) as runtime:
+        told = await (await runtime.spawn(flier, id="f")).ask("go")
+    for ours, alike in ((told, 1), ("Error", 0)):
+        witness(tmp_path, what="answered", message="run-c000/1", text=THE_END, outputs=[ours])
+        assert count(tmp_path, loaded).outputs_as_uninterrupted == alike
 
 
 @pytest.mark.parametrize(

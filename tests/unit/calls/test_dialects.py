@@ -17,7 +17,7 @@ from holdfast.calls.openai_chat import OpenAIChat
 from holdfast.calls.openai_responses import OpenAIResponses
 from holdfast.calls.prices import Prices
 from holdfast.calls.replies import EmptyReply, ReportedError, reported
-from holdfast.codec import canonical
+from holdfast.codec import canonical, codec_for
 from holdfast.policies.budget import Usage
 
 CHAT, RESPONSES, MESSAGES = OpenAIChat(), OpenAIResponses(), AnthropicMessages()
@@ -97,6 +97,11 @@ def meter(model: str = "gpt-4o-mini", most: Tokens = Tokens()) -> Meter:  # noqa
         (CHAT, {"usage": {"prompt_tokens": None}}, None),
         (RESPONSES, {"usage": {"input_tokens": 7, "output_tokens": 3}}, Tokens(7, 3)),
         (RESPONSES, {"usage": {"input_tokens": 7}, "tool_usage": {"web_search": {"num_requests": 2}}}, Tokens(7, 0, searches=2)),
+        (
+            RESPONSES,
+            {"usage": {"input_tokens": 7}, "output": [{"type": "file_search_call"}, {"type": "message"}, {"type": "file_search_call"}]},
+            Tokens(7, 0, file_searches=2),
+        ),
         (RESPONSES, {"usage": None, "status": "completed"}, None),
         (RESPONSES, {"usage": None, "status": "failed"}, Tokens()),
         (MESSAGES, {"usage": {"input_tokens": 7, "cache_read_input_tokens": None, "output_tokens": 3}}, Tokens(7, 3)),
@@ -111,6 +116,52 @@ def meter(model: str = "gpt-4o-mini", most: Tokens = Tokens()) -> Meter:  # noqa
 def test_usage_is_read_as_the_provider_means_it(dialect: Dialect, reply: Fields, tokens: Tokens | None) -> None:
     """What is part of what differs between them."""
     assert dialect.tokens(reply) == tokens
+
+
+@pytest.mark.parametrize(
+    ("dialect", "reply", "status", "code", "message"),
+    [
+        (CHAT, {"error": {"message": "boom", "type": "server_error", "code": None}}, 500, "server_error", "boom"),
+        (CHAT, {"error": {"message": "slow down", "code": 429}, "choices": []}, 429, "429", "slow down"),
+        (CHAT, {"error": "out of memory"}, 500, "", "out of memory"),
+        (CHAT, {"error": {"message": "too long", "code": "context_length_exceeded"}}, 400, "context_length_exceeded", "too long"),
+        (RESPONSES, {"error": {"message": "none left", "code": "insufficient_quota"}}, 429, "insufficient_quota", "none left"),
+        (RESPONSES, {"error": {"message": "boom", "type": "server_error"}, "status": "completed"}, 500, "server_error", "boom"),
+        (MESSAGES, {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}, 529, "overloaded_error", "busy"),
+        (MESSAGES, {"error": {"message": "boom", "code": 401}}, 401, "401", "boom"),
+        (MESSAGES, {"type": "error"}, 500, "", "the provider reported an error"),
+    ],
+)
+def test_an_error_in_an_answers_place_is_told_as_it_is_and_costs_nothing(
+    dialect: Dialect, reply: Fields, status: int, code: str, message: str
+) -> None:
+    """Proxies send it with status 200: it is no empty answer, which would be asked for again and charged."""
+    with pytest.raises(ReportedError) as caught:
+        dialect.check(reply, {})
+    assert (caught.value.status_code, caught.value.code, str(caught.value)) == (status, code, message)
+    assert meter().of_reply(dialect, reply) == Usage(steps=1)
+
+
+def test_an_error_in_a_choices_place_is_told_and_charged_by_estimate() -> None:
+    """Such a model had begun."""
+    reply = {"choices": [{"error": {"code": 502, "message": "cut"}, "message": {"content": ""}, "finish_reason": "error"}]}
+    with pytest.raises(ReportedError, match="cut") as caught:
+        CHAT.check(reply, {})
+    assert caught.value.status_code == 502
+    assert meter().of_reply(CHAT, reply).tokens >= 10
+
+
+@pytest.mark.parametrize(
+    ("dialect", "reply"),
+    [
+        (CHAT, {"error": {"message": "odd"}, "choices": [{"message": {"content": "Here."}}]}),
+        (RESPONSES, {"error": {"message": "odd"}, "output": [{"type": "function_call"}], "status": "completed"}),
+        (MESSAGES, {"error": {"message": "odd"}, "content": [{"type": "text", "text": "Here."}]}),
+    ],
+)
+def test_an_error_beside_an_answer_does_not_take_it_away(dialect: Dialect, reply: Fields) -> None:
+    """The answer is paid."""
+    dialect.check(reply, {})
 
 
 def test_an_answer_without_usage_is_estimated_from_its_text() -> None:
@@ -139,6 +190,14 @@ def test_an_image_counts_the_same_in_every_api(part: Fields) -> None:
     assert 2_000 < estimate_prompt(canonical({"messages": [{"role": "user", "content": [part]}]})) < 2_100
 
 
+def said(part: Fields) -> Fields:
+    return {"messages": [{"role": "user", "content": "Read this."}, {"role": "user", "content": [part]}]}
+
+
+def asked(item: Fields) -> Fields:
+    return {"input": [{"role": "user", "content": "Read this."}, item]}
+
+
 @pytest.mark.parametrize(
     ("dialect", "request_", "elsewhere"),
     [
@@ -151,11 +210,69 @@ def test_an_image_counts_the_same_in_every_api(part: Fields) -> None:
         (MESSAGES, {"tools": [{"name": "find"}, {"type": "custom"}, {"type": "bash_20250124"}]}, None),
         (MESSAGES, {"tools": [{"type": "web_fetch_20250910"}]}, ""),
         (MESSAGES, {"container": "c-1"}, ""),
+        (CHAT, said({"type": "file", "file": {"file_id": "f-1"}}), ""),
+        (CHAT, said({"type": "file", "file": {"file_data": "https://example.com/a.pdf"}}), ""),
+        (CHAT, said({"type": "video_url", "video_url": {"url": "https://example.com/a.mp4"}}), ""),
+        (CHAT, said({"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA"}}), None),
+        (CHAT, said({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}), None),
+        (CHAT, said({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}), None),
+        (RESPONSES, asked({"role": "user", "content": [{"type": "input_file", "file_id": "f-1"}]}), ""),
+        (RESPONSES, asked({"role": "user", "content": [{"type": "input_file", "file_url": "https://example.com/a.pdf"}]}), ""),
+        (RESPONSES, asked({"type": "function_call_output", "output": [{"type": "input_file", "file_id": "f-1"}]}), ""),
+        (RESPONSES, asked({"type": "item_reference", "id": "i-1"}), ""),
+        (RESPONSES, {**asked({"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}), "previous_response_id": "r-1"}, ""),
+        (RESPONSES, asked({"role": "user", "content": [{"type": "input_file", "file_data": "AAAA"}]}), None),
+        (RESPONSES, asked({"role": "user", "content": [{"type": "input_image", "file_id": "f-1"}]}), None),
+        (MESSAGES, said({"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}}), ""),
+        (MESSAGES, said({"type": "document", "source": {"type": "file", "file_id": "f-1"}}), ""),
+        (MESSAGES, said({"type": "tool_result", "content": [{"type": "document", "source": {"type": "file", "file_id": "f-1"}}]}), ""),
+        (MESSAGES, said({"type": "document", "source": {"type": "base64", "data": "AAAA"}}), None),
+        (MESSAGES, said({"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}), None),
     ],
 )
 def test_what_is_not_in_the_request_is_noticed(dialect: Dialect, request_: Fields, elsewhere: str | None) -> None:
-    """What the provider keeps, or finds, is part of what a call can cost."""
+    """What the provider keeps, finds or fetches is part of what a call can cost; an image counts the same wherever it is."""
     assert dialect.asked(request_).elsewhere == elsewhere
+
+
+@pytest.mark.parametrize(
+    ("dialect", "request_", "uses"),
+    [
+        (MESSAGES, {"tools": [{"name": "find"}, {"type": "web_fetch_20250910"}]}, {}),
+        (MESSAGES, {"tools": [{"type": "web_search_20250305", "max_uses": 3}]}, {"web_search": 3}),
+        (MESSAGES, {"tools": [{"type": "web_search_20250305", "max_uses": 3}, {"type": "web_search_20260209"}]}, {"web_search": None}),
+        (MESSAGES, {"tools": [{"type": "code_execution_20250825"}]}, {"code_execution": None}),
+        (RESPONSES, {"tools": [{"type": "function"}, {"type": "mcp"}, {"type": "shell"}], "max_tool_calls": 3}, {}),
+        (RESPONSES, {"tools": [{"type": "web_search_preview"}]}, {"web_search": None}),
+        (
+            RESPONSES,
+            {"tools": [{"type": "web_search"}, {"type": "file_search"}], "max_tool_calls": 3},
+            {"web_search": 3, "file_search": 3},
+        ),
+        (RESPONSES, {"tools": [{"type": "code_interpreter"}]}, {"code_interpreter": None}),
+        (RESPONSES, {"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]}, {"shell": None}),
+        (CHAT, {"model": "gpt-4o-mini"}, {}),
+        (CHAT, {"model": "gpt-4o-mini", "web_search_options": {}}, {"web search": None}),
+        (CHAT, {"model": "gpt-4o-search-preview"}, {"web search": None}),
+    ],
+)
+def test_what_costs_by_use_is_noticed_with_its_limit(dialect: Dialect, request_: Fields, uses: dict[str, int | None]) -> None:
+    """Of the provider's own tools; those that cost no more than their tokens are none."""
+    assert dialect.asked(request_).uses == uses
+
+
+@EACH
+def test_absurd_counts_are_charged_as_far_as_they_can_be_recorded(dialect: Dialect) -> None:
+    """What is paid is not lost for them, and the sums of thousands of such fit into 64 bits."""
+    absurd = (1 << 53) - 1
+    usage = dict.fromkeys(("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens", "cache_read_input_tokens"), absurd)
+    searches = {"server_tool_use": {"web_search_requests": absurd}}
+    reply = {"usage": {**usage, **searches}, "tool_usage": {"web_search": {"num_requests": absurd}}}
+    cost = meter().of_reply(dialect, reply)
+    assert codec_for(Usage).round_trip(cost)[1] == cost
+    assert 1 << 49 < cost.tokens < 1 << 51
+    assert 1 << 40 < cost.microusd < 1 << 51
+    assert meter("gpt-4o-mini", Tokens(absurd, absurd * absurd)).most.tokens < 1 << 51
 
 
 def test_only_the_latest_contexts_are_remembered() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -38,7 +39,6 @@ def test_cached_tokens_cost_less_and_never_count_more_than_all() -> None:
 def test_an_unknown_price_is_none(model: str, provider: str | None) -> None:
     """Not zero: whoever caps money has to notice."""
     assert Prices().price(model, provider, 1, 1) is None
-    assert Prices().most(model, provider, 1, 1) is None
 
 
 def test_own_prices_come_first_and_are_exact() -> None:
@@ -49,13 +49,32 @@ def test_own_prices_come_first_and_are_exact() -> None:
     assert prices.price("gpt-4o-mini", "openai", 1_000_000, 1_000_000) == 0
 
 
-def test_the_most_a_call_costs_takes_half_its_bytes_for_tokens() -> None:
-    """Rarely too low, and settled to what the provider reports."""
-    prices = Prices({"my-model": (1, 10)})
-    assert prices.most("my-model", None, 1001, 100) == 501 + 1000
+def test_searches_cost_as_the_list_says_also_beside_own_prices() -> None:
+    """A cent a search of the web, a quarter of one a search of files; or what the operator says that they cost."""
+    for prices in (Prices(), Prices({"gpt-4o-mini": (0, 0)})):
+        assert prices.price("gpt-4o-mini", "openai", 0, 0, searches=20, file_searches=2) == 205_000
+        assert [prices.use(tool, "gpt-4o-mini", None) for tool in ("web_search", "file_search")] == [10, Decimal("2.5")]
+    assert Prices({"my-model": (1, 1, "2.5")}).price("my-model", None, 5, 5, searches=4) == 10_010
 
 
-@pytest.mark.parametrize("pair", [(1,), (1, 2, 3), ("much", 1), (-1, 1), (float("nan"), 1), None, 5])
+@pytest.mark.parametrize(
+    ("tool", "model"),
+    [
+        ("web_search", "my-model"),
+        ("web_search", "own"),
+        ("web_search", "gpt-3.5-turbo"),
+        ("file_search", "claude-sonnet-4-6"),
+        ("x", "gpt-5"),
+    ],
+)
+def test_an_unknown_price_of_a_use_is_none(tool: str, model: str) -> None:
+    """Of a tool or a model that nobody has one for: the call itself is still charged."""
+    prices = Prices({"own": (1, 1)})
+    assert prices.use(tool, model, None) is None
+    assert prices.price("own", None, 5, 5, searches=4) == 10
+
+
+@pytest.mark.parametrize("pair", [(1,), (1, 2, 3, 4), ("much", 1), (1, 1, "x"), (1, 1, -1), (-1, 1), (float("nan"), 1), None, 5])
 def test_a_price_that_is_none_is_refused(pair: Any) -> None:
     """When it is set, by the model's name."""
     with pytest.raises(ConfigError, match="'my-model' has "):

@@ -10,6 +10,7 @@ import pytest
 
 from holdfast import ConfigError, NodeUnreachable
 from holdfast.console.client import reach
+from holdfast.console.reading import target
 from holdfast.console.wire import identity
 from holdfast.console.wire.socket import default_path, listen
 from holdfast.stores.memory import MemoryStore
@@ -51,6 +52,18 @@ def test_a_process_is_found_by_its_store(listening: Listening, here: Path) -> No
     (here / "a.db").touch()
     assert reach.of_target("a.db") == reach.of_target("sqlite:///a.db") == reach.of_target(here / "a.db") == path
     assert reach.find(path="b.db") is None
+
+
+@pytest.mark.parametrize("url", ["postgresql://user:pw@[::1/db", "http://user:pw@[::1/db"])
+def test_a_url_that_makes_no_sense_is_told_without_its_password(url: str) -> None:
+    """And in one line, not as an error of Python's own."""
+    shown = target.name(url)
+    assert shown == url.replace("user:pw@", "")
+    if url.startswith("http"):
+        with pytest.raises(ConfigError, match="cannot be looked into from outside"):
+            reach.find(url=url)
+    else:
+        assert reach.find(url=url) is None
 
 
 def test_a_socket_that_is_named_goes_before_the_store_and_the_environment_before_the_folder(

@@ -111,6 +111,14 @@ def test_what_is_not_named_stays_as_the_code_has_it(tmp_path: Path) -> None:
     assert read(tmp_path, "") == Settings()
 
 
+def test_a_number_of_too_many_digits_is_one_line(tmp_path: Path) -> None:
+    """Wherever it stands; TOML has whole numbers of 64 bits, and Python's limit for reading one raises an error of its own."""
+    assert [fault[:15] for fault in refused(tmp_path, f"[runtime]\ndrain_s = {'9' * 5000}")] == ["it is not TOML:"]
+    text = f"[runtime]\ndrain_s = {'9' * 400}\n[process]\nstuck_s = -{'9' * 30}\n[agents.support]\nbudget = {{ steps = [[{1 << 63}]] }}"
+    said = "has more digits than a whole number of TOML can have"
+    assert refused(tmp_path, text) == [f"{key} {said}" for key in ("runtime.drain_s", "process.stuck_s", "agents.support.budget.steps")]
+
+
 def test_all_faults_are_told_at_once_each_with_its_file_and_key(tmp_path: Path) -> None:
     """Values, keys, tables and names of agents; a typing error is answered with what was meant."""
     text = """
@@ -160,8 +168,8 @@ def test_all_faults_are_told_at_once_each_with_its_file_and_key(tmp_path: Path) 
             'agents.support.budget.steps is 1.5: give a whole number, 0 or more, or "none"',
             'agents.support.budget.seconds is nan: give a finite number or "none"',
         ]),
-        ("[agents.support.budget]\nsteps = 99999999999999999999", [
-            "agents.support.budget.steps is 99999999999999999999: give at most 1_000_000_000_000",
+        ("[agents.support.budget]\nsteps = 999999999999999999", [
+            "agents.support.budget.steps is 999999999999999999: give at most 1_000_000_000_000",
         ]),
         ("[process]\nstuck_s = 1", ["process.stuck_s is 1: it has to be over blocked_s (1)"]),
         ("[process]\nstuck_s = 2020-01-01", ['process.stuck_s is datetime.date(2020, 1, 1): give a finite number or "none"']),

@@ -9,6 +9,9 @@ import msgspec
 import pytest
 
 from holdfast import errors
+from holdfast.console.cli import words
+from holdfast.console.reading.amounts import number
+from holdfast.console.wire.answers import Did
 from holdfast.console.wire.problems import Problem, error_of, plain, portable, problem_of, status_of
 
 ARGUMENTS: dict[type[errors.HoldfastError], tuple[Any, ...]] = {
@@ -62,6 +65,7 @@ def test_every_error_has_a_status_of_its_kind(kind: type[errors.HoldfastError]) 
         (errors.SessionEnded("s", ""), 410),
         (errors.ConfigError(""), 422),
         (errors.NotJournalable(""), 422),
+        (errors.MessageRefused("s", ""), 422),
         (errors.MailboxFull("s", 1, 1), 429),
         (errors.RuntimeStopped(""), 503),
         (errors.NotWritten(""), 503),
@@ -73,13 +77,6 @@ def test_every_error_has_a_status_of_its_kind(kind: type[errors.HoldfastError]) 
 def test_the_status_says_what_kind_of_error_it_is(error: errors.HoldfastError, status: int) -> None:
     """As the README has it."""
     assert status_of(error) == status
-
-
-def test_a_message_of_the_wrong_type_is_malformed_and_not_a_conflict() -> None:
-    """The agent's own type says so, which is the cause of the error."""
-    error = errors.SessionError("s", "the agent does not take this message")
-    error.__cause__ = msgspec.ValidationError("Expected `str`, got `int`")
-    assert status_of(error) == 422
 
 
 def test_an_error_of_a_users_own_comes_out_as_the_nearest_of_holdfasts() -> None:
@@ -111,3 +108,11 @@ def test_values_that_json_cannot_hold_are_shown() -> None:
     value = plain({"a": b"text", "b": [b"\xff\xfe"], 3: (1, None)})
     assert value == {"a": b"text", "b": [b"\xff\xfe"], 3: [1, None]}
     assert portable(value) == {"a": "text", "b": ["(2 bytes)"], "3": [1, None]}
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "0 doubts are settled"), (1, "1 doubt is settled"), (2, "2 doubts are settled")])
+def test_one_and_many_are_told_apart(count: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """People read it."""
+    words.did(Did(session="s", verb="resolve", count=count))
+    assert capsys.readouterr().out == f"s: {said}\n"
+    assert (number(1, "step"), number(3, "step")) == ("1 step", "3 steps")

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from holdfast import UNKNOWN, NotDone, Runtime, Session, StepError, agent, tool
-from holdfast.errors import SessionError
+from holdfast.errors import ConfigError, SessionError
 from holdfast.events import DoubtRaised, DoubtSettled
 from tests.unit.runtime.support import World, rest, steps
 
@@ -155,7 +155,7 @@ def test_a_verdict_that_is_none_is_refused() -> None:
         handle = await runtime.spawn(support, id="s")
         await handle.tell("o1", id="m")
         await rest(handle)
-        with pytest.raises(SessionError, match="done, retry or fail"):
+        with pytest.raises(ConfigError, match="done, retry or fail"):
             await handle.resolve("maybe")
         return (await handle.row()).status
 

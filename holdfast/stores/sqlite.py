@@ -19,12 +19,12 @@ import aiosqlite
 import msgspec
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import NotWritten, OutcomeUnknown, StoreError
+from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLost
 from holdfast.events import log
 from holdfast.stores import sqlite_schema as schema
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
-from holdfast.stores.sqlite_file import holder, read_only, take_lock
+from holdfast.stores.sqlite_file import holder, identity, read_only, take_lock
 from holdfast.stores.sqlite_ops import Interpreter
 from holdfast.stores.sqlite_rows import (
     CHECKPOINT,
@@ -41,6 +41,7 @@ from holdfast.stores.sqlite_rows import (
 )
 
 T = TypeVar("T")
+_STEP = ", ".join(f"steps.{column}" for column in STEP.split(", "))
 
 _FOR_PEOPLE = "ORDER BY rank, updated DESC, num DESC"
 _RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}
@@ -75,6 +76,7 @@ class SqliteStore:
         self._unclean = False
         self._connection: aiosqlite.Connection | None = None
         self._interpreter: Interpreter | None = None
+        self._identity: tuple[int, int] | None = None
         self._lock: IO[str] | None = None
 
     overlaps = False  # its thread takes the interpreter's lock at every row
@@ -116,6 +118,7 @@ class SqliteStore:
         self._unclean = row is not None and not row[0]
         db.execute("INSERT INTO nodes (id, clean) VALUES (1, 0) ON CONFLICT (id) DO UPDATE SET clean = 0")
         self._interpreter = Interpreter(db)
+        self._identity = identity(self.path)
 
     def _prepare_to_read(self) -> None:
         db = self._raw()
@@ -149,6 +152,9 @@ class SqliteStore:
         db, interpreter = self._raw(), self._interpreter
         if interpreter is None:
             raise NotWritten(f"{self.path} is not open: nothing was written")
+        if identity(self.path) != self._identity:
+            # What is written to a file without a name is gone with the process, however well it is acknowledged.
+            raise StoreLost(f"{self.path} was removed or replaced while this process ran it: it writes nothing more; start it again")
         try:
             db.execute("BEGIN IMMEDIATE")
             results = interpreter.apply(ops)
@@ -247,12 +253,16 @@ class SqliteStore:
         return dict(await self._rows(f"SELECT {shown}, count(*) FROM sessions INDEXED BY sessions_for_people GROUP BY shown"))
 
     async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
-        sql = f"SELECT {STEP} FROM steps WHERE session = ? AND turn = (SELECT turn + 1 FROM sessions WHERE id = ?) ORDER BY rowid"
+        sql = (
+            f"SELECT sessions.id, {_STEP} FROM json_each(?) AS wanted CROSS JOIN sessions ON sessions.id = wanted.value"
+            " CROSS JOIN steps ON steps.session = sessions.id AND steps.turn = sessions.turn + 1 ORDER BY steps.rowid"
+        )
 
         def read() -> dict[str, list[Step]]:
-            db = self._raw()
-            found = ((id, [step_of(row) for row in db.execute(sql, (id, id))]) for id in sessions)
-            return {id: steps for id, steps in found if steps}
+            found: dict[str, list[Step]] = {}
+            for id, *row in self._raw().execute(sql, (msgspec.json.encode(sessions).decode(),)):
+                found.setdefault(id, []).append(step_of(row))
+            return found
 
         return await self._read(read)
 

@@ -44,6 +44,15 @@ def take_lock(path: str) -> IO[str]:
     return lock
 
 
+def identity(path: str) -> tuple[int, int] | None:
+    """Which file the name stands for: its device and number; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def holder(path: str) -> int | None:
     """The process that the lock file names, if it lives. The lock is left alone: to try it could refuse an owner that is starting."""
     try:

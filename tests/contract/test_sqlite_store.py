@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from holdfast.errors import ConfigError, NotWritten, SchemaTooNew, StoreError
+from holdfast.errors import ConfigError, NotWritten, SchemaTooNew, StoreError, StoreLost
 from holdfast.policies.budget import Budget, Usage
 from holdfast.stores import open_store
 from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, Touch, UpdateSession
@@ -254,5 +254,19 @@ async def test_a_touch_is_written_to_the_file(tmp_path: Path) -> None:
         before = size_of_wal(path)
         await store.apply([Touch()])
         assert size_of_wal(path) > before
+    finally:
+        await store.close()
+
+
+async def test_a_file_that_is_removed_under_a_running_process_takes_no_write_any_more(tmp_path: Path) -> None:
+    """What would be acknowledged into a file without a name would be gone with the process."""
+    path = tmp_path / "s.db"
+    store = SqliteStore(path)
+    await store.open()
+    try:
+        await store.apply([Touch()])
+        path.unlink()
+        with pytest.raises(StoreLost, match="removed or replaced"):
+            await store.apply([Touch()])
     finally:
         await store.close()

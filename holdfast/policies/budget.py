@@ -63,6 +63,9 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 ZERO = Usage()
 
+MOST = 10**15
+"""The largest limit, also of micro-dollars: sums of what is limited stay within what can be stored."""
+
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The limits of a session. None, the default, is no limit.
@@ -75,7 +78,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
         tool_calls: calls of tools.
 
     Raises:
-        ConfigError: when a limit is negative or not a number; it names every such field.
+        ConfigError: when a limit is negative, not a number, or over MOST (what is more than that is None: no limit); it names every such
+            field.
     """
 
     steps: int | None = None
@@ -90,10 +94,13 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
         faults.whole("tokens", self.tokens, 0, optional=True)
         faults.number("seconds", self.seconds, optional=True)
         faults.whole("tool_calls", self.tool_calls, 0, optional=True)
+        for field in ("steps", "tokens", "seconds", "tool_calls"):
+            if not faults.found and (getattr(self, field) or 0) > MOST:
+                faults.add(f"{field} is over {MOST:,}: give less, or None for no limit")
         if self.usd is not None:
             usd = _dollars(self.usd)
-            if usd is None or usd < 0:
-                faults.add(f"usd is {self.usd!r}: give an amount of dollars, 0 or more, or None")
+            if usd is None or not 0 <= usd <= MOST // 1_000_000:
+                faults.add(f"usd is {self.usd!r}: give an amount of dollars, from 0 to {MOST // 1_000_000:,}, or None")
             else:
                 # One spelling for 0.5, "0.50" and Decimal("0.5"), so that equal limits are equal and encode alike.
                 msgspec.structs.force_setattr(self, "usd", usd)

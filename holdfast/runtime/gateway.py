@@ -107,7 +107,7 @@ class LocalGateway:
                     raise errors.SessionEnded(session, f"session {session!r} is {ended.status}")
                 return self._value(_plain, session, id, _decode_outcome(ended.result))
             if not await self._answered(waiter, timeout_s):
-                raise errors.ReplyTimeout(session, id, timeout_s or 0.0)
+                raise errors.ReplyTimeout(session, "", timeout_s or 0.0)  # the id is the watch's own: nobody can ask with it
             return self._value(_plain, session, id, waiter.result())
         finally:
             waiter.cancel()

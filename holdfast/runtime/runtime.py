@@ -181,6 +181,9 @@ class Runtime:
                 await self.store.close()
             if telemetry is not None:
                 self.observers.remove(telemetry.observer)
+            if node is not None:
+                stopped = errors.RuntimeStopped("the runtime has stopped: ask again with the same id where it runs")
+                node.sessions.waiters.close(node.group.lost or stopped)
 
     def _started(self, telemetry: Telemetry | None) -> list[ChildSpec]:
         """What runs beside the sessions, telemetry first: it ends last, and sees what the others do at their end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from holdfast.errors import SessionError
+from holdfast.errors import HoldfastError, SessionError
 from holdfast.stores.records import Outcome
 
 
@@ -35,6 +35,14 @@ class Waiters:
         """Whoever waits for this session is told why it cannot answer; the messages stay."""
         for _, message in self.of(session):
             for waiter in self._waiters.pop((session, message)):
+                if not waiter.done():
+                    waiter.set_exception(error)
+
+    def close(self, error: HoldfastError) -> None:
+        """Nobody will answer any more: whoever still waits is told."""
+        waiting, self._waiters = self._waiters, {}
+        for waiters in waiting.values():
+            for waiter in waiters:
                 if not waiter.done():
                     waiter.set_exception(error)
 

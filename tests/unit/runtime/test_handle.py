@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import Budget, ConfigError, Runtime, Session, SessionEnded, SessionNotFound, agent
+from holdfast import Budget, ConfigError, Runtime, RuntimeStopped, Session, SessionEnded, SessionNotFound, agent
 from tests.unit.runtime.support import World
 
 
@@ -64,3 +64,47 @@ def test_what_is_not_there_or_has_ended_says_so() -> None:
             await handle.raise_budget(Budget(steps=1))
 
     world.life(echo, main)
+
+
+def test_whoever_still_waits_when_the_runtime_stops_is_told_at_once() -> None:
+    """In a task outside its block, too: not after the whole time limit."""
+    world = World()
+    told: list[Any] = []
+
+    @agent
+    async def slow(session: Session[Any], text: str) -> None:
+        await session.sleep(1000)
+
+    async def wait_for(runtime: Runtime) -> None:
+        try:
+            await runtime.session("s").ask("x", timeout_s=10_000)
+        except RuntimeStopped as error:
+            told.append(str(error))
+
+    async def main(runtime: Runtime) -> Any:
+        await runtime.spawn(slow, id="s")
+        told.append(asyncio.get_running_loop().create_task(wait_for(runtime)))
+        await asyncio.sleep(1)
+
+    world.life(slow, main)
+    assert "has stopped" in told[1]
+
+
+def test_a_budget_that_no_store_could_hold_is_refused_and_nothing_is_changed() -> None:
+    """Neither at once nor by a sum."""
+    world = World()
+
+    @agent(budget=Budget(steps=10))
+    async def worker(session: Session[Any], text: str) -> str:
+        return text
+
+    async def main(runtime: Runtime) -> Any:
+        with pytest.raises(ConfigError, match="steps is over"):
+            Budget(steps=2**63)
+        handle = await runtime.spawn(worker, id="s")
+        await handle.raise_budget(Budget(steps=10**15 - 10))
+        with pytest.raises(ConfigError, match="steps is over"):
+            await handle.raise_budget(Budget(steps=1))
+        return await handle.ask("works"), (await handle.row()).budget.steps
+
+    assert world.life(worker, main) == ("works", 10**15)

@@ -75,12 +75,12 @@ class LocalGateway:
         return row
 
     async def tell(self, session: str, message: Any, id: str | None) -> str:
-        id = id or uuid.uuid4().hex
+        id = uuid.uuid4().hex if id is None else id
         await self._enqueue(session, message, id)
         return id
 
     async def ask(self, session: str, message: Any, id: str | None, timeout_s: float) -> Any:
-        id = id or uuid.uuid4().hex
+        id = uuid.uuid4().hex if id is None else id
         agent = await self._agent(session)
         waiter = self._node.sessions.waiters.add(session, id)
         try:

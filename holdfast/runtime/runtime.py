@@ -254,7 +254,8 @@ class Runtime:
         """
         if self._own.agents.get(agent.name) is not agent:
             raise errors.ConfigError(f"this Runtime does not have the agent {agent.name!r}: add it to agents=")
-        row = await self._open_gateway().spawn(self._settings.agents[agent.name], id or uuid.uuid4().hex, tenant, user, state, budget)
+        wanted = uuid.uuid4().hex if id is None else id
+        row = await self._open_gateway().spawn(self._settings.agents[agent.name], wanted, tenant, user, state, budget)
         return Handle(self._open_gateway(), row.id)
 
     def session(self, id: str) -> Handle:

@@ -24,7 +24,9 @@ def take_lock(path: str) -> IO[str]:
         raise StoreError(f"cannot open {path}: it is not a file")
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        lock = open(f"{path}.lock", "a+")  # noqa: SIM115 — held open for as long as the store is
+        # For nobody else to read: a database holds every conversation.
+        lock = os.fdopen(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "a+")
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise StoreError(f"cannot open {path}: {error.strerror}") from error
     try:

@@ -270,3 +270,19 @@ async def test_a_file_that_is_removed_under_a_running_process_takes_no_write_any
             await store.apply([Touch()])
     finally:
         await store.close()
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
+
+
+async def test_a_new_database_is_for_nobody_else_to_read(tmp_path: Path) -> None:
+    """It holds every conversation; what SQLite keeps beside it takes after it."""
+    path = tmp_path / "s.db"
+    store = SqliteStore(path)
+    await store.open()
+    try:
+        await store.apply([Touch()])
+        assert modes(tmp_path) == dict.fromkeys(("s.db", "s.db-wal", "s.db-shm", "s.db.lock"), 0o600)
+    finally:
+        await store.close()

@@ -89,7 +89,7 @@ async def test_a_line_says_why_and_names_the_command_that_helps(store: Store) ->
     found = await lines(store)
     assert {id: (line.why, line.next) for id, line in found.items()} == {
         "bug": ("ValueError: bug", "fix the cause, then holdfast retry bug, or holdfast drop bug"),
-        "doubt": ("doubt!", "holdfast resolve doubt done|retry|fail"),
+        "doubt": ("doubt!", "holdfast resolve doubt VERDICT"),
         "spent": ("budget!", "holdfast budget spent --steps ..."),
         "crashes": ("crashes!", "find out why the process died, then holdfast resume crashes"),
         "paused": ("paused!", "holdfast resume paused"),

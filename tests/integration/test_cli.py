@@ -139,9 +139,9 @@ def running(folder: Path, *args: str, until: str = "ready") -> Iterator[subproce
                 process.kill()
 
 
-def refused(ran: subprocess.CompletedProcess[str]) -> str:
-    """The one line on stderr of a command that ended with exit code 2."""
-    assert ran.returncode == 2, ran.stderr
+def refused(ran: subprocess.CompletedProcess[str], code: int = 2) -> str:
+    """The one line on stderr of a command that ended with this exit code."""
+    assert ran.returncode == code, ran.stderr
     assert ran.stdout == ""
     lines = ran.stderr.splitlines()
     assert len(lines) == 1, ran.stderr
@@ -268,7 +268,6 @@ def test_a_second_process_on_the_same_file_is_refused(fresh: Path) -> None:
         (["needy:runtime"], "a_module_that_nobody_has"),
         (["app:runtime", "--store", "redis://x"], "sqlite:///path.db"),
         (["app:runtime", "--store", "sqlite:///newer.db"], "upgrade holdfast"),
-        (["app:runtime", "--store", "sqlite:///app.py"], "not a SQLite database"),
         (["app:runtime", "--with", "app:make"], "async function"),
     ],
 )
@@ -276,6 +275,12 @@ def test_what_cannot_be_run_is_one_line_with_a_hint(fresh: Path, args: list[str]
     """Never a traceback, and exit code 2."""
     write_newer(fresh / "newer.db")
     assert says in refused(hold(fresh, "run", *args))
+
+
+@pytest.mark.parametrize(("url", "says"), [("sqlite:///app.py", "not a SQLite database"), ("postgresql://127.0.0.1:1/db", "cannot open")])
+def test_a_store_that_cannot_be_opened_now_has_an_exit_code_of_its_own(fresh: Path, url: str, says: str) -> None:
+    """A service manager tries again: what is down may come back, unlike a name that is wrong."""
+    assert says in refused(hold(fresh, "run", "app:runtime", "--store", url), code=3)
 
 
 def write_newer(path: Path) -> None:
@@ -328,7 +333,7 @@ def test_ps_says_why_and_what_to_do(dead: Path) -> None:
     assert "its process died" in ran.stdout
     for said in ("ZeroDivisionError: oops", "goes on at the next start", "steps: 6 of 6 used"):
         assert said in ran.stdout
-    for verb in ("retry bug", "drop bug", "resolve transfer done|retry|fail", "budget greedy --steps ..."):
+    for verb in ("retry bug", "drop bug", "resolve transfer VERDICT", "budget greedy --steps ..."):
         assert f"holdfast {verb}" in ran.stdout
     assert "\x1b" not in ran.stdout
     assert "abcdefghijkl" not in ran.stdout

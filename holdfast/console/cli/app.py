@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import signal
+import sys
 from importlib import import_module
 from typing import Annotated, Literal
 
@@ -25,6 +27,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line."""
+    for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)  # a terminal that lacks a letter is no reason to show nothing
     app()
 
 
@@ -67,7 +72,7 @@ def run(
 ) -> None:
     """Run a Runtime until SIGTERM or SIGINT, which drain it; a second signal exits at once. SIGHUP reads the limits again.
 
-    Exit code 0 when drained, 1 when a supervisor gave up, 2 when it could not start.
+    Exit code 0 when drained, 1 when a supervisor gave up, 2 when it cannot be run as it is, 3 when its store could not be opened now.
     """
     # What a SIGHUP asks for is done while the process starts: the limits are yet to be read. A handler, since "ignored" would be inherited.
     signal.signal(signal.SIGHUP, lambda number, frame: None)

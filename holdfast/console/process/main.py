@@ -28,8 +28,9 @@ from holdfast.console.process.keeper import Keeper, complain, say
 from holdfast.console.process.notify import Notifier
 from holdfast.console.process.settings import Settings, Source
 from holdfast.console.reading.amounts import number
+from holdfast.console.reading.values import legible
 from holdfast.console.wire import identity
-from holdfast.errors import ConfigError, SupervisorGaveUp
+from holdfast.errors import ConfigError, SchemaTooNew, StoreError, SupervisorGaveUp
 from holdfast.stores import open_store
 from holdfast.supervisors import Backoff, ChildSpec, Supervisor
 from holdfast.supervisors.events import ChildCrashed, SupervisionEvent
@@ -38,7 +39,7 @@ from holdfast.telemetry.logs import to_json
 if TYPE_CHECKING:
     from holdfast.runtime.runtime import Runtime
 
-GAVE_UP, REFUSED = 1, 2
+GAVE_UP, REFUSED, NO_STORE = 1, 2, 3
 _LAST_S = 1.0
 _log = logging.getLogger("holdfast.run")
 
@@ -74,7 +75,7 @@ def run(target: str, options: Options) -> int:
 
     Raises:
         ConfigError: there is no such Runtime, feed or store, or it cannot listen at its control socket.
-        StoreError: the store cannot be opened.
+        SchemaTooNew: the store was written by a newer holdfast.
     """
     found = loader.load(target)
     feeds = [(name, loader.feed_of(name)) for name in options.feeds]
@@ -93,7 +94,13 @@ def run(target: str, options: Options) -> int:
             runtime.observe(observer)
         return await _run(runtime, options, feeds, notifier, reach)
 
-    return asyncio.run(main())
+    try:
+        return asyncio.run(main())
+    except SchemaTooNew:
+        raise
+    except StoreError as error:
+        complain(error)
+        return NO_STORE
 
 
 def _controlled(socket: str | None) -> Reach:
@@ -261,10 +268,10 @@ def _signals(reload: asyncio.Event) -> Iterator[asyncio.Event]:
 
 
 class _Redacting(logging.Formatter):
-    """A log line, traceback included, without secrets."""
+    """A log line, traceback included, without secrets and without what a terminal would act on."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact.text(super().format(record))
+        return legible(redact.text(super().format(record)))
 
 
 def _log_to_stderr() -> None:

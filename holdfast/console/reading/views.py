@@ -32,7 +32,7 @@ from holdfast.stores.records import (
 _outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 _NEXT = {
-    "doubt": "holdfast resolve {id} done|retry|fail",
+    "doubt": "holdfast resolve {id} VERDICT",
     "budget": "holdfast budget {id} --{limit} ...",
     "drift": "fix the code, then holdfast resume {id}",
     "unclaimed": "compare the code with what was done, then holdfast resume {id}",

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from holdfast.errors import RuntimeStopped
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.branches import follows
-from holdfast.stores.records import Step, StepRecord, StepState
+from holdfast.stores.records import Step, StepRecord, StepState, in_doubt
 
 OPEN, CLOSED, FAILED, DOUBT, _ = StepState
 
@@ -97,8 +97,8 @@ class Journal:
         return list(self._unclaimed.values())
 
     def in_doubt(self) -> list[Step]:
-        """Effects of which nobody knows whether they happened: doubts, and `once` steps that were open when the handler went away."""
-        return [s for s in self.records.values() if s.state is DOUBT or (s.state is OPEN and s.record.effect == "once")]
+        """Effects of which nobody knows whether they happened, while the handler does not run."""
+        return [step for step in self.records.values() if in_doubt(step)]
 
     def trailing_failures(self) -> list[Step]:
         """The failures that nothing follows, but for a person's word: dropped when the turn starts again, so that what was down is

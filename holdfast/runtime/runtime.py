@@ -194,6 +194,11 @@ class Runtime:
         return [ChildSpec("telemetry", telemetry.run, stop_s=telemetry.stop_s), *self._services]
 
     @property
+    def telemetry(self) -> Telemetry | None:
+        """What makes spans of what its sessions do, while it runs; None if nothing does."""
+        return self._telemetry
+
+    @property
     def agents(self) -> Mapping[str, Agent]:
         """The agents whose sessions it runs, by name, as they were given."""
         return self._own.agents

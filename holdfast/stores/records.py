@@ -106,6 +106,11 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     turn: int = 0
 
 
+def in_doubt(step: Step) -> bool:
+    """Whether nobody knows if its effect happened: a doubt, or a `once` effect that is open though its handler is gone."""
+    return step.state is StepState.DOUBT or (step.state is StepState.OPEN and step.record.effect == "once")
+
+
 class Address(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A waiting step: where an answer goes."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from opentelemetry.context import attach, get_current
 from opentelemetry.context.context import Context
 from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContext, TraceFlags, set_span_in_context
@@ -11,6 +14,7 @@ from holdfast.telemetry.frames import TurnFrame
 from holdfast.telemetry.ids import step_id
 
 _SPAN = next(iter(set_span_in_context(INVALID_SPAN, Context())))
+_STEP = "holdfast-step"  # stays where user code makes a span of its own current
 _NOTHING = Context()
 _put = dict.__setitem__  # a Context is written once, by whoever makes it
 _SAMPLED, _UNSAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
@@ -21,12 +25,15 @@ class Parent(NonRecordingSpan):
 
     Attributes:
         step: how the step began; None for the turn itself.
-        outer: what was current before `enter`.
+        outer: what was current before `enter_step`.
+        within: the key of the step that this one runs in, if it runs in one.
     """
+
+    outer = _NOTHING
+    within = b""
 
     def __init__(self, turn: TurnFrame, step: events.StepStarted | None) -> None:
         self.turn, self.step = turn, step
-        self.outer = _NOTHING
 
     def get_span_context(self) -> SpanContext:
         """The ids of the span."""
@@ -52,11 +59,20 @@ def enter(span: Span) -> Context:
     return outer
 
 
-def span_here() -> object:
-    """The current span; None if there is none."""
-    return get_current().get(_SPAN)
+def enter_step(step: Parent) -> None:
+    """Make a step's span the current one, and it the step that runs here; `step.outer` is what was current, for `leave`."""
+    outer = step.outer = get_current()
+    inside = Context(outer)
+    _put(inside, _SPAN, step)
+    _put(inside, _STEP, step)
+    attach(inside)
 
 
-def leave(outer: Context) -> None:
-    """Make current what was, whatever has been attached and left meanwhile."""
-    attach(outer)
+def step_here(turn: TurnFrame) -> bytes:
+    """The key of the step of `turn` that this code runs in; empty if it runs in none."""
+    here: object = get_current().get(_STEP)
+    return here.step.key if type(here) is Parent and here.turn is turn and here.step is not None else b""
+
+
+leave: Final[Callable[[Context], object]] = attach
+"""Makes current what was, whatever has been attached and left meanwhile."""

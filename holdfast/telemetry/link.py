@@ -44,6 +44,8 @@ class Link:
         self._config, self._program = config, program
         self._pending: deque[tuple[memoryview, int]] = deque()
         self._bytes, self._before = 0, (0, 0)
+        self._given = 0
+        self._told = asyncio.Event()  # set, and replaced, when the counts have changed
         self._sent = 0  # spans given to the exporter that runs now
         self._seen = wire.Report(0, 0, "")
         self._lost = 0
@@ -74,11 +76,12 @@ class Link:
 
     @property
     def trouble(self) -> str:
-        """What is wrong with the exporter or the collector; "" if nothing is known to be."""
-        return self._trouble or self._seen.trouble
+        """What is wrong with the exporter or the collector, without secrets; "" if nothing is known to be."""
+        return redact.text(self._trouble or self._seen.trouble)
 
     def send(self, frame: bytes, spans: int) -> None:
         """Hand over a batch with so many spans, now or as soon as the pipe takes it; never waits."""
+        self._given += spans
         if self._bytes + len(frame) > PENDING_BYTES or self._ending:
             self._lost += spans
             return
@@ -90,7 +93,7 @@ class Link:
     async def run(self) -> None:
         """Keep an exporter running until cancelled; then what is pending is handed over, and it gets its time to post."""
         delay_s = RESTART_S / 2
-        self._ending, self._starting = False, asyncio.Event()
+        self._ending, self._starting, self._told = False, asyncio.Event(), asyncio.Event()
         try:
             while not self._is_ending():
                 began = anyio.current_time()
@@ -102,7 +105,7 @@ class Link:
                 if self._is_ending():
                     break
                 delay_s = RESTART_S if anyio.current_time() - began > MAX_RESTART_S else min(delay_s * 2, MAX_RESTART_S)
-                events.log.warning("telemetry: %s; it is started again in %g s", self._trouble, delay_s)
+                events.log.warning("telemetry: %s; it is started again in %g s", self.trouble, delay_s)
                 await anyio.sleep(delay_s)
         finally:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + self._config.flush_s + 3.0):
@@ -112,6 +115,19 @@ class Link:
                     await self._start()  # it ends before it has begun
                 self._starting.set()
                 await self.end(self._config.flush_s + 1.0)
+
+    async def flush(self, within_s: float) -> bool:
+        """Wait until all that was given so far is delivered or dropped, at most `within_s`; whether that is so."""
+        self.last()
+        given = self._given
+        with anyio.move_on_after(within_s):
+            while self.delivered + self.dropped < given:
+                await self._told.wait()
+        return self.delivered + self.dropped >= given
+
+    def _tell(self) -> None:
+        told, self._told = self._told, asyncio.Event()
+        told.set()
 
     async def end(self, within_s: float) -> None:
         """Hand over what is pending and wait until the exporter has posted it, at most `within_s`; it is gone afterwards."""
@@ -131,6 +147,7 @@ class Link:
         self._lost += sum(spans for _, spans in self._pending)
         self._pending.clear()
         self._bytes = 0
+        self._tell()
 
     def _is_ending(self) -> bool:
         return self._ending
@@ -138,7 +155,7 @@ class Link:
     def log_drops(self, now: float) -> None:
         """One line about spans that were dropped, at most once a minute."""
         if self.dropped > self._logged and now - self._logged_at >= _LOG_EVERY_S:
-            why = f" ({redact.text(self.trouble)})" if self.trouble else ""
+            why = f" ({self.trouble})" if self.trouble else ""
             events.log.warning("telemetry: %d spans dropped so far%s", self.dropped, why)
             self._logged, self._logged_at = self.dropped, now
 
@@ -190,6 +207,7 @@ class Link:
             data = b""
         for body in frames.feed(data):
             self._seen = wire.read_report(body)
+            self._tell()
         if not data:
             self._gone()
 
@@ -237,6 +255,7 @@ class Link:
             self._bytes -= len(data)
             self._sent += spans
         self._lost += max(self._sent - self._seen.delivered - self._seen.dropped, 0)
+        self._tell()
         assert self._over is not None
         self._over.set()
 

@@ -115,6 +115,8 @@ class EventLog:
             events.StepLeft: self._step_over,
             events.TurnCommitted: self._turn_over,
             events.TurnLeft: self._turn_over,
+            events.SessionParked: self._turn_over,
+            events.StoreFailed: self._turn_over,
             events.SessionFailed: self._turn_over,
             events.SessionEndedEvent: self._turn_over,
         }

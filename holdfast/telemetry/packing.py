@@ -9,6 +9,8 @@ from holdfast.telemetry import notes, wire
 from holdfast.telemetry.conventions import clean, fact_attributes
 from holdfast.telemetry.frames import TurnFrame
 
+_StepDone = wire.StepDone  # looked up for every step
+
 
 class Packed(NamedTuple):
     """A frame for the pipe, the number of spans in it, and that of the spans that could not be encoded."""
@@ -28,18 +30,18 @@ class Packing:
         self._heads: list[wire.Turn] = []
         self._number = 0
 
-    def step(self, turn: TurnFrame, event: events.StepEnded, began: float) -> None:
-        """A step ended; this is the way of every step."""
+    def step(self, turn: TurnFrame, event: events.StepEnded, began: float, within: bytes) -> None:
+        """A step ended, that ran in the step `within` if that is not empty; this is the way of every step."""
         self.records.append(
-            wire.StepDone(
+            _StepDone(
                 turn.number if turn.batch == self._number else self._add(turn), event.key, began, began + event.duration_s, event.kind,
                 event.name, event.effect, event.ok, event.attempts, event.tokens, event.microusd, event.error,
-                notes.text(event.cause) if event.cause else "", None if event.facts is None else fact_attributes(event.facts),
+                notes.text(event.cause) if event.cause else "", None if event.facts is None else fact_attributes(event.facts), within,
             )
         )  # fmt: skip
 
     def other(self, turn: TurnFrame, event: events.Event, at: float, key: bytes = b"") -> None:
-        """Something else happened; `key` is that of the step whose span has it as an event."""
+        """Something else happened; `key` is that of the step whose span has it as an event, or that a step which never ended ran in."""
         self.records.append(_record(turn, turn.number if turn.batch == self._number else self._add(turn), event, at, key))
 
     def frame(self) -> Packed:
@@ -73,7 +75,21 @@ def _record(turn: TurnFrame, number: int, event: events.Event, at: float, key: b
         case events.StepStarted():  # it never ended: its caller let go of it
             until, cause = max(at, event.opened), "its caller let go of it"
             return wire.StepDone(
-                number, event.key, event.opened, until, event.kind, event.name, event.effect, False, 0, 0, 0, "CancelledError", cause, None
+                number,
+                event.key,
+                event.opened,
+                until,
+                event.kind,
+                event.name,
+                event.effect,
+                False,
+                0,
+                0,
+                0,
+                "CancelledError",
+                cause,
+                None,
+                key,
             )
         case _:
             return wire.Noted(number, key, at, notes.NAMES[type(event)], notes.facts(event))

@@ -1,7 +1,8 @@
 """The plain way: ordinary spans of the SDK, in this process, with the provider that the program has.
 
 Processors see each span from its start, and what user code sets on the current span stays on it. It costs the event loop some tens of
-microseconds a span. Events of a turn that parks are lost with it; the span is made again when the turn goes on, under the same ids.
+microseconds a span. A turn that crashes keeps its span. That of a turn which is left (it parks, the process drains) is begun but never
+ended, and its events are lost with it; it is begun again when the turn goes on, under the same ids.
 """
 
 from __future__ import annotations
@@ -66,10 +67,12 @@ class Plain:
             events.StepLeft: self._step_left,
             events.TurnCommitted: self._turn_committed,
             events.TurnLeft: self._turn_left,
+            events.SessionParked: self._turn_over,
+            events.StoreFailed: self._turn_over,
             events.SessionFailed: self._failed,
             events.SessionEndedEvent: self._session_ended,
             **{kind: self._step_note for kind in notes.OF_STEP if kind is not events.StepLeft},
-            **{kind: self._turn_note for kind in notes.OF_TURN if kind is not events.TurnLeft},
+            **{kind: self._turn_note for kind in notes.OF_TURN if kind not in (events.TurnLeft, events.SessionParked, events.StoreFailed)},
         }
 
     def __call__(self, event: events.Event) -> None:
@@ -81,7 +84,16 @@ class Plain:
     # ------------------------------------------------------------ turns
 
     def _turn_started(self, event: events.TurnStarted) -> None:
-        turn = self._turns[event.session] = TurnFrame(event)
+        before, turn = self._turns.get(event.session), TurnFrame(event)
+        self._turns[event.session] = turn
+        if before is not None and before.ids == turn.ids:
+            turn.span, turn.left = before.span, before.left  # the run before crashed: its spans go on
+        else:
+            turn.span = self._begun(event, turn)
+        _here.set(turn)
+        current.begin(turn.span)
+
+    def _begun(self, event: events.TurnStarted, turn: TurnFrame) -> Span:
         parent, links = Context(), []
         if turn.carried is not None:
             flags = TraceFlags(TraceFlags.SAMPLED if turn.carried.sampled else TraceFlags.DEFAULT)
@@ -93,11 +105,7 @@ class Plain:
         attributes = conventions.session_attributes(event.session, event.agent, event.tenant, event.user, event.turn, event.message)
         attributes[conventions.OPERATION] = conventions.INVOKE_AGENT
         self._ids.trace_id, self._ids.span_id = turn.ids.trace_id, turn.ids.span_id
-        turn.span = self._tracer.start_span(
-            conventions.turn_name(event.agent), parent, SpanKind.INTERNAL, attributes, links, _ns(event.began)
-        )  # fmt: skip
-        _here.set(turn)
-        current.begin(turn.span)
+        return self._tracer.start_span(conventions.turn_name(event.agent), parent, SpanKind.INTERNAL, attributes, links, _ns(event.began))
 
     def _turn_committed(self, event: events.TurnCommitted) -> None:
         with self._ending(event.session, event.status) as span:
@@ -129,7 +137,11 @@ class Plain:
 
     def _turn_left(self, event: events.TurnLeft) -> None:
         if event.why != "ended":
-            self._turns.pop(event.session, None)
+            self._turn_over(event)
+
+    def _turn_over(self, event: events.Event) -> None:
+        """Whatever is known of it in memory is given up: it goes on later, here or elsewhere, or never."""
+        self._turns.pop(event.session, None)
 
     def _turn_note(self, event: events.Event) -> None:
         turn = self._turns.get(event.session)
@@ -144,14 +156,19 @@ class Plain:
             return
         step = StepFrame(event, turn, within)
         around = within.span if type(within) is StepFrame and within.of is turn else turn.span
+        left = turn.left.pop(event.key, None) if turn.left else None
+        step.span = self._step_begun(event, step, around) if left is None else left[0].span
+        _here.set(step)
+        step.outer = current.enter(step.span)
+
+    def _step_begun(self, event: events.StepStarted, step: StepFrame, around: Span) -> Span:
+        turn = step.of
         attributes = turn_attributes(turn) | conventions.step_attributes(event.kind, event.name, event.effect)
         kind = SpanKind.CLIENT if event.kind == "model" else SpanKind.INTERNAL
         self._ids.trace_id, self._ids.span_id = turn.ids.trace_id, step.span_id
-        step.span = self._tracer.start_span(
+        return self._tracer.start_span(
             conventions.step_name(event.kind, event.name), set_span_in_context(around, Context()), kind, attributes, (), _ns(event.opened)
         )
-        _here.set(step)
-        step.outer = current.enter(step.span)
 
     def _step_ended(self, event: events.StepEnded) -> None:
         step = self._leave(event.session, event.key)
@@ -171,6 +188,7 @@ class Plain:
     def _step_left(self, event: events.StepLeft) -> None:
         step = self._leave(event.session, event.key)
         if step is not None:
+            step.span.add_event(notes.OF_STEP[events.StepLeft], notes.facts(event), _ns(self._time()))
             step.of.left = step.of.left or {}
             step.of.left[event.key] = (step, self._time())
 

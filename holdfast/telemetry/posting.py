@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import random
 import threading
 import time
@@ -76,10 +77,12 @@ class Connection:
 
 
 def _seconds(retry_after: str | None) -> float | None:
+    """How long the collector asks to wait, within bounds; None where it does not say, or names no number."""
     try:
-        return None if retry_after is None else min(max(float(retry_after), 0.0), MAX_WAIT_S)
+        seconds = float(retry_after or "nan")
     except ValueError:
         return None
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), MAX_WAIT_S)  # NaN would never have been waited for
 
 
 class Poster:
@@ -145,6 +148,7 @@ class Poster:
             if spans:
                 self._deliver(self._envelope.request(spans))
                 self._tell()
+        self._connection.close()
 
     def _next(self) -> list[bytes] | None:
         """The spans of the next post; None after the last."""

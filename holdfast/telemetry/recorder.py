@@ -11,13 +11,15 @@ from typing import Any
 
 from holdfast import events
 from holdfast.clock import Clock
-from holdfast.telemetry import current, notes
-from holdfast.telemetry.current import Parent
+from holdfast.telemetry import notes
+from holdfast.telemetry.current import Parent, begin, enter_step, leave, step_here
 from holdfast.telemetry.frames import TurnFrame
 from holdfast.telemetry.packing import Packing
 
 FULL = 2048
 """Records that are encoded at once, however little time has passed."""
+_StepStarted, _StepEnded = events.StepStarted, events.StepEnded  # looked up for every step
+_OWN = (events.TurnLeft, events.SessionParked, events.StoreFailed)  # those that may end a run of a turn
 
 
 class Recorder:
@@ -45,18 +47,19 @@ class Recorder:
             events.TurnCommitted: self._turn_done,
             events.TurnLeft: self._turn_left,
             events.SessionParked: self._parked,
+            events.StoreFailed: self._store_failed,
             events.SessionFailed: self._turn_done,
             events.SessionEndedEvent: self._turn_done,
             **{kind: self._step_note for kind in notes.OF_STEP if kind is not events.StepLeft},
-            **{kind: self._turn_note for kind in notes.OF_TURN if kind not in (events.TurnLeft, events.SessionParked)},
+            **{kind: self._turn_note for kind in notes.OF_TURN if kind not in _OWN},
         }
 
     def __call__(self, event: events.Event) -> None:
         """Take note of an event; call it in the task that the event is about."""
         kind = type(event)
-        if kind is events.StepStarted:
+        if kind is _StepStarted:
             self._step_started(event)  # type: ignore[arg-type]
-        elif kind is events.StepEnded:
+        elif kind is _StepEnded:
             self._step_ended(event)  # type: ignore[arg-type]
         elif (do := self._on.get(kind)) is not None:
             do(event)
@@ -71,18 +74,21 @@ class Recorder:
     # ------------------------------------------------------------ turns
 
     def _turn_started(self, event: events.TurnStarted) -> None:
-        turn = self._turns[event.session] = TurnFrame(event)
+        before, turn = self._turns.get(event.session), TurnFrame(event)
+        self._turns[event.session] = turn
+        if before is not None and before.ids == turn.ids:
+            turn.left = before.left  # the run before crashed: what it left runs again, or is cut at the end
         if turn.carried is not None and not turn.carried.link and self._honour_parent:
             turn.sampled = turn.carried.sampled
         else:
             turn.sampled = self._sampled(turn.ids.trace_id)
-        current.begin(Parent(turn, None))
+        begin(Parent(turn, None))
 
     def _turn_done(self, event: events.TurnCommitted | events.SessionFailed | events.SessionEndedEvent) -> None:
         turn = self._turns.pop(event.session, None)
         if turn is not None:
             for step, until in (turn.left or {}).values():
-                self._note(turn, step.step, until)
+                self._note(turn, step.step, until, step.within)
             self._note(turn, event, self._time())
 
     def _turn_left(self, event: events.TurnLeft) -> None:
@@ -90,7 +96,7 @@ class Recorder:
         if turn is not None:
             self._note(turn, event, self._time())
             turn.left = None
-            turn.parting = event.why == "park"
+            turn.parting = event.why in ("park", "pause")
             if not turn.parting and event.why != "ended":
                 del self._turns[event.session]
 
@@ -98,6 +104,13 @@ class Recorder:
         turn = self._turns.pop(event.session, None)
         if turn is not None:
             self._note(turn, event, self._time())
+
+    def _store_failed(self, event: events.StoreFailed) -> None:
+        turn = self._turns.get(event.session)
+        if turn is not None:
+            self._note(turn, event, self._time())
+            if turn.running is None and not turn.beside:
+                del self._turns[event.session]  # it is read again; told in a step, the turn is left next
 
     def _turn_note(self, event: events.Event) -> None:
         turn = self._turns.get(event.session)
@@ -112,25 +125,30 @@ class Recorder:
         turn = self._turns.get(event.session)
         if turn is not None and turn.sampled:
             step = Parent(turn, event)
-            if turn.running is None:
+            if turn.running is None and not turn.beside:
                 turn.running = step
             else:
                 turn.beside[event.key] = step
-            step.outer = current.enter(step)
+                step.within = step_here(turn)
+            enter_step(step)
 
     def _step_ended(self, event: events.StepEnded) -> None:
         turn = self._turns.get(event.session)
         if turn is None or not turn.sampled:
             return
-        step = _taken(turn, event.key)
-        if step is None:
-            began = self._time() - event.duration_s
+        step = turn.running
+        if step is not None and step.step.key == event.key:
+            turn.running = None
         else:
-            began = step.step.opened
-            current.leave(step.outer)
+            step = _taken(turn, event.key)
+        if step is None:
+            began, within = self._time() - event.duration_s, b""
+        else:
+            began, within = step.step.opened, step.within
+            leave(step.outer)
         if turn.left:
             turn.left.pop(event.key, None)
-        self._packing.step(turn, event, began)
+        self._packing.step(turn, event, began, within)
         if len(self._packing.records) >= FULL:
             self.pack()
 
@@ -138,16 +156,15 @@ class Recorder:
         turn = self._turns.get(event.session)
         step = None if turn is None else _taken(turn, event.key)
         if turn is not None and step is not None:
-            current.leave(step.outer)
+            leave(step.outer)
             self._note(turn, event, self._time(), event.key)
             turn.left = turn.left or {}
             turn.left[event.key] = (step, self._time())
 
     def _step_note(self, event: events.Event) -> None:
-        here, turn = current.span_here(), self._turns.get(event.session)
+        turn = self._turns.get(event.session)
         if turn is not None:
-            key = here.step.key if type(here) is Parent and here.turn is turn and here.step is not None else b""
-            self._note(turn, event, self._time(), key)
+            self._note(turn, event, self._time(), step_here(turn))
 
     def _note(self, turn: TurnFrame, event: events.Event, at: float, key: bytes = b"") -> None:
         if turn.sampled:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 
-from holdfast import redact
+from holdfast import events, redact
+from holdfast.errors import ConfigError
 from holdfast.policies._faults import Faults
 from holdfast.telemetry import wire
 
 TRACES_PATH = "/v1/traces"
+_CREDENTIALS = re.compile(r"\A([^/@]*//)?.*@", re.DOTALL)  # up to the last @: a password that is not encoded may hold anything
+_UNREAD = {"CERTIFICATE": "set SSL_CERT_FILE", "CLIENT_CERTIFICATE": "it has none", "CLIENT_KEY": "it has none"}
 _SAMPLERS: Mapping[str, tuple[bool, float | None]] = {
     "always_on": (False, 1.0),
     "always_off": (False, 0.0),
@@ -53,33 +57,48 @@ def checked(settings: Settings) -> Settings:
     faults.number("ratio", settings.ratio)
     if not faults.found and settings.ratio > 1.0:
         faults.add(f"ratio is {settings.ratio!r}: give a share from 0 to 1")
-    try:
-        url = urlsplit(settings.url)
-        fine = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:
-        fine = False
-    if not fine:
-        faults.add(f"endpoint is {settings.url!r}: give a URL such as http://127.0.0.1:4318")
+    _check_url(settings.url, faults)
     faults.number("timeout_s", settings.timeout_s, positive=True)
     faults.number("interval_s", settings.interval_s, positive=True)
     faults.number("flush_s", settings.flush_s)
     for name, value in settings.headers.items():
         redact.remember(value)
+        redact.remember(value.rpartition(" ")[2])  # without its scheme
         if not name.isascii() or not (name + value).isprintable() or not name or " " in name or ":" in name:
             faults.add(f"the header {name!r} cannot be sent: names and values are printable, names without spaces and colons")
     faults.check()
     return settings
 
 
-def traces_url(endpoint: str) -> str:
-    """The traces endpoint of an OTLP base URL; a URL that names one already stays."""
-    return endpoint if endpoint.endswith(TRACES_PATH) else endpoint.rstrip("/") + TRACES_PATH
+def _check_url(url: str, faults: Faults) -> None:
+    shown = repr(redact.text(_CREDENTIALS.sub(r"\1[redacted]@", url)))
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine or not url.isascii() or not url.isprintable() or " " in url:
+        faults.add(f"endpoint is {shown}: give a URL such as http://127.0.0.1:4318")
+    elif "@" in parts.netloc:
+        faults.add(f"endpoint is {shown}: a user and password are not sent from there; give them as a header (authorization)")
+
+
+def traces_url(endpoint: str, *, base: bool = False) -> str:
+    """The traces endpoint of an OTLP base URL; one that names it already stays, unless it is said to be a base."""
+    try:
+        parts = urlsplit(endpoint)
+    except ValueError:
+        return endpoint  # `checked` says so
+    path = parts.path.rstrip("/")
+    if not endpoint.isprintable():
+        return endpoint  # so is this
+    return urlunsplit(parts._replace(path=path if path.endswith(TRACES_PATH) and not base else path + TRACES_PATH))
 
 
 def resource_of(environment: Mapping[str, str], service_name: str = "", more: Mapping[str, str] | None = None) -> dict[str, str]:
     """The attributes of this process as a source of spans."""
     found = {"service.name": "holdfast", "telemetry.sdk.language": "python", "telemetry.sdk.name": "holdfast"}
-    found |= _pairs(environment.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    found |= _pairs("OTEL_RESOURCE_ATTRIBUTES", environment.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     if name := service_name or environment.get("OTEL_SERVICE_NAME", ""):
         found["service.name"] = name
     return found | dict(more or {})
@@ -89,7 +108,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings | None:
     """What the environment asks for; None if it names no endpoint, or switches the SDK off.
 
     Raises:
-        ConfigError: a variable is wrong, or asks for a protocol other than http/protobuf.
+        ConfigError: a variable is wrong, or asks for what holdfast does not do: another exporter, protocol, compression or sampler.
     """
     if disabled(environment):
         return None
@@ -99,11 +118,16 @@ def from_environment(environment: Mapping[str, str]) -> Settings | None:
 
     url = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or ""
     if not url and (base := environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")):
-        url = base.rstrip("/") + TRACES_PATH
-    if not url or environment.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
+        url = traces_url(base, base=True)
+    exporter = _word(environment.get("OTEL_TRACES_EXPORTER")) or "otlp"
+    if not url or exporter == "none":
         return None
     faults = Faults("the OTEL_ variables of the environment")
-    if (protocol := of("PROTOCOL") or "http/protobuf") != "http/protobuf":
+    if exporter != "otlp":
+        faults.add(f"OTEL_TRACES_EXPORTER is {exporter!r}: holdfast has otlp and none; give the SDK's provider to Telemetry for another")
+    if (compression := _word(of("COMPRESSION")) or "none") not in ("none", "gzip"):
+        faults.add(f"the OTLP compression is {compression!r}: use gzip or none")
+    if (protocol := _word(of("PROTOCOL")) or "http/protobuf") != "http/protobuf":
         faults.add(f"the OTLP protocol is {protocol!r}: holdfast speaks http/protobuf; give the SDK's provider to Telemetry for another")
     honour_parent, ratio = _sampler(environment, faults)
     timeout_s = 10.0
@@ -112,9 +136,12 @@ def from_environment(environment: Mapping[str, str]) -> Settings | None:
     except ValueError:
         faults.add(f"the OTLP timeout is {of('TIMEOUT')!r}: give seconds")
     faults.check()
-    return checked(
-        Settings(url, _pairs(of("HEADERS")), resource_of(environment), ratio, honour_parent, timeout_s, gzip=of("COMPRESSION") == "gzip")
-    )
+    headers = _pairs("the OTLP headers", of("HEADERS"))
+    found = checked(Settings(url, headers, resource_of(environment), ratio, honour_parent, timeout_s, gzip=compression == "gzip"))
+    for name, instead in _UNREAD.items():
+        if of(name):
+            events.log.warning("telemetry: OTEL_EXPORTER_OTLP_%s is not read by holdfast's exporter: %s", name, instead)
+    return found
 
 
 def disabled(environment: Mapping[str, str]) -> bool:
@@ -123,7 +150,7 @@ def disabled(environment: Mapping[str, str]) -> bool:
 
 
 def _sampler(environment: Mapping[str, str], faults: Faults) -> tuple[bool, float]:
-    name = environment.get("OTEL_TRACES_SAMPLER") or "parentbased_always_on"
+    name = _word(environment.get("OTEL_TRACES_SAMPLER")) or "parentbased_always_on"
     argument = environment.get("OTEL_TRACES_SAMPLER_ARG") or "1"
     honour_parent, ratio = _SAMPLERS.get(name, (True, -1.0))
     if ratio == -1.0:
@@ -137,11 +164,22 @@ def _sampler(environment: Mapping[str, str], faults: Faults) -> tuple[bool, floa
         return honour_parent, 1.0
 
 
-def _pairs(text: str) -> dict[str, str]:
-    """`a=1,b=2` with percent-encoded values; what is not of that form is left out."""
+def _word(value: str | None) -> str:
+    """One of a few words, in whatever case."""
+    return (value or "").strip().lower()
+
+
+def _pairs(source: str, text: str) -> dict[str, str]:
+    """`a=1,b=2` with percent-encoded values.
+
+    Raises:
+        ConfigError: a part is not of that form; it is not shown, as it may be a credential.
+    """
     found = {}
-    for pair in text.split(","):
+    for nth, pair in enumerate(text.split(","), 1):
         name, equals, value = pair.partition("=")
         if equals and name.strip():
             found[unquote(name.strip())] = unquote(value.strip())
+        elif pair.strip():
+            raise ConfigError(f"{source}: part {nth} is not name=value; a comma in a value is %2C")
     return found

@@ -47,6 +47,7 @@ class Spans:
     def _step(self, turn: _Turn, record: wire.StepDone) -> Span:
         span_id, error, own = turn.step_id(record.key), None, record.facts
         name, kind, known = _step(record.kind, record.name, record.effect, record.attempts)
+        parent = turn.step_id(record.within) if record.within else turn.span_id
         attributes = turn.attributes + known
         if own or record.tokens or record.microusd or not record.ok:
             more = conventions.cost_attributes(record.tokens, record.microusd)
@@ -54,7 +55,7 @@ class Spans:
                 more[conventions.ERROR_TYPE], error = record.error or "error", record.cause
             attributes += otlp.attributes(more | {key: _plain(value) for key, value in (own or {}).items()})
         return Span(
-            turn.trace_id, span_id, turn.span_id, False, name, kind, _ns(record.began), _ns(record.ended), attributes,
+            turn.trace_id, span_id, parent, False, name, kind, _ns(record.began), _ns(record.ended), attributes,
             self._taken(span_id), b"", error,
         )  # fmt: skip
 

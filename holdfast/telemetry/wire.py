@@ -52,7 +52,7 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class StepDone(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
-    """A step ended: one span. `turn` is the index of its turn in the batch."""
+    """A step ended: one span. `turn` is the index of its turn in the batch, `within` the key of the step that it ran in, if any."""
 
     turn: int
     key: bytes
@@ -68,6 +68,7 @@ class StepDone(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     error: str
     cause: str
     facts: dict[str, Any] | None
+    within: bytes = b""
 
 
 class TurnDone(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):

@@ -100,6 +100,15 @@ async def test_a_line_says_why_and_names_the_command_that_helps(store: Store) ->
     assert (found["paused"].status, found["paused"].reason) == ("parked", "paused")
 
 
+async def test_a_session_that_was_ended_in_the_middle_of_an_effect_says_so(store: Store) -> None:
+    """Nobody knows whether it happened, and somebody can still find out and write it down."""
+    outcome = msgspec.msgpack.encode(Outcome(failure=Failure("SessionEnded", "", "killed", "it misbehaved")))
+    await store.apply([*spawn("s"), step("s", "refund", StepState.DOUBT), EndSession("s", "killed", outcome, 5.0)])
+    line = (await lines(store, ended=True))["s"]
+    assert (line.why, line.next) == ("it misbehaved; refund may or may not have happened", "holdfast resolve s VERDICT")
+    assert not line.asks_a_person
+
+
 async def test_many_failed_sessions_have_each_its_own_cause(store: Store) -> None:
     """However the letters are read, and also where a session that has ended left one."""
     ids = [f"s{n}" for n in range(25)]

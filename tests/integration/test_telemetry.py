@@ -10,11 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
@@ -22,21 +22,25 @@ from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
 from holdfast import Runtime, Session, StepError, Usage, agent, tool
-from holdfast.telemetry import Telemetry
+from holdfast.console.api import doctor
+from holdfast.console.api.control import Control
+from holdfast.telemetry import Telemetry, otlp, posting, wire
 from tests.unit.telemetry.support import Read, read
 
 ROOT = Path(__file__).parents[2]
 SECRET = "abcdefghijklmnop"
 WITHIN_S = 20.0
 
+Answers: TypeAlias = Callable[[int], tuple[int, bytes] | None]
+
 
 class Collector:
     """Takes OTLP over HTTP; what `answers` gives for the nth post is its status and body, None is no answer at all."""
 
-    def __init__(self, answers: Callable[[int], tuple[int, bytes] | None] = lambda nth: (200, b"")) -> None:
+    def __init__(self, answers: Answers, reason: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         self.posts: list[bytes] = []
         self.headers: list[dict[str, str]] = []
         self.accepted: list[bytes] = []
@@ -68,7 +72,9 @@ class Collector:
                     self._answer(*answer)
 
             def _answer(self, status: int, body: bytes) -> None:
-                self.send_response(status)
+                self.send_response(status, reason)
+                for name, value in (headers or {}).items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -99,8 +105,8 @@ class Collector:
 
 
 @contextmanager
-def collecting(answers: Callable[[int], tuple[int, bytes] | None] = lambda nth: (200, b"")) -> Iterator[Collector]:
-    collector = Collector(answers)
+def collecting(answers: Answers = lambda nth: (200, b""), **more: Any) -> Iterator[Collector]:
+    collector = Collector(answers, **more)
     try:
         yield collector
     finally:
@@ -302,6 +308,78 @@ async def test_no_collector_at_all_stops_nothing(caplog: pytest.LogCaptureFixtur
         assert await (await runtime.spawn(looker, id="s")).ask(5) == 5
     assert telemetry.statistics() == {"spans_delivered": 0, "spans_dropped": 6}
     assert "ConnectionRefusedError" in telemetry.trouble
+
+
+async def test_flush_waits_until_all_is_posted_and_ends_nothing() -> None:
+    """After it the collector has every span that has ended; spans that come later arrive as well."""
+    with collecting() as collector:
+        telemetry = Telemetry(endpoint=collector.url, interval_s=0.05)
+        async with running(telemetry, looker) as runtime:
+            handle = await runtime.spawn(looker, id="s")
+            for spans in (4, 8):
+                await handle.ask(3)
+                assert await telemetry.flush(WITHIN_S)
+                assert len(collector.spans()) == spans
+        assert await telemetry.flush(0.0)
+
+
+async def test_flush_says_when_it_did_not_come_to_an_end() -> None:
+    """A collector that does not answer holds its caller no longer than it may."""
+    with collecting(lambda nth: None) as collector:
+        telemetry = Telemetry(endpoint=collector.url, interval_s=0.05, flush_s=0.3)
+        async with running(telemetry, looker) as runtime:
+            await (await runtime.spawn(looker, id="s")).ask(3)
+            assert not await telemetry.flush(0.1)
+
+
+async def test_flush_flushes_the_programs_own_provider() -> None:
+    """With the SDK in this process it is the SDK's own."""
+    with collecting() as collector:
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(collector.url + "/v1/traces"), schedule_delay_millis=60_000))
+        telemetry = Telemetry(provider=provider)
+        async with running(telemetry, looker) as runtime:
+            await (await runtime.spawn(looker, id="s")).ask(3)
+            assert await telemetry.flush(WITHIN_S)
+            assert len(collector.spans()) == 4
+        provider.shutdown()
+
+
+async def test_what_is_wrong_with_the_collector_is_in_the_diagnosis_without_secrets() -> None:
+    """`holdfast doctor` says that no spans arrive, and why; what the collector quotes of the credentials is masked."""
+    answers = iter([(200, b""), (403, b"")])
+    with collecting(lambda nth: next(answers), reason=f"no {SECRET}") as collector:
+        telemetry = Telemetry(endpoint=collector.url, headers={"authorization": f"Token {SECRET}"}, interval_s=0.05)
+        async with running(telemetry, looker) as runtime:
+            handle, said = await runtime.spawn(looker, id="s"), []
+            for _ in range(2):
+                await handle.ask(1)
+                assert await telemetry.flush(WITHIN_S)
+                found = await doctor.diagnose(Control(runtime, "memory:"))
+                assert found.well
+                said += [(check.level, check.said) for check in found.checks if check.name == "telemetry"]
+    assert said == [
+        ("ok", "2 spans delivered, 0 dropped"),
+        ("note", "2 spans delivered, 2 dropped: the collector answered 403 no [redacted]"),
+    ]
+
+
+@pytest.mark.parametrize("wait", ["nan", "inf", "-inf", "soon", "-1"])
+async def test_an_odd_wish_to_wait_is_bounded(wait: str) -> None:
+    """A collector whose Retry-After is no number of seconds gets its post again soon, and once at a time."""
+    answers = iter([(503, b""), (200, b"")])
+    posting.MAX_WAIT_S, before = 0.1, posting.MAX_WAIT_S
+    changed: list[wire.Report] = []
+    try:
+        with collecting(lambda nth: next(answers), headers={"Retry-After": wait}) as collector:
+            config = wire.Config(collector.url + "/v1/traces", {}, {}, "1", 2.0, 0.01, 1.0, 1 << 20, False)
+            poster = posting.Poster(config, otlp.Envelope({}, "holdfast", "1"), changed.append)
+            poster.put([b""])
+            await asyncio.to_thread(collector.wait, lambda: len(collector.accepted) == 1)
+            poster.close(WITHIN_S)
+    finally:
+        posting.MAX_WAIT_S = before
+    assert (changed[-1].delivered, changed[-1].dropped) == (1, 0)
 
 
 # ---------------------------------------------------------------- exporters in trouble

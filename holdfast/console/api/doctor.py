@@ -36,7 +36,7 @@ _LATE = ("thread of a plain function runs past its deadline", "threads of plain 
 async def diagnose(control: Control) -> Diagnosis:
     """Look at everything. Nothing is changed."""
     runtime = control.runtime
-    checks = [await _loop(), await _database(runtime), *_counts(runtime), *_breakers(runtime), *_files(runtime)]
+    checks = [await _loop(), await _database(runtime), *_counts(runtime), *_breakers(runtime), *_telemetry(runtime), *_files(runtime)]
     try:
         checks += await _people(control)
     except errors.StoreError:
@@ -91,6 +91,17 @@ def _breakers(runtime: Runtime) -> Iterator[Check]:
         yield _check("breaker", NOTE, f"the breaker of {name} is {view.state.replace('_', '-')}: {view.cause}")
     if not refusing:
         yield _check("breaker", OK, "no breaker of a dependency is open")
+
+
+def _telemetry(runtime: Runtime) -> Iterator[Check]:
+    """Whether spans arrive, where they are exported. A collector that is down harms no session."""
+    telemetry = runtime.telemetry
+    counts = {} if telemetry is None else telemetry.statistics()
+    if telemetry is None or not counts:
+        return
+    trouble = telemetry.trouble
+    so_far = f"{number(counts['spans_delivered'], 'span')} delivered, {counts['spans_dropped']} dropped"
+    yield _check("telemetry", NOTE if trouble else OK, f"{so_far}{f': {trouble}' if trouble else ''}")
 
 
 async def _people(control: Control) -> list[Check]:

@@ -10,8 +10,7 @@ import msgspec
 from holdfast import redact
 
 _decode = msgspec.msgpack.Decoder().decode
-# Control characters would let a stored text move the cursor of whoever looks at it.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+_BLANKS = re.compile(r"\x00+")
 
 
 def plain(data: bytes | None) -> Any:
@@ -28,7 +27,7 @@ def masked(value: Any) -> Any:
     """Plain data that JSON can hold, with secrets masked; bytes that are text as that text, others as a note of their size."""
     match value:
         case str():
-            return redact.text(value)
+            return value if len(value) < redact.SHORTEST else redact.text(value)
         case bytes():
             # Bytes that are text could hold a secret as well as a text could; others say nothing to a person.
             try:
@@ -58,9 +57,32 @@ def compact(value: Any, limit: int) -> str:
 
 
 def clean(text: str) -> str:
-    """One line without secrets and without control characters."""
+    """One line without secrets, and without what would let a stored text move the cursor of whoever looks at it, or hide a part."""
     text = redact.text(text)
-    return (text if text.isprintable() else _CONTROL.sub(" ", text)).strip()
+    if not text.isprintable():
+        text = _BLANKS.sub(" ", "".join(letter if letter.isprintable() else "\x00" for letter in text))
+    return text.strip()
+
+
+def legible(text: str) -> str:
+    """Text of several lines as it is, without what would move the cursor but for line feeds and tabs, or hide a part."""
+    return "\n".join(line if line.isprintable() else "".join(map(_legible, line)) for line in text.split("\n"))
+
+
+def _legible(letter: str) -> str:
+    return letter if letter.isprintable() or letter == "\t" else " "
+
+
+def escaped(text: str) -> str:
+    """JSON that means the same, with escapes for all that a terminal would act on: JSON itself asks for those below U+0020 only."""
+    return "\n".join(line if line.isprintable() else "".join(map(_escaped, line)) for line in text.split("\n"))
+
+
+def _escaped(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    units = letter.encode("utf-16-be", errors="surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def cut(text: str, limit: int) -> str:

@@ -26,6 +26,7 @@ from holdfast.stores.records import (
     Session,
     Step,
     StepState,
+    in_doubt,
     shown_status,
 )
 
@@ -209,7 +210,7 @@ def line(session: Session, steps: Sequence[Step], letter: DeadLetter | None, liv
         updated = max([updated, *(max(step.record.opened, step.record.closed) for step in steps)])
         usage = sum((cost(step) for step in steps), usage)
     used = amounts(usage)
-    why, reason = _why(session, status, letter, alive=alive)
+    why, reason = _why(session, status, letter, steps, alive=alive)
     if live is not None and live.steps:
         why = _doing(live)
     elif status == "working" and alive:
@@ -241,7 +242,7 @@ def _doing(live: Live) -> str:
     return f"{oldest.name} is under way for {oldest.age_s:.1f} s, attempt {oldest.attempt}{others}"
 
 
-def _why(session: Session, status: str, letter: DeadLetter | None, *, alive: bool) -> tuple[str, str]:
+def _why(session: Session, status: str, letter: DeadLetter | None, steps: Sequence[Step], *, alive: bool) -> tuple[str, str]:
     """Why it stands where it stands, and by which key of `_NEXT` a person finds what to do next ("" for nothing)."""
     if status == "failed":
         return letter.cause if letter is not None else "a message could not be handled", "failed"
@@ -257,8 +258,9 @@ def _why(session: Session, status: str, letter: DeadLetter | None, *, alive: boo
     if status == "unfinished":
         return "its budget was exhausted and it handed over what it had", "budget"
     if status in ENDED and session.result is not None:
-        failure = _outcome(session.result).failure
-        return (failure.message if failure is not None else ""), ""
+        failure, doubts = _outcome(session.result).failure, [step.record.name for step in steps if in_doubt(step)]
+        message = "" if failure is None else failure.message
+        return (f"{message}; {', '.join(doubts)} may or may not have happened", "doubt") if doubts else (message, "")
     return "", ""
 
 

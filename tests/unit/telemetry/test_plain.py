@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
-from holdfast import Runtime, Session, Usage, agent, tool
+from holdfast import Agent, Runtime, Session, Usage, agent, tool
 from holdfast.telemetry.plain import Plain
 from holdfast.testing.simulation import SimulatedClock
 from tests.unit.runtime.support import World
 from tests.unit.telemetry.support import Collected, Read
 
+tracer = TracerProvider().get_tracer("shop")
 SECRET = "Bearer abcdefghijklmnop"
 
 
@@ -31,9 +32,19 @@ async def fail() -> None:
     raise ValueError(f"no {SECRET}")
 
 
+async def inner() -> None:
+    pass
+
+
 @agent
 async def worker(session: Session[None], text: str) -> int:
     await session.gather(session.step(buy, 1), session.step(buy, 2))
+
+    async def outer() -> None:
+        with tracer.start_as_current_span("the handler's own"):
+            await session.step(inner)
+
+    await session.step(outer)
     try:
         await session.step(fail)
     except Exception:
@@ -62,19 +73,22 @@ def read(span: Read, mine: dict[str, Any]) -> tuple[Any, ...]:
     return span.name, span.trace, span.id, span.parent, {**span.attributes, **mine}, span.events, span.error
 
 
-def run(provider: TracerProvider) -> Collected:
-    """A turn, observed by both ways."""
-    world, collected = World(), Collected()
+def run(provider: TracerProvider, agent: Agent = worker) -> Collected:
+    """The same turn twice, observed by one way and by the other."""
+    collected = Collected()
 
-    async def main(runtime: Runtime) -> Any:
-        clock = SimulatedClock(asyncio.get_running_loop())
-        recorder = collected.recorder(clock)
+    async def exported(runtime: Runtime) -> Any:
+        recorder = collected.recorder()
         runtime.observe(recorder)
-        runtime.observe(Plain(provider, clock))
-        await (await runtime.spawn(worker, id="s", tenant="acme", user="ada")).ask("go")
+        await (await runtime.spawn(agent, id="s", tenant="acme", user="ada")).ask("go", id="m-1", timeout_s=1000)
         recorder.pack()
 
-    world.life(worker, main)
+    async def plain(runtime: Runtime) -> Any:
+        runtime.observe(Plain(provider, SimulatedClock(asyncio.get_running_loop())))
+        await (await runtime.spawn(agent, id="s", tenant="acme", user="ada")).ask("go", id="m-1", timeout_s=1000)
+
+    World(seed=1).life(agent, exported)
+    World(seed=1).life(agent, plain)
     return collected
 
 
@@ -86,10 +100,13 @@ def test_both_ways_make_the_same_spans() -> None:
     plain = sorted(map(told, memory.get_finished_spans()), key=lambda span: span[2])
     theirs = sorted(collected.spans(), key=lambda span: span.id)
     mine = {span[2]: {"mine": span[4]["mine"]} for span in plain if "mine" in span[4]}
-    assert len(plain) == 5
+    assert len(plain) == 7
     assert len(mine) == 2
     assert plain == [read(span, mine.get(span.id, {})) for span in theirs]
     assert "abcdefgh" not in str(plain)
+    ids = {span.name: span for span in theirs if span.name != "step buy"}
+    assert ids["step inner"].parent == ids["step outer"].id
+    assert ids["step outer"].parent == ids["invoke_agent worker"].id
     times = {f"{span.context.span_id:016x}": span for span in memory.get_finished_spans() if span.context is not None}
     for span in theirs:
         assert (times[span.id].end_time or 0) / 1e9 == pytest.approx(span.ended_s)
@@ -103,4 +120,51 @@ def test_the_providers_sampler_decides() -> None:
     provider.add_span_processor(SimpleSpanProcessor(memory))
     run(provider)
     assert memory.get_finished_spans() == ()
+    provider.shutdown()
+
+
+class Begun(SpanProcessor):
+    """Keeps what was begun and has not ended, as processors do that show spans while they run."""
+
+    def __init__(self) -> None:
+        self.open: list[Any] = []
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        self.open.append(span)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.open.remove(next(one for one in self.open if one.context == span.context))
+
+
+def test_a_turn_that_crashes_keeps_its_span() -> None:
+    """Its crashes are on it as in the exporter's way, and no span was begun that does not end, also of a step that it left."""
+    runs: list[str] = []
+
+    async def slow() -> str:
+        await asyncio.sleep(5)
+        return "slept"
+
+    @agent
+    async def crashing(session: Session[None], text: str) -> str:
+        async def bug() -> None:
+            await asyncio.sleep(1)
+            runs.append("run")
+            if len(runs) % 3:
+                raise ZeroDivisionError("a bug")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(bug())
+            slept = group.create_task(session.step(slow))
+        return slept.result()
+
+    memory, begun, provider = InMemorySpanExporter(), Begun(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    provider.add_span_processor(begun)
+    collected = run(provider, crashing)
+    plain = sorted(map(told, memory.get_finished_spans()), key=lambda span: span[2])
+    assert [(span[0], [name for name, _ in span[5]]) for span in plain if span[0].startswith("invoke")] == [
+        ("invoke_agent crashing", ["holdfast.crash", "holdfast.crash"])
+    ]
+    assert plain == [read(span, {}) for span in sorted(collected.spans(), key=lambda span: span.id)]
+    assert begun.open == []
     provider.shutdown()

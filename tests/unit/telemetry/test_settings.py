@@ -32,6 +32,8 @@ def test_without_an_endpoint_there_is_no_telemetry() -> None:
         ("http://127.0.0.1:4318/", "http://127.0.0.1:4318/v1/traces"),
         ("https://example.com/otlp", "https://example.com/otlp/v1/traces"),
         ("https://example.com/otlp/v1/traces", "https://example.com/otlp/v1/traces"),
+        ("https://example.com/otlp/v1/traces/", "https://example.com/otlp/v1/traces"),
+        ("http://127.0.0.1:4318?x=1", "http://127.0.0.1:4318/v1/traces?x=1"),
     ],
 )
 def test_an_endpoint_is_a_base_or_the_whole(endpoint: str, url: str) -> None:
@@ -81,13 +83,48 @@ def test_switched_off_is_off(off: dict[str, str]) -> None:
         ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "much"}, "much"),
         ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "2"}, "ratio"),
         ({"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, "soon"),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "nan"}, "timeout_s"),
+        ({"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"}, "zstd"),
+        ({"OTEL_TRACES_EXPORTER": "console"}, "console"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "a=1,nothing"}, "headers: part 2"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "team"}, "OTEL_RESOURCE_ATTRIBUTES: part 1"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "endpoint"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector :4318"}, "endpoint"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector\x00:4318"}, "endpoint"),
     ],
 )
 def test_what_the_environment_gets_wrong_is_said_at_the_start(wrong: dict[str, str], named: str) -> None:
     """One clear line, when it is loaded and not at the first span."""
     with pytest.raises(ConfigError, match=named):
         from_environment({**ENDPOINT, **wrong})
+
+
+def test_words_are_read_in_whatever_case() -> None:
+    """As OpenTelemetry's specification says."""
+    found = from_environment({**ENDPOINT, "OTEL_EXPORTER_OTLP_COMPRESSION": "GZIP", "OTEL_TRACES_EXPORTER": "OTLP"})
+    assert found is not None
+    assert found.gzip
+
+
+def test_what_is_not_read_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """A certificate of one's own that is silently left out costs an afternoon."""
+    assert from_environment({**ENDPOINT, "OTEL_EXPORTER_OTLP_CERTIFICATE": "/ca.pem"}) is not None
+    assert "OTEL_EXPORTER_OTLP_CERTIFICATE is not read by holdfast's exporter: set SSL_CERT_FILE" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://ada:hunter2hunter2@collector:4318", "http://ada:hunter2hunter2@collector:99999", "ftp://ada:hunter2hunter2@collector",
+        "http://ada:hunter2/hunter2@collector", "ada:hunter2hunter2@collector", "http://ada:hunter2hunter2@[::1",
+    ],
+)  # fmt: skip
+def test_a_password_in_an_endpoint_is_refused_and_not_shown(endpoint: str) -> None:
+    """It would not be sent; and the error that says so goes to terminals and logs."""
+    for wrong in (partial(Telemetry, endpoint=endpoint), partial(from_environment, {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})):
+        with pytest.raises(ConfigError, match=r"endpoint is .*redacted") as raised:
+            wrong()
+        assert "hunter2" not in str(raised.value)
 
 
 def test_what_arguments_get_wrong_is_said_all_at_once() -> None:

@@ -254,6 +254,7 @@ def test_code_in_a_step_sees_the_steps_span_and_the_handler_the_turns() -> None:
     assert before == after == turn.id
     outer, inner = both.split()
     assert {spans[id].parent for id in (first, second, outer)} == {turn.id}
+    assert spans[inner].parent == outer
     assert len({first, second, outer, inner, turn.id}) == 5
     assert spans[inner].trace == turn.trace
 
@@ -424,3 +425,93 @@ def test_a_dead_letter_and_a_killed_turn_end_their_spans() -> None:
     assert {id: span.attributes["holdfast.status"] for id, span in by_session.items()} == {"failing": "failed", "hanging": "cancelled"}
     assert {span.status for span in by_session.values()} == {NOT_OK}
     assert "abcdefgh" not in str(collected.spans())
+
+
+def test_a_step_beside_another_is_not_beneath_it() -> None:
+    """Only what a step does itself is beneath it: not its neighbour, and not what comes after its end."""
+    world, collected = World(), Collected()
+
+    async def look(s: float) -> str:
+        await asyncio.sleep(s)
+        return span_here()
+
+    @agent
+    async def busy(session: Session[None], text: str) -> list[str]:
+        async def outer() -> str:
+            await asyncio.sleep(2)  # its neighbour has ended by now
+            both = await session.gather(session.step(look, 3.0), session.step(look, 4.0))
+            return " ".join([span_here(), *both])
+
+        beside = await session.gather(session.step(look, 1.0), session.step(outer))
+        return [*beside, await session.step(look, 5.0)]
+
+    async def main(runtime: Runtime) -> Any:
+        recorder = collected.recorder()
+        runtime.observe(recorder)
+        reply = await (await runtime.spawn(busy, id="s")).ask("go")
+        recorder.pack()
+        return reply
+
+    first, inside, last = world.life(busy, main)
+    outer, *inner = inside.split()
+    turn = collected.named("invoke_agent busy")
+    parents = {span.id: span.parent for span in collected.spans()}
+    assert {parents[id] for id in (first, outer, last)} == {turn.id}
+    assert {parents[id] for id in inner} == {outer}
+
+
+def test_a_step_that_its_caller_let_go_of_is_beneath_the_step_it_ran_in() -> None:
+    """A cut step is nested as one that ended."""
+    world, collected = World(), Collected()
+
+    async def slow() -> None:
+        await asyncio.sleep(100)
+
+    @agent
+    async def worker(session: Session[None], text: str) -> None:
+        async def outer() -> None:
+            try:
+                async with asyncio.timeout(5):
+                    await session.step(slow)
+            except TimeoutError:
+                return
+
+        await session.step(outer)
+
+    async def main(runtime: Runtime) -> Any:
+        recorder = collected.recorder()
+        runtime.observe(recorder)
+        await (await runtime.spawn(worker, id="s")).ask("go")
+        recorder.pack()
+
+    world.life(worker, main)
+    assert collected.named("step slow").parent == collected.named("step outer").id
+
+
+def test_a_pause_is_on_the_turns_span() -> None:
+    """Who looks at the trace sees that a person held the session up, and why."""
+    world, collected = World(), Collected()
+
+    async def slow() -> None:
+        await asyncio.sleep(5)
+
+    @agent
+    async def worker(session: Session[None], text: str) -> None:
+        await session.step(slow)
+        await session.step(slow)
+
+    async def main(runtime: Runtime) -> Any:
+        recorder = collected.recorder()
+        runtime.observe(recorder)
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go")
+        await asyncio.sleep(1)
+        await handle.pause("I said so")
+        await handle.resume()
+        await idle(handle)
+        recorder.pack()
+
+    world.life(worker, main)
+    said = dict(collected.named("invoke_agent worker").events)
+    assert said["holdfast.left"] == {"holdfast.why": "pause"}
+    assert (said["holdfast.park"]["holdfast.reason"], "I said so" in said["holdfast.park"]["holdfast.text"]) == ("paused", True)

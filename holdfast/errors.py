@@ -113,12 +113,18 @@ class MessageConflict(SessionError):
 
 
 class ReplyTimeout(SessionError):
-    """No answer within the deadline; the text says why, if the session rests. The message was accepted: ask again with its `message_id`."""
+    """No answer within the deadline; `why` is what the session rests for. The message was accepted: ask again with its `message_id`.
+
+    Where a session's end was waited for there is no message, and `message_id` is "": ask for its result again.
+    """
 
     def __init__(self, session: str, message_id: str, timeout_s: float, why: str = "") -> None:
-        text = f"{session!r} did not answer {message_id!r} within {timeout_s:g} s"
-        super().__init__(session, f"{text}: {why}" if why else f"{text}; ask again with id={message_id!r}")
-        self.message_id, self.timeout_s = message_id, timeout_s
+        if message_id:
+            text, again = f"{session!r} did not answer {message_id!r} within {timeout_s:g} s", f"ask again with id={message_id!r}"
+        else:
+            text, again = f"session {session!r} has not ended within {timeout_s:g} s", "ask for its result again"
+        super().__init__(session, f"{text}: {why}" if why else f"{text}; {again}")
+        self.message_id, self.timeout_s, self.why = message_id, timeout_s, why
 
 
 class TurnFailed(SessionError):

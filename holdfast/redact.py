@@ -13,12 +13,15 @@ _PATTERNS = re.compile(
     r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+"
 )
 
+SHORTEST = 8
+"""Characters of the shortest text that can hold a secret, as far as this module knows them."""
+
 _known: set[str] = set()
 
 
 def remember(secret: str) -> None:
     """Mask this very text wherever it turns up from now on. Texts under 8 characters are ignored: they would mask too much."""
-    if len(secret) >= 8:
+    if len(secret) >= SHORTEST:
         _known.add(secret)
 
 

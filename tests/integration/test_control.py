@@ -346,6 +346,22 @@ def test_the_verbs_of_a_person(fed: Node) -> None:
     assert (line["status"], line["why"]) == ("killed", "misbehaved")
 
 
+def test_a_person_who_waits_for_a_step_is_told_so(fed: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where they wait no longer, what they asked for is under way: nothing is an error."""
+    monkeypatch.setattr("holdfast.console.cli.many._WORD_S", 0.0)
+    hold(fed, "spawn", "support", "--id", "wait/1", "--tenant", "waits")
+    ran = hold(fed, "pause", "wait/1")
+    assert (ran.exit_code, ran.stdout) == (0, "wait/1: paused\n")
+    assert ran.stderr in ("", "holdfast: pause waits until what is under way has ended; Ctrl-C waits no longer, and undoes nothing\n")
+    hold(fed, "kill", "wait/1")
+
+
+def test_what_a_session_says_cannot_move_the_cursor(fed: Node) -> None:
+    """An error's text on the terminal is one line of what can be printed."""
+    refused = said(hold(fed, "spawn", "\x1b]0;pwn\x07\u202e\u200bx"))
+    assert refused.rstrip("\n").isprintable()
+
+
 def test_verbs_on_many_take_filters_and_can_be_tried_first(fed: Node) -> None:
     """A dry run says which they are; then each has its own outcome."""
     for number in range(3):

@@ -25,6 +25,7 @@ from holdfast.console.api.routes import RawPaths, describe
 from holdfast.console.wire.problems import INTERNAL, Problem, problem_of, status_of
 from holdfast.errors import HoldfastError
 from holdfast.events import log
+from holdfast.runtime.failures import trace
 
 _GONE = 499
 """The status of an answer that nobody is there to read."""
@@ -37,7 +38,9 @@ def build(control: Control) -> ASGIApp:
 
 def application(control: Control) -> FastAPI:
     """The same without what it is wrapped in: the one that knows its OpenAPI document."""
-    app = FastAPI(title="holdfast", version=__version__, description=(__doc__ or "").strip(), docs_url=None, redoc_url=None)
+    said = (__doc__ or "").strip()
+    # No redirects: a path that is not there is told so, in the body that every error has.
+    app = FastAPI(title="holdfast", version=__version__, description=said, docs_url=None, redoc_url=None, redirect_slashes=False)
     groups = [module.routes(control) for module in (api_read, api_verbs, api_many, api_events, api_node)]
     for group in groups:
         app.include_router(group.router)
@@ -101,4 +104,4 @@ class Timed:
             await self._app(scope, receive, timed)
         except Exception as error:
             # Whatever it is, it was answered with 500 already; the log gets the rest, without secrets.
-            log.error("the control API failed at %s %s", scope["method"], redact.text(scope["path"]), exc_info=error)
+            log.error("the control API failed at %s %s\n%s", scope["method"], redact.text(scope["path"]), trace(error))

@@ -31,6 +31,10 @@ class TooLarge(ConfigError):
     """The body of a request has more bytes than one may have."""
 
 
+class TooMany(RuntimeStopped):
+    """As many as this process takes at a time are there already."""
+
+
 class Gone(Exception):
     """Whoever asked is gone: there is nobody to answer."""
 
@@ -69,8 +73,11 @@ class Control:
             extra={"verb": verb, "who": who, "sessions": list(sessions), "reason": redact.text(reason)},
         )
 
-    async def wait(self, request: Request, work: Callable[[], Awaitable[T]], again: str) -> T:
+    async def wait(self, request: Request, work: Callable[[], Awaitable[T]], again: str, *, alone: bool = False) -> T:
         """The result of `work`, given up where whoever asked goes away or the process is about to end.
+
+        Args:
+            alone: go on where whoever asked goes away: it is not to be left half done.
 
         Raises:
             RuntimeStopped: the process is about to end; `again` says how to go on.
@@ -91,7 +98,8 @@ class Control:
             group.cancel_scope.cancel()
 
         async with anyio.create_task_group() as group:
-            group.start_soon(left)
+            if not alone:
+                group.start_soon(left)
             group.start_soon(closed)
             try:
                 result.append(await work())
@@ -112,16 +120,19 @@ class Json(Response):
 
     Args:
         content: it.
-        json: what stands for it in JSON; default the same.
+        json: gives what stands for it in JSON; default the same.
     """
 
-    def __init__(self, content: Any, json: Any = None, *, status_code: int = 200) -> None:
+    def __init__(self, content: Any, json: Callable[[], Any] | None = None, *, status_code: int = 200) -> None:
         super().__init__(status_code=status_code)
-        self._content, self._json = content, content if json is None else json
+        self._content, self._json = content, json
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         packed = MSGPACK in Headers(scope=scope).get("accept", "")
-        body = msgspec.msgpack.encode(self._content) if packed else msgspec.json.encode(self._json)
+        if packed:
+            body = msgspec.msgpack.encode(self._content)
+        else:
+            body = msgspec.json.encode(self._content if self._json is None else self._json())
         self.headers["content-type"] = MSGPACK if packed else "application/json"
         self.headers["content-length"] = str(len(body))
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
 from fastapi import Query
 from starlette.requests import Request
@@ -18,36 +20,103 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from holdfast import events
-from holdfast.console.api.control import Control
+from holdfast.console.api.control import Control, TooMany
 from holdfast.console.api.read import Filter, SessionId, check_names
 from holdfast.console.api.routes import Routes
 from holdfast.console.reading.values import masked
-from holdfast.console.wire.answers import Happened
+from holdfast.console.wire.answers import HEARTBEAT_S, Dropped, Happened
 
 BUFFER = 1000
 """Events that wait for one reader."""
 
-HEARTBEAT_S = 10.0
-_TYPE = "text/event-stream"
+READERS = 32
+"""Who may read live events of one process at a time: each costs every step of it a little."""
+
+_GATHER_S = 0.05
+"""What happens within so short a time is sent together."""
+
+_AT_ONCE = 20
+"""Events that are written before others on the loop have their turn again."""
+
+_SAID = (
+    "Server-sent events: the name of the event, and as data a Happened. Where a reader was too slow for some, an event `dropped` comes, "
+    "and as data a Dropped. A comment comes where nothing has happened for a while."
+)
+_TYPE = ("text/event-stream",)
 
 
 def routes(control: Control) -> Routes:
     """The routes, about this process."""
-    group = Routes("events")
+    group, hub = Routes("events"), Hub(control.runtime.observers)
 
     async def tail(id: SessionId) -> Response:
         """What happens to a session from now on, as server-sent events. It ends with the connection."""
         await control.runtime.session(id).row()  # that there is such a session
-        return Stream(control, session=id)
+        hub.check()
+        return Stream(control, hub, Feed(session=id))
 
     async def tail_all(kind: Annotated[list[str] | None, Query(max_length=50)] = None, session: Filter = None) -> Response:
         """What happens to all sessions from now on, as server-sent events. It ends with the connection."""
         check_names(session=session)
-        return Stream(control, session=session, kinds=frozenset(kind) if kind else None)
+        hub.check()
+        return Stream(control, hub, Feed(session=session, kinds=frozenset(kind) if kind else None))
 
-    group.add("GET", "/sessions/{id:session}/events", tail, gives=Happened, problems=(404,), media=_TYPE)
-    group.add("GET", "/events", tail_all, gives=Happened, media=_TYPE)
+    group.add("GET", "/sessions/{id:session}/events", tail, gives=Happened, problems=(404,), media=_TYPE, said=_SAID, besides=Dropped)
+    group.add("GET", "/events", tail_all, gives=Happened, media=_TYPE, said=_SAID, besides=Dropped)
     return group
+
+
+class Entry:
+    """One event, and when it was; written out once, however many read it."""
+
+    __slots__ = ("_written", "at", "event", "name")
+
+    def __init__(self, event: events.Event) -> None:
+        self.event, self.at, self.name = event, time.time(), name_of(event)
+        self._written = b""
+
+    def written(self) -> bytes:
+        """It as a server-sent event."""
+        if not self._written:
+            self._written = _written(self.name, happened(self.event, self.at))
+        return self._written
+
+
+class Hub:
+    """The one observer of a process whose events are read live, as long as somebody reads them.
+
+    Args:
+        observers: of its Runtime.
+        most: readers at a time.
+    """
+
+    def __init__(self, observers: events.Observers, most: int = READERS) -> None:
+        self._observers, self._most = observers, most
+        self._feeds: list[Feed] = []
+
+    def __call__(self, event: events.Event) -> None:
+        """Observe one event."""
+        entry = Entry(event)
+        for feed in self._feeds:
+            feed.offer(entry)
+
+    def check(self) -> None:
+        """Raises TooMany where one reader more would be too many."""
+        if len(self._feeds) >= self._most:
+            raise TooMany(f"{self._most} read live events already: end one of them, or try again later")
+
+    @contextmanager
+    def reading(self, feed: Feed) -> Iterator[None]:
+        """Offer what happens to `feed`."""
+        if not self._feeds:
+            self._observers.add(self)
+        self._feeds.append(feed)
+        try:
+            yield
+        finally:
+            self._feeds.remove(feed)
+            if not self._feeds:
+                self._observers.remove(self)
 
 
 class Feed:
@@ -61,29 +130,34 @@ class Feed:
 
     def __init__(self, *, session: str | None = None, kinds: frozenset[str] | None = None, size: int = BUFFER) -> None:
         self._session, self._kinds = session, kinds
-        self._waiting: deque[tuple[float, events.Event]] = deque(maxlen=size)
+        self._waiting: deque[Entry] = deque(maxlen=size)
         self._dropped = 0
         self.there = anyio.Event()
 
-    def __call__(self, event: events.Event) -> None:
-        """Observe one event."""
-        if self._session is not None and event.session != self._session:
+    def offer(self, entry: Entry) -> None:
+        """Take it, if it is one of those that are read."""
+        if self._session is not None and entry.event.session != self._session:
             return
-        if self._kinds is not None and name_of(event) not in self._kinds:
+        if self._kinds is not None and entry.name not in self._kinds:
             return
-        self._dropped += len(self._waiting) == self._waiting.maxlen
-        self._waiting.append((time.time(), event))
-        self.there.set()
+        waiting = len(self._waiting)
+        self._dropped += waiting == self._waiting.maxlen
+        self._waiting.append(entry)
+        if not waiting:
+            self.there.set()
 
-    def take(self) -> bytes:
-        """What has come since the last time, as server-sent events."""
-        self.there = anyio.Event()
+    def take(self, limit: int = _AT_ONCE) -> bytes:
+        """The oldest `limit` of what has come since the last time, as server-sent events; `there` is unset once that is all."""
         dropped, self._dropped = self._dropped, 0
-        parts = [f'event: dropped\ndata: {{"dropped":{dropped}}}\n\n'.encode()] if dropped else []
-        while self._waiting:
-            at, event = self._waiting.popleft()
-            parts.append(b"event: %b\ndata: %b\n\n" % (name_of(event).encode(), msgspec.json.encode(happened(event, at))))
+        parts = [_written("dropped", Dropped(dropped=dropped))] if dropped else []
+        parts += [self._waiting.popleft().written() for _ in range(min(limit, len(self._waiting)))]
+        if not self._waiting:
+            self.there = anyio.Event()
         return b"".join(parts)
+
+
+def _written(name: str, data: Happened | Dropped) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(data))
 
 
 def name_of(event: events.Event) -> str:
@@ -110,29 +184,26 @@ def happened(event: events.Event, at: float) -> Happened:
 class Stream(Response):
     """Server-sent events until the reader goes away or the process ends."""
 
-    media_type = _TYPE
+    media_type = _TYPE[0]
 
-    def __init__(self, control: Control, *, session: str | None = None, kinds: frozenset[str] | None = None) -> None:
+    def __init__(self, control: Control, hub: Hub, feed: Feed) -> None:
         super().__init__(headers={"cache-control": "no-store"})
         del self.headers["content-length"]
-        self._control = control
-        self._feed = Feed(session=session, kinds=kinds)
+        self._control, self._hub, self._feed = control, hub, feed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, observers = Request(scope, receive), self._control.runtime.observers
-        observers.add(self._feed)
+        request = Request(scope, receive)
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": b": here\n\n", "more_body": True})
-            async with anyio.create_task_group() as group:
-                for ending in (self._left(request), self._control.closing.wait()):
-                    group.start_soon(_then, ending, group.cancel_scope)
-                await self._send_all(send)
-            await send({"type": "http.response.body", "body": b""})
+            with self._hub.reading(self._feed):
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                await send({"type": "http.response.body", "body": b": here\n\n", "more_body": True})
+                async with anyio.create_task_group() as group:
+                    for ending in (self._left(request), self._control.closing.wait()):
+                        group.start_soon(_then, ending, group.cancel_scope)
+                    await self._send_all(send)
+                await send({"type": "http.response.body", "body": self._feed.take(BUFFER)})
         except OSError:
             pass  # the reader went away while something was sent, which is how most of them end
-        finally:
-            observers.remove(self._feed)
 
     async def _left(self, request: Request) -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -143,6 +214,12 @@ class Stream(Response):
             with anyio.move_on_after(HEARTBEAT_S):
                 await self._feed.there.wait()
             await send({"type": "http.response.body", "body": self._feed.take() or b": here\n\n", "more_body": True})
+            for _ in range(BUFFER // _AT_ONCE):
+                if not self._feed.there.is_set():
+                    break
+                await anyio.lowlevel.checkpoint()  # a part at a time: the loop is not only this reader's
+                await send({"type": "http.response.body", "body": self._feed.take(), "more_body": True})
+            await anyio.sleep(_GATHER_S)
 
 
 async def _then(ending: Any, scope: anyio.CancelScope) -> None:

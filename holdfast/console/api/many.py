@@ -7,20 +7,20 @@ from collections.abc import Awaitable, Callable
 import anyio
 from starlette.requests import Request
 
-from holdfast.console.api.control import Control, Json, body
+from holdfast.console.api.control import Control, Gone, Json, body
 from holdfast.console.api.read import check_names
 from holdfast.console.api.routes import Routes
-from holdfast.console.api.verbs import VERBS
+from holdfast.console.api.verbs import AGAIN, VERBS, WAITING
 from holdfast.console.reading.values import clean
 from holdfast.console.wire import bodies
 from holdfast.console.wire.answers import DidMany, One
 from holdfast.console.wire.problems import problem_of
+from holdfast.console.wire.verbs import SIMPLE
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.runtime.handle import Handle
 from holdfast.stores.records import SHOWN_STATUSES, Session, shown_status
 
 _AT_ONCE = 32
-_MANY = ("pause", "resume", "cancel", "kill", "retry", "drop")
 _MEANT = {"resume": "parked", "retry": "failed", "drop": "failed", "resolve": "parked"}
 _DOUBT = "doubt"
 
@@ -32,7 +32,7 @@ def routes(control: Control) -> Routes:
     group = Routes("many")
 
     def simple(verb: str) -> None:
-        summary, act = VERBS[verb]
+        act, summary = VERBS[verb], SIMPLE[verb]
 
         async def endpoint(request: Request) -> Json:
             given = await body(request, bodies.Many)
@@ -54,7 +54,7 @@ def routes(control: Control) -> Routes:
 
         return Json(await _each(control, request, "resolve", f"resolve as {given.verdict}", given, one))
 
-    for verb in _MANY:
+    for verb in VERBS:
         simple(verb)
     group.add("POST", "/resolve", resolve_many, gives=DidMany, takes=bodies.SettleMany)
     return group
@@ -66,15 +66,25 @@ async def _each(control: Control, request: Request, verb: str, said: str, given:
     found: dict[str, One] = {}
     left = iter(chosen)
 
-    async def work() -> None:
+    async def some() -> None:
         for session in left:  # shared: each takes the next one
             found[session.id] = await _one(control, session, None if given.dry_run else act)
 
-    async with anyio.create_task_group() as group:
-        for _ in range(min(_AT_ONCE, len(chosen))):
-            group.start_soon(work)
-    if not given.dry_run and chosen:
-        control.audit(request, said, [session.id for session in chosen], given.reason)
+    async def work() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(len(chosen) if verb in WAITING else min(_AT_ONCE, len(chosen))):
+                group.start_soon(some)
+
+    def audit() -> None:
+        if not given.dry_run and chosen:
+            control.audit(request, said, [session.id for session in chosen], given.reason)
+
+    try:
+        await control.wait(request, work, AGAIN, alone=verb not in WAITING)
+    except Gone:
+        audit()  # it is under way all the same
+        raise
+    audit()
     return DidMany(verb=verb, dry_run=given.dry_run, sessions=[found[session.id] for session in chosen], more=more)
 
 

@@ -12,19 +12,20 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from holdfast.console.api.control import Json
-from holdfast.console.wire.problems import Problem
+from holdfast.console.wire.problems import MSGPACK, Problem
 from holdfast.errors import ConfigError
 from holdfast.runtime.ids import check_id
 
 Endpoint = Callable[..., Coroutine[Any, Any, Any]]
 
+MEDIA = ("application/json", MSGPACK)
+"""What a request and its answer may be, each with the same fields: the second one is what holdfast's own client speaks."""
+
 _REF = "#/components/schemas/{name}"
 
 REASONS = {
-    400: "The request is no HTTP that can be read.",
     403: "The socket belongs to another user.",
     404: "There is no such session, or nothing at this path.",
-    405: "The path takes other methods.",
     409: "The session is not in a state for it.",
     410: "The session has ended.",
     413: "The body is too large.",
@@ -87,7 +88,10 @@ class Routes:
         takes: type[msgspec.Struct] | None = None,
         status: int = 200,
         problems: tuple[int, ...] = (),
-        media: str = "application/json",
+        media: tuple[str, ...] = MEDIA,
+        said: str = "As asked.",
+        also: tuple[tuple[int, str], ...] = (),
+        besides: type[msgspec.Struct] | None = None,
     ) -> None:
         """Declare a route.
 
@@ -96,14 +100,16 @@ class Routes:
             takes: the type of its body; None for none.
             status: of its answer.
             problems: the statuses of its errors beside those that any route may have.
-            media: the type of its answer's content.
+            media: the types that its answer's content may have.
+            said: what its answer is.
+            also: other statuses that it may have, and what they say.
+            besides: what else an answer may hold.
         """
-        self.structs.append(gives)
-        if takes is not None:
-            self.structs.append(takes)
+        self.structs += [kind for kind in (gives, takes, besides) if kind is not None]
         common = (403, 422, 500, 503) if takes is None else (403, 413, 422, 500, 503)
         answers: dict[int | str, dict[str, Any]] = {code: _answer(REASONS[code], Problem) for code in (*problems, *common)}
-        answers[status] = _answer("As asked.", gives, media)
+        for code, text in ((status, said), *also):
+            answers[code] = _answer(text, gives, media, besides)
         self.router.add_api_route(
             f"/v1{path}",
             endpoint,
@@ -132,10 +138,11 @@ def describe(app: FastAPI, routes: list[Routes]) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _answer(description: str, kind: Any, media: str = "application/json") -> dict[str, Any]:
-    return {"description": description, "content": _content(kind, media)}
+def _answer(description: str, kind: Any, media: tuple[str, ...] = MEDIA, besides: Any = None) -> dict[str, Any]:
+    return {"description": description, "content": _content(kind, media, besides)}
 
 
-def _content(kind: Any, media: str = "application/json") -> Mapping[str, Any]:
-    (schema,), _ = msgspec.json.schema_components([kind], ref_template=_REF)
-    return {media: {"schema": schema}}
+def _content(kind: Any, media: tuple[str, ...] = MEDIA, besides: Any = None) -> Mapping[str, Any]:
+    schemas, _ = msgspec.json.schema_components([kind] if besides is None else [kind, besides], ref_template=_REF)
+    schema = schemas[0] if besides is None else {"anyOf": list(schemas)}
+    return {name: {"schema": schema} for name in media}

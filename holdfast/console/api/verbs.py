@@ -10,18 +10,29 @@ import msgspec
 from fastapi import Query
 from starlette.requests import Request
 
-from holdfast.console.api.control import Control, Json, body, traced
+from holdfast.console.api.control import Control, Gone, Json, body, traced
 from holdfast.console.api.read import SessionId
 from holdfast.console.api.routes import Routes
 from holdfast.console.wire import bodies
 from holdfast.console.wire.answers import Accepted, Did, Finished, Replied, Spawned
 from holdfast.console.wire.bodies import WAIT_S
 from holdfast.console.wire.problems import plain, portable
+from holdfast.console.wire.verbs import SIMPLE
 from holdfast.errors import ConfigError
 from holdfast.runtime.handle import Handle
 from holdfast.runtime.ids import check_id
 
+Act = Callable[[Handle, str], Awaitable[bool | None]]
+
+AGAIN = "look at it again once it is back"
+"""How to go on where the process ends while a verb is waited for."""
+
+WAITING = frozenset({"pause"})
+"""Verbs that only wait once they have been said: what they are for happens without whoever asked."""
+
 _THERE = (404, 409, 410)
+_MADE = "The session was made."
+_GOT = "The session was there already."
 
 
 def routes(control: Control) -> Routes:
@@ -35,9 +46,11 @@ def routes(control: Control) -> Routes:
         if agent is None:
             raise ConfigError(f"there is no agent {given.agent!r} here: use one of {', '.join(sorted(runtime.agents))}")
         budget = None if given.budget is None else given.budget.budget()
+        there = given.id is not None and await runtime.store.session(check_id("id", given.id)) is not None
         handle = await runtime.spawn(agent, id=given.id, tenant=given.tenant, user=given.user, state=given.state, budget=budget)
         row = await handle.row()
-        return Json(Spawned(session=row.id, agent=row.agent, tenant=row.tenant, status=row.status), status_code=201)
+        found = Spawned(session=row.id, agent=row.agent, tenant=row.tenant, status=row.status, created=not there)
+        return Json(found, status_code=200 if there else 201)
 
     async def send(id: SessionId, request: Request) -> Json:
         """Put a message into the mailbox of a session. The answer comes when it is durable."""
@@ -57,13 +70,13 @@ def routes(control: Control) -> Routes:
 
         reply = await control.wait(request, work, f"ask again with id={message_id!r} once it is back")
         answer = Replied(session=id, id=message_id, reply=plain(reply))
-        return Json(answer, msgspec.structs.replace(answer, reply=portable(answer.reply)))
+        return Json(answer, lambda: msgspec.structs.replace(answer, reply=portable(answer.reply)))
 
     async def result(id: SessionId, request: Request, timeout_s: Annotated[float, Query(ge=0, le=WAIT_S)] = 60.0) -> Json:
         """Wait until a session has ended; what it finished with."""
         found = await control.wait(request, lambda: runtime.session(id).result(timeout_s=timeout_s), "ask again once it is back")
         answer = Finished(session=id, result=plain(found))
-        return Json(answer, msgspec.structs.replace(answer, result=portable(answer.result)))
+        return Json(answer, lambda: msgspec.structs.replace(answer, result=portable(answer.result)))
 
     async def resolve(id: SessionId, request: Request) -> Json:
         """Settle effects in doubt, by a person's word."""
@@ -79,33 +92,37 @@ def routes(control: Control) -> Routes:
         control.audit(request, "budget", [id], given.reason)
         return Json(Did(session=id, verb="budget"))
 
-    def simple(verb: str, summary: str, act: Callable[[Handle, str], Awaitable[bool | None]]) -> None:
+    def simple(verb: str, act: Act) -> None:
         async def endpoint(id: SessionId, request: Request) -> Json:
             given = await body(request, bodies.Because)
-            changed = await act(runtime.session(id), given.reason)
+            try:
+                changed = await control.wait(request, lambda: act(runtime.session(id), given.reason), AGAIN, alone=verb not in WAITING)
+            except Gone:
+                control.audit(request, verb, [id], given.reason)  # it is under way all the same
+                raise
             control.audit(request, verb, [id], given.reason)
             return Json(Did(session=id, verb=verb, changed=changed is not False))
 
-        endpoint.__name__, endpoint.__doc__ = verb, summary
+        endpoint.__name__, endpoint.__doc__ = verb, SIMPLE[verb]
         group.add("POST", f"/sessions/{{id:session}}/{verb}", endpoint, gives=Did, takes=bodies.Because, problems=_THERE)
 
-    group.add("POST", "/sessions", spawn, gives=Spawned, takes=bodies.Spawn, status=201, problems=(409,))
+    group.add("POST", "/sessions", spawn, gives=Spawned, takes=bodies.Spawn, status=201, problems=(409,), said=_MADE, also=((200, _GOT),))
     group.add("POST", "/sessions/{id:session}/messages", send, gives=Accepted, takes=bodies.Tell, status=202, problems=(*_THERE, 429))
     group.add("POST", "/sessions/{id:session}/ask", ask, gives=Replied, takes=bodies.Ask, problems=(*_THERE, 429, 504))
     group.add("GET", "/sessions/{id:session}/result", result, gives=Finished, problems=(*_THERE, 504))
     group.add("POST", "/sessions/{id:session}/resolve", resolve, gives=Did, takes=bodies.Settle, problems=_THERE)
     group.add("POST", "/sessions/{id:session}/budget", budget, gives=Did, takes=bodies.Raise, problems=_THERE)
-    for verb, (summary, act) in VERBS.items():
-        simple(verb, summary, act)
+    for verb, act in VERBS.items():
+        simple(verb, act)
     return group
 
 
-VERBS: dict[str, tuple[str, Callable[[Handle, str], Awaitable[bool | None]]]] = {
-    "pause": ("Stop handling messages once no step is in flight; `resume` goes on.", lambda handle, why: handle.pause(why or "paused")),
-    "resume": ("Run a parked session again.", lambda handle, why: handle.resume()),
-    "cancel": ("End a session; its children end first.", lambda handle, why: handle.cancel(why or "cancelled")),
-    "kill": ("End a session that misbehaves.", lambda handle, why: handle.kill(why or "killed")),
-    "retry": ("Handle the dead letter of a failed session again, from the same journal.", lambda handle, why: handle.retry()),
-    "drop": ("Give up the dead letter of a failed session.", lambda handle, why: handle.drop()),
+VERBS: dict[str, Act] = {
+    "pause": lambda handle, why: handle.pause(why or "paused"),
+    "resume": lambda handle, why: handle.resume(),
+    "cancel": lambda handle, why: handle.cancel(why or "cancelled"),
+    "kill": lambda handle, why: handle.kill(why or "killed"),
+    "retry": lambda handle, why: handle.retry(),
+    "drop": lambda handle, why: handle.drop(),
 }
-"""The verbs that take no more than a reason, with what they do."""
+"""The verbs that take no more than a reason."""

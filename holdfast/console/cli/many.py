@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from holdfast.console.cli.options import Db, Json, Socket, Store, ask_node, one_line, print_json, refuse
 from holdfast.console.cli.verbs import Reason, value_of
+from holdfast.console.wire.verbs import SIMPLE
+
+if TYPE_CHECKING:
+    from holdfast.console.client.node import Node
+
+T = TypeVar("T")
 
 Target = Annotated[str | None, typer.Argument(metavar="[SESSION]", help="The id of the session; else filters say which.")]
 Status = Annotated[str | None, typer.Option("--status", help="Every session of this status.")]
@@ -19,19 +25,13 @@ All = Annotated[bool, typer.Option("--all", help="Every session that the verb is
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say which ones they are, and do nothing.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, metavar="N", help="How many at most.")]
 
-_SIMPLE = {
-    "pause": "Stop handling messages once no step is in flight; resume goes on.",
-    "resume": "Run parked sessions again.",
-    "cancel": "End sessions; their children end first.",
-    "kill": "End sessions that misbehave.",
-    "retry": "Handle the dead letter of failed sessions again, from the same journal: nothing that was done is done again.",
-    "drop": "Give up the dead letter of failed sessions; their next turn is told which effects were done.",
-}
+_WORD_S = 2.0
+"""After so long somebody who waits is told for what."""
 
 
 def register(app: typer.Typer) -> None:
     """Have the command line know these."""
-    for verb, summary in _SIMPLE.items():
+    for verb, summary in SIMPLE.items():
         app.command(verb, help=summary)(_command(verb))
     app.command("resolve")(resolve)
 
@@ -109,13 +109,27 @@ def _do(
         from holdfast.console.wire.answers import Did, DidMany
 
         if session is not None:
-            one = ask_node(*where, lambda node: node.post(f"{path_of(session)}/{verb}", given, Did))
+            one = ask_node(*where, lambda node: _patient(node, verb, f"{path_of(session)}/{verb}", given, Did))
             return print_json(one) if json else words.did(one)
         body = {**filters, "all": all, "dry_run": dry_run, "limit": limit, **given}
-        many = ask_node(*where, lambda node: node.post(f"/{verb}", body, DidMany, wait_s=600.0))
+        many = ask_node(*where, lambda node: _patient(node, verb, f"/{verb}", body, DidMany))
         if json:
             print_json(many)
         else:
             words.did_many(many)
         if any(one.problem is not None for one in many.sessions):
             raise typer.Exit(1)
+
+
+async def _patient(node: Node, verb: str, path: str, body: dict[str, Any], kind: type[T]) -> T:
+    """The answer to a verb, however long it takes; whoever waits for steps that are in flight is told so."""
+    import asyncio
+
+    from holdfast.console.wire.bodies import WAIT_S
+
+    told = f"holdfast: {verb} waits until what is under way has ended; Ctrl-C waits no longer, and undoes nothing"
+    timer = asyncio.get_running_loop().call_later(_WORD_S, lambda: typer.echo(told, err=True))
+    try:
+        return await node.post(path, body, kind, wait_s=WAIT_S)
+    finally:
+        timer.cancel()

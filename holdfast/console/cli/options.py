@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from holdfast import redact
 from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
@@ -45,11 +44,15 @@ def one_line() -> Iterator[None]:
         # Whoever read it has seen enough, as `head` does. What is still in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(141) from None
+    except OSError as error:
+        refuse(f"cannot read or print: {error.strerror or error}")
 
 
 def refuse(text: str) -> NoReturn:
     """Say why on one line, and end with exit code 2."""
-    typer.echo(f"holdfast: {redact.text(' '.join(text.split()))}", err=True)
+    from holdfast.console.reading.values import clean
+
+    typer.echo(f"holdfast: {clean(' '.join(text.split()))}", err=True)
     raise typer.Exit(WRONG)
 
 
@@ -85,4 +88,6 @@ def print_json(value: Any) -> None:
     """Any answer, as JSON that a person can read."""
     import msgspec
 
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+    from holdfast.console.reading.values import escaped
+
+    sys.stdout.write(escaped(msgspec.json.format(msgspec.json.encode(value)).decode()) + "\n")

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.console.reading.amounts import Amounts, clock, dollars, number, span, used
-from holdfast.console.reading.values import clean, compact
+from holdfast.console.reading.values import clean, compact, legible
 from holdfast.console.reading.views import Detail, Line, Overview, StepView, TurnView
 from holdfast.stores.records import ENDED
 
@@ -22,8 +22,22 @@ PIPED_COLUMNS = 1_000  # a pipe has no width: a table cut to one would hide what
 
 def console() -> Console:
     """Standard output: as wide as the terminal, and never wrapped where it is none."""
-    out = Console(highlight=False, emoji=False, markup=False)
-    return out if out.is_terminal else Console(highlight=False, emoji=False, markup=False, width=PIPED_COLUMNS)
+    out = _Legible(highlight=False, emoji=False, markup=False)
+    return out if out.is_terminal else _Legible(highlight=False, emoji=False, markup=False, width=PIPED_COLUMNS)
+
+
+class _Legible(Console):
+    """Prints stored text as text, whatever a terminal would do about it."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(_legible(thing) if isinstance(thing, str | Text) else thing for thing in objects), **options)
+
+
+def _legible(cell: str | Text) -> Text:
+    if isinstance(cell, str):
+        return Text(legible(cell))
+    cell.plain = legible(cell.plain)  # as long as it was, so that its styles stay where they are
+    return cell
 
 
 def table(out: Console, columns: Iterable[str], rows: Iterable[Sequence[str | Text]]) -> None:
@@ -32,7 +46,7 @@ def table(out: Console, columns: Iterable[str], rows: Iterable[Sequence[str | Te
     for name in columns:
         grid.add_column(name, overflow="fold")
     for row in rows:
-        grid.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        grid.add_row(*map(_legible, row))
     out.print(grid)
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from holdfast.console.cli.render import console, table
 from holdfast.console.reading.amounts import clock, number, span, used
-from holdfast.console.reading.values import clean, compact
+from holdfast.console.reading.values import clean, compact, escaped, legible
 from holdfast.console.wire.answers import Diagnosis, Did, DidMany, Entry, Happened, Mailbox, Timeline
 from holdfast.policies.breaker import BreakerView
 from holdfast.supervisors.view import SupervisorView
@@ -78,7 +78,7 @@ def mailbox(view: Mailbox) -> None:
 def event(happened: Happened, *, json: bool) -> None:
     """One line, at once: whoever reads it may be a pipe."""
     if json:
-        line = msgspec.json.encode(happened).decode()
+        line = escaped(msgspec.json.encode(happened).decode())
     else:
         shown = {name: value for name, value in happened.fields.items() if name not in _LEFT_OUT and value not in ("", None)}
         said = " ".join(f"{name}={compact(value, 80)}" for name, value in shown.items())
@@ -108,8 +108,12 @@ def doctor(view: Diagnosis) -> None:
 
 
 def reply(value: Any) -> None:
-    """A reply: text as it is, all else as JSON on one line."""
-    sys.stdout.write((value if isinstance(value, str) else msgspec.json.encode(value).decode()) + "\n")
+    """A reply: text as it is, but for what a terminal would act on; all else as JSON on one line."""
+    if not isinstance(value, str):
+        value = escaped(msgspec.json.encode(value).decode())
+    elif sys.stdout.isatty():
+        value = legible(value)
+    sys.stdout.write(f"{value}\n")
 
 
 def did(one: Did) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -15,14 +15,14 @@ import msgspec
 from holdfast import codec
 from holdfast.console.client import reach
 from holdfast.console.client.stream import Events
-from holdfast.console.wire.answers import Accepted, Did, Finished, Replied, Spawned
+from holdfast.console.wire.answers import HEARTBEAT_S, Accepted, Did, Finished, Replied, Spawned
 from holdfast.console.wire.bodies import WAIT_S
 from holdfast.console.wire.problems import MSGPACK, Problem, error_of
-from holdfast.errors import HoldfastError, MailboxFull, NodeUnreachable, ReplyTimeout
+from holdfast.errors import ConfigError, HoldfastError, MailboxFull, NodeUnreachable, ReplyTimeout
 from holdfast.policies.budget import Budget
 from holdfast.runtime.agent import Agent
 from holdfast.runtime.handle import Handle
-from holdfast.runtime.ids import check_id
+from holdfast.runtime.ids import check_id, check_timeout
 from holdfast.runtime.live import Live
 from holdfast.stores.records import Session
 from holdfast.telemetry.context import carried
@@ -43,6 +43,9 @@ async def connect(target: str | os.PathLike[str] | None = None, *, timeout_s: fl
         NodeUnreachable: nobody answers there.
         ConfigError: nothing says which process is meant.
     """
+    check_timeout(timeout_s)
+    if not timeout_s:
+        raise ConfigError(f"timeout_s is {timeout_s!r}: nothing can be answered in no time")
     path = reach.of_target(target)
     async with open_node(path, timeout_s=timeout_s) as node:
         yield node
@@ -95,7 +98,11 @@ class Node:
         return self.session(found.session)
 
     def session(self, id: str) -> Handle:
-        """A handle on a session that is there already; what it is asked raises SessionNotFound if it is not."""
+        """A handle on a session that is there already; what it is asked raises SessionNotFound if it is not.
+
+        It is the Handle of Runtime.session and raises the same, with two differences: the reply of `ask` is plain data, since the agent's
+        types are its process's; and every method may raise NodeUnreachable, of which `sent` says that it may have been done.
+        """
         return Handle(self._gateway, id)
 
     @asynccontextmanager
@@ -108,19 +115,22 @@ class Node:
 
         Raises:
             SessionNotFound: there is no such session.
-            NodeUnreachable: the process went away without a word, while it is iterated over.
+            NodeUnreachable: the process went away without a word or gives no sign of life, while it is iterated over.
         """
         path = "/events" if session is None else f"{path_of(session)}/events"
-        limits = httpx.Timeout(self._timeout_s, read=None)
+        for kind in kinds:
+            check_id("kind", kind)
+        limits = httpx.Timeout(self._timeout_s, read=max(self._timeout_s, 3 * HEARTBEAT_S))
         params = {"kind": list(kinds)}
-        try:
-            async with self._http.stream("GET", f"/v1{path}", params=params, timeout=limits) as response:
+        async with AsyncExitStack() as stack:
+            try:
+                response = await stack.enter_async_context(self._http.stream("GET", f"/v1{path}", params=params, timeout=limits))
                 if response.status_code != 200:
                     raise _error(response, await response.aread())
-                async with aclosing(Events(response, self.address)) as events:
-                    yield events
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from error
+            except httpx.TransportError as error:
+                raise self._unreachable(error) from error
+            # Outside of `try`: an error of whoever watches is their own.
+            yield await stack.enter_async_context(aclosing(Events(response, self.address)))
 
     async def get(self, path: str, kind: type[T], *, wait_s: float = 0.0, **query: Any) -> T:
         """The answer to a GET of the control API, whose path is named from after its version."""
@@ -137,8 +147,10 @@ class Node:
         content = None
         if method == "POST":
             headers["content-type"] = MSGPACK
-            content = msgspec.msgpack.encode({key: value for key, value in body.items() if value is not None or key == "message"})
+            content = _packed({key: value for key, value in body.items() if value is not None or key == "message"})
         limits = httpx.Timeout(self._timeout_s, read=self._timeout_s + wait_s)
+        for name, value in query.items():
+            check_id(name, value)
         try:
             response = await self._http.request(method, f"/v1{path}", params=query, content=content, headers=headers, timeout=limits)
         except httpx.TransportError as error:
@@ -153,10 +165,11 @@ class Node:
         return found
 
     def _unreachable(self, error: httpx.TransportError) -> NodeUnreachable:
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        if isinstance(error, httpx.ConnectError):
             return NodeUnreachable(self.address, f"nobody answers at {self.address}: start it with holdfast run, or name another socket")
         if isinstance(error, httpx.TimeoutException):
             text = f"{self.address} did not answer in time: its process may be blocked, and its log says by what"
+            return NodeUnreachable(self.address, text, sent=not isinstance(error, httpx.ConnectTimeout))
         else:
             text = f"the process at {self.address} went away before it answered: see whether it was done before you repeat it"
         return NodeUnreachable(self.address, text, sent=True)
@@ -170,21 +183,22 @@ class HttpGateway:
 
     async def tell(self, session: str, message: Any, id: str | None) -> str:
         with _carrying(message):
-            given = {"message": _plain(message), "id": id or uuid.uuid4().hex}
+            given = {"message": _plain(message), "id": uuid.uuid4().hex if id is None else id}
             return (await self._node.post(f"{path_of(session)}/messages", given, Accepted)).id
 
     async def ask(self, session: str, message: Any, id: str | None, timeout_s: float) -> Any:
-        given = {"message": _plain(message), "id": id or uuid.uuid4().hex}
+        given = {"message": _plain(message), "id": uuid.uuid4().hex if id is None else id}
+        left_s = timeout_s
         with _carrying(message):
             while True:
-                this_s = min(max(timeout_s, 0.0), WAIT_S)
+                this_s = min(max(left_s, 0.0), WAIT_S)
                 try:
                     path = f"{path_of(session)}/ask"
                     return (await self._node.post(path, {**given, "timeout_s": this_s}, Replied, wait_s=this_s)).reply
-                except ReplyTimeout:
-                    timeout_s -= this_s
-                    if timeout_s <= 0:
-                        raise
+                except ReplyTimeout as error:
+                    left_s -= this_s
+                    if left_s <= 0:
+                        raise _late(error, timeout_s) from None
 
     async def result(self, session: str, timeout_s: float | None) -> Any:
         left_s = float("inf") if timeout_s is None else max(timeout_s, 0.0)
@@ -192,13 +206,13 @@ class HttpGateway:
             this_s = min(left_s, WAIT_S)
             try:
                 return (await self._node.get(f"{path_of(session)}/result", Finished, wait_s=this_s, timeout_s=this_s)).result
-            except ReplyTimeout:
+            except ReplyTimeout as error:
                 left_s -= this_s
                 if left_s <= 0:
-                    raise
+                    raise _late(error, timeout_s or 0.0) from None
 
     async def end(self, session: str, status: str, reason: str) -> bool:
-        return (await self._do(session, "cancel" if status == "cancelled" else "kill", reason=reason)).changed
+        return (await self._do(session, "cancel" if status == "cancelled" else "kill", WAIT_S, reason=reason)).changed
 
     async def row(self, session: str) -> Session:
         return await self._node.get(f"{path_of(session)}/row", Session)
@@ -207,7 +221,7 @@ class HttpGateway:
         return await self._node.get(f"{path_of(session)}/live", Live | None)  # type: ignore[arg-type]
 
     async def pause(self, session: str, reason: str) -> None:
-        await self._do(session, "pause", reason=reason)
+        await self._do(session, "pause", WAIT_S, reason=reason)
 
     async def resume(self, session: str) -> None:
         await self._do(session, "resume")
@@ -224,8 +238,9 @@ class HttpGateway:
     async def drop(self, session: str) -> None:
         await self._do(session, "drop")
 
-    async def _do(self, session: str, verb: str, **given: Any) -> Did:
-        return await self._node.post(f"{path_of(session)}/{verb}", given, Did)
+    async def _do(self, session: str, verb: str, wait_s: float = 0.0, **given: Any) -> Did:
+        """`wait_s` is for verbs that wait for what the session has under way."""
+        return await self._node.post(f"{path_of(session)}/{verb}", given, Did, wait_s=wait_s)
 
 
 def path_of(session: str) -> str:
@@ -245,6 +260,11 @@ def _carrying(message: Any) -> Iterator[None]:
         raise
 
 
+def _late(error: ReplyTimeout, timeout_s: float) -> ReplyTimeout:
+    """The same for all of the time that was waited, in as many requests as that took."""
+    return ReplyTimeout(error.session, error.message_id, timeout_s, getattr(error, "why", ""))
+
+
 def _plain(value: Any) -> Any:
     """As the journal would hold it. Raises NotJournalable."""
     return msgspec.msgpack.decode(codec.encode(value))
@@ -255,6 +275,13 @@ def limits_of(budget: Budget | None) -> dict[str, Any] | None:
         return None
     given = msgspec.structs.asdict(budget)
     return {key: value for key, value in {**given, "usd": None, "microusd": budget.microusd}.items() if value is not None}
+
+
+def _packed(body: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.msgpack.encode(body)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ConfigError(f"what is sent is not what this takes: {error}") from error
 
 
 def _text(value: Any) -> str:

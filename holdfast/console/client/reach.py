@@ -55,6 +55,8 @@ def of_target(text: str | os.PathLike[str] | None) -> str:
         is_file = stat.S_ISREG(os.stat(named).st_mode)
     except OSError:
         is_file = False
+    except ValueError as error:
+        raise ConfigError(f"{named!a} is no path: {error}") from error
     return need(path=named) if is_file else need(socket=named)
 
 

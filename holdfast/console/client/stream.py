@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import httpx
 import msgspec
 
-from holdfast.console.wire.answers import Happened
-from holdfast.errors import NodeUnreachable
+from holdfast.console.wire.answers import Dropped, Happened
+from holdfast.errors import HoldfastError, NodeUnreachable
 
 _decode = msgspec.json.Decoder(Happened).decode
+_decode_dropped = msgspec.json.Decoder(Dropped).decode
 
 
 class Events:
@@ -36,16 +37,30 @@ class Events:
         await self._events.aclose()
 
     async def _read(self) -> AsyncGenerator[Happened, None]:
-        kind = ""
+        kind = b""
         try:
-            async for line in self._response.aiter_lines():
-                if line.startswith("event: "):
-                    kind = line.removeprefix("event: ")
-                elif line.startswith("data: "):
-                    data = line.removeprefix("data: ")
-                    if kind == "dropped":
-                        self.dropped += int(msgspec.json.decode(data)["dropped"])
+            async for line in self._lines():
+                if line.startswith(b"event: "):
+                    kind = line.removeprefix(b"event: ")
+                elif line.startswith(b"data: "):
+                    data = line.removeprefix(b"data: ")
+                    if kind == b"dropped":
+                        self.dropped += _decode_dropped(data).dropped
                     else:
                         yield _decode(data)
+        except httpx.TimeoutException as error:
+            text = f"{self._address} gives no sign of life: its process may be blocked, and its log says by what"
+            raise NodeUnreachable(self._address, text, sent=True) from error
         except httpx.TransportError as error:
             raise NodeUnreachable(self._address, f"the process at {self._address} went away: nothing more is known", sent=True) from error
+        except msgspec.MsgspecError as error:
+            text = f"{self._address} runs another version of holdfast, whose events are not understood: {error}"
+            raise HoldfastError(text) from error
+
+    async def _lines(self) -> AsyncIterator[bytes]:
+        """Cut at line feeds alone: what else counts as the end of a line in a text may stand within one here."""
+        begun = b""
+        async for part in self._response.aiter_bytes():
+            *lines, begun = (begun + part).split(b"\n")
+            for line in lines:
+                yield line

@@ -17,6 +17,7 @@ from holdfast import redact
 from holdfast.console.process.notify import Notifier
 from holdfast.console.process.settings import Settings, Source
 from holdfast.console.reading.amounts import number
+from holdfast.console.reading.values import legible
 from holdfast.errors import ConfigError
 from holdfast.supervisors.watchdog import Blocked, Frame, Watchdog
 
@@ -194,10 +195,10 @@ def _free(seconds: float) -> None:
 
 def say(line: str) -> None:
     """One line on stdout."""
-    print(redact.text(line), flush=True)
+    print(legible(redact.text(line)), flush=True)
 
 
 def complain(what: object) -> None:
     """What is wrong, on stderr, a line for each line of it."""
     for line in str(what).splitlines():
-        print(redact.text(f"holdfast: {line}"), file=sys.stderr, flush=True)
+        print(legible(redact.text(f"holdfast: {line}")), file=sys.stderr, flush=True)

@@ -31,7 +31,9 @@ from holdfast.console.reading.amounts import number
 from holdfast.console.reading.values import legible
 from holdfast.console.wire import identity
 from holdfast.errors import ConfigError, SchemaTooNew, StoreError, SupervisorGaveUp
+from holdfast.events import Event, Observer, SessionParked
 from holdfast.stores import open_store
+from holdfast.stores.records import ASKS_A_PERSON
 from holdfast.supervisors import Backoff, ChildSpec, Supervisor
 from holdfast.supervisors.events import ChildCrashed, SupervisionEvent
 from holdfast.telemetry.logs import to_json
@@ -80,9 +82,7 @@ def run(target: str, options: Options) -> int:
     found = loader.load(target)
     feeds = [(name, loader.feed_of(name)) for name in options.feeds]
     reach = _controlled(options.socket) if options.control else _uncontrolled
-    observer = to_json() if options.log == "json" else None
-    if observer is None:
-        _log_to_stderr()
+    observer = to_json() if options.log == "json" else _log_to_stderr()
     notifier = Notifier.from_environment()
     tune()
 
@@ -90,8 +90,7 @@ def run(target: str, options: Options) -> int:
         runtime = await loader.runtime_of(found, target)
         if options.store is not None:
             runtime.store = open_store(options.store)
-        if observer is not None:
-            runtime.observe(observer)
+        runtime.observe(observer)
         return await _run(runtime, options, feeds, notifier, reach)
 
     try:
@@ -274,9 +273,17 @@ class _Redacting(logging.Formatter):
         return legible(redact.text(super().format(record)))
 
 
-def _log_to_stderr() -> None:
-    """Warnings and holdfast's own notes go to stderr, unless the program has set up logging itself."""
+def _log_to_stderr() -> Observer:
+    """Have warnings, and what people did to sessions, go to stderr, unless the program has set up logging itself; an observer that warns
+    of sessions that need a person."""
+    logging.getLogger("holdfast.audit").setLevel(logging.INFO)
     if not logging.getLogger().handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(handler)
+    return _tell
+
+
+def _tell(event: Event) -> None:
+    if isinstance(event, SessionParked) and event.reason in ASKS_A_PERSON:
+        _log.warning("session %s needs a person (%s): %s", redact.text(event.session), event.reason, event.text)

@@ -10,18 +10,22 @@ from holdfast.console.reading.amounts import Amounts
 from holdfast.console.reading.views import MessageView
 from holdfast.console.wire.problems import Problem
 
+HEARTBEAT_S = 10.0
+"""How often a stream of events says that its process is alive, where nothing happens."""
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The base of all bodies of answers that are no error."""
 
 
 class Spawned(Answer, frozen=True, kw_only=True):
-    """The session that was got or made."""
+    """The session that was got or made; `created` is False where it was there already."""
 
     session: str
     agent: str
     tenant: str
     status: str
+    created: bool = True
 
 
 class Accepted(Answer, frozen=True, kw_only=True):
@@ -168,3 +172,9 @@ class Happened(Answer, frozen=True, kw_only=True):
     at: float
     session: str
     fields: dict[str, Any]
+
+
+class Dropped(Answer, frozen=True, kw_only=True):
+    """How many events this reader was too slow for, since it was told last; sent as `event: dropped`."""
+
+    dropped: int

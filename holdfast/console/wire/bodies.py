@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from holdfast.policies.budget import Budget
-from holdfast.runtime.ids import MAX_CHARS
+from holdfast.runtime.ids import MAX_CHARS, MAX_REASON
 
 WAIT_S = 3600.0
 """The longest that one request waits; a client that waits longer asks again."""
@@ -24,7 +24,7 @@ MOST = 1 << 53
 
 Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_CHARS, description="Printable text.")]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_CHARS)]
-Reason: TypeAlias = Annotated[str, Meta(max_length=2000, description="Why; kept in the log, and where the verb has an outcome, in it.")]
+Reason: TypeAlias = Annotated[str, Meta(max_length=MAX_REASON, description="Why; kept in the log, and in the outcome if there is one.")]
 Wait: TypeAlias = Annotated[float, Meta(ge=0, le=WAIT_S, description="Seconds.")]
 Amount: TypeAlias = Annotated[int, Meta(ge=0, le=MOST)]
 Microusd: TypeAlias = Annotated[int, Meta(ge=0, le=MOST, description="Millionths of a dollar.")]

@@ -83,7 +83,17 @@ def plain(value: Any) -> Any:
 
 
 def portable(value: Any) -> Any:
-    """Plain data as JSON can hold it: as it is, but for bytes, of which text stays text and others become a note of their size."""
+    """Plain data as JSON can hold it: as it is, but for bytes, of which text stays text and others become a note of their size.
+
+    What is nested too deeply is a note of that.
+    """
+    try:
+        return _portable(value)
+    except RecursionError:
+        return "(nested too deeply for JSON)"
+
+
+def _portable(value: Any) -> Any:
     match value:
         case bytes():
             try:
@@ -91,8 +101,8 @@ def portable(value: Any) -> Any:
             except UnicodeDecodeError:
                 return f"({len(value)} bytes)"
         case list():
-            return [portable(item) for item in value]
+            return [_portable(item) for item in value]
         case dict():
-            return {key if isinstance(key, str) else str(portable(key)): portable(item) for key, item in value.items()}
+            return {key if isinstance(key, str) else str(_portable(key)): _portable(item) for key, item in value.items()}
         case _:
             return value

@@ -50,7 +50,7 @@ def chosen(path: str | None) -> str | None:
 
 
 def default_path(identity: str) -> str:
-    """Where the process that runs a store listens, if it is not told otherwise. `identity` names the store (see target.identity)."""
+    """Where the process that runs a store listens, if it is not told otherwise. `identity` names the store (see wire.identity)."""
     return next(candidates(identity))
 
 
@@ -152,7 +152,7 @@ def _make(folder: str) -> None:
 def _lock(path: str) -> IO[str]:
     name = f"{path}.lock"
     while True:
-        lock = open(name, "a+")  # noqa: SIM115 — held open for as long as the socket is
+        lock = _open(name)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _identity(name) == _identity(lock.fileno()):
@@ -169,6 +169,20 @@ def _lock(path: str) -> IO[str]:
     lock.write(str(os.getpid()))
     lock.flush()
     return lock
+
+
+def _open(name: str) -> IO[str]:
+    try:
+        return open(name, "a+", opener=_itself)  # held open for as long as the socket is
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ConfigError(f"{name} is a link and stays as it is: name another place with --socket") from error
+
+
+def _itself(name: str, flags: int) -> int:
+    """The file of that name, never one that it leads to: the two would never be the same, whatever is done about it."""
+    return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 def _clear(path: str) -> None:

@@ -12,14 +12,18 @@ import httpx
 import msgspec
 import pytest
 from jsonschema_rs import meta
+from typer.testing import CliRunner
 
-from holdfast import Runtime, Session, StoreError, agent, events, redact
+from holdfast import Runtime, Session, StoreError, agent, events
 from holdfast.console.api import doctor
 from holdfast.console.api.app import application, build
 from holdfast.console.api.control import Control, Gone
-from holdfast.console.api.events import Feed, happened, name_of
+from holdfast.console.api.events import Entry, Feed, Hub, happened, name_of
+from holdfast.console.cli.app import app as command
 from holdfast.console.reading.inspect import overview
-from holdfast.console.wire.problems import Problem
+from holdfast.console.wire.answers import Happened
+from holdfast.console.wire.problems import MSGPACK, Problem
+from holdfast.console.wire.verbs import SIMPLE
 
 
 @agent(mailbox=2)
@@ -71,6 +75,25 @@ def test_the_document_says_what_every_route_takes_and_gives() -> None:
     assert len({route["operationId"] for route in routes}) == len(routes)
 
 
+def test_the_document_tells_of_both_encodings_and_of_what_a_stream_of_events_holds() -> None:
+    """JSON and MessagePack for what is sent and answered; beside the events themselves that some were dropped."""
+    document = application(Control(Runtime("memory:", agents=[echo]), "memory:")).openapi()
+    ask = document["paths"]["/v1/sessions/{id}/ask"]["post"]
+    assert set(ask["requestBody"]["content"]) == set(ask["responses"]["200"]["content"]) == {"application/json", MSGPACK}
+    told = document["paths"]["/v1/events"]["get"]["responses"]["200"]
+    assert "`dropped`" in told["description"]
+    kinds = {kind["$ref"].rpartition("/")[2] for kind in told["content"]["text/event-stream"]["schema"]["anyOf"]}
+    assert kinds == {"Happened", "Dropped"}
+
+
+def test_the_command_line_and_the_document_describe_a_verb_alike() -> None:
+    """Each verb in one place."""
+    document = application(Control(Runtime("memory:", agents=[echo]), "memory:")).openapi()
+    for verb, text in SIMPLE.items():
+        assert document["paths"][f"/v1/sessions/{{id}}/{verb}"]["post"]["description"] == text
+        assert " ".join(text.split()[:4]) in CliRunner().invoke(command, [verb, "--help"]).stdout
+
+
 def _references(found: Any) -> set[str]:
     if isinstance(found, dict):
         return {found["$ref"].rpartition("/")[2]} if "$ref" in found else set().union(*map(_references, found.values()))
@@ -120,6 +143,33 @@ async def test_a_timeline_comes_in_pages(api: Api) -> None:
 
 
 # ---------------------------------------------------------------- verbs
+
+
+async def test_a_session_that_was_made_is_told_from_one_that_was_got(api: Api) -> None:
+    """201 and 200, and in the body."""
+    assert (await api.post("/sessions", 201, agent="echo", id="s"))["created"]
+    assert not (await api.post("/sessions", 200, agent="echo", id="s"))["created"]
+    assert (await api.post("/sessions", 201, agent="echo"))["created"]
+
+
+async def test_a_path_with_a_slash_too_many_is_not_found(api: Api) -> None:
+    """In the body that every error has, as the document says."""
+    await api.post("/sessions", 201, agent="echo", id="s")
+    answer = await api.http.get("/v1/sessions/s/")
+    assert (answer.status_code, msgspec.json.decode(answer.content, type=Problem).error) == (404, "ConfigError")
+
+
+async def test_a_reply_that_json_cannot_hold_is_no_fault(api: Api) -> None:
+    """It was handled and recorded; who takes MessagePack gets it as it is."""
+    await api.post("/sessions", 201, agent="echo", id="s")
+    deep: Any = 1
+    for _ in range(900):
+        deep = [deep]
+    content, headers = msgspec.msgpack.encode({"message": deep, "id": "m1"}), {"content-type": MSGPACK}
+    answer = await api.http.post("/v1/sessions/s/ask", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["reply"]) == (200, "(nested too deeply for JSON)")
+    answer = await api.http.post("/v1/sessions/s/ask", content=content, headers={**headers, "accept": MSGPACK})
+    assert msgspec.msgpack.decode(answer.content)["reply"] == deep
 
 
 async def test_who_did_what_and_why_is_kept(api: Api, caplog: pytest.LogCaptureFixture) -> None:
@@ -181,7 +231,8 @@ async def test_a_fault_of_the_servers_own_is_logged_and_tells_the_asker_nothing(
     assert answer.status_code == 500
     assert msgspec.json.decode(answer.content, type=Problem).error == "InternalError"
     assert "abcdef" not in answer.text
-    assert "failed at GET /v1/tree" in redact.text(caplog.text)
+    assert "failed at GET /v1/tree" in caplog.text
+    assert "KeyError: '[redacted]'" in caplog.text
 
 
 async def test_a_runtime_that_drains_says_so(api: Api) -> None:
@@ -269,7 +320,7 @@ def test_a_reader_that_is_too_slow_loses_the_oldest_events_and_is_told_how_many(
     """Nothing waits for it."""
     feed = Feed(size=2)
     for number in range(5):
-        feed(events.Spawned(f"s{number}", "echo"))
+        feed.offer(Entry(events.Spawned(f"s{number}", "echo")))
     told = feed.take().decode().split("\n\n")
     assert told[0] == 'event: dropped\ndata: {"dropped":3}'
     assert ['"s3"' in told[1], '"s4"' in told[2], told[3]] == [True, True, ""]
@@ -280,7 +331,7 @@ def test_a_feed_takes_only_what_was_asked_for() -> None:
     """By session, and by the name of the event."""
     feed = Feed(session="a", kinds=frozenset({"SessionEnded"}))
     for event in (events.Spawned("a", "echo"), events.SessionEndedEvent("b", "killed"), events.SessionEndedEvent("a", "killed")):
-        feed(event)
+        feed.offer(Entry(event))
     assert feed.take().decode().count("data:") == 1
     assert name_of(events.SessionEndedEvent("a", "killed")) == "SessionEnded"
 
@@ -292,3 +343,24 @@ def test_an_event_goes_out_without_secrets() -> None:
     assert (found.event, found.at, found.session) == ("StepEnded", 12.5, "s")
     assert (found.fields["key"], found.fields["cause"], found.fields["facts"]) == ("01ff", "[redacted]", {"a": 1})
     assert msgspec.json.encode(found)
+
+
+def test_an_event_is_written_out_once_however_many_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not at all where nobody asks for it, or where it was dropped."""
+    written: list[str] = []
+
+    def write(event: events.Event, at: float) -> Happened:
+        written.append(event.session)
+        return happened(event, at)
+
+    monkeypatch.setattr("holdfast.console.api.events.happened", write)
+    observers, every, one, none = events.Observers(), Feed(size=2), Feed(session="a"), Feed(kinds=frozenset({"SessionEnded"}))
+    hub = Hub(observers)
+    with hub.reading(every), hub.reading(one), hub.reading(none):
+        assert observers.all == [hub]
+        for session in "dab":
+            observers.emit(events.Spawned(session, "echo"))
+        assert one.take() in every.take()
+        assert (one.take(), every.take(), none.take()) == (b"", b"", b"")
+    assert written == ["a", "b"]
+    assert not observers

@@ -161,3 +161,14 @@ def test_the_place_follows_from_the_store(folder: Path, monkeypatch: pytest.Monk
     assert path == default_path("sqlite:/data/a.db") != default_path("sqlite:/data/b.db")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
     assert list(candidates("sqlite:/data/a.db"))[-1].endswith(f"holdfast-{os.geteuid()}/{os.path.basename(path)}")
+
+
+def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """It could not be told from one that another process made meanwhile, however often it is opened."""
+    folder = tmp_path / "own"
+    folder.mkdir(mode=0o700)
+    (folder / "file").touch()
+    (folder / "s.lock").symlink_to(folder / "file")
+    with pytest.raises(ConfigError, match="is a link"):
+        listen(str(folder / "s"))
+    assert (folder / "s.lock").is_symlink()

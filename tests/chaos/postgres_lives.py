@@ -14,9 +14,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from holdfast.stores.postgres import PostgresStore
-from holdfast.stores.postgres_ops import Write
+from holdfast.stores.postgres_ops import Interpreter, Write
 from tests.chaos.sqlite_lives import KILLED, PACE, SENT, in_process
 from tests.chaos.world import FileLedger, World
 
@@ -32,14 +33,14 @@ class MortalStore(PostgresStore):
         super().__init__(url, schema=schema)
         self.commits, self._die_at, self._side = 0, die_at, side
 
-    async def _send(self, write: Write) -> None:
+    async def _send(self, writer: Any, interpreter: Interpreter, write: Write) -> None:
         self.commits += 1
         if self.commits != self._die_at:
-            return await super()._send(write)
+            return await super()._send(writer, interpreter, write)
         if self._side == "during":
-            super()._send(write).send(None)  # up to where it would wait for the answer
+            super()._send(writer, interpreter, write).send(None)  # up to where it would wait for the answer
         if self._side == "after":
-            await super()._send(write)
+            await super()._send(writer, interpreter, write)
         os._exit(KILLED)
 
 

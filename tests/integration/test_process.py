@@ -307,7 +307,7 @@ def test_a_drain_keeps_the_file_and_the_signs_of_life_until_the_last_step_has_en
         assert manager.until("WATCHDOG", "1")[-1]["STATUS"] == "draining: 1 session live, 1 at work, 1 step in flight"
         with manager.run() as other:
             code, _, err = ended(other)
-        assert (code, f"in use by process {process.pid}" in err) == (2, True)
+        assert (code, f"in use by process {process.pid}" in err) == (3, True)
         held.close()
         code, out, err = ended(process)
     assert (code, out.splitlines()[-1]) == (0, "drained")

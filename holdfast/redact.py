@@ -7,7 +7,7 @@ import re
 MASK = "[redacted]"
 
 _PATTERNS = re.compile(
-    r"(?i)(?:\bbearer\s+|\bbasic\s+)[A-Za-z0-9._~+/=-]{8,}"
+    r"(?i)(?:\bbearer\s+|\bbasic\s+)(?:[A-Za-z0-9._~+/=-]{8,}|\[redacted\])"
     r"|\b(?:sk|pk|rk|ghp|gho|xox[abps])[-_][A-Za-z0-9_-]{8,}"
     r"|\bAKIA[0-9A-Z]{16}\b"
     r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+"

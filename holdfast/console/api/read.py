@@ -55,11 +55,7 @@ def routes(control: Control) -> Routes:
 
     async def live(id: SessionId) -> Json:
         """What a session does right now, as its actor says; null where it is not in memory."""
-        handle = runtime.session(id)
-        found = await handle.live()
-        if found is None:
-            await handle.row()  # that there is such a session
-        return Json(found)
+        return Json(await runtime.session(id).live())
 
     async def mailbox(id: SessionId) -> Json:
         """What waits in the mailbox of a session."""

@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from holdfast.policies.budget import Budget, Usage
     from holdfast.policies.repetition import RepetitionSpec
     from holdfast.policies.retry import NO_RETRY, Retry
-    from holdfast.runtime.agent import Agent, agent
+    from holdfast.runtime.agents.definition import Agent, agent
     from holdfast.runtime.handle import Handle
     from holdfast.runtime.runtime import Runtime
-    from holdfast.runtime.session import Child, Session
+    from holdfast.runtime.steps.session import Child, Session
     from holdfast.supervisors.intensity import Backoff, Intensity
     from holdfast.telemetry.telemetry import Telemetry
 

@@ -38,6 +38,11 @@ def succeeded(value: Any) -> ToolResult:
     return ToolResult(content, value=value)
 
 
+def done_without_result(message: str) -> ToolResult:
+    """The tool did what it was asked for, but what it returned is lost: a model that reads this must not ask again."""
+    return ToolResult(msgspec.json.encode({"done": True, "note": message}).decode())
+
+
 def failed(error_type: str, message: str) -> ToolResult:
     """The tool failed: its content is `{"error": type, "message": text}`."""
     return ToolResult(msgspec.json.encode({"error": error_type, "message": message}).decode(), error=True)

@@ -45,6 +45,7 @@ class Signature(msgspec.Struct, frozen=True):
         returns: the return annotation; Any where there is none.
         faults: what keeps it from being a tool, one line each.
         asynchronous: whether it is an `async def`.
+        annotated: whether it says what it returns.
     """
 
     parameters: tuple[Parameter, ...]
@@ -52,6 +53,7 @@ class Signature(msgspec.Struct, frozen=True):
     returns: Any
     faults: tuple[str, ...]
     asynchronous: bool
+    annotated: bool
 
 
 def _target_of(function: Any) -> Any:

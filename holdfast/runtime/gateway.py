@@ -12,12 +12,12 @@ import msgspec
 
 from holdfast import codec, errors, events, redact
 from holdfast.policies.budget import Budget, Usage
-from holdfast.runtime.actor import Actor
-from holdfast.runtime.agent import Agent
-from holdfast.runtime.ids import check_id
-from holdfast.runtime.journal import cost
+from holdfast.runtime.sessions.actor import Actor
+from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.agents.ids import check_id
+from holdfast.runtime.turns.journal import cost
 from holdfast.runtime.live import Live, live, under_way
-from holdfast.runtime.node import Node
+from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import CreateSession, DropLetter, DropSteps, Enqueue, Op, Result, RetryLetter, Status, UpdateSession, WriteStep
 from holdfast.stores.records import ENDED, Failure, Outcome, Park, Session, Step, StepState
 from holdfast.telemetry.context import carried

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from holdfast.errors import ConfigError
 from holdfast.policies.budget import Budget
-from holdfast.runtime.ids import check_reason, check_timeout
+from holdfast.runtime.agents.ids import check_reason, check_timeout
 from holdfast.runtime.live import Live
 from holdfast.stores.records import Session
 

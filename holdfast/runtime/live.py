@@ -10,9 +10,9 @@ import msgspec
 from holdfast.policies.budget import Left
 
 if TYPE_CHECKING:
-    from holdfast.runtime.actor import Actor
-    from holdfast.runtime.deadlines import Deadline
-    from holdfast.runtime.node import Node
+    from holdfast.runtime.sessions.actor import Actor
+    from holdfast.runtime.turns.deadlines import Deadline
+    from holdfast.runtime.turns.node import Node
 
 
 class Running(msgspec.Struct, frozen=True):

@@ -20,14 +20,14 @@ from holdfast.clock import Clock, SystemClock
 from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec, BreakerView
 from holdfast.policies.budget import Budget
-from holdfast.runtime.agent import Agent
+from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.gateway import LocalGateway
 from holdfast.runtime.handle import Handle
-from holdfast.runtime.limits import Limits
+from holdfast.runtime.agents.limits import Limits
 from holdfast.runtime.live import Live, live, under_way
-from holdfast.runtime.node import Node
-from holdfast.runtime.sessions import Sessions
-from holdfast.runtime.settings import Settings
+from holdfast.runtime.turns.node import Node
+from holdfast.runtime.sessions.registry import Sessions
+from holdfast.runtime.agents.settings import Settings
 from holdfast.stores import open_store
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.ops import Touch

@@ -20,7 +20,7 @@ import msgspec
 
 from holdfast.errors import ConfigError
 from holdfast.policies._faults import Faults
-from holdfast.runtime.limits import SPECS, AgentLimits, Limits, RuntimeLimits, alike
+from holdfast.runtime.agents.limits import SPECS, AgentLimits, Limits, RuntimeLimits, alike
 
 NAME = "holdfast.toml"
 """The file that is read where none is named, if it is there."""

@@ -14,7 +14,7 @@ import pytest
 
 from holdfast import Backoff, BreakerSpec, Budget, ConfigError, Intensity, RepetitionSpec, Runtime, Session, agent
 from holdfast.console.process.settings import ProcessLimits, Settings, Source
-from holdfast.runtime.limits import SINGLE, AgentLimits, Limits, RuntimeLimits, apply, apply_breaker, faults
+from holdfast.runtime.agents.limits import SINGLE, AgentLimits, Limits, RuntimeLimits, apply, apply_breaker, faults
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 

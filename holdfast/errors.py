@@ -144,11 +144,27 @@ class StoreError(HoldfastError):
 
 
 class NotWritten(StoreError):
-    """The write certainly did not happen: it can be sent again."""
+    """The write certainly did not happen: it can be sent again.
+
+    `passing`: the fault is the store's own (a full disk, a server that restarts) and can pass; False where the same write fails again.
+    """
+
+    def __init__(self, text: str = "", passing: bool = True) -> None:
+        super().__init__(text)
+        self.passing = passing
+        if not passing:
+            self.args = (text, passing)  # an error is copied by its args
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class StoreLost(NotWritten):
     """The store is no longer this process's, for good: it writes nothing more. Start it again, where it is to run after all."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text, passing=False)
+        self.args = (text,)
 
 
 class OutcomeUnknown(StoreError):

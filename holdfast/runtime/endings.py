@@ -45,7 +45,7 @@ class Endings:
             self._sessions.dispatch(op.outbox, result.outbox)
             actor.status = op.status
             actor.interrupt("ended")
-            self.ended(actor.id, op.status, result.value)
+            self.ended(actor.id, op.status, result.value.answered)
 
     def ended(self, id: str, status: str, answered: list[Message]) -> None:
         """It takes no more messages; everybody who still waited was answered."""

@@ -198,6 +198,10 @@ ASKS_A_PERSON: frozenset[str] = frozenset({"doubt", "budget", "drift", "unclaime
 SHOWN_STATUSES = ("failed", "parked", "working", "unfinished", "idle", *sorted(ENDED))
 
 
+RANK_PERSON, RANK_ENDED = 1, 6
+"""The ranks of a session that needs a person, running or ended, and of one that has ended and does not."""
+
+
 def shown_status(session: Session) -> str:
     """The status as people see it: whoever has a message and may handle it is "working"."""
     return "working" if session.pending > 0 and session.status in ("idle", "unfinished") else session.status
@@ -210,10 +214,10 @@ def rank(session: Session) -> int:
     """
     shown, reason = shown_status(session), None if session.park is None else session.park.reason
     if shown == "parked":
-        return 1 if reason in ASKS_A_PERSON else 2
+        return RANK_PERSON if reason in ASKS_A_PERSON else 2
     if shown in ENDED and reason == "doubt":
-        return 1
-    return {"failed": 0, "working": 3, "unfinished": 4, "idle": 5}.get(shown, 6)
+        return RANK_PERSON
+    return {"failed": 0, "working": 3, "unfinished": 4, "idle": 5}.get(shown, RANK_ENDED)
 
 
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):

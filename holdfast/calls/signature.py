@@ -94,7 +94,7 @@ def read(function: Callable[..., Any]) -> Signature:
     if fault is not None:
         faults.append(f"its return type: {fault}")
     asynchronous = inspect.iscoroutinefunction(target)
-    return Signature(tuple(parameters), context, returns, tuple(faults), asynchronous)
+    return Signature(tuple(parameters), context, returns, tuple(faults), asynchronous, "return" in hints)
 
 
 def _parameter_faults(parameter: inspect.Parameter, type_: Any, annotated: bool) -> list[str]:

@@ -21,13 +21,13 @@ from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec, BreakerView
 from holdfast.policies.budget import Budget
 from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.agents.limits import Limits
+from holdfast.runtime.agents.settings import Settings
 from holdfast.runtime.gateway import LocalGateway
 from holdfast.runtime.handle import Handle
-from holdfast.runtime.agents.limits import Limits
 from holdfast.runtime.live import Live, live, under_way
-from holdfast.runtime.turns.node import Node
 from holdfast.runtime.sessions.registry import Sessions
-from holdfast.runtime.agents.settings import Settings
+from holdfast.runtime.turns.node import Node
 from holdfast.stores import open_store
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.ops import Touch
@@ -102,6 +102,7 @@ class Runtime:
         self._clock = clock or SystemClock()
         self._random = random or _random.Random()
         self._node: Node | None = None
+        self._sessions: Sessions | None = None
         self._gateway: LocalGateway | None = None
         self._group: TaskGroup | None = None
         self._tree: Supervisor | None = None
@@ -124,7 +125,7 @@ class Runtime:
             self._prices.load()  # it takes 0.2 s, once: not in the middle of the first model call
         await self.store.open()
         try:
-            commit = GroupCommit(self.store, fatal=_exit_now, unknown=lambda ops: node.sessions.unsure(ops))
+            commit = GroupCommit(self.store, fatal=_exit_now, unknown=lambda ops: sessions.unsure(ops))
             node = self._node = Node(
                 store=self.store,
                 group=commit,
@@ -134,15 +135,15 @@ class Runtime:
                 clients=self._clients,
                 settings=self._settings,
             )
-            node.sessions = Sessions(node)
-            self._gateway = LocalGateway(node)
+            sessions = self._sessions = Sessions(node)
+            self._gateway = LocalGateway(node, sessions)
             services = Supervisor("services", self._started(telemetry or None), backoff=Backoff(base_s=0.2, max_s=5.0), clock=self._clock)
             children = [ChildSpec("writer", commit.run, stop_s=60.0), ChildSpec("services", services)]
             self._tree = Supervisor("holdfast", children, strategy="rest_for_one", clock=self._clock)
             self._group = anyio.create_task_group()
             await self._group.__aenter__()
             await self._group.start(self._tree.run)
-            await node.sessions.recover(unclean=self.store.unclean)
+            await sessions.recover(unclean=self.store.unclean)
         except BaseException:
             # Whatever went wrong, cancellation included: the store must not stay open (its thread would hold up the exit).
             await self._close()
@@ -160,12 +161,11 @@ class Runtime:
 
     async def drain(self, deadline_s: float | None = None) -> bool:
         """Accept nothing more and let steps in flight end; False if some had to be cut off. Leave the `async with` block after it."""
-        node = self._running()
-        return await node.sessions.drain(self._settings.drain_s if deadline_s is None else deadline_s)
+        return await self._open_sessions().drain(self._settings.drain_s if deadline_s is None else deadline_s)
 
     async def _close(self) -> None:
-        node, group, telemetry = self._node, self._group, self._telemetry
-        self._node = self._gateway = self._group = self._tree = self._telemetry = None
+        node, sessions, group, telemetry = self._node, self._sessions, self._group, self._telemetry
+        self._node = self._sessions = self._gateway = self._group = self._tree = self._telemetry = None
         if node is not None:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 60.0):
                 # Shielded, within a deadline: what was accepted for writing is written.
@@ -181,9 +181,9 @@ class Runtime:
                 await self.store.close()
             if telemetry is not None:
                 self.observers.remove(telemetry.observer)
-            if node is not None:
+            if node is not None and sessions is not None:
                 stopped = errors.RuntimeStopped("the runtime has stopped: ask again with the same id where it runs")
-                node.sessions.waiters.close(node.group.lost or stopped)
+                sessions.waiters.close(node.group.lost or stopped)
 
     def _started(self, telemetry: Telemetry | None) -> list[ChildSpec]:
         """What runs beside the sessions, telemetry first: it ends last, and sees what the others do at their end."""
@@ -221,7 +221,7 @@ class Runtime:
             raise errors.ConfigError("; ".join(wrong))
         self._settings = self._own.under(limits)
         if self._node is not None:
-            self._node.reconfigure(self._settings)
+            self._open_sessions().reconfigure(self._settings)
 
     def supervise(self, *services: ChildSpec) -> None:
         """Run these beside the sessions, each restarted when it crashes: they start after the store's writer and stop before it.
@@ -278,16 +278,16 @@ class Runtime:
 
         `ready` is 0 while it drains, or after a write that failed. With an exporter process of telemetry, its spans too.
         """
-        node = self._running()
-        live = node.sessions.live
+        node, sessions = self._running(), self._open_sessions()
+        live = sessions.live
         return {
             "live": len(live),
             "working": sum(1 for actor in live.values() if actor.task is not None),
-            "recovering": node.sessions.recovering,
+            "recovering": len(sessions.recovery),
             "steps_in_flight": len(node.deadlines),
             "threads_abandoned": threads.abandoned(),
             "stuck": sum(1 for task in node.stuck if not task.done()),
-            "ready": int(node.group.healthy and not node.sessions.draining),
+            "ready": int(node.group.healthy and not sessions.draining),
             "transactions": node.group.batches,
             "ops": node.group.ops,
             **({} if self._telemetry is None else self._telemetry.statistics()),
@@ -297,8 +297,9 @@ class Runtime:
         """What sessions are doing right now, by id; those of `ids` that are in memory, all that are if it is None."""
         node, process = self._running(), os.getpid()
         running = under_way(node)
-        wanted = list(node.sessions.live) if ids is None else [id for id in ids if id in node.sessions.live]
-        return {id: live(node.sessions.live[id], running.get(id, []), process) for id in wanted}
+        there = self._open_sessions().live
+        wanted = list(there) if ids is None else [id for id in ids if id in there]
+        return {id: live(there[id], running.get(id, []), process) for id in wanted}
 
     def breakers(self) -> dict[str, BreakerView]:
         """The breakers of dependencies, by name; those that were asked at least once since the start."""
@@ -331,6 +332,11 @@ class Runtime:
         if self._node is None:
             raise errors.RuntimeStopped("the runtime is not running: use `async with runtime:`")
         return self._node
+
+    def _open_sessions(self) -> Sessions:
+        self._running()
+        assert self._sessions is not None
+        return self._sessions
 
     def _open_gateway(self) -> LocalGateway:
         self._running()

@@ -21,8 +21,8 @@ from holdfast.console.wire.problems import MSGPACK, Problem, error_of
 from holdfast.errors import ConfigError, HoldfastError, MailboxFull, NodeUnreachable, ReplyTimeout
 from holdfast.policies.budget import Budget
 from holdfast.runtime.agents.definition import Agent
-from holdfast.runtime.handle import Handle
 from holdfast.runtime.agents.ids import check_id, check_timeout
+from holdfast.runtime.handle import Handle
 from holdfast.runtime.live import Live
 from holdfast.stores.records import Session
 from holdfast.telemetry.context import carried

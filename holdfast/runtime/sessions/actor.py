@@ -328,7 +328,9 @@ class Actor:
         if park != self.park:
             self.park = park
             status = None if park is not None else self.status  # any status clears what was there
-            await self.node.group.submit(UpdateSession(self.id, self.owner.epoch, self.node.clock.time(), status=status, park=park), keep=True)
+            await self.node.group.submit(
+                UpdateSession(self.id, self.owner.epoch, self.node.clock.time(), status=status, park=park), keep=True
+            )
 
     def stored_gates(self) -> bytes:
         """What the gates have to remember, encoded."""

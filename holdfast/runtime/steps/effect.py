@@ -1,6 +1,6 @@
 """How an effect is performed: the only place that runs what reaches outside.
 
-    repetition -> the same effect before it -> attempt [ budget -> breaker -> open -> effect under its deadline -> failure policy ]* -> close
+repetition -> the same effect before it -> attempt [ budget -> breaker -> open -> effect under its deadline -> failure policy ]* -> close
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import random as _random
 import uuid as _uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from hashlib import blake2b
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from holdfast.calls.call import Call, StepContext
 from holdfast.calls.results import ToolResult, done_without_result, failed, succeeded

@@ -56,9 +56,7 @@ class Flight:
 
     __slots__ = ("_emptied", "_loop", "_monotonic", "_rested", "_title", "branches", "busy", "lanes", "mark", "steps")
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, monotonic: Callable[[], float], title: str, rested: Callable[[], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, monotonic: Callable[[], float], title: str, rested: Callable[[], None]) -> None:
         self._loop, self._monotonic, self._title, self._rested = loop, monotonic, title, rested
         self.lanes: dict[asyncio.Task[Any], Lane] = {}
         self.branches: list[asyncio.Task[Any]] = []

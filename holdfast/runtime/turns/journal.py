@@ -190,8 +190,10 @@ def _trailing(steps: Iterable[Step]) -> list[Step]:
         inside = inside_of(branch, step.key)
         if branch and not closed.isdisjoint(enclosing(branch)):
             continue  # it belongs to a step that ended well
-        if step.state is FAILED and not step.record.note and not any(
-            follows(other, branch) for other in later if not other.startswith(inside)
+        if (
+            step.state is FAILED
+            and not step.record.note
+            and not any(follows(other, branch) for other in later if not other.startswith(inside))
         ):
             trailing.append(step)
         else:

@@ -50,4 +50,3 @@ class Owner:
         """What goes back to the parent when this session ends."""
         rest = self.gates.unspent() if self.parent is not None else None
         return (ReturnBudget(self.parent, rest),) if self.parent is not None and rest else ()
-

@@ -131,7 +131,7 @@ class Handle:
 
         Args:
             verdict: "done" (it happened, with `result`), "retry" (it did not: run it), or "fail" (it did not: tell the handler).
-            step: only the doubts of this name; None for all.
+            step: only the doubts of this name, or the one with this key in hexadecimal; None for all.
             result: what the effect returned, plain data of its type.
 
         Raises:

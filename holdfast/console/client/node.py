@@ -235,8 +235,11 @@ class HttpGateway:
     async def retry(self, session: str) -> None:
         await self._do(session, "retry")
 
-    async def drop(self, session: str) -> None:
-        await self._do(session, "drop")
+    async def drop(self, session: str, reason: str, keep_letter: bool) -> None:
+        await self._do(session, "drop", reason=reason, keep_letter=keep_letter)
+
+    async def interrupt(self, session: str, step: str | None) -> int:
+        return (await self._do(session, "interrupt", step=step)).count or 0
 
     async def _do(self, session: str, verb: str, wait_s: float = 0.0, **given: Any) -> Did:
         """`wait_s` is for verbs that wait for what the session has under way."""

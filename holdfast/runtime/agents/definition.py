@@ -165,10 +165,10 @@ def _make(options: AgentOptions) -> Callable[[Handler], Agent]:
         except ConfigError as error:
             faults.append(str(error))
         tools = _toolset(given.pop("tools", ()), faults)
-        codecs = {label: _codec(label, type_, faults) for label, type_ in zip(types._fields, types, strict=True)}
+        codecs: dict[str, Any] = {label: _codec(label, type_, faults) for label, type_ in zip(types._fields, types, strict=True)}
         if faults:
             raise ConfigError(f"agent {name!r}: " + "; ".join(faults))
-        return Agent(handler=function, name=name, tools=tools, **codecs, **given)
+        return Agent(handler=function, name=name, tools=tools, **{**codecs, **given})
 
     return make
 

@@ -83,5 +83,5 @@ def move(life: Life, signal: Signal) -> tuple[Life, Action]:
     if life is L.WOKEN and (life, signal) not in _MOVES:
         life = L.RUNNING  # it differs in nothing else, but stays what it is where nothing happens
         after, action = _MOVES.get((life, signal), (L.WOKEN, ""))
-        return (L.WOKEN if after is L.RUNNING else after), action  # type: ignore[return-value] # an Action
+        return (L.WOKEN if after is L.RUNNING else after), action
     return _MOVES.get((life, signal), (life, ""))

@@ -1,6 +1,6 @@
 """How an effect is performed: the only place that runs what reaches outside.
 
-repetition -> the same effect before it -> attempt [ budget -> breaker -> open -> effect under its deadline -> failure policy ]* -> close
+    repetition -> same effect before it -> attempt [ budget -> breaker -> open -> timeout(effect) -> failure policy ]* -> close
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ async def _settled(step: Step, fault: Fault) -> Outcome | None:
     await step.write(StepState.DOUBT, note=f"{fault.type}: {fault.message}")
     turn.emit(events.DoubtRaised, step.name, fault.message)
     while True:
-        found = await doubt.find_out(turn, step.claim.key)
+        found = await doubt.find_out(turn, step.claim.key, _call_of(step))
         if not isinstance(found, Park):
             return found
         if found.until is None:

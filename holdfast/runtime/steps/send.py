@@ -113,7 +113,6 @@ async def tell(turn: Turn, target: str, message: Any) -> None:
 async def _tell(step: Step, *, body: bytes) -> Outcome:
     turn, target = step.turn, step.name
     step.begins()
-    await spend_step(step)
     row = await turn.node.store.session(target)
     agent = await _agent_of(turn, target, row)
     await _refuse_undeliverable(step, row, agent, body)
@@ -133,6 +132,7 @@ async def _refuse_undeliverable(step: Step, row: Session | None, agent: Agent | 
     elif limit is not None and row.pending + waiting >= limit:
         error = MailboxFull(target, plain.decode(body), limit)
     if error is not None:
+        await spend_step(step)
         await refuse(step, str(error), cause=type(error).__name__)
 
 
@@ -156,8 +156,7 @@ async def _refuse_misfit(step: Step, agent: Agent | None, body: bytes) -> None:
 
 
 async def _misfit(step: Step, text: str, cause: str) -> NoReturn:
-    if step.kind == "ask":
-        await spend_step(step)
+    await spend_step(step)
     await refuse(step, text, cause=cause, category="semantic")
 
 

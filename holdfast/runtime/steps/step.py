@@ -53,9 +53,9 @@ class Step:
     def __init__(self, turn: Turn, asked: Asked, claim: Claim) -> None:
         self.turn, self.asked, self.claim = turn, asked, claim
         branch = claim.branch
-        claim.beside = branch.busy > 0
-        branch.busy += 1
         self.lane: Lane = turn.flight.enter()
+        claim.beside = branch.busy > 0 or self.lane.task is not branch.task
+        branch.busy += 1
         self.phase = Phase.BEFORE
         self.opened = turn.node.clock.time()
         self.used, self.attempts, self.made, self.maybe_paid = ZERO, 0, 0, 0
@@ -112,6 +112,7 @@ class Step:
         """The branch of the steps that its own function asks for, in the attempt under way."""
         if self._inside is None:
             self._inside = Branch(self.turn, inside_of(self.claim.branch.path, self.claim.key))
+            self._inside.task = self.lane.task
         return self._inside
 
     def forget_inside(self) -> str | None:

@@ -10,6 +10,7 @@ import asyncio
 from types import TracebackType
 
 from holdfast import events
+from holdfast.calls.call import Call
 from holdfast.runtime.steps.step import Step
 from holdfast.runtime.turns import doubt
 from holdfast.stores.records import Outcome, StepState, in_doubt
@@ -55,12 +56,13 @@ class Turnstile:
 
 async def answered_by_twin(step: Step) -> Outcome | None:
     """The outcome of an earlier step of the same effect that its caller let go of, where it was done; settles the doubts among them."""
-    turn = step.turn
+    turn, call = step.turn, step.asked
+    assert isinstance(call, Call)
     if step.claim.step is not None:
         return None
     for key in [twin.key for twin in turn.journal.twins(step.name, step.asked.args, step.claim.key, step.branch)]:
         while in_doubt(turn.journal.records[key]):
-            park = await doubt.settle(turn, key)
+            park = await doubt.settle(turn, key, call)
             if park is None:
                 break
             if park.until is None:

@@ -18,14 +18,16 @@ class Branch:
         path: its name, "" for the handler's own; what lies in it begins with the same text.
         nth: how often each identity was asked for in it.
         busy: how many of its steps are in flight.
+        task: the task that is its own: what other tasks do in it has no place in its order.
     """
 
-    __slots__ = ("_numbers", "busy", "nth", "path", "run")
+    __slots__ = ("_numbers", "busy", "nth", "path", "run", "task")
 
     def __init__(self, run: object, path: str) -> None:
         self.run, self.path = run, path
         self.nth: dict[bytes, int] = {}
         self.busy = 0
+        self.task: object = None
         self._numbers: dict[str, int] | None = None
 
     def number(self, what: str) -> str:

@@ -85,13 +85,16 @@ async def ask_about_all(turn: Turn) -> None:
         await settle(turn, step.key)
 
 
-async def settle(turn: Turn, key: bytes) -> Park | None:
+async def settle(turn: Turn, key: bytes, call: Call | None = None) -> Park | None:
     """Settle one doubt: an effect that happened is closed; one that did not is free again, or failed where its caller let go of it.
+
+    Args:
+        call: that of the step, where it is at hand; else it is made of the record, which needs its tool among those of the agent.
 
     Returns:
         What to park for where it stays in doubt; None where it is settled (or the turn was interrupted meanwhile).
     """
-    found = await find_out(turn, key)
+    found = await find_out(turn, key, call)
     step = turn.journal.records[key]
     if isinstance(found, Park):
         return found
@@ -108,7 +111,7 @@ async def settle(turn: Turn, key: bytes) -> Park | None:
     return None
 
 
-async def find_out(turn: Turn, key: bytes) -> Park | Outcome | None:
+async def find_out(turn: Turn, key: bytes, call: Call | None = None) -> Park | Outcome | None:
     """What became of an effect in doubt: its outcome, None if it certainly did not happen, or what to park for until that is known."""
     await turn.written()
     remains = turn.remains.get(key)
@@ -121,7 +124,7 @@ async def find_out(turn: Turn, key: bytes) -> Park | Outcome | None:
     in_hand = turn.node.in_hand.pop((turn.owner.id, turn.number, key), None)
     if in_hand is not None:
         return in_hand
-    call = turn.owner.agent.recall(record)
+    call = call or turn.owner.agent.recall(record)
     if call is None or call.reconcile is None:
         return _unsettled(turn, step)
     until = _until(turn, step, call)
@@ -153,6 +156,6 @@ def _unsettled(turn: Turn, step: Step) -> Park:
     cause = step.record.note or "the process died before it could record the outcome"
     known = step.record.name in turn.owner.agent.tools
     changed = (
-        "" if not known or turn.owner.agent.recall(step.record) else "; its tool takes other arguments now, so reconcile cannot be asked"
+        "" if not known or turn.owner.agent.recall(step.record) else "; its tool takes other arguments by now"
     )
     return Park("doubt", f"outcome of {step.record.name} unknown ({cause}{changed}); resolve it: done, retry or fail")

@@ -139,6 +139,7 @@ class Flight:
         context = copy_context()
         context.run(branches.enter, branch)
         task = tasks.start(tasks.contained(lambda: work), f"branch {self._title}{branch.path}", context)
+        branch.task = branch.task or task
         self.branches.append(task)
         task.add_done_callback(self._branch_over)
         task.add_done_callback(lambda _: work.close())  # one that was cancelled before it began was never awaited

@@ -178,7 +178,7 @@ class Journal:
         for step in self.records.values():
             if step.record.effect != "read":
                 found[0 if step.state is CLOSED else 2 if step.state is FAILED else 1].append(step.record.name)
-        return Effects(*map(tuple, found))  # type: ignore[arg-type] # three of them
+        return Effects(*map(tuple, found))
 
 
 def _trailing(steps: Iterable[Step]) -> list[Step]:

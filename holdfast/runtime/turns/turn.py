@@ -55,8 +55,8 @@ class Turn:
 
     __slots__ = (
         "_handler", "_left", "_prefix", "_quiet_from", "_timer", "finishing", "flight", "interruption", "journal", "let_go", "message",
-        "never_awaited", "node", "number", "once", "outbox", "over", "owner", "refused", "remains", "replaying", "result", "root", "started", "unstarted",
-        "waits",
+        "never_awaited", "node", "number", "once", "outbox", "over", "owner", "refused", "remains", "replaying", "result", "root",
+        "started", "unstarted", "waits",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, node: Node, message: Message, journal: Journal) -> None:
@@ -91,6 +91,7 @@ class Turn:
         context = copy_context() if self.node.observers.all else Context()
         context.run(branches.enter, self.root)
         running = self._handler = tasks.start(tasks.contained(handler), f"turn {self._prefix}", context)
+        self.root.task = running
         running.add_done_callback(lambda _: self._leave())
         try:
             await self._left

@@ -1,6 +1,7 @@
 """What the steps of a turn wait for, and from when on the turn may be parked for it.
 
-A short wait is held in memory. The turn is parked once every wait has been held for as long as it asked for: its memory goes, one row stays.
+A short wait is held in memory. The turn is parked once every wait has been held for as long as it asked for: then its memory is free, and
+one row stays.
 """
 
 from __future__ import annotations

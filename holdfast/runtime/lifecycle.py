@@ -101,7 +101,7 @@ class OwnTask:
                     self._fails()
                     raise
         except Exception as error:
-            if self._failing and self._holder is None:
+            if self._failing and not self._cancelled_holder and not self._closing.is_set():
                 log.critical("%s has ended: %s", self._name, sole(error))
             raise
 

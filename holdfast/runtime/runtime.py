@@ -88,8 +88,7 @@ class Runtime:
             faults.add(f"store is {store!r}: give a URL such as sqlite:///sessions.db, or a Store")
         if telemetry not in (None, False) and not isinstance(telemetry, Telemetry):
             faults.add(f"telemetry is {telemetry!r}: give a Telemetry, or False for none")
-        if not isinstance(control, bool | str | os.PathLike) or (not control and control is not False):
-            faults.add(f"control is {control!r}: give True, False, or the path of the socket")
+        faults.found += arguments.control_faults(control)
         faults.check()
         self.observers = events.Observers()
         self.store = open_store(store) if isinstance(store, str) else store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from importlib.metadata import entry_points
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from holdfast import errors
@@ -71,7 +71,7 @@ def service(name: str) -> Service:
     Raises:
         ConfigError: no package offers it, or it cannot be imported.
     """
-    found = list(entry_points(group=SERVICES, name=name))
+    found = list(metadata.entry_points(group=SERVICES, name=name))
     if not found:
         raise errors.ConfigError(f"no installed package offers {name!r} ({SERVICES}): install holdfast again, or leave out {name}=")
     try:

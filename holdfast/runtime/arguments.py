@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from holdfast import errors
 from holdfast.calls.clients import ModelClient
@@ -14,14 +14,11 @@ from holdfast.calls.prices import Prices
 from holdfast.runtime.agent import Agent
 from holdfast.supervisors import ChildSpec
 
-if TYPE_CHECKING:
-    from holdfast.runtime.runtime import Runtime
-
 SERVICES = "holdfast.services"
 """The group of entry points that name what can run beside the sessions."""
 
-Service = Callable[["Runtime", str | None], AbstractContextManager[ChildSpec]]
-"""Given a Runtime and the path that its user named: what is open for as long as it runs, and the child that serves it."""
+Service = Callable[[Any, str | None], AbstractContextManager[ChildSpec]]
+"""Given the Runtime and the path that its user named: what is open for as long as it runs, and the child that serves it."""
 
 Control = bool | str | os.PathLike[str]
 

@@ -144,7 +144,8 @@ class Runtime:
     async def stop(self) -> None:
         """Drain, then close: steps in flight end, within `drain_s`; open turns stay in the journal for the next start.
 
-        Harmless if it is closed, or closing: every caller returns when it has closed.
+        Harmless if it is closed, or closing: every caller returns when it has closed. A handler or a service of its own must not wait for
+        it: they would wait for their own end, until their deadlines.
 
         Raises:
             SupervisorGaveUp: its supervision tree gave up while it ran; the cause says why, such as StoreLost. Its store is closed by then.

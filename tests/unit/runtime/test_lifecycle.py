@@ -256,6 +256,36 @@ async def test_it_is_stopped_on_the_loop_it_was_started_on() -> None:
     await runtime.stop()
 
 
+def test_what_it_runs_itself_cannot_keep_it_from_stopping() -> None:
+    """A handler or a service that waits for the end of its own runtime is cut off: after `quarantine_s`, or `stop_s`."""
+    ended: list[float] = []
+
+    @agent
+    async def ending(session: Session[None], text: str) -> None:
+        await runtimes[0].stop()
+
+    async def service() -> None:
+        await runtimes[0].stop()
+
+    runtimes: list[Runtime] = []
+
+    async def main(simulation: Simulation) -> None:
+        for by in ("handler", "service"):
+            store, began = MemoryStore(), simulation.loop.time()
+            runtimes[:] = [Runtime(store, [ending], telemetry=False, clock=simulation.clock, drain_s=7.0, quarantine_s=1.0)]
+            if by == "service":
+                runtimes[0].supervise(ChildSpec("service", service, stop_s=3.0))
+            await runtimes[0].start()
+            if by == "handler":
+                await (await runtimes[0].spawn(ending)).tell("go")
+            await runtimes[0].wait_closed()
+            await is_closed(store)
+            ended.append(simulation.loop.time() - began)
+
+    simulate(main)
+    assert ended == [1.0, 3.0]
+
+
 # ---------------------------------------------------------------- failures
 
 

@@ -58,7 +58,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         drain_s: how long steps in flight may take at the end, in seconds; default what the file of limits says, or the Runtime's own.
         feeds: "module:attr" of async functions to run besides, each given the Runtime. One that crashes is started again.
         config: the file of limits; default holdfast.toml in the current folder, if it is there.
-        socket: where the control API listens; default what the environment says, or else what follows from the store.
+        socket: where the control API listens; default what the Runtime's `control` or the environment says, or else what follows from
+            the store.
         control: whether there is a control API at all.
         log: "text" for warnings as lines of text, "json" for what happens as JSON (docs/telemetry.md), both on stderr.
     """
@@ -109,6 +110,7 @@ def _controlled(socket: str | None) -> Reach:
 
 
 def _uncontrolled(runtime: Runtime) -> AbstractContextManager[str | None]:
+    runtime.control = False  # nor does it open one itself
     return nullcontext()
 
 

@@ -163,7 +163,12 @@ class StoreHook:
         self._after: tuple[int, str | None] = (0, None)
 
     async def before_apply(self, n: int, ops: Sequence[object]) -> None:
-        """Called before batch `n` is applied; raises where it must not be."""
+        """Called before batch `n` is applied; raises if it must not be.
+
+        Raises:
+            NotWritten, OutcomeUnknown: the fault that the plan has for this batch; the batch is not applied.
+        If cancelled, the batch is not applied.
+        """
         plan = self._plan
         fault = plan._draw(f"batch {n}", n, plan._store_at, plan._store_rates)
         self._after = (n, fault)
@@ -178,7 +183,12 @@ class StoreHook:
                 await plan._crash()
 
     async def after_apply(self, n: int, ops: Sequence[object]) -> None:
-        """Called after batch `n` was applied; raises where its outcome is to stay unknown."""
+        """Called after batch `n` was applied; raises if the store must not learn that.
+
+        Raises:
+            OutcomeUnknown: the fault that the plan has for this batch; the batch is applied.
+        If cancelled, the batch is applied all the same.
+        """
         number, fault = self._after
         if number != n:
             return

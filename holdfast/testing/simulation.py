@@ -126,7 +126,10 @@ class Simulation:
         return hashlib.blake2b("\n".join(self.loop.trace).encode(), digest_size=8).hexdigest()
 
     async def crash(self) -> NoReturn:
-        """Be killed here and now. It never returns to the caller and nothing of this simulation runs any more."""
+        """Kill the simulation here and now. This never returns, and no code of the simulation runs afterwards.
+
+        Once cancelled or not makes no difference: the killed task never runs again, so it sees no cancellation.
+        """
         self.loop.kill()
         await self.loop.create_future()
         raise AssertionError("a killed simulation went on")

@@ -40,8 +40,9 @@ async def connect(target: str | os.PathLike[str] | None = None, *, timeout_s: fl
         timeout_s: how long it may take to answer anything that does not wait by itself, in seconds.
 
     Raises:
-        NodeUnreachable: nobody answers there.
-        ConfigError: nothing says which process is meant.
+        NodeUnreachable: no process listens there.
+        ConfigError: `target` and this folder do not name one store or socket.
+    If cancelled, the connections are closed; what was already requested may still take effect.
     """
     check_timeout(timeout_s)
     if not timeout_s:
@@ -116,6 +117,7 @@ class Node:
         Raises:
             SessionNotFound: there is no such session.
             NodeUnreachable: the process went away without a word or gives no sign of life, while it is iterated over.
+        If cancelled, it stops listening, and the sessions do not notice. Events that were not read yet are lost.
         """
         path = "/events" if session is None else f"{path_of(session)}/events"
         for kind in kinds:
@@ -133,11 +135,26 @@ class Node:
             yield await stack.enter_async_context(aclosing(Events(response, self.address)))
 
     async def get(self, path: str, kind: type[T], *, wait_s: float = 0.0, **query: Any) -> T:
-        """The answer to a GET of the control API, whose path is named from after its version."""
+        """The answer to a GET of the control API.
+
+        Args:
+            path: without the version, such as "/doctor".
+            kind: the type of the answer.
+            wait_s: how much longer than other requests it may take, in seconds.
+            query: the parameters; those that are None are left out.
+
+        Raises:
+            NodeUnreachable: the process does not answer.
+            HoldfastError: what the process refused it with, as the class that it has there.
+        If cancelled, the process may have been asked. Nothing was changed.
+        """
         return await self._call("GET", path, None, kind, wait_s, {key: _text(value) for key, value in query.items() if value is not None})
 
     async def post(self, path: str, body: Any, kind: type[T], *, wait_s: float = 0.0) -> T:
-        """The answer to a POST of the control API; `body` is plain data."""
+        """The answer to a POST of the control API; as `get`, with `body`, which is plain data.
+
+        If cancelled, the request may have taken effect.
+        """
         return await self._call("POST", path, body, kind, wait_s, {})
 
     async def _call(self, method: str, path: str, body: Any, kind: type[T], wait_s: float, query: Mapping[str, str]) -> T:

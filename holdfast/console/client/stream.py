@@ -33,7 +33,7 @@ class Events:
         return await anext(self._events)
 
     async def aclose(self) -> None:
-        """Listen no more."""
+        """Stop listening. If cancelled, the connection is closed all the same."""
         await self._events.aclose()
 
     async def _read(self) -> AsyncGenerator[Happened, None]:

@@ -1,8 +1,20 @@
 """What goes wrong, by script or by rate, and the same for the same seed.
 
-    plan = FaultPlan(seed, store_at={3: "unknown"}, effect_fail=0.1, effect_crash_after=0.02)
-    store.faults = plan.store_hook()
-    refund = tool(effect="once")(plan.effect(refund))
+```python
+from holdfast import tool
+from holdfast.stores.memory import MemoryStore
+from holdfast.testing import FaultPlan
+
+plan = FaultPlan(7, store_at={3: "unknown"}, effect_fail=0.1, effect_crash_after=0.02)
+store = MemoryStore()
+store.faults = plan.store_hook()
+
+
+@tool(effect="once")
+@plan.effect
+async def refund(order: str) -> str:
+    return f"{order} is paid back"
+```
 
 At most one fault strikes a call. A plan is the world's, not the process's: let it survive the crashes it makes, or each life
 meets the same faults at the same calls.

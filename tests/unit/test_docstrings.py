@@ -45,7 +45,9 @@ def public_names(module: Any) -> list[str]:
     named = getattr(module, "__all__", None)
     if named is not None:
         return list(named)
-    return [name for name, value in vars(module).items() if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__]
+    return [
+        name for name, value in vars(module).items() if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
+    ]
 
 
 def members() -> Iterator[Member]:

@@ -145,7 +145,7 @@ class Simulation:
         """
         self.loop.kill()
         await self.loop.create_future()
-        raise AssertionError("a killed simulation went on")
+        raise AssertionError("a killed simulation continued")
 
     def run(self, main: Callable[[Simulation], Awaitable[T]]) -> T | Crashed:
         """Run `main` to its end, then cancel the tasks it left behind, as `asyncio.run` does. Once for each simulation.

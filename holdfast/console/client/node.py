@@ -116,7 +116,7 @@ class Node:
 
         Raises:
             SessionNotFound: there is no such session.
-            NodeUnreachable: the process went away without a word or gives no sign of life, while it is iterated over.
+            NodeUnreachable: the process ended or sends no heartbeat, while it is iterated over.
         If cancelled, it stops listening, and the sessions do not notice. Events that were not read yet are lost.
         """
         path = "/events" if session is None else f"{path_of(session)}/events"
@@ -183,9 +183,11 @@ class Node:
 
     def _unreachable(self, error: httpx.TransportError) -> NodeUnreachable:
         if isinstance(error, httpx.ConnectError):
-            return NodeUnreachable(self.address, f"nobody answers at {self.address}: start it with holdfast run, or name another socket")
+            return NodeUnreachable(
+                self.address, f"no process listens on {self.address}: start it with holdfast run, or name another socket"
+            )
         if isinstance(error, httpx.TimeoutException):
-            text = f"{self.address} did not answer in time: its process may be blocked, and its log says by what"
+            text = f"{self.address} did not answer in time: its process may be blocked, and its log names what blocks it"
             return NodeUnreachable(self.address, text, sent=not isinstance(error, httpx.ConnectTimeout))
         else:
             text = f"the process at {self.address} went away before it answered: see whether it was done before you repeat it"
@@ -310,4 +312,4 @@ def _error(response: httpx.Response, content: bytes) -> HoldfastError:
     try:
         return error_of(decode(content, type=Problem))
     except msgspec.MsgspecError:
-        return HoldfastError(f"the answer had status {response.status_code} and no word about why")
+        return HoldfastError(f"the answer had status {response.status_code} and no problem in its body")

@@ -18,7 +18,7 @@ NAMES = names(FOLDER)
 @pytest.fixture(scope="module")
 def cases(request: pytest.FixtureRequest) -> Iterator[Cases]:
     """The selected cases, started all at once: the first test waits for its own while the next ones run."""
-    wanted = [item.callspec.params["name"] for item in request.session.items if isinstance(item, pytest.Function) and _is_case(item)]
+    wanted = [str(item.callspec.params["name"]) for item in request.session.items if isinstance(item, pytest.Function) and _is_case(item)]
     running = Cases(FOLDER, wanted)
     yield running
     running.close()

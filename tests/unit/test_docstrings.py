@@ -115,6 +115,7 @@ DOCS = {member.name: member.doc for member in MEMBERS}
 
 def says_what_cancellation_does(doc: str, depth: int = 3) -> bool:
     """The docstring itself, or the one that it names with "As ..."."""
+    doc = " ".join(doc.split())
     if CANCELLED.search(doc):
         return True
     named = AS.search(doc)

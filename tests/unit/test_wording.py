@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def is_message(text: str) -> bool:
     return " " in text and not re.search(r"\b(?:SELECT|FROM|WHEN)\b", text)
 
 
-def faults(texts: Iterator[Text]) -> list[str]:
+def faults(texts: Iterable[Text]) -> list[str]:
     return [
         f"{text.where}: {match[0]!r} (write: {instead}) in {text.text.strip()!r}"
         for text in texts
@@ -115,7 +115,7 @@ def faults(texts: Iterator[Text]) -> list[str]:
 
 
 @pytest.mark.parametrize("texts", [pages, help_texts, messages])
-def test_no_phrase_came_back(texts: type[Iterator[Text]]) -> None:
+def test_no_phrase_came_back(texts: Callable[[], Iterator[Text]]) -> None:
     """A reader at 2 am, whose first language is another one, reads each text once."""
     found = faults(texts())
     assert not found, "\n".join(["", *found])
@@ -123,7 +123,7 @@ def test_no_phrase_came_back(texts: type[Iterator[Text]]) -> None:
 
 def test_the_search_finds_phrases_wherever_a_person_reads_them() -> None:
     """Each kind of text is read, and a phrase is found in any case."""
-    assert faults(iter([Text("here", "It Goes on.")])) == ["here: 'Goes on' (write: resumes; continues) in 'It Goes on.'"]
-    assert faults(iter([Text("here", "It resumes, and foregoes one.")])) == []
+    assert faults([Text("here", "It Goes on.")]) == ["here: 'Goes on' (write: resumes; continues) in 'It Goes on.'"]
+    assert faults([Text("here", "It resumes, and foregoes one.")]) == []
     where = {text.where.partition(":")[0].partition(",")[0] for texts in (pages, help_texts, messages) for text in texts()}
     assert {"README.md", "docs/telemetry.md", "CHANGELOG.md", "holdfast resolve --help", "holdfast/console/cli/words.py"} <= where

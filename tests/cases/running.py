@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("HOLDFAST_CASES") or ROOT.parent / "shared" / "cases")
-"""Where the cases are: beside the checkout, unless the environment names another folder."""
+"""Where the cases are: next to the checkout, unless the environment names another folder."""
 
 LIMIT_S = 130.0
 """How long one case may run. Each ends itself earlier, and prints ERROR then."""

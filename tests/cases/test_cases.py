@@ -9,8 +9,7 @@ import pytest
 from tests.cases.running import FOLDER, LIMIT_S, Cases, names
 from tests.pending_cases import PENDING
 
-if not FOLDER.is_dir():
-    pytest.skip("no ../shared/cases beside this checkout, and HOLDFAST_CASES names no other folder", allow_module_level=True)
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no ../shared/cases next to this checkout; HOLDFAST_CASES names another folder")
 
 NAMES = names(FOLDER)
 

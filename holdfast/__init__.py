@@ -1,6 +1,29 @@
 """holdfast: supervised, durable sessions for AI agents.
 
-    from holdfast import Budget, Runtime, Session, agent, tool
+```python
+import asyncio
+
+from holdfast import Budget, Runtime, Session, agent, tool
+
+
+@tool(effect="once")
+async def refund(order: str, cents: int) -> str:
+    return f"{cents} cents of {order} paid back"
+
+
+@agent(version=1, tools=[refund], budget=Budget(steps=40))
+async def support(session: Session[None], order: str) -> str:
+    return await session.step(refund, order, 4200)
+
+
+async def main() -> None:
+    async with Runtime("sqlite:///sessions.db", agents=[support]) as runtime:
+        ticket = await runtime.spawn(support, id="ticket-1234")  # get or create
+        print(await ticket.ask("order-17", id="message-1"))
+
+
+asyncio.run(main())
+```
 
 See README.md for the whole picture and docs/semantics.md for the promises.
 """

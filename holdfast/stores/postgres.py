@@ -162,7 +162,7 @@ class PostgresStore(Reads):
             if writer is not None and not self._lost:
                 await writer.execute(f"UPDATE {self._nodes} SET clean = true WHERE id = 1 AND token = $1", self._token)
         except ERRORS as error:
-            log.warning("%s could not be marked as cleanly put down: %s", self.address.shown, text_of(error))
+            log.warning("%s: could not write the clean-shutdown marker: %s", self.address.shown, text_of(error))
         finally:
             await self._drop_all()
 
@@ -240,7 +240,9 @@ class PostgresStore(Reads):
 
     def _lose(self) -> NoReturn:
         """It is another's, for good: give up what might keep him, or the one after him, from it."""
-        self._lost = f"{self.address.shown} was taken over by another process: nothing was written, and this one writes nothing more"
+        self._lost = (
+            f"lost ownership of {self.address.shown} to another process: nothing was written; this process is fenced and cannot write"
+        )
         for connection in (self._writer, self._lock):
             if connection is not None:
                 connection.terminate()

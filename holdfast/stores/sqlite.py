@@ -133,7 +133,7 @@ class SqliteStore:
             if connection is not None and interpreter is not None:
                 await connection.execute("UPDATE nodes SET clean = 1 WHERE id = 1")
         except sqlite3.Error as error:
-            log.warning("%s could not be marked as cleanly put down: %s", self.path, error)
+            log.warning("%s: could not write the clean-shutdown marker: %s", self.path, error)
         finally:
             # Also where that failed (a full disk): an unclosed connection would hang the interpreter's exit.
             if connection is not None:
@@ -153,7 +153,9 @@ class SqliteStore:
             raise NotWritten(f"{self.path} is not open: nothing was written", passing=False)
         if identity(self.path) != self._identity:
             # What is written to a file without a name is gone with the process, however well it is acknowledged.
-            raise StoreLost(f"{self.path} was removed or replaced while this process ran it: it writes nothing more; start it again")
+            raise StoreLost(
+                f"{self.path} was removed or replaced while this process ran it: this process cannot write any more; start it again"
+            )
         try:
             db.execute("BEGIN IMMEDIATE")
             results = interpreter.apply(ops)
@@ -169,7 +171,7 @@ class SqliteStore:
             if db.in_transaction:
                 db.execute("ROLLBACK")
                 raise NotWritten(f"{self.path}: nothing was written: {error}", passes(error)) from error
-            raise OutcomeUnknown(f"{self.path}: the commit failed and may have happened: {error}") from error
+            raise OutcomeUnknown(f"{self.path}: the commit failed; its outcome is unknown: {error}") from error
         return results
 
     def _raw(self) -> sqlite3.Connection:

@@ -163,8 +163,7 @@ def check_readable(connection: sqlite3.Connection, path: str) -> None:
     version = check(connection, path)
     if version < len(MIGRATIONS):
         raise StoreError(
-            f"{path} has nothing that can be shown yet (schema {version}, this holdfast reads {len(MIGRATIONS)}): "
-            "start it once with holdfast run"
+            f"{path} cannot be read yet (schema {version}, this holdfast reads {len(MIGRATIONS)}): start it once with holdfast run"
         )
 
 

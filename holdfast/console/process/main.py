@@ -193,9 +193,9 @@ async def serve(
                 _say_why(gave_up)
                 code = GAVE_UP
             keeper.draining()
-            say("draining: steps in flight end, open turns go on at the next start; a second signal exits at once")
+            say("draining: steps in flight end, open turns resume at the next start; a second signal exits at once")
             if not await runtime.drain(drain_s):
-                say("some steps took longer than the drain may: they were cut off, and are settled at the next start")
+                say("some steps took longer than the drain may: they were cut off; the next start resolves them")
             group.cancel_scope.cancel()
     say("drained")
     return code
@@ -226,7 +226,7 @@ def _note(event: SupervisionEvent) -> None:
 def _say_why(group: BaseExceptionGroup[SupervisorGaveUp]) -> None:
     for error in _leaves(group):
         cause = f" ({loader.one_line(error.__cause__)})" if error.__cause__ is not None else ""
-        complain(f"{loader.one_line(error)}{cause}; what was acknowledged is safe")
+        complain(f"{loader.one_line(error)}{cause}; everything acknowledged is safe")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -162,4 +162,4 @@ def _table(table: Mapping[str, Any], at: str, name: str, found: list[str]) -> di
 
 
 def _known(table: Mapping[str, Any], at: str, names: Iterable[str], found: list[str]) -> None:
-    found += [f"{at}{name} is nothing that can be set{alike(name, names)}" for name in table if name not in names]
+    found += [f"unknown key {at}{name}{alike(name, names)}" for name in table if name not in names]

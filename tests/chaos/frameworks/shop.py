@@ -84,6 +84,7 @@ class Shop:
         handler: what the clerk does with a message.
         script: the conversation about the message "main"; that about "after" is short, and a handler may hold one about "beside".
         hang_s: how long a tool hangs whose label says that it is slow.
+        dies_after: the label of a note after which the process is killed, once: before the note is recorded as made.
 
     Attributes:
         broken: every breach that was seen while it happened.
@@ -92,15 +93,18 @@ class Shop:
         let_go: the effects, by key, that were cancelled while they ran: nobody waits for what becomes of them.
     """
 
-    def __init__(self, loop: Callable[[Shop], Loop], handler: Handler, script: Script, hang_s: float = NEVER_S) -> None:
+    def __init__(
+        self, loop: Callable[[Shop], Loop], handler: Handler, script: Script, hang_s: float = NEVER_S, dies_after: str = ""
+    ) -> None:
         self.store, self.ledger = MemoryStore(), OutsideLedger()
-        self.hang_s = hang_s
+        self.hang_s, self.dies_after = hang_s, dies_after
         self.scripts = {"main": script, "after": [[["note", "note-after"]]], "beside": BESIDE}
         self.broken: list[str] = []
         self.seen: list[events.Event] = []
         self.replies: dict[str, str] = {}
         self.doubts = 0
         self._running: set[str] = set()
+        self._simulation = Simulation()
         self.let_go: set[str] = set()
         self.ask_model, self.tools = self._make_model(), self._make_tools()
         self.clerk = self._make_clerk(loop(self), handler)
@@ -150,6 +154,9 @@ class Shop:
                     # The service outside knows the key, and does nothing the second time.
                     self.ledger.run(("note", label), seen=context.key)
                 await asyncio.sleep(0.1)
+                if label == self.dies_after:
+                    self.dies_after = ""
+                    await self._simulation.crash()
                 return f"{label} noted"
 
         async def refund(label: str, context: StepContext) -> str:
@@ -196,6 +203,7 @@ class Shop:
     async def serve(self, simulation: Simulation) -> bool:
         """A process that is sent both messages (again), looked after until all is done; True."""
         self._running.clear()
+        self._simulation = simulation
         runtime = Runtime(self.store, [self.clerk], clock=simulation.clock, random=simulation.random, idle_s=30.0)
         runtime.observe(self.seen.append)
         async with runtime:

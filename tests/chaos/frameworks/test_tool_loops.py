@@ -21,8 +21,11 @@ from tests.chaos.frameworks.shop import Loop, Script, Shop, Tally
 LOOPS = {"pydantic-ai": pydantic_loop, "openai-agents": openai_loop}
 MAX_POINTS = 20_000
 PATIENCE_S = 20.0
-QUICK = 8
-"""How often the quick tests kill each case, evenly over its points; the slow ones kill at every point."""
+QUICK = 6
+"""How often the quick tests kill each case, evenly over its points."""
+
+THOROUGH = 3
+"""The slow tests kill at every so many points; a step has about twenty."""
 
 # ---------------------------------------------------------------- what the clerk does with a message
 
@@ -139,9 +142,10 @@ class Case:
         alone = [self.undisturbed()[1]]
         return [*alone, self.undisturbed(hang_s=0.1)[1]] if self.shape in IN_TIME else alone
 
-    def killed(self, *deaths: int, seed: int | None = None) -> Shop:
-        """A shop whose process was killed at each of these points, one life after the other, and then lived."""
-        shop, now_s = self.make(), 0.0
+    def killed(self, *deaths: int | None, seed: int | None = None, dies_after: str = "") -> Shop:
+        """A shop whose process was killed at each of these points (None: where it dies by itself), one life after the other, and then
+        lived."""
+        shop, now_s = self.make(dies_after=dies_after), 0.0
         for crash_at in deaths:
             life = simulate(shop.serve, seed=seed, crash_at=crash_at, start_s=now_s, max_points=MAX_POINTS)
             if not isinstance(life, Crashed):
@@ -151,7 +155,7 @@ class Case:
         assert simulate(shop.serve, seed=seed, start_s=now_s, max_points=MAX_POINTS) is True
         return shop
 
-    def crash_everywhere(self, every: int = 1) -> int:
+    def crash_everywhere(self, every: int) -> int:
         """Kill at every so many points of the undisturbed run; how often. Says of all that went wrong where, not of the first alone."""
         points, right = self.undisturbed()[0], self.right()
         faults: dict[str, list[int]] = defaultdict(list)
@@ -180,9 +184,9 @@ def test_a_tool_loop_of_a_framework_survives_a_crash(case: Case) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @CASES
-def test_a_tool_loop_of_a_framework_survives_a_crash_at_every_point(case: Case) -> None:
-    """The same, killed everywhere."""
-    assert case.crash_everywhere() > 300
+def test_a_tool_loop_of_a_framework_survives_a_crash_at_every_step(case: Case) -> None:
+    """The same, killed everywhere: several times in each step."""
+    assert case.crash_everywhere(THOROUGH) > 100
 
 
 @pytest.mark.slow
@@ -197,7 +201,20 @@ def test_tools_in_any_order_and_crashes_during_recovery(case: Case) -> None:
         tally = case.killed(*(draw.randrange(points // (1 + life)) for life in range(3)), seed=seed).tally()
         assert tally in right, f"it came to {tally}, not to {' or '.join(map(str, right))}"
 
-    for_each_seed(lives, range(200))
+    for_each_seed(lives, range(60))
+
+
+@pytest.mark.parametrize("framework", LOOPS)
+@pytest.mark.parametrize(
+    ("shape", "note"), [*((shape, "fallback") for shape in SHAPES if "timeout" in shape), ("an error ends the loop", "apology")]
+)
+def test_a_crash_after_the_loop_was_left_does_not_lead_back_into_it(shape: str, note: str, framework: str) -> None:
+    """The loop was left by a timeout or an error, and the handler did something else: its next life takes that way too, not both."""
+    case = Case(shape, framework)
+    _, tally = case.undisturbed()
+    shop = case.killed(None, dies_after=note)
+    assert shop.dies_after == "", "it died there"
+    assert shop.tally() == tally
 
 
 @pytest.mark.parametrize("framework", LOOPS)

@@ -39,7 +39,7 @@ Handler = Callable[["Shop", Loop, Session[Any], str], Awaitable[str]]
 MESSAGES = ("main", "after")
 BESIDE: Script = [
     [["refund", "refund-beside"], ["look", "look-2"]],
-    [["charge", "charge-beside"], ["note", "note-beside"]],
+    [["refund", "refund-aside"], ["note", "note-beside"]],
 ]
 SAID = {"refund": "paid back", "charge": "charged"}
 PRICE = Usage(tokens=100, microusd=1_000)
@@ -161,6 +161,8 @@ class Shop:
 
         async def refund(label: str, context: StepContext) -> str:
             async with self._effect(label, context):
+                if label.startswith("declined"):
+                    raise NotDone(f"the bank of {label} declined")
                 await asyncio.sleep(0.05)
                 self.ledger.run(("refund", label))
                 await asyncio.sleep(self.hang_s if label.startswith("slow") else 0.1)
@@ -239,6 +241,7 @@ class Shop:
 
     async def _say(self, handle: Handle, doubt: Step) -> None:
         """The ledger tells what happened. What did not is tried again, unless the clerk had let go of it."""
+        # A verdict is on all doubts of a name: scripts ask for one charge at a time, so that the person can tell them apart.
         name, label = doubt.record.name, label_of(doubt.record)
         if self.ledger.count((name, label)):
             await handle.resolve("done", step=name, result=f"{label} {SAID[name]}")

@@ -71,12 +71,12 @@ def _both(text: str) -> list[str]:
 
 SHOPPING: Script = [
     [["look", "look-1"], ["note", "note-1"], ["refund", "refund-1"], ["charge", "charge-1"]],
-    [["look", "look-2"], ["look", "look-2"], ["refund", "refund-2"]],
+    [["look", "look-2"], ["look", "look-2"], ["refund", "refund-2"], ["refund", "refund-3"]],
     [["charge", "charge-2"], ["note", "note-2"]],
 ]
 ERRORS: Script = [
     [["look", "missing-1"], ["note", "note-1"], ["charge", "declined-1"], ["refund", "refund-1"]],
-    [["charge", "charge-1"], ["charge", "declined-2"]],
+    [["refund", "refund-2"], ["refund", "declined-2"], ["charge", "charge-1"]],
 ]
 SLOW_LOOK: Script = [
     [["note", "note-1"], ["refund", "refund-1"], ["charge", "charge-1"]],
@@ -230,5 +230,12 @@ def test_the_model_sees_what_the_tools_said(framework: str) -> None:
     """The harness holds: the answer repeats every result and every error, as the framework words it."""
     _, tally = Case("errors told to the model", framework).undisturbed()
     said = tally.replies["main"]
-    for text in ("there is no missing-1", "note-1 noted", "the card of declined-1 was declined", "refund-1 paid back", "charge-1 charged"):
+    for text in (
+        "there is no missing-1",
+        "note-1 noted",
+        "the card of declined-1 was declined",
+        "the bank of declined-2 declined",
+        "refund-1 paid back",
+        "charge-1 charged",
+    ):
         assert text in said

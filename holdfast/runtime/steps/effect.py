@@ -1,6 +1,6 @@
 """How an effect is performed: the only place that runs what reaches outside.
 
-    repetition -> same effect before it -> attempt [ budget -> breaker -> open -> timeout(effect) -> failure policy ]* -> close
+repetition -> same effect before it -> attempt [ budget -> breaker -> open -> timeout(effect) -> failure policy ]* -> close
 """
 
 from __future__ import annotations

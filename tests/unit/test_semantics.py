@@ -29,11 +29,22 @@ from holdfast import (
     agent,
     tool,
 )
-from holdfast.events import DoubtSettled, Drifted, MaybePaid, SessionParked, StepReplayed, StepRetried, Unclaimed
+from holdfast.events import (
+    DoubtRaised,
+    DoubtSettled,
+    Drifted,
+    MaybePaid,
+    SessionParked,
+    StepReplayed,
+    StepRetried,
+    StoreFailed,
+    Unclaimed,
+)
 from holdfast.policies.budget import ZERO
 from holdfast.runtime.turns.journal import cost
 from holdfast.stores.ops import Activate
 from holdfast.stores.records import MessageState, Step, StepState
+from holdfast.testing import FaultPlan
 from tests.unit.runtime.support import World, rest
 
 ROOT = Path(__file__).parents[2]
@@ -62,11 +73,11 @@ TURN_CELLS = cells_of("turn", 1)
 MESSAGE_CELLS = cells_of("message", 1)
 
 
-@pytest.mark.parametrize("table", ["step", "turn", "message"])
+@pytest.mark.parametrize("table", ["step", "let go", "turn", "message"])
 def test_every_cell_is_a_word_that_is_explained(table: str) -> None:
     """The outcomes are a closed set, and none is explained that does not occur."""
     words = {row[0] for row in rows_of(f"words: {table}")[1:]}
-    assert {cell[-1] for cell in cells_of(table, 2 if table == "step" else 1)} == words
+    assert {cell[-1] for cell in cells_of(table, 2 if table in ("step", "let go") else 1)} == words
 
 
 def test_every_state_of_a_step_is_in_the_table() -> None:
@@ -94,6 +105,8 @@ def test_every_test_that_is_named_exists() -> None:
 # ---------------------------------------------------------------- acting a step out
 
 MOST = Usage(steps=1, microusd=100)
+LET_GO = ("let go", "again")
+CRASHES = ("crash", "inside", "drift", "signature", "unclaimed")
 FOREVER = 1e8
 
 
@@ -102,6 +115,7 @@ class Case:
 
     def __init__(self, state: str, of: str, event: str) -> None:
         self.state, self.of, self.event = state, of, event
+        self.inside = event == "inside"
         self.world = World()
         self.runs: list[tuple[str, float]] = []
         self.ended_s: list[float] = []
@@ -112,6 +126,7 @@ class Case:
         self.fenced = False
         self.due_s: float | None = None
         self.agents = self.make()
+        self.later = self.make(changed=True) if event == "signature" else self.agents
 
     # What the event is, seen from the places where it can strike.
 
@@ -122,11 +137,11 @@ class Case:
     @property
     def reborn(self) -> bool:
         """Whether the code has changed: the second life of a drift, or of a step that is not asked for any more."""
-        return self.event in ("drift", "unclaimed") and self.world.lives > 1
+        return self.event in ("drift", "signature", "unclaimed") and self.world.lives > 1
 
     async def strike(self, session: Session[Any] | None = None) -> None:
         """Crash or fence, once."""
-        if self.event in ("crash", "drift", "unclaimed") and self.world.lives == 1:
+        if self.event in CRASHES and self.world.lives == 1:
             await self.world.crash()
         elif self.event == "fence" and not self.fenced:
             self.fenced = True
@@ -140,14 +155,14 @@ class Case:
         number = len(self.runs)
         if self.first and self.state == "open":
             await self.strike()
-            if self.event in ("cancel", "timeout"):
+            if self.event in (*LET_GO, "timeout"):
                 await asyncio.sleep(100)
             if self.event == "retry":
                 raise ConnectionError("cut off")
             if self.event == "park":
                 await asyncio.sleep(4)
         if self.first and (self.state in ("doubt", "waiting") or self.of == "by a person"):
-            if self.of == "once, probed" and self.event == "cancel":
+            if self.of == "once, reconciled" and self.event in LET_GO:
                 await asyncio.sleep(100)
             raise ConnectionError("cut off")
         if self.first and self.state == "failed":
@@ -155,27 +170,35 @@ class Case:
                 raise ConnectionError("the provider is down")
             raise NotDone("certainly not") if "once" in self.of else ValueError("a wrong argument")
         self.ended_s.append(self.world.now_s())
+        if self.event == "not written":
+            self.world.store.faults = FaultPlan(store_at={self.world.store.batches + 1: "fail"}).store_hook()
         return f"ok {number}"
 
     async def probe(self, text: str) -> str:
         if self.state == "doubt":
             await self.strike()
-        return "probed"
+        return "reconciled"
 
     # The agent.
 
-    def make(self) -> list[Agent]:
+    def make(self, *, changed: bool = False) -> list[Agent]:
         case, of = self, self.of
 
-        async def probed(text: str) -> str:
+        async def reconciled(text: str) -> str:
             return await case.probe(text)
 
         async def effect(text: str, step: StepContext) -> str:
             return await case.act(step.key)
 
-        options: dict[str, Any] = {"timeout_s": 5.0}
+        async def reconciled_in(text: str, currency: str) -> str:
+            return await case.probe(text)
+
+        async def effect_in(text: str, currency: str, step: StepContext) -> str:
+            return await case.act(step.key)
+
+        options: dict[str, Any] = {"timeout_s": 5.0, "name": "effect"}
         if "once" in of or of == "by a person":
-            options |= {"effect": "once", "reconcile": probed if "probed" in of else None}
+            options |= {"effect": "once", "reconcile": (reconciled_in if changed else reconciled) if "reconciled" in of else None}
         elif "idempotent" in of:
             options |= {"effect": "idempotent"}
         elif "paid" in of:
@@ -184,21 +207,30 @@ class Case:
             options["retry"] = Retry(attempts=2, base_s=500.0, max_s=500.0, total_s=1000.0)
         elif "effect" not in options or options["effect"] != "once":
             options["retry"] = Retry(attempts=1 if self.state == "failed" else 2)
-        self.effect = tool(**options)(effect)
+        made = tool(**options)(effect_in if changed else effect)
 
         async def note(text: str) -> str:
             return text
 
-        patience_s = FOREVER if self.event == "cancel" else 5.0
+        patience_s = FOREVER if self.event in LET_GO else 5.0
 
-        @agent(name="a", tools=[self.effect], park_after_s=patience_s)
+        @agent(name="a", tools=[made], park_after_s=patience_s)
         async def handler(session: Session[Any], text: str) -> str:
             case.starts_s.append(case.world.now_s())
             if case.event == "unclaimed" and case.reborn:
                 return "skipped"
+            if not case.inside:
+                return await body(session)
+
+            async def outer() -> str:
+                return await body(session)
+
+            return await session.step(tool(timeout_s=FOREVER, name="outer")(outer))
+
+        async def body(session: Session[Any]) -> str:
             if case.state == "free":
                 await case.strike(session)
-            said = await case.claim(session)
+            said = await case.claim(session, made, ("EUR",) if changed else ())
             case.said.append(said)
             if case.of.startswith("followed"):
                 await session.step(note, "followed")
@@ -218,10 +250,16 @@ class Case:
 
         return [handler, other]
 
-    async def claim(self, session: Session[Any]) -> str:
+    async def claim(self, session: Session[Any], effect: Any, more: tuple[str, ...]) -> str:
         """The step itself, as the handler asks for it."""
-        argument = 301 if self.reborn else 300
-        patience_s = 1.0 if self.event == "cancel" else FOREVER
+        said = await self.ask(session, effect, more, 1.0 if self.event in LET_GO else FOREVER)
+        if self.event == "again":
+            self.said.append(said)
+            said = await self.ask(session, effect, more, FOREVER)
+        return said
+
+    async def ask(self, session: Session[Any], effect: Any, more: tuple[str, ...], patience_s: float) -> str:
+        argument = 301 if self.reborn and self.event != "signature" else 300
         try:
             with anyio.move_on_after(patience_s) as scope:
                 if self.of == "sleep":
@@ -230,16 +268,16 @@ class Case:
                 elif self.of == "reply":
                     said = str(await session.ask("other", str(argument), timeout_s=50.0 if self.event == "timeout" else 5000.0))
                 elif self.state == "open" and self.event == "park":
-                    said = (await session.gather(session.step(self.effect, str(argument)), session.sleep(1000)))[0]
+                    said = (await session.gather(session.step(effect, str(argument)), session.sleep(1000)))[0]
                 else:
-                    said = await session.step(self.effect, str(argument))
-                    if self.event == "cancel":
+                    said = await session.step(effect, str(argument), *more)
+                    if self.event == "let go":
                         await asyncio.sleep(10)
         except StepError as error:
             if self.of == "last" and self.event == "park":
                 raise
             said = f"{type(error).__name__} {error.type}"
-            if self.event == "cancel":
+            if self.event == "let go":
                 with anyio.move_on_after(patience_s):
                     await asyncio.sleep(10)
         return "cancelled" if scope.cancelled_caught and self.state != "closed" else said
@@ -250,8 +288,8 @@ class Case:
         if self.of == "by a person":
             self.world.life(self.agents, self.becomes_doubtful)
             self.world.lives = 0
-        for _ in range(2):
-            self.world.life(self.agents, self.live)
+        for agents in (self.agents, self.later):
+            self.world.life(agents, self.live)
             if self.row is not None:
                 return
         raise AssertionError(f"it never came to rest: {self.runs} {self.said}")
@@ -262,8 +300,8 @@ class Case:
         await rest(handle)
 
     async def live(self, runtime: Runtime) -> None:
-        await runtime.spawn(self.agents[1], id="other")
-        handle = await runtime.spawn(self.agents[0], id="s")
+        await runtime.spawn(runtime.agents["other"], id="other")
+        handle = await runtime.spawn(runtime.agents["a"], id="s")
         await handle.tell("go", id="m")
         if self.of == "by a person" and self.world.lives == 1:
             assert await handle.resolve("fail") == 1
@@ -376,13 +414,13 @@ def settled(case: Case) -> None:
     assert len(case.runs) == 1
     assert (case.row.status, case.row.park) == ("idle", None)
     assert {event.by for event in case.world.seen(DoubtSettled)} == {"reconcile"}
-    assert case.said[-1] == ("cancelled" if case.event == "cancel" else "probed")
+    assert case.said[-1] == ("cancelled" if case.event in LET_GO else "reconciled")
 
 
 def parks(case: Case) -> None:
     assert len(case.runs) == 1
     assert case.row.status == "parked"
-    assert case.row.park.reason == case.event
+    assert case.row.park.reason == {"signature": "drift"}.get(case.event, case.event)
 
 
 def ends_first(case: Case) -> None:
@@ -392,20 +430,44 @@ def ends_first(case: Case) -> None:
 
 
 def cut(case: Case) -> None:
-    assert len(case.runs) == 1
+    assert len(case.runs) == (0 if case.of == "sleep" else 1)
     step = case.record()
     assert step is not None
     assert step.state is StepState.FAILED
+    assert step.record.cut
     assert step.record.outcome is not None
     assert step.record.outcome.failure is not None
     assert step.record.outcome.failure.type == "CancelledError"
-    assert cost(step).microusd == (MOST.microusd if case.of == "paid" else 0)
+    if case.state == "open":
+        assert cost(step).microusd == (MOST.microusd if case.of == "paid" else 0)
     assert cost(step) != ZERO
 
 
-def no_record(case: Case) -> None:
-    assert case.record() is None
-    assert case.row.turn == 1
+def anew(case: Case) -> None:
+    assert len(case.runs) == 2
+    assert case.said[-1] == "ok 2"
+    assert case.runs[0][0] != case.runs[1][0]
+    assert (case.row.status, case.row.turn) == ("idle", 1)
+
+
+def answers(case: Case) -> None:
+    assert len(case.runs) == 1
+    assert case.said == ["cancelled", "reconciled"]
+    assert (case.row.status, case.row.turn) == ("idle", 1)
+
+
+def written_again(case: Case) -> None:
+    assert len(case.runs) == 1
+    assert case.said == ["ok 1"]
+    assert case.world.seen(StoreFailed) == []
+    assert (case.row.status, case.row.turn, case.row.epoch) == ("idle", 1, 1)
+
+
+def kept(case: Case) -> None:
+    assert len(case.runs) == 1
+    assert case.said[-1] == "ok 1"
+    assert case.world.seen(DoubtRaised) == []
+    assert (case.row.status, case.row.turn) == ("idle", 1)
 
 
 def stays(case: Case) -> None:
@@ -417,7 +479,7 @@ def stays(case: Case) -> None:
     assert case.row.turn == 1
 
 
-def goes_on(case: Case) -> None:
+def resumes(case: Case) -> None:
     began_s, ended_s = case.starts_s[0], case.world.time_s
     if case.of.startswith("retry"):
         assert len(case.runs) == 2
@@ -466,9 +528,12 @@ EXPECT: dict[str, Callable[[Case], None]] = {
     "parks": parks,
     "ends first": ends_first,
     "cut": cut,
-    "no record": no_record,
+    "anew": anew,
+    "answers": answers,
+    "written again": written_again,
+    "kept": kept,
     "stays": stays,
-    "goes on": goes_on,
+    "resumes": resumes,
     "new wait": new_wait,
     "fails": fails,
     "event": event,
@@ -485,6 +550,157 @@ def test_a_cell_of_the_step_table(state: str, of: str, happens: str, word: str) 
     case = Case(state, of, happens)
     case.act_out()
     EXPECT[word](case)
+
+
+# ---------------------------------------------------------------- acting out how a step is let go of
+
+
+class LetGo:
+    """One step, let go of at one moment in one way; what came of it."""
+
+    def __init__(self, moment: str, of: str, how: str) -> None:
+        self.moment, self.of, self.how = moment, of, how
+        self.world = World()
+        self.runs = 0
+        self.ways: list[str] = []
+        self.row: Any = None
+        self.records: list[Step] = []
+
+    def make(self) -> Agent:
+        case = self
+
+        async def reconcile(text: str) -> str:
+            await asyncio.sleep(5)
+            return "reconciled"
+
+        async def effect(text: str) -> str:
+            case.runs += 1
+            if case.runs == 1:
+                await case.first_run()
+            return f"ok {case.runs}"
+
+        options: dict[str, Any] = {"name": "effect", "timeout_s": 200.0, "retry": Retry(attempts=2, base_s=50.0, max_s=50.0, total_s=500.0)}
+        if "once" in self.of:
+            options |= {"effect": "once", "reconcile": reconcile if "reconciled" in self.of else None}
+        elif self.of == "idempotent":
+            options |= {"effect": "idempotent"}
+        elif self.of == "paid":
+            options |= {"cost": Usage(microusd=MOST.microusd)}
+        made = tool(**options)(effect)
+
+        async def note(text: str) -> str:
+            return text
+
+        @agent(name="a", tools=[made], park_after_s=FOREVER, intensity=Intensity(1, 60.0), backoff=Backoff(base_s=0.1))
+        async def handler(session: Session[Any], text: str) -> str:
+            if case.before_it_opens and not case.ways:
+                case.next_write_is_late()
+            work: Any = session.sleep(100) if case.of == "sleep" else session.step(made, "x")
+            if case.how == "own scope":
+                try:
+                    async with asyncio.timeout(1):
+                        case.ways.append(str(await work))
+                except TimeoutError:
+                    case.ways.append("timed out")
+                await session.step(note, case.ways[-1])
+                if case.world.lives == 1:
+                    await case.world.crash()
+                return case.ways[-1]
+            if case.how == "raises" and case.ways:
+                return f"then {await work}"
+            case.ways.append("begun")
+            task = asyncio.create_task(work)
+            await asyncio.sleep(1)
+            if case.how == "ended":
+                await task
+            if case.how == "raises":
+                raise ValueError("a bug")
+            return "left"
+
+        return handler
+
+    async def first_run(self) -> None:
+        if self.moment == "before an attempt" and not self.before_it_opens:
+            raise ConnectionError("cut off")
+        if self.moment == "in reconcile":
+            raise ConnectionError("cut off")
+        if self.moment == "in the attempt":
+            await asyncio.sleep(100)
+        if self.moment == "while its outcome is written":
+            self.next_write_is_late()
+
+    @property
+    def before_it_opens(self) -> bool:
+        """A read waits for its second attempt; an effect that is not retried waits for the record that says that it begins."""
+        return self.moment == "before an attempt" and self.of == "once"
+
+    def next_write_is_late(self) -> None:
+        late = FaultPlan(store_at={self.world.store.batches + 1: "delay"}, delay_s=(3.0, 3.0))
+        self.world.store.faults = late.store_hook()
+
+    def act_out(self) -> None:
+        handler = self.make()
+
+        async def live(runtime: Runtime) -> None:
+            handle = await runtime.spawn(handler, id="s")
+            await handle.tell("go", id="m")
+            if self.how == "ended":
+                await asyncio.sleep(1.5)
+                await handle.cancel()
+            await asyncio.sleep(1000)
+            self.row, self.records = await handle.row(), await runtime.store.steps("s", 1)
+
+        self.world.life(handler, live)
+        if self.how == "own scope" and self.row is None:
+            self.world.life(handler, live)
+
+    def record(self) -> Step | None:
+        return next((step for step in self.records if step.record.name in ("effect", "sleep")), None)
+
+
+def expect_let_go(case: LetGo, word: str) -> None:
+    step, begun = case.record(), 0 if case.of == "sleep" or case.before_it_opens else 1
+    failure = None if step is None or step.record.outcome is None else step.record.outcome.failure
+    match word:
+        case "cut":
+            assert step is not None
+            assert (step.state, step.record.cut, case.runs) == (StepState.FAILED, True, begun)
+            assert case.ways == ["timed out", "timed out"]
+        case "kept, cut":
+            assert step is not None
+            assert (step.state, step.record.cut, case.runs) == (StepState.CLOSED, True, begun)
+            assert case.ways == ["timed out", "timed out"]
+        case "kept":
+            assert step is not None
+            assert (step.state, step.record.cut, case.runs) == (StepState.CLOSED, False, begun)
+        case "closed":
+            assert step is not None
+            assert failure is not None
+            assert (step.state, failure.type, step.record.cut, case.runs) == (StepState.FAILED, "CancelledError", False, begun)
+        case "nothing":
+            assert step is None
+        case "runs anew":
+            assert step is not None
+            assert (step.state, case.runs, case.row.turn) == (StepState.CLOSED, 0 if case.of == "sleep" else begun + 1, 1)
+        case "asks":
+            assert (case.row.status, case.row.park.reason, case.runs) == ("parked", "doubt", 1)
+        case "settled":
+            assert step is not None
+            assert (case.row.status, case.row.turn, step.state, case.runs) == ("idle", 1, StepState.CLOSED, 1)
+            assert {event.by for event in case.world.seen(DoubtSettled)} == {"reconcile"}
+        case "unresolved":
+            assert step is not None
+            assert (case.row.status, case.row.park, step.state, case.runs) == ("cancelled", None, StepState.DOUBT, 1)
+            assert case.row.unresolved.reason == "doubt"
+            assert case.world.seen(DoubtRaised)
+
+
+@pytest.mark.parametrize(("moment", "of", "how", "word"), cells_of("let go", 2))
+def test_a_cell_of_the_let_go_table(moment: str, of: str, how: str, word: str) -> None:
+    """A step of that class is let go of at that moment, in that way: what comes of it is what the page says."""
+    case = LetGo(moment, of, how)
+    case.act_out()
+    expect_let_go(case, word)
 
 
 # ---------------------------------------------------------------- acting a turn out
@@ -529,10 +745,12 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str) -> None:
         await handle.tell(text, id="m")
         await asyncio.sleep(20.0 if happens == "bug" else {"running": 1.5, "parked": 50.0}.get(state, 20.0))
         before.append(await handle.row())
-        if happens == "crash":
+        if happens in ("crash", "agent gone"):
             await world.crash()
         elif happens == "cancel":
             await handle.cancel()
+        elif happens == "drop":
+            await handle.drop("not wanted")
         elif happens == "pause":
             await handle.pause()
         elif happens == "fence":
@@ -555,12 +773,27 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str) -> None:
         await asyncio.sleep(20)
         return await handle.row(), await runtime.store.message("s", "m")
 
+    async def without(runtime: Runtime) -> Any:
+        """The agent is not in the code: the session waits, and can be looked at."""
+        handle = runtime.session("s")
+        await asyncio.sleep(200)
+        row = await handle.row()
+        assert (row.turn, row.pending) == (before[0].turn, before[0].pending)
+
+    @agent
+    async def another(session: Session[Any], text: str) -> None: ...
+
     world.life(handler, first)
     if state == "parked" and happens != "cancel":
         assert before[0].status == "parked"
+    if happens == "agent gone":
+        world.life(another, without)
     row, message = world.life(handler, second)
     if word == "ends":
         assert (row.status, row.turn, message.state) == ("cancelled", 0, MessageState.DEAD)
+        return
+    if word == "dropped":
+        assert (row.status, row.turn, message.state) == ("idle", 1, MessageState.DEAD)
         return
     if state == "given up":
         assert (row.status, row.turn, message.state) == ("failed", 0, MessageState.DEAD)
@@ -568,7 +801,7 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str) -> None:
         return
     assert (row.turn, message.state) == (1, MessageState.DONE)
     assert world.done.count(1) == 1
-    starts = {"goes on": 2, "restarted": 2, "held": 2, "stays": 2 if state == "parked" else 1}[word]
+    starts = {"resumes": 2, "restarted": 2, "held": 2, "waits": 2, "stays": 2 if state == "parked" else 1}[word]
     if state == "running" and happens in ("drain", "pause"):
         assert world.done == ["starts", 1, 2, "starts"] or world.done == ["starts", 1, 2]
         return

@@ -186,8 +186,8 @@ class Step:
             return
         cut = not self.turn.over and left is None
         if self.phase is Phase.KNOWN and self.outcome is not None:
-            if cut:
-                self._last(self._submit(state_of(self.outcome), self.outcome, cut=True))
+            # Again: the write that is under way says nothing of the cut, and its future went with the task.
+            self._last(self._submit(state_of(self.outcome), self.outcome, cut=cut))
         elif self.asked.effect == "once" and self.phase in (Phase.RUNNING, Phase.DOUBTED) and self._may_have_happened():
             self._doubt(cut)
         elif cut or self._written is not None:

@@ -101,6 +101,7 @@ class Turn:
             self._forget_timer()
             ended = await self.flight.end(running, self.node.settings.quarantine_s, self.stuck)
         self.never_awaited = self.unstarted.close()
+        await self.written()
         if not ended:
             self.interruption = self.interruption or Interrupted("lost", cause="its handler did not end when it was cancelled")
         if finished and self.interruption is not None and self.interruption.why in GENTLE:
@@ -146,7 +147,7 @@ class Turn:
         self.node.emit(events.SessionStuck(self.owner.id, self.number))
 
     async def written(self) -> None:
-        """Wait for the records of steps that were let go of: the journal in memory has them then."""
+        """Wait for the records of steps that were let go of: the journal in memory has them then, and a restart finds them."""
         while self.let_go:
             await self.outcome(self.let_go.pop())
 

@@ -8,7 +8,8 @@ import pytest
 
 from holdfast import events
 from holdfast.testing import Crashed, Simulation, simulate
-from tests.chaos.world import Delivery, Script, World, at_once
+from tests.chaos.shapes import AT_ONCE, Script
+from tests.chaos.world import Delivery, World, at_once
 
 TEN: Script = [
     ["look", "look-1"],
@@ -31,6 +32,54 @@ PARKING: Script = [
     ["gather", "gather-1", [["ask", "ask-2", "clerk", [["sleep", "sleep-3", 5.0]]], ["sleep", "sleep-4", 5.0], ["charge", "charge-1"]]],
 ]
 SEEDS = [None, 1]
+EACH: Script = [["note", "note-1"], ["refund", "refund-1"], ["answer", "answer-1"], ["look", "look-1"]]
+SHAPED: dict[str, Script] = {
+    **{shape: [[shape, "shape-1", EACH], ["charge", "charge-1"]] for shape in AT_ONCE},
+    "nested": [
+        ["nested", "nested-1", [["refund", "refund-1"], ["agather", "agather-1", [["note", "note-1"], ["answer", "answer-1"]]]]],
+        ["refund", "refund-2"],
+        ["gather", "gather-1", [["nested", "nested-2", [["chance", "chance-1"], ["note", "note-2"]]], ["chance", "chance-2"]]],
+    ],
+    "in time": [
+        ["hurry", "hurry-1", 600.0, ["refund", "refund-1"], ["note", "note-1"]],
+        ["agather", "agather-1", [["hurry", "hurry-2", 600.0, ["answer", "answer-1"], ["note", "note-2"]], ["note", "note-3"]]],
+        ["hurry", "hurry-3", 600.0, ["gather", "gather-1", [["note", "note-4"], ["refund", "refund-2"]]], ["note", "note-5"]],
+        ["cancelled", "cancelled-1", 1.0, ["note", "note-6"]],
+        ["again", "again-1", 2, 600.0, ["charge", "charge-1"]],
+    ],
+    "too late": [
+        ["hurry", "hurry-1", 1.0, ["slow_answer", "answer-1"], ["refund", "refund-1"]],
+        ["hurry", "hurry-2", 1.0, ["slow_note", "note-1"], ["answer", "answer-2"]],
+        ["hurry", "hurry-3", 1.0, ["slow_look", "look-1"], ["note", "note-2"]],
+        ["hurry", "hurry-4", 1.0, ["agather", "agather-1", [["slow_answer", "answer-3"], ["note", "note-3"]]], ["note", "note-4"]],
+        ["cancelled", "cancelled-1", 1.0, ["slow_answer", "answer-4"]],
+    ],
+    "too late for a refund": [["hurry", "hurry-1", 1.0, ["slow_refund", "refund-1"], ["answer", "answer-1"]], ["note", "note-1"]],
+    "too late for a charge": [["hurry", "hurry-1", 1.0, ["slow_charge", "charge-1"], ["answer", "answer-1"]], ["note", "note-1"]],
+    "a refund cancelled": [["cancelled", "cancelled-1", 1.0, ["slow_refund", "refund-1"]], ["note", "note-1"]],
+    "a refund again": [["again", "again-1", 2, 1.0, ["slow_refund", "refund-1"]], ["note", "note-1"]],
+    "a charge again": [["again", "again-1", 2, 1.0, ["slow_charge", "charge-1"]], ["note", "note-1"]],
+    "others again": [["again", "again-1", 2, 1.0, ["slow_answer", "answer-1"]], ["again", "again-2", 2, 1.0, ["slow_note", "note-1"]]],
+    "a gather hurried over a refund": [
+        ["hurry", "hurry-1", 1.0, ["gather", "gather-1", [["slow_refund", "refund-1"], ["note", "note-1"]]], ["answer", "answer-1"]],
+        ["note", "note-2"],
+    ],
+    "tasks with waits": [
+        ["task", "task-1", [["sleep", "sleep-1", 60.0], ["refund", "refund-1"], ["sleep", "sleep-2", 4.0], ["answer", "answer-1"]]],
+        ["anyio", "anyio-1", [["child", "child-1", [["note", "note-1"]]], ["again", "again-1", 2, 600.0, ["note", "note-2"]]]],
+    ],
+    "finally": [
+        ["finally", "finally-1", ["answer", "answer-1"], ["note", "note-1"]],
+        ["finally", "finally-2", ["sleep", "sleep-1", 60.0], ["refund", "refund-1"]],
+        ["finally", "finally-3", ["hurry", "hurry-1", 1.0, ["slow_answer", "answer-2"], ["note", "note-2"]], ["charge", "charge-1"]],
+        ["group", "group-1", [["finally", "finally-4", ["refund", "refund-2"], ["note", "note-3"]], ["look", "look-1"]]],
+    ],
+    "retried": [
+        ["retry", "retry-1", 2, ["refund", "refund-1"]],
+        ["completed", "completed-1", [["retry", "retry-2", 2, ["answer", "answer-1"]], ["retry", "retry-3", 2, ["note", "note-1"]]]],
+    ],
+}  # fmt: skip
+"""What strangers write. No two `once` effects without a reconcile stand beside each other: nothing tells them apart in doubt."""
 
 
 def deliveries(script: Script) -> list[Delivery]:
@@ -81,6 +130,25 @@ def test_a_crash_at_every_point_of_a_turn_loses_nothing_and_repeats_nothing(shap
     at_once(world.check(sent))
     assert crash_at > 200
     assert doubted >= 8, "some of the crashes fell into a `once` effect"
+
+
+@pytest.mark.parametrize("shape", SHAPED)
+def test_a_crash_at_every_point_of_a_handler_that_strangers_wrote_changes_nothing(shape: str) -> None:
+    """Tasks, groups, steps in steps, timeouts of its own, loops: the way that it went is the way that it goes, each effect done once."""
+    sent = [Delivery("worker", "long", SHAPED[shape]), Delivery("worker", "after", [["note", "note-9"]])]
+    crash_at = 0
+    while True:
+        world = World()
+        life = live(world, sent, 1, crash_at=crash_at)
+        if life is not None:
+            world.disk.crash()
+            assert live(world, sent, 2, life.time_s) is None, f"crash at {crash_at}"
+        world.disk.crash()
+        at_once(world.check(sent))
+        if life is None:
+            break
+        crash_at += 1
+    assert crash_at > 50
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from holdfast.testing import Crashed, FaultPlan, Simulation, for_each_seed, simulate
-from tests.chaos.world import Delivery, Op, Script, World, at_once
+from tests.chaos.shapes import Op, Script
+from tests.chaos.world import Delivery, World, at_once
 
 SESSIONS = ["a", "b", "c"]
 

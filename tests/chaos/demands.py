@@ -74,7 +74,7 @@ class Demands:
                 whole, result = self._pair(op, reply)
                 self.script([*inner, ["finish", label]], whole, low, high)
                 self._is(op, result, label)
-            case [name, _, inner] if name in ("gather", "nested", *AT_ONCE):
+            case [name, _, inner] if name in ("gather", "then", "nested", *AT_ONCE):
                 self.script(inner, reply, low, high)
             case ["hurry", label, seconds, inner, otherwise]:
                 self._parted(op, label, seconds, inner, otherwise, reply, low, high)

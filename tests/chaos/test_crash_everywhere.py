@@ -68,6 +68,28 @@ SHAPED: dict[str, Script] = {
         ["task", "task-1", [["sleep", "sleep-1", 60.0], ["refund", "refund-1"], ["sleep", "sleep-2", 4.0], ["answer", "answer-1"]]],
         ["anyio", "anyio-1", [["child", "child-1", [["note", "note-1"]]], ["again", "again-1", 2, 600.0, ["note", "note-2"]]]],
     ],
+    "gathers in tasks": [
+        [
+            "agather",
+            "agather-1",
+            [
+                ["then", "then-1", [["slow_note", "note-1"], ["gather", "gather-1", [["refund", "refund-1"]]]]],
+                ["then", "then-2", [["gather", "gather-2", [["refund", "refund-2"]]], ["slow_answer", "answer-1"]]],
+            ],
+        ],
+        ["note", "note-2"],
+    ],
+    "uuids in tasks": [
+        [
+            "agather",
+            "agather-1",
+            [
+                ["then", "then-1", [["slow_note", "note-1"], ["chance", "chance-1"]]],
+                ["then", "then-2", [["chance", "chance-2"], ["slow_answer", "answer-1"]]],
+            ],
+        ],
+        ["note", "note-2"],
+    ],
     "finally": [
         ["finally", "finally-1", ["answer", "answer-1"], ["note", "note-1"]],
         ["finally", "finally-2", ["sleep", "sleep-1", 60.0], ["refund", "refund-1"]],

@@ -41,10 +41,10 @@ from holdfast.calls.tools import Tool
 from holdfast.errors import SessionError
 from holdfast.stores.memory import MemoryStore
 from holdfast.stores.protocol import Store
-from holdfast.stores.records import MessageState, Step, StepRecord, StepState
+from holdfast.stores.records import MessageState, Outcome, Step, StepRecord, StepState
 from holdfast.stores.records import Session as Row
 from holdfast.testing import FaultPlan, OutsideLedger, Simulation
-from tests.chaos.demands import SLOW_S, Demands, base, counted
+from tests.chaos.demands import ONCE, SLOW_S, Demands, base, counted
 from tests.chaos.shapes import SHAPES, Op, Script, shaped
 
 P = ParamSpec("P")
@@ -117,7 +117,7 @@ class World:
         self.seen: list[events.Event] = []
         self.lives = 0
         self._answered: set[str] = set()
-        self._running: dict[tuple[str, str], str] = {}
+        self._running: dict[str, tuple[str, str]] = {}
         self._stumbles: dict[str, int] = {}
         self.worker = self._worker()
 
@@ -161,7 +161,7 @@ class World:
         """Each effect, and a slow one of each: it has happened, and the answer to it takes its time."""
 
         async def was_refunded(label: str) -> str:
-            if ("refund", label) in self._running:
+            if ("refund", label) in self._running.values():
                 self.broken.append(f"refund {label} was reconciled while it ran")
             if not self.ledger.count(("refund", label)):
                 raise NotDone(f"{label} was not refunded")
@@ -225,6 +225,8 @@ class World:
                     return label
                 case ["gather", _, script]:
                     return await session.gather(*(play(session, inner) for inner in script))
+                case ["then", _, script]:
+                    return [await play(session, inner) for inner in script]
                 case ["child", label, script]:
                     child = await session.spawn(worker, budget=Budget(steps=500, tokens=10_000, usd=1.0))
                     return [await child.ask([*script, ["finish", label]], timeout_s=100_000.0), await child.result()]
@@ -277,14 +279,14 @@ class World:
     async def _under_way(self, tool: str, label: str, context: StepContext) -> AsyncIterator[None]:
         name, life = base(tool), self.lives
         await self._begins(name, label, context)
-        if (name, label) in self._running:
+        if context.key in self._running or (name in ONCE and (name, label) in self._running.values()):
             self.broken.append(f"{tool} {label} ran beside itself")
-        self._running[name, label] = context.key
+        self._running[context.key] = name, label
         try:
             yield
         finally:
-            if life == self.lives and self._running.get((name, label)) == context.key:
-                del self._running[name, label]
+            if life == self.lives:
+                self._running.pop(context.key, None)
 
     async def _begins(self, name: str, label: str, context: StepContext) -> None:
         """What must hold at the moment of an effect: its turn is open, its answer is not recorded, its intent is, and of no `once` effect
@@ -336,7 +338,7 @@ class World:
         self.seen.append(event)
         if isinstance(event, events.TurnCommitted):
             turn = f"{event.session}/{event.turn}/"
-            beyond = [f"{name} {label}" for (name, label), key in self._running.items() if key.startswith(turn)]
+            beyond = [f"{name} {label}" for key, (name, label) in self._running.items() if key.startswith(turn)]
             if beyond:
                 self.broken.append(f"turn {turn} was committed while {', '.join(beyond)} ran")
 
@@ -422,20 +424,22 @@ class World:
             await self.store.close()
 
     async def _check(self, deliveries: Sequence[Delivery]) -> None:
-        assert self.broken == []
-        assert sorted(self.replies) == sorted(delivery.id for delivery in deliveries)
+        assert self.broken == [], self.broken
+        unanswered = [delivery.id for delivery in deliveries if delivery.id not in self.replies]
+        assert unanswered == [], unanswered
         demands = Demands(faulty=self.faulty or self.pace != 1.0, lives=self.lives)
         for delivery in deliveries:
             demands.script(delivery.script, self.replies[delivery.id])
-        assert demands.breaches(counted([entry.key for entry in self.ledger.entries])) == []
+        breaches = demands.breaches(counted([entry.key for entry in self.ledger.entries]))
+        assert breaches == [], breaches
         rows = await self.store.sessions()
         for row in rows:
             await self._check_session(row)
         arrived, (least, most) = sum([len(await self.store.messages(row.id)) for row in rows]), demands.messages
-        assert len(deliveries) + least <= arrived <= len(deliveries) + most, "each message arrived once"
+        assert len(deliveries) + least <= arrived <= len(deliveries) + most, f"{arrived} messages arrived"
         assert await self.store.dead_letters() == []
         odd = [event for event in self.seen if isinstance(event, events.Drifted | events.Unclaimed | events.SessionStuck)]
-        assert odd == []
+        assert odd == [], odd
 
     async def _check_session(self, row: Row) -> None:
         """Its state has each message once; what it paid for is what happened outside; no step is left between."""
@@ -444,10 +448,11 @@ class World:
         assert all(m.state is MessageState.DONE for m in messages)
         checkpoints = await self.store.checkpoints(row.id)
         book = msgspec.msgpack.decode(checkpoints[-1].state, type=Book)
-        assert sorted(book.handled) == sorted(m.id for m in messages if m.kind == "message")
+        assert sorted(book.handled) == sorted(m.id for m in messages if m.kind == "message"), book
         assert [c.turn for c in checkpoints] == list(range(row.turn + 1)), "a turn commits once"
         steps = [step for turn in range(1, row.turn + 1) for step in await self.store.steps(row.id, turn)]
-        assert [step for step in steps if step.state not in (StepState.CLOSED, StepState.FAILED)] == []
+        left = [step for step in steps if step.state not in (StepState.CLOSED, StepState.FAILED)]
+        assert left == [], left
         answers = [step.record for step in steps if base(step.record.name) == "answer"]
         bought = {label_of(record): self.ledger.count(("answer", label_of(record))) for record in answers}
         paid = sum(bought.values())
@@ -456,13 +461,14 @@ class World:
             charged = charged - child.usage
         assert charged.microusd >= paid * ANSWER.microusd, f"{row.id} paid for less than {paid} answers: {row.usage}"
         assert charged.tokens >= paid * ANSWER.tokens
-        assert charged.steps >= sum(step.record.attempts > 0 for step in steps)
+        # What the handler let go of before it began costs nothing.
+        begun = [step for step in steps if step.record.attempts and (step.state is StepState.CLOSED or not was_cut(step.record.outcome))]
+        assert charged.steps >= len(begun), f"{row.id} paid for less than {len(begun)} steps: {row.usage}"
         if not self.faulty:
             for label, times in bought.items():
                 asked = sum(1 + record.maybe_paid for record in answers if label_of(record) == label)
                 assert times <= asked, f"{label} was bought {times} times, and asked for {asked} times"
-            cut = any(step.state is StepState.FAILED for step in steps)
-            if not cut:  # what was let go of before it began costs nothing
+            if not any(was_cut(step.record.outcome) for step in steps):
                 assert charged.microusd == sum(record.attempts for record in answers) * ANSWER.microusd, f"{row.id}: {charged}"
 
 
@@ -487,6 +493,11 @@ class FileLedger(OutsideLedger):
 def in_doubt(step: Step) -> bool:
     """Whether nobody knows if the effect of a step happened (its process being gone)."""
     return step.state is StepState.DOUBT or (step.state is StepState.OPEN and step.record.effect == "once")
+
+
+def was_cut(outcome: Outcome | None) -> bool:
+    """Whether a handler let go of a step."""
+    return outcome is not None and outcome.failure is not None and outcome.failure.type == "CancelledError"
 
 
 def label_of(record: StepRecord) -> str:

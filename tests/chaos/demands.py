@@ -44,6 +44,7 @@ class Demands:
         self.messages = [0, 0]
         self.wrong: list[str] = []
         self._faulty, self._lives = faulty, lives
+        self._parts = False  # whether what is judged is a part of what is tried again as a whole
 
     def script(self, script: Script, reply: Any, low: int = 1, high: int = 1) -> None:
         """Judge what a script came to.
@@ -81,7 +82,10 @@ class Demands:
             case ["cancelled", label, seconds, inner]:
                 self._parted(op, label, seconds, inner, None, reply, low, high)
             case ["again", _, times, _, inner] | ["retry", _, times, inner]:
+                # Of a compound a part may have been done and its result used up: to ask for it again is to want it again.
+                before, self._parts = self._parts, self._parts or inner[0] not in (*EFFECTS, *SLOW)
                 self.op(inner, reply, low, high * (times + 1))
+                self._parts = before
             case ["finally", _, first, last]:
                 one, two = self._pair(op, reply)
                 self.op(first, one, low, high)
@@ -139,7 +143,7 @@ class Demands:
             return
         self.least[name, label] = low
         if name != "answer":
-            self.most[name, label] = min(high, 1) if name in ONCE else high
+            self.most[name, label] = min(high, 1) if name in ONCE and not self._parts else high
         elif high == 0:
             self.most[name, label] = 0
 

@@ -65,7 +65,7 @@ class Author:
             case "retry":
                 extra = [self._draw.randint(1, 3), self._effects()]
             case "cancelled":
-                extra = [self._draw.choice([0.0, 1.0]), self._effects(slow=True)]
+                extra = [1.0, self._effects(slow=True)]
             case "finally":
                 # What fails for good and is followed by another step fails the same way again, for ever: it is tried until it is done.
                 extra = [["retry", self.label("retry"), 9, self._effect()], self._effect()]

@@ -308,16 +308,30 @@ class World:
         if any(base(record.name) == name and label_of(record) == label for record in others):
             self.broken.append(f"{name} {label} began while one before it is in doubt")
 
+    @property
+    def under_way(self) -> list[str]:
+        """The effects that run now."""
+        return [f"{name} {label}" for name, label in self._running.values()]
+
+    def at_rest(self, session: str) -> None:
+        """Nothing of this session runs."""
+        running = [f"{name} {label}" for key, (name, label) in self._running.items() if key.rsplit("/", 2)[0] == session]
+        assert running == [], running
+
     # ------------------------------------------------------------ people
+
+    def begin(self) -> None:
+        """A process begins: what ran in the one before it is gone."""
+        self._running.clear()
+        self._answered.clear()
+        self.lives += 1
 
     async def serve(self, simulation: Simulation | None, deliveries: Sequence[Delivery], *, drain_at_s: float | None = None) -> bool:
         """One life of a process: everything is sent (again) and looked after until it is done or something broke, or it drains.
 
         Returns whether it did not drain.
         """
-        self._running.clear()
-        self._answered.clear()
-        self.lives += 1
+        self.begin()
         clock, draw = (None, None) if simulation is None else (simulation.clock, simulation.random)
         runtime = Runtime(self.store, [self.worker], clock=clock, random=draw, idle_s=30.0 * self.pace, drain_s=5.0)
         runtime.observe(self._observe)
@@ -445,7 +459,8 @@ class World:
         """Its state has each message once; what it paid for is what happened outside; no step is left between."""
         assert row.status in ("idle", "finished"), row
         messages = await self.store.messages(row.id)
-        assert all(m.state is MessageState.DONE for m in messages)
+        undone = [m for m in messages if m.state is not MessageState.DONE]
+        assert undone == [], undone
         checkpoints = await self.store.checkpoints(row.id)
         book = msgspec.msgpack.decode(checkpoints[-1].state, type=Book)
         assert sorted(book.handled) == sorted(m.id for m in messages if m.kind == "message"), book

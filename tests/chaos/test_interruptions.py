@@ -18,7 +18,7 @@ from tests.chaos.test_cancellation import alive
 from tests.chaos.world import Delivery, World, at_once, label_of
 
 LONG_S = 200.0
-SEEDS = range(12)
+SEEDS = [range(6), pytest.param(range(100), marks=pytest.mark.slow)]
 
 
 def instant(seed: int, shape: str) -> tuple[float, int]:
@@ -42,8 +42,9 @@ def finish(world: World, sent: list[Delivery], seed: int, start_s: float) -> Non
     at_once(world.check(sent))
 
 
+@pytest.mark.parametrize("seeds", SEEDS, ids=len)
 @pytest.mark.parametrize("shape", SHAPED)
-def test_what_a_drain_meets_goes_on_in_the_next_life(shape: str) -> None:
+def test_what_a_drain_meets_goes_on_in_the_next_life(shape: str, seeds: range) -> None:
     """A drain lets each step in flight end, whichever task it is in, and begins none after it."""
     sent = [Delivery("worker", "long", SHAPED[shape])]
 
@@ -54,11 +55,12 @@ def test_what_a_drain_meets_goes_on_in_the_next_life(shape: str) -> None:
         world.disk.crash()
         finish(world, sent, seed, simulation.loop.time())
 
-    for_each_seed(case, SEEDS)
+    for_each_seed(case, seeds)
 
 
+@pytest.mark.parametrize("seeds", SEEDS, ids=len)
 @pytest.mark.parametrize("shape", SHAPED)
-def test_a_paused_session_does_nothing_until_it_is_resumed(shape: str) -> None:
+def test_a_paused_session_does_nothing_until_it_is_resumed(shape: str, seeds: range) -> None:
     """Once `pause` has returned nothing of the session is in flight, for however long; then it does the rest, each effect once."""
     sent = [Delivery("worker", "long", SHAPED[shape])]
 
@@ -89,12 +91,13 @@ def test_a_paused_session_does_nothing_until_it_is_resumed(shape: str) -> None:
         world.disk.crash()
         finish(world, sent, seed, simulation.loop.time())
 
-    for_each_seed(case, SEEDS)
+    for_each_seed(case, seeds)
 
 
 @pytest.mark.parametrize("verb", [Handle.kill, Handle.cancel])
+@pytest.mark.parametrize("seeds", SEEDS, ids=len)
 @pytest.mark.parametrize("shape", SHAPED)
-def test_an_ended_session_begins_nothing_and_forgets_nothing(shape: str, verb: Callable[[Handle], object]) -> None:
+def test_an_ended_session_begins_nothing_and_forgets_nothing(shape: str, verb: Callable[[Handle], object], seeds: range) -> None:
     """After `kill` or `cancel` no effect begins, no task is left, and of each `once` effect that happened there is a record that says so,
     or that nobody knows."""
 
@@ -122,7 +125,7 @@ def test_an_ended_session_begins_nothing_and_forgets_nothing(shape: str, verb: C
         simulate(ended, seed=seed, max_points=60_000)
         assert world.broken == []
 
-    for_each_seed(case, SEEDS)
+    for_each_seed(case, seeds)
 
 
 async def forgets_nothing(world: World) -> None:

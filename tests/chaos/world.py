@@ -235,7 +235,7 @@ class World:
                     return label
                 case ["chance", label]:
                     # What differs between a run and its replay drifts.
-                    drawn = [session.random().random(), str(session.uuid()), await session.now()]
+                    drawn = [label, session.random().random(), str(session.uuid()), await session.now()]
                     await session.step(tools["look"], repr(drawn))
                     return await session.decide([label, "other"], label)
             raise AssertionError(f"unknown operation {op!r}")

@@ -5,7 +5,7 @@ CODE := $(wildcard holdfast tests examples benchmarks)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all chaos airline soak bench lint format clean
+.PHONY: help demo test test-all cases chaos airline soak bench lint format clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -21,6 +21,9 @@ test: lint ## lint, type-check and run every quick test
 
 test-all: lint ## the same with the slow tests
 	$(PYTEST)
+
+cases: .venv/.ready ## every program of ../shared/cases, where that folder is present
+	$(PYTEST) tests/cases
 
 chaos: .venv/.ready ## only the crash tests, slow ones too
 	$(PYTEST) tests/chaos

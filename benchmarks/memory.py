@@ -1,4 +1,4 @@
-"""Memory of a session that has nothing to do: live, and put away. In processes of its own, so that nothing else is counted."""
+"""Memory of an idle session: live, and passivated. Measured in processes of their own, so that nothing else is counted."""
 
 from __future__ import annotations
 
@@ -17,69 +17,112 @@ from benchmarks.asks import echo
 from benchmarks.report import Figure
 from holdfast import Runtime
 
+FEW, MANY = 1_000, 100_000
+_AT_ONCE = 500
+
 
 def _rss() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-async def _measure(sessions: int, traced: bool) -> dict[str, float]:
-    """Bytes a session: while it is live and idle after one turn, and once it was put away."""
+async def _fill(runtime: Runtime, first: int, count: int) -> None:
+    """Sessions that each handled one message and are idle."""
+    for start in range(first, first + count, _AT_ONCE):
+        handles = await asyncio.gather(*(runtime.spawn(echo, id=f"s-{n:06}") for n in range(start, start + _AT_ONCE)))
+        await asyncio.gather(*(handle.ask("hello") for handle in handles))
+
+
+def _passivate(runtime: Runtime) -> None:
+    """The idle sweep, at once instead of in an hour."""
+    registry = runtime._running().sessions
+    for actor in registry.live.values():
+        actor.touched = float("-inf")
+    registry._put_idle_away()
+    assert runtime.statistics()["live"] == 0, runtime.statistics()
+
+
+async def _live(sessions: int, traced: bool) -> dict[str, float]:
+    """Bytes a session while it is live, idle after one turn."""
 
     def now() -> int:
         gc.collect()
         return tracemalloc.get_traced_memory()[0] if traced else _rss()
 
-    async def fill(runtime: Runtime, first: int, count: int) -> None:
-        for start in range(first, first + count, 250):
-            handles = await asyncio.gather(*(runtime.spawn(echo, id=f"s-{n:06}") for n in range(start, start + 250)))
-            await asyncio.gather(*(handle.ask("hello") for handle in handles))
-
     with raw.scratch() as directory:
-        idle_s = 3600.0
-        async with Runtime(f"sqlite:///{directory}/memory.db", [echo], idle_s=idle_s) as runtime:
-            await fill(runtime, 0, 1000)  # what is made once: caches, pools, statements
+        async with Runtime(f"sqlite:///{directory}/memory.db", [echo], idle_s=3600.0) as runtime:
+            await _fill(runtime, 0, 1000)  # what is made once: caches, pools, statements
             if traced:
                 tracemalloc.start()
             before = now()
-            await fill(runtime, 1000, sessions)
+            await _fill(runtime, 1000, sessions)
             live = now() - before
             assert runtime.statistics()["live"] == sessions + 1000, runtime.statistics()
-            # The idle sweep, at once instead of in an hour.
-            registry = runtime._running().sessions
-            for actor in list(registry.live.values())[1000:]:
-                actor.touched = float("-inf")
-            del actor
-            registry._put_idle_away()
-            assert runtime.statistics()["live"] == 1000, runtime.statistics()
-            away = now() - before
-    return {"live": live / sessions, "away": away / sessions}
+    return {"live": live / sessions}
 
 
-def _child(sessions: int, traced: bool) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.memory", str(sessions), str(int(traced))]
+async def _left(many: int) -> dict[str, float]:
+    """What more there is once `many` sessions were passivated than once 1,000 were: blocks that Python has allocated, resident bytes."""
+
+    def now() -> tuple[int, int]:
+        gc.collect()
+        return sys.getallocatedblocks(), _rss()
+
+    with raw.scratch() as directory:
+        async with Runtime(f"sqlite:///{directory}/memory.db", [echo], idle_s=3600.0) as runtime:
+
+            async def passivated(first: int, count: int) -> None:
+                for start in range(first, first + count, FEW):
+                    await _fill(runtime, start, FEW)
+                    _passivate(runtime)
+
+            await passivated(0, FEW)
+            blocks, resident = now()
+            await passivated(FEW, many - FEW)
+            then_blocks, then_resident = now()
+    return {"blocks": then_blocks - blocks, "resident": then_resident - resident}
+
+
+def _child(what: str, sessions: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.memory", what, str(sessions)]
     result: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return result
 
 
 def run(quick: bool) -> list[Figure]:
     """By Python's own count of allocated bytes, and by the process's resident memory (which counts the database's page cache too)."""
-    sessions, repeats = (2_000, 1) if quick else (10_000, 3)
-    traced = [_child(sessions, True) for _ in range(repeats)]
-    resident = [_child(sessions, False) for _ in range(repeats)]
-
-    def figure(name: str, key: str, runs: list[dict[str, float]], most_kb: float | None) -> Figure:
-        values = [each[key] / 1024 for each in runs]
-        value = statistics.median(values)
-        text, ok = ("", None) if most_kb is None else (f"<= {most_kb:g} KB", value <= most_kb)
-        return Figure(name, "KB", value, limit_text=text, ok=ok, blocks={"ours": values})
-
+    sessions, repeats, many = (2_000, 1, 5_000) if quick else (10_000, 3, MANY)
+    traced = [_child("traced", sessions) for _ in range(repeats)]
+    resident = [_child("resident", sessions) for _ in range(repeats)]
     return [
-        figure("live idle session, allocated", "live", traced, 3.0),
-        figure("live idle session, resident", "live", resident, 3.0),
-        figure("session put away, allocated", "away", traced, 0.05),
+        _live_figure("live idle session, allocated", traced),
+        _live_figure("live idle session, resident", resident),
+        _left_figure(many, _child("left", many)),
     ]
 
 
+def _live_figure(name: str, runs: list[dict[str, float]], most_kb: float = 3.0) -> Figure:
+    values = [each["live"] / 1024 for each in runs]
+    value = statistics.median(values)
+    return Figure(name, "KB", value, limit_text=f"<= {most_kb:g} KB", ok=value <= most_kb, blocks={"ours": values})
+
+
+def _left_figure(many: int, left: dict[str, float], most: int = 5_000) -> Figure:
+    """One block for each session, such as its id in some table, would be twenty times the limit."""
+    return Figure(
+        f"growth, {FEW:,} to {many:,} passivated sessions",
+        "blocks",
+        left["blocks"],
+        limit_text=f"<= {most:,} blocks in all",
+        ok=left["blocks"] <= most,
+        blocks={"ours": [left["blocks"]]},
+        notes=f"resident memory grew by {left['resident'] / 1024:,.0f} KB",
+    )
+
+
+def _main(what: str, sessions: int) -> dict[str, float]:
+    return asyncio.run(_left(sessions) if what == "left" else _live(sessions, what == "traced"))
+
+
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(_measure(int(sys.argv[1]), sys.argv[2] == "1"))))
+    print(json.dumps(_main(sys.argv[1], int(sys.argv[2]))))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import httpx
 
+from benchmarks import deliberate
 from benchmarks.postgres import server
 from benchmarks.report import Figure
 from holdfast import Backoff, Budget, Intensity, Runtime, Session, agent, tool
@@ -82,7 +83,7 @@ def _ask(path: str, tries: int, query: dict[str, str]) -> tuple[list[float], int
 
 async def _measure(store: str, folder: str, sessions: int, tries: int) -> dict[str, tuple[list[float], int]]:
     runtime = Runtime(store, [mixed], drain_s=0.1)
-    with controlled(runtime, os.path.join(folder, "s", "ps.sock")) as path:
+    with deliberate.failures("ValueError: a bug"), controlled(runtime, os.path.join(folder, "s", "ps.sock")) as path:
         async with runtime:
             await _fill(runtime, sessions)
             return {

@@ -1,6 +1,29 @@
 """holdfast: supervised, durable sessions for AI agents.
 
-    from holdfast import Budget, Runtime, Session, agent, tool
+```python
+import asyncio
+
+from holdfast import Budget, Runtime, Session, agent, tool
+
+
+@tool(effect="once")
+async def refund(order: str, cents: int) -> str:
+    return f"{cents} cents of {order} paid back"
+
+
+@agent(version=1, tools=[refund], budget=Budget(steps=40))
+async def support(session: Session[None], order: str) -> str:
+    return await session.step(refund, order, 4200)
+
+
+async def main() -> None:
+    async with Runtime("sqlite:///sessions.db", agents=[support]) as runtime:
+        ticket = await runtime.spawn(support, id="ticket-1234")  # get or create
+        print(await ticket.ask("order-17", id="message-1"))
+
+
+asyncio.run(main())
+```
 
 See README.md for the whole picture and docs/semantics.md for the promises.
 """
@@ -20,6 +43,7 @@ from holdfast.errors import (
     MessageConflict,
     MessageRefused,
     NodeUnreachable,
+    NotAwaited,
     NotDone,
     NotJournalable,
     NotWritten,
@@ -49,10 +73,10 @@ if TYPE_CHECKING:
     from holdfast.policies.budget import Budget, Usage
     from holdfast.policies.repetition import RepetitionSpec
     from holdfast.policies.retry import NO_RETRY, Retry
-    from holdfast.runtime.agent import Agent, agent
+    from holdfast.runtime.agents.definition import Agent, agent
     from holdfast.runtime.handle import Handle
     from holdfast.runtime.runtime import Runtime
-    from holdfast.runtime.session import Child, Session
+    from holdfast.runtime.steps.session import Child, Session
     from holdfast.supervisors.intensity import Backoff, Intensity
     from holdfast.telemetry.telemetry import Telemetry
 
@@ -77,6 +101,7 @@ __all__ = [
     "MessageConflict",
     "MessageRefused",
     "NodeUnreachable",
+    "NotAwaited",
     "NotDone",
     "NotJournalable",
     "NotWritten",
@@ -122,12 +147,12 @@ _WHERE = {
     "RepetitionSpec": "holdfast.policies.repetition",
     "NO_RETRY": "holdfast.policies.retry",
     "Retry": "holdfast.policies.retry",
-    "Agent": "holdfast.runtime.agent",
-    "agent": "holdfast.runtime.agent",
+    "Agent": "holdfast.runtime.agents.definition",
+    "agent": "holdfast.runtime.agents.definition",
     "Handle": "holdfast.runtime.handle",
     "Runtime": "holdfast.runtime.runtime",
-    "Child": "holdfast.runtime.session",
-    "Session": "holdfast.runtime.session",
+    "Child": "holdfast.runtime.steps.session",
+    "Session": "holdfast.runtime.steps.session",
     "Backoff": "holdfast.supervisors.intensity",
     "Intensity": "holdfast.supervisors.intensity",
 }

@@ -65,6 +65,14 @@ class AskCycle(StepError):
     """The ask would wait for a session that (directly or not) waits for this one."""
 
 
+class NotAwaited(HoldfastError):
+    """The handler asked for steps and did not await them: what they were to do is not done. `steps` are their names."""
+
+    def __init__(self, steps: list[str]) -> None:
+        super().__init__(f"never awaited: {', '.join(f'session.{step}' for step in steps)}: put an await before each")
+        self.steps = steps
+
+
 class NotDone(HoldfastError):
     """Raise this from a `once` tool to say: the effect certainly did not happen. Anything else it raises is a doubt."""
 
@@ -128,12 +136,28 @@ class ReplyTimeout(SessionError):
 
 
 class TurnFailed(SessionError):
-    """The message became a dead letter: its turn failed for good. `cause` says why, `effects` what had been done by then."""
+    """The message became a dead letter: its turn failed for good. `cause` says why.
 
-    def __init__(self, session: str, message_id: str, cause: str, effects: tuple[str, ...] = ()) -> None:
-        done = f"; done before it failed: {', '.join(effects)}" if effects else ""
-        super().__init__(session, f"{session!r} could not handle message {message_id!r}: {cause}{done}")
-        self.message_id, self.cause, self.effects = message_id, cause, effects
+    Attributes:
+        effects: what had been done by then.
+        in_doubt: what may have been done.
+        failed: what was tried and not done.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        message_id: str,
+        cause: str,
+        effects: tuple[str, ...] = (),
+        in_doubt: tuple[str, ...] = (),
+        failed: tuple[str, ...] = (),
+    ) -> None:
+        lists = (("done before it failed", effects), ("outcome unknown", in_doubt), ("failed", failed))
+        told = "".join(f"; {label}: {', '.join(names)}" for label, names in lists if names)
+        super().__init__(session, f"{session!r} could not handle message {message_id!r}: {cause}{told}")
+        self.message_id, self.cause = message_id, cause
+        self.effects, self.in_doubt, self.failed = effects, in_doubt, failed
 
 
 # ---------------------------------------------------------------- stores
@@ -144,11 +168,27 @@ class StoreError(HoldfastError):
 
 
 class NotWritten(StoreError):
-    """The write certainly did not happen: it can be sent again."""
+    """The write certainly did not happen: it can be sent again.
+
+    `passing`: the fault is the store's own (a full disk, a server that restarts) and can pass; False where the same write fails again.
+    """
+
+    def __init__(self, text: str = "", passing: bool = True) -> None:
+        super().__init__(text)
+        self.passing = passing
+        if not passing:
+            self.args = (text, passing)  # an error is copied by its args
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class StoreLost(NotWritten):
     """The store is no longer this process's, for good: it writes nothing more. Start it again, where it is to run after all."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text, passing=False)
+        self.args = (text,)
 
 
 class OutcomeUnknown(StoreError):

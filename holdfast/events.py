@@ -22,6 +22,8 @@ class Event(msgspec.Struct, frozen=True, gc=False, tag=True):
 
 
 class Spawned(Event, frozen=True):
+    """A session was made, durable; `agent` is the name of its agent."""
+
     agent: str
 
 
@@ -135,6 +137,8 @@ class StepReplayed(Event, frozen=True):
 
 
 class StepRetried(Event, frozen=True):
+    """Attempt `attempt` (from 1) of a step failed; the next one is made after `delay_s`."""
+
     turn: int
     name: str
     attempt: int
@@ -183,6 +187,14 @@ class Unclaimed(Event, frozen=True):
 
 
 class SessionParked(Event, frozen=True):
+    """A session waits, and takes no memory meanwhile.
+
+    Attributes:
+        reason: what for, as one word: "doubt", "budget", "paused", "wait" and others.
+        text: the same for people.
+        until: store time at which it resumes by itself, in seconds; None if something else has to happen.
+    """
+
     reason: str
     text: str
     until: float | None = None
@@ -203,6 +215,8 @@ class Undelivered(Event, frozen=True):
 
 
 class SessionEndedEvent(Event, frozen=True, tag="SessionEnded"):
+    """A session has ended; `status`: "finished", "cancelled" or "killed"."""
+
     status: str
 
 
@@ -241,6 +255,7 @@ class Observers:
         self.all.remove(observer)
 
     def emit(self, event: Event) -> None:
+        """Call every observer with the event, in order; what one raises is logged."""
         for observer in self.all:
             try:
                 observer(event)

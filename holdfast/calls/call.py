@@ -20,7 +20,7 @@ DEFAULT_TIMEOUT_S = 60.0
 
 
 class Unknown:
-    """What a `reconcile` probe returns when it cannot tell whether the effect happened. Use the instance `UNKNOWN`."""
+    """What a `reconcile` returns when it cannot tell whether the effect happened. Use the instance `UNKNOWN`."""
 
     def __repr__(self) -> str:
         return "UNKNOWN"
@@ -38,13 +38,16 @@ class StepContext:
         attempt: 1 for the first attempt.
         settled: set it to True when something has reached the consumer that cannot be taken back (a streamed chunk): a failure after
             that is not retried.
+        begun: False while the attempt certainly has not begun (it waits for a thread): an effect cut then did not happen.
+        remains: what the thread of an attempt that was cut comes to, for as long as it is left; None where nothing is.
     """
 
-    __slots__ = ("attempt", "key", "session", "settled")
+    __slots__ = ("attempt", "begun", "key", "remains", "session", "settled")
 
     def __init__(self, session: str, key: str, attempt: int) -> None:
         self.session, self.key, self.attempt = session, key, attempt
-        self.settled = False
+        self.settled, self.begun = False, True
+        self.remains: asyncio.Future[Any] | None = None
 
 
 class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -64,6 +67,7 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         check: looks at an answer before it is recorded; raises to fail the attempt, which costs what `meter` makes of the answer.
         reconcile: for `once`: tells whether an attempt of unknown outcome happened. Given the context, it returns the result, raises
             NotDone, or returns UNKNOWN.
+        settles_s: how long after an attempt has ended, in seconds, its effect may still appear; `reconcile` is not asked before.
         dependency: name of what it depends on; all calls that name the same share a breaker.
         costs: whether it can cost money or tokens, so that it is opened with a durable record though it is a `read`.
         facts: what its answer tells about itself, for telemetry, given the answer, or None where there is none; may hold `provider`,
@@ -83,6 +87,7 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     meter: Callable[[Any], Usage] | None = None
     check: Callable[[Any], None] | None = None
     reconcile: Callable[[StepContext], Awaitable[Any]] | None = None
+    settles_s: float = 0.0
     dependency: str | None = None
     costs: bool = False
     facts: Callable[[Any], dict[str, Any]] | None = None

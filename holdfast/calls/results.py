@@ -26,7 +26,7 @@ class ToolResult(msgspec.Struct, frozen=True):
 def _plain(value: Any) -> Any:
     if hasattr(type(value), "__pydantic_validator__"):
         return value.model_dump(mode="json")
-    raise NotJournalable(f"a {type(value).__qualname__} cannot be shown to a model")
+    raise NotJournalable(f"a {type(value).__qualname__} cannot be sent to a model")
 
 
 def succeeded(value: Any) -> ToolResult:
@@ -34,8 +34,13 @@ def succeeded(value: Any) -> ToolResult:
     try:
         content = msgspec.json.encode(value, enc_hook=_plain).decode()
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise NotJournalable(f"a {type(value).__qualname__} cannot be shown to a model: {error}") from error
+        raise NotJournalable(f"a {type(value).__qualname__} cannot be sent to a model: {error}") from error
     return ToolResult(content, value=value)
+
+
+def done_without_result(message: str) -> ToolResult:
+    """The tool did what it was asked for, but what it returned is lost: a model that reads this must not ask again."""
+    return ToolResult(msgspec.json.encode({"done": True, "note": message}).decode())
 
 
 def failed(error_type: str, message: str) -> ToolResult:

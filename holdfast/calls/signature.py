@@ -45,6 +45,7 @@ class Signature(msgspec.Struct, frozen=True):
         returns: the return annotation; Any where there is none.
         faults: what keeps it from being a tool, one line each.
         asynchronous: whether it is an `async def`.
+        annotated: whether it says what it returns.
     """
 
     parameters: tuple[Parameter, ...]
@@ -52,6 +53,7 @@ class Signature(msgspec.Struct, frozen=True):
     returns: Any
     faults: tuple[str, ...]
     asynchronous: bool
+    annotated: bool
 
 
 def _target_of(function: Any) -> Any:
@@ -92,7 +94,7 @@ def read(function: Callable[..., Any]) -> Signature:
     if fault is not None:
         faults.append(f"its return type: {fault}")
     asynchronous = inspect.iscoroutinefunction(target)
-    return Signature(tuple(parameters), context, returns, tuple(faults), asynchronous)
+    return Signature(tuple(parameters), context, returns, tuple(faults), asynchronous, "return" in hints)
 
 
 def _parameter_faults(parameter: inspect.Parameter, type_: Any, annotated: bool) -> list[str]:

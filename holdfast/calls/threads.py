@@ -1,7 +1,7 @@
-"""Plain functions in threads: bounded, and bounded by what really runs, not by what somebody still waits for.
+"""Plain functions in threads: bounded, and bounded by what really runs, not by what is still waited for.
 
-A thread cannot be killed. When its caller is cancelled the thread goes on to its end, keeps its place in the bound until then,
-and is counted as abandoned.
+A thread cannot be killed. When its caller is cancelled the thread runs to its end, keeps its place in the bound until then, and is
+counted as abandoned.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+
+from holdfast.calls.call import StepContext
 
 THREADS = 40
 """How many plain functions run at once in one event loop."""
@@ -41,46 +43,57 @@ def _of_this_loop() -> _Pool:
 
 
 def abandoned() -> int:
-    """How many threads of this event loop run on though nobody waits for them any more."""
+    """How many threads of this event loop run although their callers are gone."""
     return _of_this_loop().abandoned
 
 
-async def in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What `function` returns, called in a thread.
+async def in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], step: StepContext) -> Any:
+    """What `function` returns, called in a thread. `step.begun` says whether the thread has got to it.
 
-    If cancelled before the thread got to it, the function is not called; otherwise it runs on to its end and is counted as
-    abandoned.
+    If cancelled before the thread got to it, the function is not called; otherwise it runs to its end, is counted as abandoned, and
+    `step.remains` has what it comes to.
     """
     pool, loop, place = _of_this_loop(), asyncio.get_running_loop(), object()
-    # Whoever gets `turn` first decides: the thread calls the function, or the cancelled caller sees that nobody will.
-    turn = threading.Lock()
+    # The first to get `turn` decides: the thread calls the function, or the cancelled caller sees that it will not be called.
+    turn, outcome = threading.Lock(), loop.create_future()
     left = ended = False
 
-    def give_back() -> None:
+    def over(value: Any, error: BaseException | None) -> None:
         nonlocal ended
         ended = True
         pool.places.release_on_behalf_of(place)
         pool.abandoned -= left
+        if left:
+            outcome.set_exception(error) if error is not None else outcome.set_result(value)
+            outcome.exception()  # retrieved: where the turn is gone, no code is left to look at it
 
     def work() -> Any:
         if not turn.acquire(blocking=False):
             return None
+        step.begun = True
+        value, error = None, None
         try:
-            return function(*args, **kwargs)
+            value = function(*args, **kwargs)
+            return value
+        except BaseException as raised:
+            error = raised if isinstance(raised, Exception) else RuntimeError(f"{type(raised).__name__} was raised: {raised}")
+            raise error from None
         finally:
             try:
-                loop.call_soon_threadsafe(give_back)
+                loop.call_soon_threadsafe(over, value, error)
             except RuntimeError:
                 pass  # the loop is closed, and its bound gone with it
 
+    step.begun = False
     await pool.places.acquire_on_behalf_of(place)
     try:
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=pool.unbounded)
     except BaseException:
-        # `give_back` runs before anything that the function raised gets here, so only a cancelled caller finds it still running.
+        # `over` runs before anything that the function raised gets here, so only a cancelled caller finds it still running.
         if turn.acquire(blocking=False):
-            give_back()
+            over(None, None)
         elif not ended:
             left = True
             pool.abandoned += 1
+            step.remains = outcome
         raise

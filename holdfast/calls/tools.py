@@ -7,7 +7,7 @@ import inspect
 import math
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 import msgspec
 
@@ -46,7 +46,8 @@ class Tool(Generic[P, R]):
         effect: its effect class.
         timeout_s: of one attempt.
         retry: what to do about transient failures.
-        reconcile: for `once`: the probe that tells whether an attempt of unknown outcome happened.
+        reconcile: for `once`: tells whether an attempt of unknown outcome happened.
+        settles_s: how long after an attempt has ended, in seconds, its effect may still appear.
         dependency: what it depends on; all calls that name the same share a breaker.
         cost: the most that one attempt costs, besides being a step.
     """
@@ -63,6 +64,7 @@ class Tool(Generic[P, R]):
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: Retry | None = None,
         reconcile: Callable[..., Awaitable[Any]] | None = None,
+        settles_s: float = 0.0,
         dependency: str | None = None,
         cost: Usage | None = None,
         description: str | None = None,
@@ -70,14 +72,14 @@ class Tool(Generic[P, R]):
         functools.update_wrapper(self, function)
         self.name, self.effect, self.timeout_s, self.dependency = name, effect, timeout_s, dependency
         self.retry = retry if retry is not None else NO_RETRY if effect == "once" else _RETRY
-        self.reconcile = reconcile
+        self.reconcile, self.settles_s = reconcile, settles_s
         self.cost = cost or Usage()
         self._description = description
         self._function: Callable[..., Any] = function
         self._signature = signature
         self._codec = codec_for(signature.returns)
         self._context = None if signature.context is None else signature.context[1]
-        self._probe_context: tuple[str, int] | None = None if reconcile is None else read(reconcile).context
+        self._reconcile_context: tuple[str, int] | None = None if reconcile is None else read(reconcile).context
         self._most = {"step": self.cost + ONE_STEP, "tool": self.cost + ONE_STEP + Usage(tool_calls=1)}
         self._costs = bool(self.cost.tokens or self.cost.microusd)
         self._reader: Reader | None = None
@@ -121,7 +123,7 @@ class Tool(Generic[P, R]):
 
             async def run(step: StepContext) -> Any:
                 given, named = (args, kwargs) if context is None else self._with_context(args, kwargs, step)
-                value = await in_thread(function, given, named)
+                value = await in_thread(function, given, named, step)
                 # A lambda that calls an async function is itself none.
                 return await value if inspect.isawaitable(value) else value
 
@@ -146,7 +148,8 @@ class Tool(Generic[P, R]):
             timeout_s=self.timeout_s,
             retry=self.retry,
             most=self._most[kind],
-            reconcile=None if self.reconcile is None else functools.partial(self._probe, args, kwargs),
+            reconcile=None if self.reconcile is None else functools.partial(self._reconcile, args, kwargs),
+            settles_s=self.settles_s,
             dependency=self.dependency,
             costs=self._costs,
         )
@@ -171,12 +174,12 @@ class Tool(Generic[P, R]):
             return (*args[:position], step, *args[position:]), kwargs
         return args, {**kwargs, name: step}
 
-    async def _probe(self, args: tuple[Any, ...], kwargs: dict[str, Any], step: StepContext) -> Any:
+    async def _reconcile(self, args: tuple[Any, ...], kwargs: dict[str, Any], step: StepContext) -> Any:
         if self.reconcile is None:
             raise ConfigError(f"tool {self.name!r} has no reconcile")
         given, named = args, kwargs
-        if self._probe_context is not None:
-            given, named = self._with_context(args, kwargs, step, self._probe_context)
+        if self._reconcile_context is not None:
+            given, named = self._with_context(args, kwargs, step, self._reconcile_context)
         return await self.reconcile(*given, **named)
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any], data: bytes) -> None:
@@ -186,7 +189,7 @@ class Tool(Generic[P, R]):
             self._binder = inspect.signature(self._function)
         self._binder.bind(*given, **named)
         if self.reconcile is not None:
-            # After a crash the probe gets what these bytes read back to.
+            # After a crash reconcile gets what these bytes read back to.
             self._decode(data)
 
     def _decode(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -244,39 +247,29 @@ def _read(raw: msgspec.Raw, type_: Any) -> Any:
     return codec_for(type_).decode(bytes(raw))
 
 
+class ToolOptions(TypedDict, total=False):
+    """What can be given to `tool` by name; what is left out, or None, is the default that `tool` documents."""
+
+    effect: Effect
+    name: str | None
+    timeout_s: float
+    retry: Retry | None
+    reconcile: Callable[..., Awaitable[Any]] | None
+    settles_s: float
+    dependency: str | None
+    cost: Usage | None
+    description: str | None
+
+
 @overload
 def tool(fn: Callable[P, R], /) -> Tool[P, R]: ...
 
 
 @overload
-def tool(
-    fn: None = None,
-    /,
-    *,
-    effect: Effect = "read",
-    name: str | None = None,
-    timeout_s: float = DEFAULT_TIMEOUT_S,
-    retry: Retry | None = None,
-    reconcile: Callable[..., Awaitable[Any]] | None = None,
-    dependency: str | None = None,
-    cost: Usage | None = None,
-    description: str | None = None,
-) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+def tool(fn: None = None, /, **options: Unpack[ToolOptions]) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 
 
-def tool(
-    fn: Callable[..., Any] | None = None,
-    /,
-    *,
-    effect: Effect = "read",
-    name: str | None = None,
-    timeout_s: float = DEFAULT_TIMEOUT_S,
-    retry: Retry | None = None,
-    reconcile: Callable[..., Awaitable[Any]] | None = None,
-    dependency: str | None = None,
-    cost: Usage | None = None,
-    description: str | None = None,
-) -> Any:
+def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]) -> Any:
     """Makes a tool of an async or a plain function; a plain one runs in a thread.
 
     A parameter annotated `StepContext` gets the context of the step; neither the caller nor a model gives it.
@@ -288,7 +281,9 @@ def tool(
         timeout_s: of one attempt, in seconds.
         retry: by default `Retry()`, for `once` no retry.
         reconcile: for `once`: an async function that gets the arguments of the tool and tells whether the effect happened: it
-            returns the result, raises `NotDone`, or returns `UNKNOWN`.
+            returns the result, raises `NotDone`, or returns `UNKNOWN`. It is asked only when the attempt can no longer take effect.
+        settles_s: for `once`: how long after an attempt has ended, in seconds, its effect may still appear (a queue at the other side,
+            say); default 0. `reconcile` is not asked before.
         dependency: all calls that name the same share a breaker.
         cost: the most that one attempt costs, in money or tokens.
         description: for a model; by default what the docstring says before its first section.
@@ -297,57 +292,63 @@ def tool(
         ConfigError: the function or an option makes no sense; it names everything that is wrong.
     """
 
+    unknown = sorted(options.keys() - ToolOptions.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"tool() has no option {', '.join(unknown)}: it takes {', '.join(ToolOptions.__annotations__)}")
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+
     def make(function: Callable[..., Any]) -> Tool[..., Any]:
         if not callable(function):
             raise ConfigError(f"tool needs a function, not {function!r}: options are given by name, as in @tool(effect=...)")
-        own = name if name is not None else getattr(function, "__name__", type(function).__name__)
+        own = given.get("name", getattr(function, "__name__", type(function).__name__))
         signature = read(function)
-        faults = [*signature.faults, *_option_faults(own, effect, timeout_s, retry, cost)]
-        faults += _reconcile_faults(signature, effect, reconcile)
+        faults = [*signature.faults, *_option_faults(own, given), *_effect_faults(signature, given)]
         if faults:
             raise ConfigError("\n".join(f"tool {own!r}: {fault}" for fault in faults))
-        return Tool(
-            function,
-            signature,
-            name=own,
-            effect=effect,
-            timeout_s=timeout_s,
-            retry=retry,
-            reconcile=reconcile,
-            dependency=dependency,
-            cost=cost,
-            description=description,
-        )
+        return Tool(function, signature, **{**given, "name": own})
 
     return make if fn is None else make(fn)
 
 
-def _option_faults(name: str, effect: str, timeout_s: object, retry: object, cost: object) -> list[str]:
+def _option_faults(name: str, given: dict[str, Any]) -> list[str]:
     faults: list[str] = []
     if not _NAME.fullmatch(name):
         faults.append("its name has to be 1 to 64 letters, digits, _ or - (give name=)")
+    effect = given.get("effect", "read")
     if effect not in EFFECTS:
         faults.append(f"effect {effect!r} is unknown: it is one of {', '.join(EFFECTS)}")
-    number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
-    if not number or not math.isfinite(cast(float, timeout_s)) or cast(float, timeout_s) <= 0:
+    timeout_s, settles_s = given.get("timeout_s", DEFAULT_TIMEOUT_S), given.get("settles_s", 0.0)
+    if not _is_time(timeout_s) or timeout_s <= 0:
         faults.append(f"timeout_s is {timeout_s!r}: give seconds, more than 0")
-    if retry is not None and not isinstance(retry, Retry):
-        faults.append(f"retry is {retry!r}: give a Retry")
-    if cost is not None and not isinstance(cost, Usage):
-        faults.append(f"cost is {cost!r}: give a Usage")
+    if not _is_time(settles_s) or settles_s < 0:
+        faults.append(f"settles_s is {settles_s!r}: give seconds, 0 or more")
+    if not isinstance(given.get("retry", _RETRY), Retry):
+        faults.append(f"retry is {given['retry']!r}: give a Retry")
+    if not isinstance(given.get("cost", Usage()), Usage):
+        faults.append(f"cost is {given['cost']!r}: give a Usage")
     return faults
 
 
-def _reconcile_faults(signature: Signature, effect: str, reconcile: Callable[..., Any] | None) -> list[str]:
-    if reconcile is None:
-        return []
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _effect_faults(signature: Signature, given: dict[str, Any]) -> list[str]:
+    """What is wrong with a `once` tool, and with options that are for one."""
+    effect, reconcile = given.get("effect", "read"), given.get("reconcile")
     faults: list[str] = []
+    if effect == "once" and not signature.annotated:
+        faults.append(
+            "an effect that cannot be made again needs a return annotation, so that its result can be kept: -> None, -> str, ..."
+        )
+    if reconcile is None:
+        return faults
     if effect != "once":
         faults.append(f'reconcile is for effect="once": the effect is {effect!r}')
-    probe = read(reconcile)
-    if not probe.asynchronous:
+    asked = read(reconcile)
+    if not asked.asynchronous:
         faults.append("reconcile has to be an async function")
-    mine, its = ([p.name for p in each.parameters] for each in (signature, probe))
+    mine, its = ([p.name for p in each.parameters] for each in (signature, asked))
     if mine != its:
         faults.append(f"reconcile takes ({', '.join(its)}) and the tool ({', '.join(mine)}): give it the same parameters")
     return faults

@@ -323,5 +323,5 @@ def _text(error: BaseException) -> str:
     try:
         text = str(error)
     except Exception:  # an exception's own __str__ can raise anything, and the step still has to fail in order
-        text = "(its text cannot be shown)"
+        text = "(its text cannot be read)"
     return text if len(text) <= MESSAGE_MAX else text[: MESSAGE_MAX - 1] + "…"

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from holdfast.errors import ConfigError
 from holdfast.policies.budget import Budget
-from holdfast.runtime.ids import check_reason, check_timeout
+from holdfast.runtime.agents.ids import check_reason, check_timeout
 from holdfast.runtime.live import Live
 from holdfast.stores.records import Session
 
@@ -27,7 +27,8 @@ class Gateway(Protocol):
     async def raise_budget(self, session: str, by: Budget) -> None: ...
     async def resolve(self, session: str, verdict: str, step: str | None, result: Any) -> int: ...
     async def retry(self, session: str) -> None: ...
-    async def drop(self, session: str) -> None: ...
+    async def drop(self, session: str, reason: str, keep_letter: bool) -> None: ...
+    async def interrupt(self, session: str, step: str | None) -> int: ...
 
 
 class Handle:
@@ -130,7 +131,7 @@ class Handle:
 
         Args:
             verdict: "done" (it happened, with `result`), "retry" (it did not: run it), or "fail" (it did not: tell the handler).
-            step: only the doubts of this name; None for all.
+            step: only the doubts of this name, or the one with this key in hexadecimal; None for all.
             result: what the effect returned, plain data of its type.
 
         Raises:
@@ -147,6 +148,30 @@ class Handle:
         """Handle the dead letter again: from the same journal, so nothing that was done is done again. SessionError if there is none."""
         await self._gateway.retry(self.id)
 
-    async def drop(self) -> None:
-        """Give the dead letter up; the next turn is told which effects were done. SessionError if there is none."""
-        await self._gateway.drop(self.id)
+    async def drop(self, reason: str = "dropped", *, keep_letter: bool = False) -> None:
+        """Give the open turn up, whatever its state: failed, parked or running. The state is that of the last commit; the next turn is told
+        which effects were done (`session.dropped_effects`).
+
+        Args:
+            keep_letter: let the message be a dead letter, which can be retried, instead of dropping it for good.
+
+        Raises:
+            SessionError: there is no open turn; or the outcome of an effect is unknown: then the message is a dead letter, and can be
+                dropped once that is resolved.
+            SessionEnded: it has ended.
+        If cancelled, the turn may have been given up; drop it again.
+        """
+        await self._gateway.drop(self.id, check_reason(reason), keep_letter)
+
+    async def interrupt(self, step: str | None = None) -> int:
+        """End the attempts that are under way now, as their timeouts would: a read is retried or fails, the outcome of a `once` effect is
+        unknown. How many there were.
+
+        Args:
+            step: only those of this name.
+
+        Raises:
+            SessionNotFound: there is no such session.
+        If cancelled, they may have been ended.
+        """
+        return await self._gateway.interrupt(self.id, step)

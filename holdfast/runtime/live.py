@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from holdfast.policies.budget import Left
-
-if TYPE_CHECKING:
-    from holdfast.runtime.actor import Actor
-    from holdfast.runtime.deadlines import Deadline
-    from holdfast.runtime.node import Node
+from holdfast.runtime.sessions.actor import Actor
+from holdfast.runtime.turns.deadlines import Deadline
+from holdfast.runtime.turns.node import Node
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -70,7 +67,7 @@ def under_way(node: Node) -> dict[str, list[Deadline]]:
     """The steps in flight, by session."""
     found: defaultdict[str, list[Deadline]] = defaultdict(list)
     for entry in node.deadlines:
-        found[entry.step.turn.actor.id].append(entry)
+        found[entry.of.session].append(entry)
     return found
 
 
@@ -79,29 +76,29 @@ def live(actor: Actor, entries: list[Deadline], process: int) -> Live:
     node, turn, now = actor.node, actor.current, actor.node.clock.time()
     return Live(
         session=actor.id,
-        agent=actor.agent.name,
+        agent=actor.row.agent,
         status=actor.status,
         working=actor.task is not None,
         turn=None if turn is None else turn.number,
         queued=len(actor.mailbox),
         steps=[_running(entry, now, node.loop.time()) for entry in entries],
         waits=[] if turn is None else [Waiting(park.reason, park.text, park.until) for park in turn.waits.parks()],
-        left=actor.ledger.left(),
-        breaker=actor.gates.breaker.state,
-        openings=actor.gates.breaker.openings,
+        left=actor.owner.ledger.left(),
+        breaker=actor.owner.gates.breaker.state,
+        openings=actor.owner.gates.breaker.openings,
         restarts=actor.restarts.count(node.clock.monotonic()),
-        epoch=actor.epoch,
+        epoch=actor.owner.epoch,
         process=process,
     )
 
 
 def _running(entry: Deadline, now: float, loop_now: float) -> Running:
-    step = entry.step
+    step = entry.of
     return Running(
-        step.call.kind,
-        step.call.name,
-        step.claim.branch,
-        step.call.effect,
+        step.kind,
+        step.name,
+        step.branch,
+        step.effect,
         step.attempts,
         max(now - step.opened, 0.0),
         max(entry.at - loop_now, 0.0),

@@ -5,41 +5,43 @@ from __future__ import annotations
 import os
 import random as _random
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import anyio
-from anyio.abc import TaskGroup
 
 from holdfast import errors, events
 from holdfast.calls import threads
-from holdfast.calls.clients import ModelClient
 from holdfast.calls.prices import Prices
 from holdfast.clock import Clock, SystemClock
 from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec, BreakerView
 from holdfast.policies.budget import Budget
-from holdfast.runtime.agent import Agent
+from holdfast.runtime import arguments
+from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.agents.limits import Limits
+from holdfast.runtime.agents.settings import Settings
 from holdfast.runtime.gateway import LocalGateway
 from holdfast.runtime.handle import Handle
-from holdfast.runtime.limits import Limits
+from holdfast.runtime.lifecycle import OwnTask, sole
 from holdfast.runtime.live import Live, live, under_way
-from holdfast.runtime.node import Node
-from holdfast.runtime.sessions import Sessions
-from holdfast.runtime.settings import Settings
+from holdfast.runtime.running import Running
+from holdfast.runtime.sessions.registry import Sessions
+from holdfast.runtime.turns.node import Node
 from holdfast.stores import open_store
-from holdfast.stores.group import GroupCommit
 from holdfast.stores.ops import Touch
 from holdfast.stores.protocol import Store
-from holdfast.supervisors import Backoff, ChildSpec, Supervisor, SupervisorView
+from holdfast.supervisors import ChildSpec, SupervisorView
 from holdfast.telemetry.telemetry import Telemetry
 
 
 class Runtime:
     """One node: runs sessions of the given agents, durably.
 
-    Use it as `async with runtime:` in a program of your own, or give it to `holdfast run module:runtime`.
+    In a program of your own use `async with runtime:`, or `start()` and `stop()`; or give it to `holdfast run module:runtime`. One task may
+    open it and another one close it, on the same event loop.
 
     Args:
         store: "sqlite:///path.db", "memory:" (nothing survives the process), or a Store.
@@ -54,6 +56,8 @@ class Runtime:
         reconciles: probes of effects in doubt that run at once.
         telemetry: what makes spans of turns and steps; default what the environment asks for (see Telemetry.from_environment), False
             for none.
+        control: whether it opens its control socket itself, so that `holdfast ps` and `holdfast.connect()` find it: True is where they look
+            for the process of this store; a path is that of the socket, which they have to be told. `holdfast run` decides in its place.
         clock, random: for tests in virtual time.
     """
 
@@ -71,6 +75,7 @@ class Runtime:
         max_recovering: int = 256,
         reconciles: int = 32,
         telemetry: Telemetry | Literal[False] | None = None,
+        control: arguments.Control = False,
         clock: Clock | None = None,
         random: _random.Random | None = None,
     ) -> None:
@@ -84,14 +89,15 @@ class Runtime:
             faults.add(f"store is {store!r}: give a URL such as sqlite:///sessions.db, or a Store")
         if telemetry not in (None, False) and not isinstance(telemetry, Telemetry):
             faults.add(f"telemetry is {telemetry!r}: give a Telemetry, or False for none")
+        faults.found += arguments.control_faults(control)
         faults.check()
         self.observers = events.Observers()
         self.store = open_store(store) if isinstance(store, str) else store
         self._prices = prices or Prices()
-        self._clients = _prepared(clients or {}, self._prices)
+        self._clients = arguments.prepared(clients or {}, self._prices)
         # As the code has it, and with what was laid over it from outside.
         self._own = self._settings = Settings(
-            agents=_by_name(agents),
+            agents=arguments.agents_by_name(agents),
             breaker=breaker or BreakerSpec(),
             idle_s=idle_s,
             drain_s=drain_s,
@@ -101,102 +107,137 @@ class Runtime:
         )
         self._clock = clock or SystemClock()
         self._random = random or _random.Random()
-        self._node: Node | None = None
-        self._gateway: LocalGateway | None = None
-        self._group: TaskGroup | None = None
-        self._tree: Supervisor | None = None
+        self._life: OwnTask | None = None
+        self._now: Running | None = None
         self._services: list[ChildSpec] = []
         self._given_telemetry = telemetry
-        self._telemetry: Telemetry | None = None
+        self.control = control
+        self._control = arguments.service("control") if control else None  # here, since its import takes a while, and would block a loop
 
     # ------------------------------------------------------------ start and stop
 
     async def __aenter__(self) -> Self:
-        """Open the store, start the tree, go on with every unfinished session.
+        """As `start`. Where the supervision tree gives up, the task that is in the block is cancelled, and the block's exit says why."""
+        await self._start(hold=True)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """As `stop`.
+
+        Raises:
+            ExceptionGroup: of SupervisorGaveUp, as from a task group.
+        """
+        failure = await self._stop()
+        if failure is not None:
+            raise failure
+
+    async def start(self) -> None:
+        """Open the store, start the supervision tree, resume every unfinished session. End it with `stop`, in whichever task.
 
         Raises:
             StoreLocked, SchemaTooNew, StoreError: the store cannot be opened; nothing was changed.
+            ConfigError: it cannot listen at its control socket.
+            RuntimeStopped: it is open already.
+        If cancelled, nothing is left open.
         """
-        if self._node is not None:
+        await self._start(hold=False)
+
+    async def stop(self) -> None:
+        """Drain, then close: steps in flight end, within `drain_s`; open turns stay in the journal for the next start.
+
+        Harmless if it is closed, or closing: every caller returns when it has closed. A handler or a service of its own must not wait for
+        it: they would wait for their own end, until their deadlines.
+
+        Raises:
+            SupervisorGaveUp: its supervision tree gave up while it ran; the cause says why, such as StoreLost. Its store is closed by then.
+            RuntimeStopped: it is open on another event loop.
+        If cancelled, it closes to the end all the same, and raises the cancellation then.
+        """
+        if (failure := await self._stop()) is not None:
+            raise sole(failure)
+
+    async def wait_closed(self) -> None:
+        """Wait until it has closed: by `stop`, or because its supervision tree gave up. Returns at once if it is not open.
+
+        Raises:
+            SupervisorGaveUp: as `stop`; until that, too, was called.
+        If cancelled, only the wait ends.
+        """
+        if self._life is not None and (failure := await self._life.wait()) is not None:
+            raise sole(failure)
+
+    async def _start(self, *, hold: bool) -> None:
+        if self._is_open:
             raise errors.RuntimeStopped("this Runtime is open already")
+        life = self._life = OwnTask(self._opened(), "the runtime")
+        try:
+            await life.open(hold=hold)
+        except BaseException:
+            self._life = None  # it told its opener
+            raise
+
+    async def _stop(self) -> BaseException | None:
+        life = self._life
+        if life is None:
+            return None
+        try:
+            return await life.close()
+        finally:
+            if life.ended and self._life is life:
+                self._life = None
+
+    @property
+    def _is_open(self) -> bool:
+        return self._life is not None and not self._life.ended
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        """All that is open while it runs. Entered and left in one task, since its task group has to be."""
         telemetry = Telemetry.from_environment() if self._given_telemetry is None else self._given_telemetry
         if self._clients:
             self._prices.load()  # it takes 0.2 s, once: not in the middle of the first model call
         await self.store.open()
-        try:
-            commit = GroupCommit(self.store, fatal=_exit_now, unknown=lambda ops: node.sessions.unsure(ops))
-            node = self._node = Node(
-                store=self.store,
-                group=commit,
+        with ExitStack() as stack:
+            running = self._now = Running(
+                self.store,
                 clock=self._clock,
                 random=self._random,
                 observers=self.observers,
                 clients=self._clients,
                 settings=self._settings,
+                telemetry=telemetry or None,
             )
-            node.sessions = Sessions(node)
-            self._gateway = LocalGateway(node)
-            services = Supervisor("services", self._started(telemetry or None), backoff=Backoff(base_s=0.2, max_s=5.0), clock=self._clock)
-            children = [ChildSpec("writer", commit.run, stop_s=60.0), ChildSpec("services", services)]
-            self._tree = Supervisor("holdfast", children, strategy="rest_for_one", clock=self._clock)
-            self._group = anyio.create_task_group()
-            await self._group.__aenter__()
-            await self._group.start(self._tree.run)
-            await node.sessions.recover(unclean=self.store.unclean)
-        except BaseException:
-            # Whatever went wrong, cancellation included: the store must not stay open (its thread would hold up the exit).
-            await self._close()
-            raise
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Drain: steps in flight end, open turns stay in the journal for the next start."""
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + self._settings.drain_s + 60.0):
-            # Shielded, within a deadline: a cancelled program still puts its sessions down cleanly. Where the tree gave up, nothing that a
-            # step brings can be written any more: there is nothing to wait for.
-            gave_up = self._group is not None and self._group.cancel_scope.cancel_called
-            await self.drain(0.0 if gave_up else None)
-        await self._close()
+            try:
+                await running.start([*self._services, *self._controlled(stack)])
+                drain_s: float | None = 0.0
+                try:
+                    yield
+                    drain_s = None
+                finally:
+                    with anyio.CancelScope(shield=True, deadline=anyio.current_time() + self._settings.drain_s + 60.0):
+                        # Shielded, within a deadline: where the tree gave up this is cancelled. Nothing that a step brings can be written
+                        # then, so there is nothing to wait for.
+                        await self.drain(drain_s)
+            finally:
+                # Whatever went wrong, cancellation included: the store must not stay open (its thread would hold up the exit).
+                self._now = None
+                await running.end()
 
     async def drain(self, deadline_s: float | None = None) -> bool:
-        """Accept nothing more and let steps in flight end; False if some had to be cut off. Leave the `async with` block after it."""
-        node = self._running()
-        return await node.sessions.drain(self._settings.drain_s if deadline_s is None else deadline_s)
+        """Accept nothing more and let steps in flight end; False if some had to be cut off. After it, leave the block or `stop`."""
+        return await self._open_sessions().drain(self._settings.drain_s if deadline_s is None else deadline_s)
 
-    async def _close(self) -> None:
-        node, group, telemetry = self._node, self._group, self._telemetry
-        self._node = self._gateway = self._group = self._tree = self._telemetry = None
-        if node is not None:
-            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 60.0):
-                # Shielded, within a deadline: what was accepted for writing is written.
-                await node.group.flush()
-            node.deadlines.close()
-        try:
-            if group is not None:
-                group.cancel_scope.cancel()
-                await group.__aexit__(None, None, None)
-        finally:
-            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 60.0):
-                # Shielded, within a deadline: an open connection would hold up the exit of the interpreter.
-                await self.store.close()
-            if telemetry is not None:
-                self.observers.remove(telemetry.observer)
-            if node is not None:
-                stopped = errors.RuntimeStopped("the runtime has stopped: ask again with the same id where it runs")
-                node.sessions.waiters.close(node.group.lost or stopped)
-
-    def _started(self, telemetry: Telemetry | None) -> list[ChildSpec]:
-        """What runs beside the sessions, telemetry first: it ends last, and sees what the others do at their end."""
-        self._telemetry = telemetry
-        if telemetry is None:
-            return self._services
-        self.observers.add(telemetry.observer)
-        return [ChildSpec("telemetry", telemetry.run, stop_s=telemetry.stop_s), *self._services]
+    def _controlled(self, stack: ExitStack) -> list[ChildSpec]:
+        """The control API, where it is to be opened here; the socket is open for as long as the stack is."""
+        if self._control is None or not self.control:
+            return []
+        path = None if self.control is True else os.fspath(self.control)
+        return [stack.enter_context(self._control(self, path))]
 
     @property
     def telemetry(self) -> Telemetry | None:
         """What makes spans of what its sessions do, while it runs; None if nothing does."""
-        return self._telemetry
+        return None if self._now is None else self._now.telemetry
 
     @property
     def agents(self) -> Mapping[str, Agent]:
@@ -220,17 +261,17 @@ class Runtime:
         if wrong:
             raise errors.ConfigError("; ".join(wrong))
         self._settings = self._own.under(limits)
-        if self._node is not None:
-            self._node.reconfigure(self._settings)
+        if self._now is not None:
+            self._now.sessions.reconfigure(self._settings)
 
     def supervise(self, *services: ChildSpec) -> None:
         """Run these beside the sessions, each restarted when it crashes: they start after the store's writer and stop before it.
 
         Raises:
-            RuntimeStopped: it is open already: name them before `async with`.
+            RuntimeStopped: it is open already: name them before it is opened.
         """
-        if self._node is not None:
-            raise errors.RuntimeStopped("this Runtime is open already: name what it supervises before `async with`")
+        if self._is_open:
+            raise errors.RuntimeStopped("this Runtime is open already: name what it supervises before it is opened")
         self._services += services
 
     # ------------------------------------------------------------ sessions
@@ -278,27 +319,28 @@ class Runtime:
 
         `ready` is 0 while it drains, or after a write that failed. With an exporter process of telemetry, its spans too.
         """
-        node = self._running()
-        live = node.sessions.live
+        node, sessions = self._running(), self._open_sessions()
+        live = sessions.live
         return {
             "live": len(live),
             "working": sum(1 for actor in live.values() if actor.task is not None),
-            "recovering": node.sessions.recovering,
+            "recovering": len(sessions.recovery),
             "steps_in_flight": len(node.deadlines),
             "threads_abandoned": threads.abandoned(),
             "stuck": sum(1 for task in node.stuck if not task.done()),
-            "ready": int(node.group.healthy and not node.sessions.draining),
+            "ready": int(node.group.healthy and not sessions.draining),
             "transactions": node.group.batches,
             "ops": node.group.ops,
-            **({} if self._telemetry is None else self._telemetry.statistics()),
+            **({} if self.telemetry is None else self.telemetry.statistics()),
         }
 
     def live(self, ids: Iterable[str] | None = None) -> dict[str, Live]:
         """What sessions are doing right now, by id; those of `ids` that are in memory, all that are if it is None."""
         node, process = self._running(), os.getpid()
         running = under_way(node)
-        wanted = list(node.sessions.live) if ids is None else [id for id in ids if id in node.sessions.live]
-        return {id: live(node.sessions.live[id], running.get(id, []), process) for id in wanted}
+        there = self._open_sessions().live
+        wanted = list(there) if ids is None else [id for id in ids if id in there]
+        return {id: live(there[id], running.get(id, []), process) for id in wanted}
 
     def breakers(self) -> dict[str, BreakerView]:
         """The breakers of dependencies, by name; those that were asked at least once since the start."""
@@ -324,51 +366,24 @@ class Runtime:
     def tree(self) -> SupervisorView:
         """The supervision tree of this process, for people: each child with its state and its restarts."""
         self._running()
-        assert self._tree is not None
-        return self._tree.tree()
+        assert self._now is not None
+        assert self._now.tree is not None
+        return self._now.tree.tree()
 
     def _running(self) -> Node:
-        if self._node is None:
-            raise errors.RuntimeStopped("the runtime is not running: use `async with runtime:`")
-        return self._node
+        if self._now is not None:
+            return self._now.node
+        failure = None if self._life is None else self._life.failure
+        if failure is not None:
+            raise errors.RuntimeStopped(f"the runtime has ended: {sole(failure)}") from failure
+        raise errors.RuntimeStopped("the runtime is not running: use `async with runtime:`, or await runtime.start()")
+
+    def _open_sessions(self) -> Sessions:
+        self._running()
+        assert self._now is not None
+        return self._now.sessions
 
     def _open_gateway(self) -> LocalGateway:
         self._running()
-        assert self._gateway is not None
-        return self._gateway
-
-
-def _by_name(agents: Sequence[object]) -> dict[str, Agent]:
-    faults: list[str] = []
-    by_name: dict[str, Agent] = {}
-    for agent in agents:
-        if not isinstance(agent, Agent):
-            faults.append(f"{agent!r} is not an agent: decorate its handler with @agent")
-        elif agent.name in by_name:
-            faults.append(f"two agents are called {agent.name!r}: give one of them another name=")
-        else:
-            by_name[agent.name] = agent
-    if not agents:
-        faults.append("there is no agent: Runtime(store, agents=[...])")
-    if faults:
-        raise errors.ConfigError("; ".join(faults))
-    return by_name
-
-
-def _prepared(clients: Mapping[str, Any], prices: Prices) -> dict[str, ModelClient]:
-    faults: list[str] = []
-    prepared: dict[str, ModelClient] = {}
-    for name, client in clients.items():
-        try:
-            prepared[name] = client if isinstance(client, ModelClient) else ModelClient(name, client, prices=prices)
-        except errors.ConfigError as error:
-            faults.append(str(error))
-    if faults:
-        raise errors.ConfigError("; ".join(faults))
-    return prepared
-
-
-def _exit_now(cause: str) -> None:
-    """The database did not return: no more can be promised, and what is open is safe in it. The next start goes on."""
-    events.log.critical("holdfast exits: %s", cause)
-    os._exit(70)
+        assert self._now is not None
+        return self._now.gateway

@@ -3,6 +3,10 @@
 One batch is under way at a time; what arrives meanwhile is the next one. A caller that goes away takes nothing back: its op is applied,
 and its `applied` callback runs, whether or not anybody still waits. Callbacks of a batch run in one go, with no await between the
 acknowledgement and the last of them, so that memory never shows half a batch.
+
+Where the store fails for a reason that passes (a full disk, a server that restarts), ops that were submitted with `keep` are not lost:
+they are what a session has in hand and cannot have again. They stay at the head of the queue and are written again, after a pause that
+grows; ops that come later stay behind them.
 """
 
 from __future__ import annotations
@@ -18,8 +22,11 @@ from holdfast.stores.protocol import Store
 OVERLAP = 64
 """Ops that wait at once, from which on it is worth it to write them in two portions where the store overlaps with the sessions."""
 
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
+"""How long the writer waits before it writes again what it kept, in seconds; it doubles at each failure."""
+
 Applied = Callable[[Result], None]
-_Entry = tuple[Op, asyncio.Future[Result], Applied | None]
+_Entry = tuple[Op, asyncio.Future[Result], Applied | None, bool]
 
 
 class GroupCommit:
@@ -37,6 +44,7 @@ class GroupCommit:
     Attributes:
         batches, ops: how many were written.
         healthy: whether the last write went well.
+        kept: how many ops wait to be written again, or are being.
         lost: why nothing will be written any more, once that is so.
     """
 
@@ -55,6 +63,8 @@ class GroupCommit:
         self.batches = 0
         self.ops = 0
         self.healthy = True
+        self.kept = 0
+        self._pause_s = 0.0
         self._late = False
         self.lost: StoreLost | None = None
         self._fatal, self._unknown = fatal, unknown
@@ -64,27 +74,30 @@ class GroupCommit:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
-    def submit(self, op: Op, applied: Applied | None = None) -> asyncio.Future[Result]:
+    def submit(self, op: Op, applied: Applied | None = None, *, keep: bool = False) -> asyncio.Future[Result]:
         """Queue `op` for the next batch; the future has its result.
 
         `applied` runs when the batch is acknowledged, before any future of it is resolved. The future raises NotWritten (StoreLost
         where nothing will be written any more) or OutcomeUnknown. Cancelling it does not take the op back.
+
+        With `keep`, the future stays pending over a NotWritten that passes: the op is written again until it is written, its outcome is
+        unknown, or the writer stops.
         """
         loop = self._loop or asyncio.get_running_loop()
         self._loop = loop
         future: asyncio.Future[Result] = asyncio.Future(loop=loop)
         if self._closed:
             # Not raised here: timers and callbacks submit too, and it may be started again in a moment.
-            self._fail([(op, future, applied)], self.lost or NotWritten("the store's writer is not running: nothing was written"))
+            self._fail([(op, future, applied, keep)], self.lost or NotWritten("the store's writer is not running: nothing was written"))
             return future
-        self._queue.append((op, future, applied))
+        self._queue.append((op, future, applied, keep))
         wake = self._wake
         if wake is not None and not wake.done():
             wake.set_result(None)
         return future
 
     async def run(self) -> None:
-        """Write batches until cancelled. What is queued then is not written any more: `flush` first.
+        """Write batches until cancelled. What is queued or kept then is not written any more: `flush` first.
 
         Raises:
             StoreLost: the store is another's for good; at once, where that is known from an earlier run.
@@ -99,6 +112,8 @@ class GroupCommit:
                     self._wake = asyncio.get_running_loop().create_future()
                     await self._wake
                     self._wake = None
+                elif self.kept and self._pause_s:
+                    await asyncio.sleep(self._pause_s)
                 # After a pause all sessions are in step: half of them go first, so that the others run while the store works.
                 waiting = len(self._queue)
                 halved = idle and self.store.overlaps and waiting >= OVERLAP
@@ -114,26 +129,30 @@ class GroupCommit:
         finally:
             self._closed = True
 
-    async def flush(self) -> None:
-        """Wait until everything that was submitted before is written or has failed."""
-        waiting = [future for _, future, _ in (*self._under_way, *self._queue)]
+    async def flush(self, deadline_s: float | None = None) -> None:
+        """Wait until everything that was submitted before is written or has failed; `deadline_s` at most, in seconds.
+
+        What is kept over a store that fails is not written when the deadline passes: see `kept`. Without a deadline it is waited for.
+        """
+        waiting = [future for _, future, *_ in (*self._under_way, *self._queue)]
         if waiting and not self._closed:
-            await asyncio.wait(waiting)
+            await asyncio.wait(waiting, timeout=deadline_s)
 
     async def _write_one(self, limit: int) -> None:
         batch, self._queue = self._queue[:limit], self._queue[limit:]
         if not batch:
             return
         self._under_way = batch
+        again = min(self.kept, len(batch))  # what is kept is at the head
         try:
-            results = await self._apply([op for op, _, _ in batch])
+            results = await self._apply([op for op, *_ in batch])
         except StoreError as error:
             self.healthy = False
-            self._fail(batch, error)
+            self._fail(self._keep(batch, error), error)
             if isinstance(error, StoreLost):
                 raise
             if isinstance(error, OutcomeUnknown) and self._unknown is not None:
-                self._unknown([op for op, _, _ in batch])
+                self._unknown([op for op, *_ in batch])
             return
         except asyncio.CancelledError:
             self._fail(batch, OutcomeUnknown("the write was cut off: read again"))
@@ -143,22 +162,25 @@ class GroupCommit:
             self.healthy = False
             self._fail(batch, OutcomeUnknown(f"the store failed ({type(error).__name__}): read again"))
             if self._unknown is not None:
-                self._unknown([op for op, _, _ in batch])
+                self._unknown([op for op, *_ in batch])
             raise
         finally:
             self._under_way = []
-        self.healthy = True
+            self.kept -= again
+        self._recovered()
         self.batches += 1
         self.ops += len(batch)
         # Waiters run when this is over: nobody sees half a batch.
-        for (op, future, applied), result in zip(batch, results, strict=True):
+        for (op, future, applied, _), result in zip(batch, results, strict=True):
             if applied is not None:
                 try:
                     applied(result)
                 except Exception as error:
                     # One session's memory must not keep the others of the batch from theirs: it is told to read again.
                     log.exception("a fault in applying %s", type(op).__name__)
-                    self._fail([(op, future, None)], OutcomeUnknown(f"memory is behind the store ({type(error).__name__}): read again"))
+                    self._fail(
+                        [(op, future, None, False)], OutcomeUnknown(f"memory is behind the store ({type(error).__name__}): read again")
+                    )
             if not future.done():
                 future.set_result(result)
 
@@ -175,13 +197,34 @@ class GroupCommit:
         self._late = False
         return results
 
+    def _keep(self, batch: list[_Entry], error: StoreError) -> list[_Entry]:
+        """Put back what is to be written again after a batch that failed; those that fail now."""
+        if not isinstance(error, NotWritten) or not error.passing:
+            return batch
+        kept = [entry for entry in batch if entry[3]]
+        if not kept:
+            return batch
+        self._queue[:0] = kept
+        self.kept += len(kept)
+        if not self._pause_s:
+            log.warning("the store failed: %s; %d writes are kept in memory and written again", error, len(kept))
+        self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        return [entry for entry in batch if not entry[3]]
+
+    def _recovered(self) -> None:
+        self.healthy = True
+        if self._pause_s:
+            log.info("the store accepts writes again")
+            self._pause_s = 0.0
+
     def _refuse_queued(self, error: StoreError) -> None:
         queue, self._queue = self._queue, []
+        self.kept, self._pause_s = 0, 0.0
         self._fail(queue, error)
 
     @staticmethod
     def _fail(batch: list[_Entry], error: StoreError) -> None:
-        for _, future, _ in batch:
+        for _, future, *_ in batch:
             if not future.done():
                 future.set_exception(type(error)(*error.args))
                 future.exception()  # a waiter that is gone must not make the loop complain

@@ -18,7 +18,20 @@ from holdfast.clock import Clock, SystemClock
 from holdfast.errors import NotWritten, StoreError, StoreLocked
 from holdfast.stores.memory_ops import Tables
 from holdfast.stores.ops import Op, Result
-from holdfast.stores.records import ENDED, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step, rank, shown_status
+from holdfast.stores.records import (
+    ENDED,
+    RANK_ENDED,
+    Address,
+    Checkpoint,
+    DeadLetter,
+    Message,
+    Owner,
+    Runnable,
+    Session,
+    Step,
+    rank,
+    shown_status,
+)
 
 
 class StoreFaults(Protocol):
@@ -94,11 +107,12 @@ class MemoryStore:
         if faults is not None:
             await faults.before_apply(n, ops)
         if owner is None or owner is not self._owner:
-            raise NotWritten("the store is not open: nothing was written")
+            raise NotWritten("the store is not open: nothing was written", passing=False)
         try:
             results = self._tables.apply(ops)
         except Exception as error:
-            raise NotWritten(f"nothing was written: {type(error).__name__}: {error}") from error
+            # There is no disk that could be full: the op is at fault.
+            raise NotWritten(f"nothing was written: {type(error).__name__}: {error}", passing=False) from error
         if faults is not None:
             await faults.after_apply(n, ops)
         await asyncio.sleep(0)  # a crash that lands here is after it
@@ -123,7 +137,7 @@ class MemoryStore:
         def wanted(session: Session) -> bool:
             if (agent is not None and session.agent != agent) or (tenant is not None and session.tenant != tenant):
                 return False
-            return shown_status(session) == status if status is not None else ended or session.status not in ENDED
+            return shown_status(session) == status if status is not None else ended or rank(session) < RANK_ENDED
 
         # The dict is in the order of creation, and sorting keeps the order of equals.
         rows = [session for session in reversed(self._tables.sessions.values()) if wanted(session)]
@@ -185,17 +199,18 @@ class MemoryStore:
         return [s for s in self._tables.sessions.values() if s.parent is not None and s.parent.session == session]
 
     async def orphans(self) -> list[str]:
-        """Sessions that are not detached and have not ended, though their parent has ended."""
+        """Sessions that are not detached and have not ended, though their parent has, or the turn that made them was dropped."""
         self._check_open()
-        sessions = self._tables.sessions
+        sessions, checkpoints = self._tables.sessions, self._tables.checkpoints
 
-        def over(id: str) -> bool:
-            parent = sessions.get(id)
-            return parent is not None and parent.status in ENDED
+        def over(made: Address) -> bool:
+            parent = sessions.get(made.session)
+            if parent is None:
+                return False
+            turn = checkpoints[parent.id].get(made.turn)
+            return parent.status in ENDED or (turn is not None and turn.dropped)
 
-        return [
-            s.id for s in sessions.values() if s.parent is not None and not s.detached and s.status not in ENDED and over(s.parent.session)
-        ]
+        return [s.id for s in sessions.values() if s.parent is not None and not s.detached and s.status not in ENDED and over(s.parent)]
 
     async def runnable(self) -> list[Runnable]:
         """Every session with something to do, in the order they were created."""

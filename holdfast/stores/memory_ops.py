@@ -39,6 +39,13 @@ class EpochOp(Protocol):
     def epoch(self) -> int: ...
 
 
+class TurnOp(EpochOp, Protocol):
+    """An op on records of a turn, which has to be the open one."""
+
+    @property
+    def turn(self) -> int: ...
+
+
 class StepRow(msgspec.Struct, frozen=True):
     """A step as it is kept: `order` is that of the first writes, and a body is bytes as on a disk."""
 
@@ -99,6 +106,10 @@ class Tables:
     def _owned(self, op: EpochOp) -> Session | None:
         session = self.sessions.get(op.session)
         return session if session is not None and session.epoch == op.epoch else None
+
+    def _owned_turn(self, op: TurnOp) -> Session | None:
+        session = self._owned(op)
+        return session if session is not None and session.turn + 1 == op.turn else None
 
     # ------------------------------------------------------------ sessions
 
@@ -181,9 +192,11 @@ class Tables:
             return Result(Status.REFUSED, "unknown")
         if session.status in ENDED:
             return Result(Status.DUPLICATE)
-        session = _replace(session, epoch=session.epoch + 1, status=op.status, park=None, result=op.outcome, updated=op.now)
+        park = None if op.park is None else _replace(op.park, until=None)
+        session = _replace(session, epoch=session.epoch + 1, status=op.status, park=park, result=op.outcome, updated=op.now)
         self._put(self.sessions, op.session, session)
-        return Result(Status.DONE, self._answer_rest(op.session, op.outcome, op.outcome, op.now))
+        answered = self._answer_rest(op.session, op.outcome, op.outcome, op.now)
+        return Result(Status.DONE, ops.Ended(session.epoch, answered))
 
     # ------------------------------------------------------------ mailbox
 
@@ -238,7 +251,7 @@ class Tables:
     # ------------------------------------------------------------ steps
 
     def _write_step(self, op: ops.WriteStep) -> Result:
-        if self._owned(op) is None:
+        if self._owned_turn(op) is None:
             return FENCED
         steps = self.steps.setdefault((op.session, op.turn), {})
         first = steps.get(op.key)
@@ -248,7 +261,7 @@ class Tables:
         return DONE
 
     def _drop_steps(self, op: ops.DropSteps) -> Result:
-        session = self._owned(op)
+        session = self._owned_turn(op)
         if session is None:
             return FENCED
         steps = self.steps.get((op.session, op.turn), {})
@@ -308,9 +321,13 @@ class Tables:
         session = self._owned(op)
         if session is None:
             return FENCED
-        self._put(self.sessions, op.session, _replace(session, status="failed", park=None, updated=op.now))
+        if session.status in ENDED:
+            failed = _replace(session, updated=op.now)
+        else:
+            failed = _replace(session, status="failed", park=None, updated=op.now)
+        self._put(self.sessions, op.session, failed)
         self._settle_message(op.session, op.message, MessageState.DEAD, op.reply, op.now)
-        letter = DeadLetter(op.session, op.message, op.turn, op.cause, op.effects, op.now)
+        letter = DeadLetter(op.session, op.message, op.turn, op.cause, op.effects, op.now, op.in_doubt, op.failed)
         self._put(self.letters, (op.session, op.turn), letter)
         return DONE
 
@@ -337,7 +354,7 @@ class Tables:
             return Result(Status.REFUSED, "none")
         self._drop(self.letters, (op.session, turn))
         before = self.checkpoints[op.session][session.turn]
-        checkpoint = _replace(before, turn=turn, message=letter.message, started=op.now, ended=op.now, usage=op.usage)
+        checkpoint = Checkpoint(turn, before.state, before.version, letter.message, op.now, op.now, op.usage, dropped=True)
         self._put(self.checkpoints[op.session], turn, checkpoint)
         session = _replace(
             session, status="idle", park=None, turn=turn, usage=session.usage + op.usage, notes=letter.effects, crashes=0, updated=op.now

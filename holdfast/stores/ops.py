@@ -2,7 +2,8 @@
 
 Group commit gathers ops from all sessions and hands them to `Store.apply`, which applies them in one transaction and gives each its
 own result. An op that changes a session's own data names the epoch it was written under: where the session's epoch has moved on, the
-op changes nothing and its result is FENCED; the rest of the batch is not touched by that.
+op changes nothing and its result is FENCED; the rest of the batch is not touched by that. An op that changes records of a turn names the
+turn too, and is FENCED where that is not the open one (the turn after the last that was committed or dropped).
 
 An `outbox` leaves with its op, in order, in the same transaction, if the op itself is done.
 """
@@ -16,7 +17,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from holdfast.policies.budget import ZERO, Budget, Usage
-from holdfast.stores.records import Address, MessageKind, Park, SessionStatus, StepState
+from holdfast.stores.records import Address, Message, MessageKind, Park, SessionStatus, StepState
 
 
 class Status(IntEnum):
@@ -36,6 +37,14 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 
 DONE = Result(Status.DONE)
 FENCED = Result(Status.FENCED)
+
+
+class Ended(msgspec.Struct, frozen=True, gc=False):
+    """What ending a session gave: its new `epoch`, under which records of its open turn are still written, and the messages that were
+    `answered` (with their new state and reply)."""
+
+    epoch: int
+    answered: list[Message]
 
 
 class CreateSession(msgspec.Struct, frozen=True, gc=False):
@@ -94,7 +103,8 @@ class Activate(msgspec.Struct, frozen=True, gc=False):
 class WriteStep(msgspec.Struct, frozen=True, gc=False):
     """Write the record of a step: its first (open, waiting, or closed at once) or the one that replaces it.
 
-    DONE or FENCED. (session, turn, key) is unique: the later write wins, within one epoch.
+    DONE, or FENCED where the epoch is not the session's or the turn not its open one; an ended session has an open turn, too. (session,
+    turn, key) is unique: the later write wins, within one epoch.
     """
 
     session: str
@@ -108,7 +118,7 @@ class WriteStep(msgspec.Struct, frozen=True, gc=False):
 
 class DropSteps(msgspec.Struct, frozen=True, gc=False):
     """Make steps of the open turn free again (no record). What they cost stays: `charge` is added to the session's usage, unless none of
-    them had a record any more."""
+    them had a record any more. DONE, or FENCED as WriteStep."""
 
     session: str
     epoch: int
@@ -147,7 +157,10 @@ class CommitTurn(msgspec.Struct, frozen=True, gc=False):
 class FailTurn(msgspec.Struct, frozen=True, gc=False):
     """Give up on a message: it becomes a dead letter with `reply` as its answer, the session `failed`; the turn's journal stays.
 
-    DONE or FENCED.
+    Again for the same turn, it replaces the letter: the message keeps the reply that it has. A session that has ended keeps its status and
+    its park. DONE or FENCED.
+
+    `effects` are those that were done, `in_doubt` those that may have been done, `failed` those that were tried and not done.
     """
 
     session: str
@@ -159,6 +172,8 @@ class FailTurn(msgspec.Struct, frozen=True, gc=False):
     reply: bytes
     now: float
     outbox: tuple[Op, ...] = ()
+    in_doubt: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
 
 class RetryLetter(msgspec.Struct, frozen=True, gc=False):
@@ -175,7 +190,8 @@ class RetryLetter(msgspec.Struct, frozen=True, gc=False):
 class DropLetter(msgspec.Struct, frozen=True, gc=False):
     """Give the dead letter up: its turn ends with the state unchanged, its usage is kept, its effects become the session's `notes`.
 
-    `usage`, that of the open turn, is added to the session's. DONE with None, FENCED, or REFUSED with "none".
+    The turn's row is marked as `dropped`: children that it made and that live on are orphans. `usage`, that of the open turn, is added to
+    the session's. DONE with None, FENCED, or REFUSED with "none".
     """
 
     session: str
@@ -185,7 +201,7 @@ class DropLetter(msgspec.Struct, frozen=True, gc=False):
 
 
 class UpdateSession(msgspec.Struct, frozen=True, gc=False):
-    """Change what is not None of a session's row. Setting any status but "parked" clears `park`.
+    """Change what is not None of a session's row. Setting any status but "parked" clears `park`, that of an ended session too.
 
     `settled=True` sets crashes to 0. DONE, FENCED, or REFUSED with "answered", and nothing changed, where a step that `park.keys`
     names is not WAITING any more.
@@ -224,8 +240,9 @@ class ReturnBudget(msgspec.Struct, frozen=True, gc=False):
 class EndSession(msgspec.Struct, frozen=True, gc=False):
     """Cancel or kill: the epoch grows first (whatever still runs is fenced), then as in CommitTurn with an ended status.
 
-    DONE with the list of answered Messages, DUPLICATE where it had ended, REFUSED with "unknown". `outcome` is the encoded answer to all
-    of them (watches DONE, the others DEAD) and the session's result. Steps stay as they are: a doubt can still be looked at.
+    DONE with Ended, DUPLICATE where it had ended, REFUSED with "unknown". `outcome` is the encoded answer to all queued messages (watches
+    DONE, the others DEAD) and the session's result. Steps stay as they are: a doubt can still be looked at, and settled under the new
+    epoch. `park` is kept in the row without its wake time (None: the row has none): what a person still has to do about the session.
     """
 
     session: str
@@ -233,6 +250,7 @@ class EndSession(msgspec.Struct, frozen=True, gc=False):
     outcome: bytes
     now: float
     outbox: tuple[Op, ...] = ()
+    park: Park | None = None
 
 
 class Touch(msgspec.Struct, frozen=True, gc=False):

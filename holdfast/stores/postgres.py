@@ -22,7 +22,7 @@ from holdfast.errors import ConfigError, NotWritten, OutcomeUnknown, StoreError,
 from holdfast.events import log
 from holdfast.stores import postgres_schema as schema
 from holdfast.stores.ops import Op, Result
-from holdfast.stores.postgres_link import ERRORS, Address, Readers, is_gone, put_down, text_of
+from holdfast.stores.postgres_link import ERRORS, Address, Readers, is_gone, passes, put_down, text_of
 from holdfast.stores.postgres_ops import Interpreter, Statements, Write
 from holdfast.stores.postgres_reads import Reads
 from holdfast.stores.records import Owner
@@ -162,7 +162,7 @@ class PostgresStore(Reads):
             if writer is not None and not self._lost:
                 await writer.execute(f"UPDATE {self._nodes} SET clean = true WHERE id = 1 AND token = $1", self._token)
         except ERRORS as error:
-            log.warning("%s could not be marked as cleanly put down: %s", self.address.shown, text_of(error))
+            log.warning("%s: could not write the clean-shutdown marker: %s", self.address.shown, text_of(error))
         finally:
             await self._drop_all()
 
@@ -213,7 +213,7 @@ class PostgresStore(Reads):
     def _still_open(self, opening: Readers | None) -> Readers:
         """What tells this opening of the store from others; NotWritten where it has been closed meanwhile."""
         if opening is None or self._readers is not opening:
-            raise NotWritten(f"{self.address.shown} is not open: nothing was written")
+            raise NotWritten(f"{self.address.shown} is not open: nothing was written", passing=False)
         return opening
 
     async def _take_lock_again(self, opening: Readers) -> None:
@@ -240,7 +240,9 @@ class PostgresStore(Reads):
 
     def _lose(self) -> NoReturn:
         """It is another's, for good: give up what might keep him, or the one after him, from it."""
-        self._lost = f"{self.address.shown} was taken over by another process: nothing was written, and this one writes nothing more"
+        self._lost = (
+            f"lost ownership of {self.address.shown} to another process: nothing was written; this process is fenced and cannot write"
+        )
         for connection in (self._writer, self._lock):
             if connection is not None:
                 connection.terminate()
@@ -258,18 +260,18 @@ class PostgresStore(Reads):
     async def apply(self, ops: Sequence[Op]) -> list[Result]:
         """One statement that writes, after at most two that read. If cancelled, its outcome is unknown; its connection is dropped."""
         if self.readonly:
-            raise NotWritten(f"{self.address.shown} is open for reading only: nothing was written")
+            raise NotWritten(f"{self.address.shown} is open for reading only: nothing was written", passing=False)
         try:
             writer, interpreter = await self._mended()
             write = await interpreter.prepare(writer, ops) if ops else None
         except ERRORS as error:
             if is_gone(error):
                 self._drop_writer()
-            raise NotWritten(f"{self.address.shown}: nothing was written: {text_of(error)}") from error
+            raise NotWritten(f"{self.address.shown}: nothing was written: {text_of(error)}", passes(error)) from error
         except (StoreError, ConfigError):
             raise
         except Exception as error:
-            raise NotWritten(f"{self.address.shown}: nothing was written: {type(error).__name__}: {error}") from error
+            raise NotWritten(f"{self.address.shown}: nothing was written: {type(error).__name__}: {error}", passing=False) from error
         except BaseException:
             self._drop_writer()
             raise
@@ -294,7 +296,7 @@ class PostgresStore(Reads):
             if is_gone(error):
                 self._drop_writer()
                 raise OutcomeUnknown(f"{self.address.shown}: the write may have happened: {text_of(error)}") from error
-            raise NotWritten(f"{self.address.shown}: nothing was written: {text_of(error)}") from error
+            raise NotWritten(f"{self.address.shown}: nothing was written: {text_of(error)}", passes(error)) from error
         except BaseException:
             self._drop_writer()
             raise

@@ -169,6 +169,20 @@ def is_gone(error: BaseException) -> bool:
     return not isinstance(error, ValueError)  # asyncpg's own DataError: an argument that could not be sent
 
 
+def passes(error: BaseException) -> bool:
+    """Whether a write that was refused may go through later: not where it holds what no table can, or breaks a rule of one."""
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return True
+    refused = (
+        asyncpg.DataError,
+        asyncpg.IntegrityConstraintViolationError,
+        asyncpg.SyntaxOrAccessError,
+        asyncpg.ProgramLimitExceededError,
+        ValueError,  # asyncpg's own DataError
+    )
+    return isinstance(error, ERRORS) and not isinstance(error, refused)
+
+
 def text_of(error: BaseException) -> str:
     """An error as one line for a person."""
     text = str(error).strip()

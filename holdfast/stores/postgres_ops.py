@@ -20,7 +20,7 @@ from holdfast.stores.postgres_slice import Needs, Slice
 if TYPE_CHECKING:
     import asyncpg
 
-_MAX_EPOCHS = 100_000
+_MAX_KNOWN = 100_000
 _PER_INCARNATION = 40
 """Numbers are given as `incarnation << 40 | count`, so that they grow over all owners without being read back."""
 
@@ -51,7 +51,7 @@ class Statements:
         letters = f"{s}.sessions s JOIN {s}.dead_letters l ON l.session = s.id AND l.turn > s.turn"
         parts = (
             f"{session} WHERE s.id = ANY ($1::text[])",
-            f"SELECT ROW(id, epoch) FROM {s}.sessions WHERE id = ANY ($2::text[])",
+            f"SELECT ROW(id, epoch, turn + 1) FROM {s}.sessions WHERE id = ANY ($2::text[])",
             f"SELECT ROW({message}) FROM unnest($3::text[], $4::text[]) w(session, id) JOIN {s}.messages m USING (session, id)",
             f"SELECT ROW({message}) FROM {s}.messages m WHERE m.session = ANY ($5::text[]) AND m.state = 1",
             f"SELECT ROW({columns(rows.LETTERS, 'l')}) FROM {letters} WHERE s.id = ANY ($6::text[])",
@@ -70,7 +70,7 @@ class Statements:
         """The arguments of `read`."""
         return [
             list(needs.sessions),
-            list(needs.epochs),
+            list(needs.open),
             *_turned(needs.messages, 2),
             list(needs.queued),
             list(needs.letters),
@@ -143,7 +143,7 @@ def _turned(lines: Sequence[tuple[Any, ...]] | set[Any], width: int) -> list[lis
 class Interpreter:
     """Applies ops as the owner at one incarnation.
 
-    It remembers epochs: this process owns every write, so what it wrote last is what is there.
+    It remembers the epoch and the open turn of sessions: this process owns every write, so what it wrote last is what is there.
 
     Args:
         statements: the SQL.
@@ -155,29 +155,29 @@ class Interpreter:
         self.incarnation = incarnation
         self._sql = statements
         self._arrivals, self._firsts = arrivals, incarnation << _PER_INCARNATION
-        self._epochs: dict[str, int] = {}
+        self._known: dict[str, tuple[int, int]] = {}
 
     def release(self, session: str) -> None:
         """It is put away: what is remembered of it only takes memory."""
-        self._epochs.pop(session, None)
+        self._known.pop(session, None)
 
     def forget(self) -> None:
         """After a batch that failed: what was remembered may not be there."""
-        self._epochs.clear()
+        self._known.clear()
 
     async def prepare(self, connection: asyncpg.Connection, batch: Sequence[Op]) -> Write:
         """Interpret a batch, reading what it needs; nothing is written yet. Raises whatever a malformed op trips over."""
         steps = self._only_steps(batch)
         if steps is not None:
             return steps
-        needs = Needs.of(batch, self._epochs)
+        needs = Needs.of(batch, self._known)
         part = Slice(self._arrivals, self._firsts)
         await self._load(connection, needs, part)
         if needs.ending:
             more = needs.after_endings(batch, part)
             if more.sessions or more.steps:
                 await self._load(connection, more, part)
-        part.epochs = {**self._epochs_of(batch), **part.epochs}
+        part.open = {**self._known_of(batch), **part.open}
         results = [part.do(op) for op in batch]
         changes = part.changes()
         arguments: list[list[Any]] = []
@@ -188,22 +188,22 @@ class Interpreter:
     async def _load(self, connection: asyncpg.Connection, needs: Needs, part: Slice) -> None:
         part.load(needs.sessions, await connection.fetchrow(self._sql.read, *self._sql.read_arguments(needs)))
 
-    def _epochs_of(self, batch: Sequence[Op]) -> dict[str, int]:
-        known = self._epochs
+    def _known_of(self, batch: Sequence[Op]) -> dict[str, tuple[int, int]]:
+        known = self._known
         return {op.session: known[op.session] for op in batch if type(op) is ops.WriteStep and op.session in known}
 
     def _only_steps(self, batch: Sequence[Op]) -> Write | None:
-        """The usual batch: step writes and nothing else, of sessions whose epochs are known. No row has to be read."""
-        epochs, count = self._epochs, self._firsts
+        """The usual batch: step writes and nothing else, of sessions whose epoch and open turn are known. No row has to be read."""
+        known, count = self._known, self._firsts
         lines: dict[tuple[str, int, bytes], tuple[int, int, bytes]] = {}
         results = []
         for op in batch:
             if type(op) is not ops.WriteStep or op.outbox:
                 return None
-            epoch = epochs.get(op.session)
-            if epoch is None:
+            there = known.get(op.session)
+            if there is None:
                 return None
-            if epoch != op.epoch:
+            if there != (op.epoch, op.turn):
                 results.append(FENCED)
                 continue
             key = (op.session, op.turn, op.key)
@@ -221,10 +221,10 @@ class Interpreter:
         if part is None:
             return
         self._arrivals, self._firsts = part.counters
-        if len(self._epochs) + len(part.sessions) + len(part.epochs) > _MAX_EPOCHS:
-            self._epochs.clear()
-        self._epochs.update(part.epochs)
-        self._epochs.update((id, session.epoch) for id, session in part.sessions.items())
+        if len(self._known) + len(part.sessions) + len(part.open) > _MAX_KNOWN:
+            self._known.clear()
+        self._known.update(part.open)
+        self._known.update((id, (session.epoch, session.turn + 1)) for id, session in part.sessions.items())
 
 
 class Write:

@@ -8,12 +8,13 @@ from typing import Any
 from holdfast.stores import postgres_rows as rows
 from holdfast.stores.postgres_rows import checkpoint_of, columns, letter_of, message_of, session_of, step_of
 from holdfast.stores.postgres_schema import quoted
-from holdfast.stores.records import Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
-from holdfast.stores.sqlite_rows import STEP, decode_park
+from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
+from holdfast.stores.sqlite_rows import STEP, decode_address, decode_park
 
-# By records.rank: the places in the list for people that a shown status takes. Those that have ended share one.
+# By records.rank: the places in the list for people that a shown status takes.
 _RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}
-_ENDED = 6
+_ENDED = "('finished', 'cancelled', 'killed')"
+_FOR_PEOPLE = "ORDER BY rank, updated DESC, num DESC LIMIT $1"
 
 
 class Reads:
@@ -54,22 +55,24 @@ class Reads:
         self, *, limit: int = 1000, status: str | None = None, ended: bool = True, agent: str | None = None, tenant: str | None = None
     ) -> list[Session]:
         """Rows for people, those that need a person first."""
-        values: list[Any] = [limit]
-        where = []
         if status is None:
-            where.append(f"rank BETWEEN 0 AND {_ENDED if ended else _ENDED - 1}")
-        elif status in _RANKS:
-            where.append("rank BETWEEN {} AND {}".format(*_RANKS[status]))
+            places = [(0, RANK_ENDED if ended else RANK_ENDED - 1)]
         else:
-            where.append(f"rank = {_ENDED}")
-        for column, value in (("status", status if status not in _RANKS else None), ("agent", agent), ("tenant", tenant)):
+            places = [_RANKS[status]] if status in _RANKS else [(RANK_PERSON, RANK_PERSON), (RANK_ENDED, RANK_ENDED)]
+        values: list[Any] = [limit]
+        where = ""
+        only = status if status == "parked" or status not in _RANKS else None
+        for column, value in (("status", only), ("agent", agent), ("tenant", tenant)):
             if value is not None:
                 values.append(value)
-                where.append(f"{column} = ${len(values)}")
-        found = await self._fetch(
-            f"{self._session_rows} WHERE {' AND '.join(where)} ORDER BY rank, updated DESC, num DESC LIMIT $1", *values
-        )
-        return [session_of(row) for row in found]
+                where += f" AND {column} = ${len(values)}"
+        # One query a place, each along the index: of more places than one it would sort all that there are.
+        queries = [
+            f"SELECT {columns(rows.SESSION_OF)}, rank, num FROM {self._sessions} WHERE rank BETWEEN {first} AND {last}{where} {_FOR_PEOPLE}"
+            for first, last in places
+        ]
+        sql = queries[0] if len(queries) == 1 else f"({') UNION ALL ('.join(queries)}) {_FOR_PEOPLE}"
+        return [session_of(row) for row in await self._fetch(sql, *values)]
 
     async def counts(self) -> dict[str, int]:
         """How many sessions there are of each status that people see."""
@@ -132,17 +135,20 @@ class Reads:
         return [session_of(row) for row in await self._fetch(f"{self._session_rows} WHERE parent = $1 ORDER BY num", session)]
 
     async def orphans(self) -> list[str]:
-        """Sessions that are not detached and have not ended, though their parent has ended."""
+        """Sessions that are not detached and have not ended, though their parent has, or the turn that made them was dropped."""
         found = await self._fetch(
-            f"SELECT child.id FROM {self._sessions} child JOIN {self._sessions} parent ON parent.id = child.parent"
-            f" WHERE NOT child.detached AND child.rank < {_ENDED} AND parent.rank = {_ENDED} ORDER BY child.num"
+            f"SELECT child.id, child.parent_at, parent.status IN {_ENDED}, dropped.turns FROM {self._sessions} child"
+            f" JOIN {self._sessions} parent ON parent.id = child.parent CROSS JOIN LATERAL"
+            f" (SELECT ARRAY(SELECT turn FROM {self._turns} WHERE session = child.parent AND dropped) AS turns) dropped"
+            f" WHERE NOT child.detached AND child.status NOT IN {_ENDED}"
+            f" AND (parent.status IN {_ENDED} OR cardinality(dropped.turns) > 0) ORDER BY child.num"
         )
-        return [row[0] for row in found]
+        return [id for id, made, over, dropped in found if over or decode_address(made).turn in dropped]
 
     async def runnable(self) -> list[Runnable]:
         """Every session with something to do, in the order they were created."""
         found = await self._fetch(
             f"SELECT id, wake_at, park FROM {self._sessions}"
-            f" WHERE rank = {_RANKS['working'][0]} OR (rank IN (1, 2) AND wake_at IS NOT NULL) ORDER BY num"
+            f" WHERE rank = {_RANKS['working'][0]} OR (rank IN (1, 2) AND status = 'parked' AND wake_at IS NOT NULL) ORDER BY num"
         )
         return [Runnable(id, wake_at, () if park is None else decode_park(park).waits_on) for id, wake_at, park in found]

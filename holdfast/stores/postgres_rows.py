@@ -17,11 +17,11 @@ _TYPES = {
     "text": ("id", "session", "agent", "tenant", "user", "status", "parent", "reason", "kind", "context", "message"),
     "bytea": (
         *("budget", "usage", "seed", "parent_at", "park", "gates", "notes", "result", "body", "digest", "reply_to", "reply"),
-        *("key", "cause", "effects"),
+        *("key", "cause", "effects", "in_doubt", "failed"),
     ),
     "bigint": ("num", "epoch", "turn", "pending", "crashes", "crash_mark", "seq", "version"),
     "smallint": ("rank",),
-    "boolean": ("detached",),
+    "boolean": ("detached", "dropped"),
     "double precision": ("wake_at", "created", "updated", "done", "started", "ended"),
 }
 _TYPE_OF = {column: type for type, columns in _TYPES.items() for column in columns}
@@ -32,8 +32,8 @@ SESSIONS = (
 )
 MESSAGES = ("seq", "session", "id", "body", "digest", "kind", "reply_to", "state", "reply", "created", "done", "context")
 STEPS = ("num", "session", "turn", "key", "state", "body")
-TURNS = ("session", "turn", "state", "version", "message", "started", "ended", "usage")
-LETTERS = ("session", "turn", "message", "cause", "effects", "created")
+TURNS = ("session", "turn", "state", "version", "message", "started", "ended", "usage", "dropped")
+LETTERS = ("session", "turn", "message", "cause", "effects", "created", "in_doubt", "failed")
 
 Values = tuple[Any, ...]
 
@@ -109,14 +109,24 @@ def step_values(session: str, turn: int, key: bytes, row: StepRow) -> Values:
 
 
 def checkpoint_values(session: str, made: Checkpoint) -> Values:
-    return session, made.turn, made.state, made.version, made.message, made.started, made.ended, encode(made.usage)
+    return session, made.turn, made.state, made.version, made.message, made.started, made.ended, encode(made.usage), made.dropped
 
 
 def letter_values(letter: DeadLetter) -> Values:
     # The cause is an exception's text, which may hold what a Postgres text cannot (a zero byte).
-    return letter.session, letter.turn, letter.message, letter.cause.encode(), encode(letter.effects), letter.created
+    return (
+        letter.session,
+        letter.turn,
+        letter.message,
+        letter.cause.encode(),
+        encode(letter.effects),
+        letter.created,
+        encode(letter.in_doubt),
+        encode(letter.failed),
+    )
 
 
 def letter_of(row: Sequence[Any]) -> DeadLetter:
-    session, turn, message, cause, effects, created = row
-    return DeadLetter(session, message, turn, cause.decode(), decode_texts(effects), created)
+    session, turn, message, cause, effects, created, in_doubt, failed = row
+    lists = decode_texts(effects), created, decode_texts(in_doubt), decode_texts(failed)
+    return DeadLetter(session, message, turn, cause.decode(), *lists)

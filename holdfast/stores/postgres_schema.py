@@ -98,6 +98,12 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (session, turn)
     );
     """,
+    # Nothing to do about `rank`: until this version no session that had ended was parked.
+    """
+    ALTER TABLE {schema}.dead_letters ADD COLUMN in_doubt bytea NOT NULL DEFAULT '\\x90', ADD COLUMN failed bytea NOT NULL DEFAULT '\\x90';
+    ALTER TABLE {schema}.turns ADD COLUMN dropped boolean NOT NULL DEFAULT false;
+    CREATE INDEX turns_dropped ON {schema}.turns (session) WHERE dropped;
+    """,
 )
 
 

@@ -1,7 +1,7 @@
 """The rows that a batch touches: which ones it needs, the interpreter of ops over them in memory, and what it has changed.
 
 The ops are interpreted by `memory_ops.Tables`, on tables that hold only what the batch can look at. Step writes of sessions that nothing
-else in the batch concerns are the bulk of all ops and need no row, only the session's epoch: they are written blindly.
+else in the batch concerns are the bulk of all ops and need no row, only the session's epoch and open turn: they are written blindly.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Needs:
 
     Attributes:
         sessions: their rows.
-        epochs: sessions of which nothing but the epoch is asked.
+        open: sessions of which nothing but the epoch and the open turn is asked.
         messages: by session and id.
         queued: sessions whose queued messages are.
         letters: sessions whose dead letter is, with its message.
@@ -45,7 +45,7 @@ class Needs:
 
     def __init__(self) -> None:
         self.sessions: set[str] = set()
-        self.epochs: set[str] = set()
+        self.open: set[str] = set()
         self.messages: set[tuple[str, str]] = set()
         self.queued: set[str] = set()
         self.letters: set[str] = set()
@@ -56,13 +56,13 @@ class Needs:
         self.ending: set[str] = set()
 
     @classmethod
-    def of(cls, batch: Iterable[Op], epochs: Mapping[str, int]) -> Needs:
-        """What a batch needs, where these epochs are known."""
+    def of(cls, batch: Iterable[Op], known: Mapping[str, tuple[int, int]]) -> Needs:
+        """What a batch needs, where epoch and open turn of these sessions are known."""
         needs = cls()
         for op in batch:
             if type(op) is ops.WriteStep and not op.outbox:
-                if op.session not in epochs:
-                    needs.epochs.add(op.session)
+                if op.session not in known:
+                    needs.open.add(op.session)
             else:
                 needs.add(op)
         return needs
@@ -173,7 +173,7 @@ class Slice(Tables):
         super().__init__()
         self._arrivals, self._firsts = arrivals, firsts
         self.known: set[str] = set()
-        self.epochs: dict[str, int] = {}
+        self.open: dict[str, tuple[int, int]] = {}
         # A step is written blindly: what is there of it already is only replaced, not looked at.
         self._blind: dict[tuple[str, int, bytes], StepRow] = {}
         self._before: dict[tuple[Any, ...], Any] = {}
@@ -188,7 +188,7 @@ class Slice(Tables):
 
     def load(self, asked: set[str], row: Sequence[Any]) -> None:
         """Take in what was read for `asked`: the lists that `Statements.read` gives."""
-        sessions, epochs, messages, queued, letters, letter_messages, checkpoints, journals, open_steps, steps = row
+        sessions, opened, messages, queued, letters, letter_messages, checkpoints, journals, open_steps, steps = row
         self.known |= asked
         for number, mark, *values in sessions:
             del number
@@ -196,7 +196,7 @@ class Slice(Tables):
         for id in asked:
             self.messages.setdefault(id, {})
             self.checkpoints.setdefault(id, {})
-        self.epochs.update(epochs)
+        self.open.update((id, (epoch, turn)) for id, epoch, turn in opened)
         arrived = {(m.session, m.id): m for m in map(message_of, (*messages, *queued, *letter_messages))}
         for message in sorted(arrived.values(), key=lambda m: m.seq):
             self._load_message(message)
@@ -231,14 +231,14 @@ class Slice(Tables):
     def do(self, op: Op) -> Result:
         """Apply one op."""
         if type(op) is ops.WriteStep and op.session not in self.known:
-            if self.epochs.get(op.session) != op.epoch:
+            if self.open.get(op.session) != (op.epoch, op.turn):
                 return FENCED
             self.write_blindly(op)
             return DONE
         return self._do(op)
 
     def write_blindly(self, op: ops.WriteStep) -> None:
-        """Note a record of a session whose epoch was looked at."""
+        """Note a record of a session whose epoch and open turn were looked at."""
         key = (op.session, op.turn, op.key)
         there = self._blind.get(key)
         if there is None:

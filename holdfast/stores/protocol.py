@@ -39,7 +39,7 @@ class Store(Protocol):
         """Apply all ops, in order, in one transaction; one result each.
 
         Raises:
-            NotWritten: none of them took effect.
+            NotWritten: none of them took effect; `passing` where the fault is the store's own, not one of an op.
             OutcomeUnknown: all or none took effect; read again.
         If cancelled, the ops may have been applied: the caller has to treat it as OutcomeUnknown.
         """
@@ -59,7 +59,8 @@ class Store(Protocol):
         Args:
             limit: how many at most.
             status: only these, as `records.shown_status` names them: "working" is idle or unfinished with something queued.
-            ended: those that have ended, too; where `status` names one that is an end, they are shown in any case.
+            ended: those that have ended, too; where `status` names one that is an end, they are shown in any case, and so are those that
+                still need a person.
             agent, tenant: only those of it.
         """
         ...
@@ -101,7 +102,7 @@ class Store(Protocol):
         ...
 
     async def orphans(self) -> list[str]:
-        """Sessions that are not detached and have not ended, though their parent has ended."""
+        """Sessions that are not detached and have not ended, though their parent has ended, or the turn that made them was dropped."""
         ...
 
     async def runnable(self) -> list[Runnable]:

@@ -38,7 +38,10 @@ MessageKind = Literal["message", "watch"]
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A final error as data; `error` names the class in holdfast.errors that it is raised as."""
+    """A final error as data; `error` names the class in holdfast.errors that it is raised as.
+
+    `effects` were done before it, `in_doubt` may have been, `failed` were tried and not done.
+    """
 
     error: str
     step: str
@@ -46,6 +49,8 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     message: str
     category: str = "permanent"
     effects: tuple[str, ...] = ()
+    in_doubt: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -74,6 +79,9 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         drifted: how often it answered a step that asked for something slightly different.
         note: for a doubt, what became of the attempt.
         beside: it began while another step of its branch was under way, so its place in the order says nothing.
+        cut: its caller let go of it while it ran: replay waits until the caller lets go again.
+        deadline: store time after which its last attempt can no longer take effect; 0 where it has none.
+        strayed: recorded after the code had diverged from older records of its branch that it had not asked for yet.
     """
 
     kind: str
@@ -95,6 +103,9 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     beside: bool = False
     drifted: int = 0
     note: str = ""
+    cut: bool = False
+    deadline: float = 0.0
+    strayed: bool = False
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -145,6 +156,8 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         until: store time at which it resumes by itself; None until someone does something.
         waits_on: ids of the sessions it waits for (the wait-for graph).
         keys: the steps of the open turn that wait; where one of them was answered already, there is nothing to park for.
+
+    An ended session can have one as well, for what a person still has to do about it ("doubt"); it never resumes.
     """
 
     reason: str
@@ -185,21 +198,33 @@ ASKS_A_PERSON: frozenset[str] = frozenset({"doubt", "budget", "drift", "unclaime
 SHOWN_STATUSES = ("failed", "parked", "working", "unfinished", "idle", *sorted(ENDED))
 
 
+RANK_PERSON, RANK_ENDED = 1, 6
+"""The ranks of a session that needs a person, running or ended, and of one that has ended and does not."""
+
+
 def shown_status(session: Session) -> str:
     """The status as people see it: whoever has a message and may handle it is "working"."""
     return "working" if session.pending > 0 and session.status in ("idle", "unfinished") else session.status
 
 
 def rank(session: Session) -> int:
-    """What needs a person comes first (0, 1), then what waits for something else (2), works, is unfinished, rests, has ended."""
-    shown = shown_status(session)
+    """What needs a person comes first (0, 1), then what waits for something else (2), works, is unfinished, rests, has ended.
+
+    An ended session that left a doubt behind needs a person like a parked one.
+    """
+    shown, reason = shown_status(session), None if session.park is None else session.park.reason
     if shown == "parked":
-        return 1 if session.park is not None and session.park.reason in ASKS_A_PERSON else 2
-    return {"failed": 0, "working": 3, "unfinished": 4, "idle": 5}.get(shown, 6)
+        return RANK_PERSON if reason in ASKS_A_PERSON else 2
+    if shown in ENDED and reason == "doubt":
+        return RANK_PERSON
+    return {"failed": 0, "working": 3, "unfinished": 4, "idle": 5}.get(shown, RANK_ENDED)
 
 
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
-    """The state of a session after a turn, and what the turn cost; turn 0 is the state it was spawned with."""
+    """The state of a session after a turn, and what the turn cost; turn 0 is the state it was spawned with.
+
+    `dropped`: the turn was given up, its dead letter dropped; the state is that of the turn before.
+    """
 
     turn: int
     state: bytes
@@ -208,10 +233,11 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     started: float = 0.0
     ended: float = 0.0
     usage: Usage = ZERO
+    dropped: bool = False
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
-    """A message that could not be handled, with the effects that were done before it failed."""
+    """A message that could not be handled: the `effects` that were done before it failed, those `in_doubt`, and those that `failed`."""
 
     session: str
     message: str
@@ -219,6 +245,8 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     cause: str
     effects: tuple[str, ...]
     created: float
+    in_doubt: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
 
 class Loaded(msgspec.Struct, frozen=True, gc=False):

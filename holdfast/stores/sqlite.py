@@ -23,8 +23,8 @@ from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLost
 from holdfast.events import log
 from holdfast.stores import sqlite_schema as schema
 from holdfast.stores.ops import Op, Result
-from holdfast.stores.records import Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
-from holdfast.stores.sqlite_file import holder, identity, read_only, take_lock
+from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
+from holdfast.stores.sqlite_file import holder, identity, passes, read_only, take_lock
 from holdfast.stores.sqlite_ops import Interpreter
 from holdfast.stores.sqlite_rows import (
     CHECKPOINT,
@@ -45,7 +45,6 @@ _STEP = ", ".join(f"steps.{column}" for column in STEP.split(", "))
 
 _FOR_PEOPLE = "ORDER BY rank, updated DESC, num DESC"
 _RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}
-_ENDED = 6  # the rank of whatever has ended
 _NEWEST = 2**62
 
 
@@ -134,7 +133,7 @@ class SqliteStore:
             if connection is not None and interpreter is not None:
                 await connection.execute("UPDATE nodes SET clean = 1 WHERE id = 1")
         except sqlite3.Error as error:
-            log.warning("%s could not be marked as cleanly put down: %s", self.path, error)
+            log.warning("%s: could not write the clean-shutdown marker: %s", self.path, error)
         finally:
             # Also where that failed (a full disk): an unclosed connection would hang the interpreter's exit.
             if connection is not None:
@@ -145,16 +144,18 @@ class SqliteStore:
     async def apply(self, ops: Sequence[Op]) -> list[Result]:
         """One transaction on the database thread. If cancelled, the transaction runs to its end all the same: its outcome is unknown."""
         if self.readonly:
-            raise NotWritten(f"{self.path} is open for reading only: nothing was written")
+            raise NotWritten(f"{self.path} is open for reading only: nothing was written", passing=False)
         return await self._run(self._transaction, ops)
 
     def _transaction(self, ops: Sequence[Op]) -> list[Result]:
         db, interpreter = self._raw(), self._interpreter
         if interpreter is None:
-            raise NotWritten(f"{self.path} is not open: nothing was written")
+            raise NotWritten(f"{self.path} is not open: nothing was written", passing=False)
         if identity(self.path) != self._identity:
             # What is written to a file without a name is gone with the process, however well it is acknowledged.
-            raise StoreLost(f"{self.path} was removed or replaced while this process ran it: it writes nothing more; start it again")
+            raise StoreLost(
+                f"{self.path} was removed or replaced while this process ran it: this process cannot write any more; start it again"
+            )
         try:
             db.execute("BEGIN IMMEDIATE")
             results = interpreter.apply(ops)
@@ -162,27 +163,27 @@ class SqliteStore:
             interpreter.forget()
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            raise NotWritten(f"{self.path}: nothing was written: {error}") from error
+            raise NotWritten(f"{self.path}: nothing was written: {error}", passes(error)) from error
         try:
             db.execute("COMMIT")
         except sqlite3.Error as error:
             interpreter.forget()
             if db.in_transaction:
                 db.execute("ROLLBACK")
-                raise NotWritten(f"{self.path}: nothing was written: {error}") from error
-            raise OutcomeUnknown(f"{self.path}: the commit failed and may have happened: {error}") from error
+                raise NotWritten(f"{self.path}: nothing was written: {error}", passes(error)) from error
+            raise OutcomeUnknown(f"{self.path}: the commit failed; its outcome is unknown: {error}") from error
         return results
 
     def _raw(self) -> sqlite3.Connection:
         if self._connection is None:
-            raise NotWritten(f"{self.path} is not open: nothing was written")
+            raise NotWritten(f"{self.path} is not open: nothing was written", passing=False)
         # aiosqlite has no public way to run one function on its thread; three awaited calls a transaction would cost a third of the rate
         # and leave a half-done transaction behind at a cancellation.
         return self._connection._conn
 
     async def _run(self, function: Callable[..., T], *args: Any) -> T:
         if self._connection is None:
-            raise NotWritten(f"{self.path} is not open: nothing was written")
+            raise NotWritten(f"{self.path} is not open: nothing was written", passing=False)
         result: T = await self._connection._execute(function, *args)  # type: ignore[no-untyped-call]
         return result
 
@@ -238,9 +239,11 @@ class SqliteStore:
         if status in _RANKS:
             where = dict(zip(("rank >= ?", "rank <= ?"), _RANKS[status], strict=True))
         elif status is not None:
-            where = {"rank = ?": _ENDED, "status = ?": status}
+            where = {f"rank IN ({RANK_PERSON}, ?)": RANK_ENDED}
         elif not ended:
-            where = {"rank < ?": _ENDED}
+            where = {"rank < ?": RANK_ENDED}
+        if status is not None and (status == "parked" or status not in _RANKS):
+            where["status = ?"] = status
         if agent is not None:
             where["agent = ?"] = agent
         if tenant is not None:
@@ -302,14 +305,15 @@ class SqliteStore:
     async def orphans(self) -> list[str]:
         rows = await self._rows(
             "SELECT child.id FROM sessions child JOIN sessions parent ON parent.id = child.parent WHERE NOT child.detached"
-            " AND child.status NOT IN ('finished', 'cancelled', 'killed')"
-            " AND parent.status IN ('finished', 'cancelled', 'killed') ORDER BY child.num"
+            " AND child.status NOT IN ('finished', 'cancelled', 'killed') AND (parent.status IN ('finished', 'cancelled', 'killed')"
+            " OR EXISTS (SELECT 1 FROM turns WHERE turns.session = child.parent AND turns.turn = child.parent_turn AND turns.dropped))"
+            " ORDER BY child.num"
         )
         return [row[0] for row in rows]
 
     async def runnable(self) -> list[Runnable]:
         rows = await self._rows(
-            "SELECT id, wake_at, park FROM sessions WHERE rank BETWEEN 1 AND 2 AND wake_at IS NOT NULL"
+            "SELECT id, wake_at, park FROM sessions WHERE rank BETWEEN 1 AND 2 AND status = 'parked' AND wake_at IS NOT NULL"
             " UNION ALL SELECT id, NULL, NULL FROM sessions WHERE pending > 0 AND status IN ('idle', 'unfinished')"
         )
         return [Runnable(id, wake_at, () if park is None else decode_park(park).waits_on) for id, wake_at, park in rows]

@@ -92,3 +92,14 @@ def is_database(path: str) -> bool:
         return False
     finally:
         connection.close()
+
+
+def passes(error: Exception) -> bool:
+    """Whether a write failed for a reason that is the file's or the disk's, so that the same write may go through later.
+
+    Not where an op is at fault (a value that SQLite cannot hold), nor where the file is damaged.
+    """
+    if isinstance(error, sqlite3.OperationalError):
+        # SQLITE_ERROR is a fault in the statement: it fails again.
+        return getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
+    return isinstance(error, (OSError, MemoryError))

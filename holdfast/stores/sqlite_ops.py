@@ -28,7 +28,9 @@ from holdfast.stores.sqlite_rows import (
     step_of,
 )
 
-_MAX_EPOCHS = 100_000
+_MAX_KNOWN = 100_000
+_NOBODYS = (-1, -1)
+_LIVES_ON = "status NOT IN ('finished', 'cancelled', 'killed')"
 
 WRITE_STEP = (
     "INSERT INTO steps (session, turn, key, state, body) VALUES (?, ?, ?, ?, ?) "
@@ -37,11 +39,14 @@ WRITE_STEP = (
 
 
 class Interpreter:
-    """Applies ops to one connection. It remembers epochs: this process owns every write, so what it wrote last is what is there."""
+    """Applies ops to one connection.
+
+    It remembers the epoch and the open turn of sessions: this process owns every write, so what it wrote last is what is there.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.db = connection
-        self._epochs: dict[str, int] = {}
+        self._known: dict[str, tuple[int, int]] = {}
         self._by_type: dict[type, Callable[[Any], Result]] = {
             ops.CreateSession: self._create,
             ops.Enqueue: self._enqueue,
@@ -61,16 +66,16 @@ class Interpreter:
 
     def forget(self) -> None:
         """After a transaction that did not commit: what was remembered may not be there."""
-        self._epochs.clear()
+        self._known.clear()
 
     def apply(self, batch: Sequence[ops.Op]) -> list[Result]:
         """One result an op, in order. Runs of plain step writes, the bulk of all ops, go as one `executemany`."""
         results: list[Result] = []
         rows: list[tuple[str, int, bytes, int, bytes]] = []
-        epochs = self._epochs
+        known = self._known
         for op in batch:
             if type(op) is ops.WriteStep and not op.outbox:
-                if epochs.get(op.session) == op.epoch or self._epoch(op.session) == op.epoch:
+                if (known.get(op.session) or self._open(op.session)) == (op.epoch, op.turn):
                     rows.append((op.session, op.turn, op.key, int(op.state), op.body))  # an enum would go through sqlite3's adapters
                     results.append(DONE)
                 else:
@@ -84,24 +89,28 @@ class Interpreter:
             self.db.executemany(WRITE_STEP, rows)
         return results
 
+    def _open(self, session: str) -> tuple[int, int]:
+        """The epoch and the open turn of a session."""
+        known = self._known.get(session)
+        if known is None:
+            row = self.db.execute("SELECT epoch, turn + 1 FROM sessions WHERE id = ?", (session,)).fetchone()
+            known = _NOBODYS if row is None else row
+            self._remember(session, *known)
+        return known
+
     def _epoch(self, session: str) -> int:
-        epoch = self._epochs.get(session)
-        if epoch is None:
-            row = self.db.execute("SELECT epoch FROM sessions WHERE id = ?", (session,)).fetchone()
-            epoch = -1 if row is None else row[0]
-            self._remember(session, epoch)
-        return epoch
+        return self._open(session)[0]
 
     def release(self, session: str) -> None:
         """It is put away: what is remembered of it only takes memory."""
-        self._epochs.pop(session, None)
-        if not self._epochs:
-            self._epochs = {}  # an emptied dict keeps its table
+        self._known.pop(session, None)
+        if not self._known:
+            self._known = {}  # an emptied dict keeps its table
 
-    def _remember(self, session: str, epoch: int) -> None:
-        if len(self._epochs) >= _MAX_EPOCHS:
-            self._epochs.clear()
-        self._epochs[session] = epoch
+    def _remember(self, session: str, epoch: int, open_turn: int) -> None:
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        self._known[session] = epoch, open_turn
 
     def _outbox(self, outbox: tuple[ops.Op, ...]) -> tuple[Result, ...]:
         return tuple(self._by_type[type(op)](op) for op in outbox)
@@ -116,13 +125,14 @@ class Interpreter:
         there = self.session(op.id)
         if there is not None:
             return Result(Status.DUPLICATE, there)
+        parent = op.parent
+        made = (None, None, None) if parent is None else (parent.session, encode(parent), parent.turn)
         self.db.execute(
-            "INSERT INTO sessions (id, agent, tenant, user, status, epoch, turn, pending, budget, usage, seed, parent, parent_at, detached,"
-            " gates, notes, crashes, crash_mark, created, updated)"
-            " VALUES (?, ?, ?, ?, 'idle', 0, 0, 0, ?, ?, ?, ?, ?, ?, x'', ?, 0, 0, ?, ?)",
+            "INSERT INTO sessions (id, agent, tenant, user, status, epoch, turn, pending, budget, usage, seed, parent, parent_at,"
+            " parent_turn, detached, gates, notes, crashes, crash_mark, created, updated)"
+            " VALUES (?, ?, ?, ?, 'idle', 0, 0, 0, ?, ?, ?, ?, ?, ?, ?, x'', ?, 0, 0, ?, ?)",
             (
-                op.id, op.agent, op.tenant, op.user, encode(op.budget), encode(Usage()), op.seed,
-                None if op.parent is None else op.parent.session, None if op.parent is None else encode(op.parent), op.detached,
+                op.id, op.agent, op.tenant, op.user, encode(op.budget), encode(Usage()), op.seed, *made, op.detached,
                 encode(()), op.now, op.now,
             ),
         )  # fmt: skip
@@ -131,7 +141,7 @@ class Interpreter:
             (op.id, op.state, op.version, op.now, op.now, encode(Usage())),
         )
         # The id may have been looked for before it was there.
-        self._epochs.pop(op.id, None)
+        self._known.pop(op.id, None)
         return Result(
             Status.DONE,
             Session(
@@ -173,7 +183,7 @@ class Interpreter:
         if op.count_crash:
             crashes, mark = (crashes + 1 if mark == len(steps) else 1), len(steps)
         self.db.execute("UPDATE sessions SET epoch = ?, crashes = ?, crash_mark = ? WHERE id = ?", (epoch + 1, crashes, mark, op.session))
-        self._remember(op.session, epoch + 1)
+        self._remember(op.session, epoch + 1, turn + 1)
         session = self.session(op.session)
         assert session is not None
         checkpoint = self.db.execute(
@@ -213,13 +223,13 @@ class Interpreter:
     # ------------------------------------------------------------ steps
 
     def _write_step(self, op: ops.WriteStep) -> Result:
-        if self._epoch(op.session) != op.epoch:
+        if self._open(op.session) != (op.epoch, op.turn):
             return FENCED
         self.db.execute(WRITE_STEP, (op.session, op.turn, op.key, int(op.state), op.body))
         return Result(Status.DONE, None, self._outbox(op.outbox))
 
     def _drop_steps(self, op: ops.DropSteps) -> Result:
-        if self._epoch(op.session) != op.epoch:
+        if self._open(op.session) != (op.epoch, op.turn):
             return FENCED
         dropped = self.db.executemany(
             "DELETE FROM steps WHERE session = ? AND turn = ? AND key = ?", [(op.session, op.turn, key) for key in op.keys]
@@ -277,6 +287,7 @@ class Interpreter:
             "INSERT OR REPLACE INTO turns (session, turn, state, version, message, started, ended, usage) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (op.session, op.turn, op.state, op.version, op.message, op.started, op.now, usage),
         )
+        self._remember(op.session, op.epoch, op.turn + 1)
         settled = self._settle(op, MessageState.DONE)
         self.db.execute(
             "UPDATE sessions SET status = ?, turn = ?, pending = pending - ?, usage = ?, gates = ?, notes = x'90', result = ?, park = NULL,"
@@ -310,31 +321,34 @@ class Interpreter:
         return answered
 
     def _end_session(self, op: ops.EndSession) -> Result:
-        row = self.db.execute("SELECT status, epoch FROM sessions WHERE id = ?", (op.session,)).fetchone()
+        row = self.db.execute("SELECT status, epoch, turn FROM sessions WHERE id = ?", (op.session,)).fetchone()
         if row is None:
             return Result(Status.REFUSED, "unknown")
         if row[0] in ENDED:
             return Result(Status.DUPLICATE)
-        self._remember(op.session, row[1] + 1)
+        epoch = row[1] + 1
+        self._remember(op.session, epoch, row[2] + 1)
+        park, reason = (None, None) if op.park is None else (encode(op.park), op.park.reason)
         self.db.execute(
-            "UPDATE sessions SET status = ?, epoch = ?, result = ?, park = NULL, reason = NULL, wake_at = NULL, updated = ? WHERE id = ?",
-            (op.status, row[1] + 1, op.outcome, op.now, op.session),
+            "UPDATE sessions SET status = ?, epoch = ?, result = ?, park = ?, reason = ?, wake_at = NULL, updated = ? WHERE id = ?",
+            (op.status, epoch, op.outcome, park, reason, op.now, op.session),
         )
         answered = self._answer_all(op.session, op.outcome, op.outcome, op.now)
-        return Result(Status.DONE, answered, self._outbox(op.outbox))
+        return Result(Status.DONE, ops.Ended(epoch, answered), self._outbox(op.outbox))
 
     def _fail_turn(self, op: ops.FailTurn) -> Result:
         if self._epoch(op.session) != op.epoch:
             return FENCED
         self.db.execute(
-            "INSERT OR REPLACE INTO dead_letters (session, message, turn, cause, effects, created) VALUES (?, ?, ?, ?, ?, ?)",
-            (op.session, op.message, op.turn, op.cause, encode(op.effects), op.now),
+            "INSERT OR REPLACE INTO dead_letters (session, message, turn, cause, effects, created, in_doubt, failed)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (op.session, op.message, op.turn, op.cause, encode(op.effects), op.now, encode(op.in_doubt), encode(op.failed)),
         )
         settled = self._settle(op, MessageState.DEAD)
+        self.db.execute("UPDATE sessions SET pending = pending - ?, updated = ? WHERE id = ?", (settled, op.now, op.session))
         self.db.execute(
-            "UPDATE sessions SET status = 'failed', pending = pending - ?, park = NULL, reason = NULL, wake_at = NULL, updated = ?"
-            " WHERE id = ?",
-            (settled, op.now, op.session),
+            f"UPDATE sessions SET status = 'failed', park = NULL, reason = NULL, wake_at = NULL WHERE id = ? AND {_LIVES_ON}",
+            (op.session,),
         )
         return Result(Status.DONE, None, self._outbox(op.outbox))
 
@@ -342,7 +356,7 @@ class Interpreter:
         """Message, turn and effects of the dead letter that holds the session up."""
         row = self.db.execute(
             "SELECT message, dead_letters.turn, effects FROM dead_letters JOIN sessions ON sessions.id = session"
-            " WHERE session = ? AND dead_letters.turn = sessions.turn + 1 AND status NOT IN ('finished', 'cancelled', 'killed')",
+            f" WHERE session = ? AND dead_letters.turn = sessions.turn + 1 AND {_LIVES_ON}",
             (session,),
         ).fetchone()
         return None if row is None else (row[0], row[1], decode_texts(row[2]))
@@ -373,8 +387,8 @@ class Interpreter:
         message, turn, effects = letter
         self.db.execute("DELETE FROM dead_letters WHERE session = ? AND turn = ?", (op.session, turn))
         self.db.execute(
-            "INSERT INTO turns (session, turn, state, version, message, started, ended, usage)"
-            " SELECT session, turn + 1, state, version, ?, ?, ?, ? FROM turns WHERE session = ? AND turn = ?",
+            "INSERT INTO turns (session, turn, state, version, message, started, ended, usage, dropped)"
+            " SELECT session, turn + 1, state, version, ?, ?, ?, ?, 1 FROM turns WHERE session = ? AND turn = ?",
             (message, op.now, op.now, encode(op.usage), op.session, turn - 1),
         )
         self.db.execute(
@@ -382,4 +396,5 @@ class Interpreter:
             " crash_mark = 0, updated = ? WHERE id = ?",
             (turn, self._total(op.session, op.usage), encode(effects), op.now, op.session),
         )
+        self._remember(op.session, op.epoch, turn + 1)
         return DONE

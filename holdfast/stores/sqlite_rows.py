@@ -38,8 +38,8 @@ SESSION = (
 )
 MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created, done, context"
 STEP = "turn, key, state, body"
-CHECKPOINT = "turn, state, version, message, started, ended, usage"
-LETTER = "session, message, turn, cause, effects, created"
+CHECKPOINT = "turn, state, version, message, started, ended, usage, dropped"
+LETTER = "session, message, turn, cause, effects, created, in_doubt, failed"
 
 
 def session_of(row: Sequence[Any]) -> Session:
@@ -92,8 +92,10 @@ def step_of(row: Sequence[Any]) -> Step:
 
 
 def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
-    return Checkpoint(turn=row[0], state=row[1], version=row[2], message=row[3], started=row[4], ended=row[5], usage=decode_usage(row[6]))
+    turn, state, version, message, started, ended, usage, dropped = row
+    return Checkpoint(turn, state, version, message, started, ended, decode_usage(usage), bool(dropped))
 
 
 def letter_of(row: Sequence[Any]) -> DeadLetter:
-    return DeadLetter(session=row[0], message=row[1], turn=row[2], cause=row[3], effects=decode_texts(row[4]), created=row[5])
+    session, message, turn, cause, effects, created, in_doubt, failed = row
+    return DeadLetter(session, message, turn, cause, decode_texts(effects), created, decode_texts(in_doubt), decode_texts(failed))

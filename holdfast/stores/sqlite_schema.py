@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from holdfast.errors import SchemaTooNew, StoreError
-from holdfast.stores.sqlite_rows import decode_park
+from holdfast.stores.sqlite_rows import decode_address, decode_park
 
 APPLICATION_ID = 0x686F6C64  # "hold", in the file's header: tells our file from any other SQLite database
 
@@ -107,6 +107,29 @@ MIGRATIONS: tuple[str, ...] = (
     DROP INDEX sessions_by_status;
     CREATE INDEX sessions_for_people ON sessions (rank, updated DESC, num DESC, status);
     """,
+    # An ended session that left a doubt behind ranks with the parked ones that need a person. A virtual column takes no room in the rows,
+    # so making it anew rewrites none.
+    """
+    DROP INDEX sessions_for_people;
+    ALTER TABLE sessions DROP COLUMN rank;
+    ALTER TABLE sessions ADD COLUMN rank INTEGER AS (
+        CASE status
+            WHEN 'failed' THEN 0
+            WHEN 'parked' THEN
+                CASE WHEN reason IN ('doubt', 'budget', 'drift', 'unclaimed', 'state', 'crashes') THEN 1 ELSE 2 END
+            WHEN 'idle' THEN CASE WHEN pending > 0 THEN 3 ELSE 5 END
+            WHEN 'unfinished' THEN CASE WHEN pending > 0 THEN 3 ELSE 4 END
+            ELSE CASE WHEN reason = 'doubt' THEN 1 ELSE 6 END
+        END
+    ) VIRTUAL;
+    CREATE INDEX sessions_for_people ON sessions (rank, updated DESC, num DESC, status);
+    ALTER TABLE sessions ADD COLUMN parent_turn INTEGER;
+    UPDATE sessions SET parent_turn = parent_turn(parent_at) WHERE parent_at IS NOT NULL;
+    ALTER TABLE dead_letters ADD COLUMN in_doubt BLOB NOT NULL DEFAULT x'90';
+    ALTER TABLE dead_letters ADD COLUMN failed BLOB NOT NULL DEFAULT x'90';
+    ALTER TABLE turns ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX turns_dropped ON turns (session, turn) WHERE dropped;
+    """,
 )
 
 
@@ -140,8 +163,7 @@ def check_readable(connection: sqlite3.Connection, path: str) -> None:
     version = check(connection, path)
     if version < len(MIGRATIONS):
         raise StoreError(
-            f"{path} has nothing that can be shown yet (schema {version}, this holdfast reads {len(MIGRATIONS)}): "
-            "start it once with holdfast run"
+            f"{path} cannot be read yet (schema {version}, this holdfast reads {len(MIGRATIONS)}): start it once with holdfast run"
         )
 
 
@@ -149,6 +171,7 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
     """Bring the schema up to date, each migration in a transaction of its own. Raises as `check`."""
     version = check(connection, path)
     connection.create_function("park_reason", 1, lambda park: decode_park(park).reason, deterministic=True)
+    connection.create_function("parent_turn", 1, lambda address: decode_address(address).turn, deterministic=True)
     for number in range(version, len(MIGRATIONS)):
         script = MIGRATIONS[number]
         finish = f"UPDATE schema_version SET version = {number + 1}; PRAGMA application_id = {APPLICATION_ID};"

@@ -299,5 +299,5 @@ def describe(error: BaseException) -> str:
     except Exception as broken:
         text = f"(its text could not be read: {type(broken).__name__})"
     if not text and isinstance(error, anyio.get_cancelled_exc_class()):
-        text = "nobody cancelled this child; it awaited something that was cancelled"
+        text = "no code cancelled this child; it awaited something that was cancelled"
     return f"{type(error).__name__}: {text}"[:_ERROR_CHARS] if text else type(error).__name__

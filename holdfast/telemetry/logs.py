@@ -1,6 +1,18 @@
 """Logs as JSON, one object a line, that say which session, turn and step they are about; and the events of note among them.
 
-    runtime.observe(logs.to_json())          # sets logging up for the process, if nobody has
+```python
+from holdfast import Runtime, Session, agent
+from holdfast.telemetry import logs
+
+
+@agent
+async def support(session: Session[None], text: str) -> str:
+    return "hello"
+
+
+runtime = Runtime("memory:", agents=[support])
+runtime.observe(logs.to_json())  # also sets up the logging of the process, unless its code has done so
+```
 
 Whatever is logged inside a handler, by whomever, carries the ids of its turn and step. No line holds a secret that holdfast knows or that
 looks like one.

@@ -1,8 +1,20 @@
 """What goes wrong, by script or by rate, and the same for the same seed.
 
-    plan = FaultPlan(seed, store_at={3: "unknown"}, effect_fail=0.1, effect_crash_after=0.02)
-    store.faults = plan.store_hook()
-    refund = tool(effect="once")(plan.effect(refund))
+```python
+from holdfast import tool
+from holdfast.stores.memory import MemoryStore
+from holdfast.testing import FaultPlan
+
+plan = FaultPlan(7, store_at={3: "unknown"}, effect_fail=0.1, effect_crash_after=0.02)
+store = MemoryStore()
+store.faults = plan.store_hook()
+
+
+@tool(effect="once")
+@plan.effect
+async def refund(order: str) -> str:
+    return f"{order} is paid back"
+```
 
 At most one fault strikes a call. A plan is the world's, not the process's: let it survive the crashes it makes, or each life
 meets the same faults at the same calls.
@@ -163,7 +175,12 @@ class StoreHook:
         self._after: tuple[int, str | None] = (0, None)
 
     async def before_apply(self, n: int, ops: Sequence[object]) -> None:
-        """Called before batch `n` is applied; raises where it must not be."""
+        """Called before batch `n` is applied; raises if it must not be.
+
+        Raises:
+            NotWritten, OutcomeUnknown: the fault that the plan has for this batch; the batch is not applied.
+        If cancelled, the batch is not applied.
+        """
         plan = self._plan
         fault = plan._draw(f"batch {n}", n, plan._store_at, plan._store_rates)
         self._after = (n, fault)
@@ -178,7 +195,12 @@ class StoreHook:
                 await plan._crash()
 
     async def after_apply(self, n: int, ops: Sequence[object]) -> None:
-        """Called after batch `n` was applied; raises where its outcome is to stay unknown."""
+        """Called after batch `n` was applied; raises if the store must not learn that.
+
+        Raises:
+            OutcomeUnknown: the fault that the plan has for this batch; the batch is applied.
+        If cancelled, the batch is applied all the same.
+        """
         number, fault = self._after
         if number != n:
             return

@@ -178,7 +178,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             events._set_running_loop(self)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the signature is asyncio's
-        """There is none."""
+        """Does nothing: there is no executor. It does not wait, so a cancellation never arrives in it."""
 
     def __del__(self) -> None:
         """Holds nothing of the machine's: no warning where nobody closed it."""
@@ -330,6 +330,7 @@ def _refusal(name: str) -> Callable[..., NoReturn]:
         raise NotSimulated(f"{name}() needs the real world, and a simulated loop has none: use a fake in its place")
 
     refuse.__name__ = name
+    refuse.__doc__ = "Raises NotSimulated: a simulated loop has no sockets, threads, signals or subprocesses."
     return refuse
 
 

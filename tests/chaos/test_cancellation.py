@@ -15,7 +15,7 @@ import pytest
 
 from holdfast import Budget, Handle, Runtime, SessionEnded
 from holdfast.errors import HoldfastError, SessionError
-from holdfast.runtime import tasks
+from holdfast.runtime.turns import tasks
 from holdfast.stores.postgres import PostgresStore
 from holdfast.stores.protocol import Store
 from holdfast.stores.sqlite import SqliteStore

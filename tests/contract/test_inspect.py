@@ -89,7 +89,7 @@ async def test_a_line_says_why_and_names_the_command_that_helps(store: Store) ->
     found = await lines(store)
     assert {id: (line.why, line.next) for id, line in found.items()} == {
         "bug": ("ValueError: bug", "fix the cause, then holdfast retry bug, or holdfast drop bug"),
-        "doubt": ("doubt!", "holdfast resolve doubt VERDICT"),
+        "doubt": ("doubt!", "holdfast resolve doubt done|retry|fail"),
         "spent": ("budget!", "holdfast budget spent --steps ..."),
         "crashes": ("crashes!", "find out why the process died, then holdfast resume crashes"),
         "paused": ("paused!", "holdfast resume paused"),
@@ -105,7 +105,7 @@ async def test_a_session_that_was_ended_in_the_middle_of_an_effect_says_so(store
     outcome = msgspec.msgpack.encode(Outcome(failure=Failure("SessionEnded", "", "killed", "it misbehaved")))
     await store.apply([*spawn("s"), step("s", "refund", StepState.DOUBT), EndSession("s", "killed", outcome, 5.0)])
     line = (await lines(store, ended=True))["s"]
-    assert (line.why, line.next) == ("it misbehaved; refund may or may not have happened", "holdfast resolve s VERDICT")
+    assert (line.why, line.next) == ("it misbehaved; refund may or may not have happened", "holdfast resolve s done|retry|fail")
     assert not line.asks_a_person
 
 

@@ -242,6 +242,76 @@ async def test_an_op_on_a_session_that_does_not_exist_is_fenced(store: Store, op
     assert await store.sessions() == []
 
 
+OF_A_TURN: dict[str, Callable[[int, int], Op]] = {
+    "WriteStep": lambda epoch, turn: step(b"late", epoch=epoch, turn=turn),
+    "WriteStep with an outbox": lambda epoch, turn: step(b"late", epoch=epoch, turn=turn, outbox=(enqueue("sent"),)),
+    "DropSteps": lambda epoch, turn: DropSteps("s", epoch, turn, (b"kept",), Usage(steps=1)),
+}
+
+MOVES: dict[str, tuple[list[Op], int, int]] = {
+    "activated": ([Activate("s", 5.0)], 2, 1),
+    "committed": ([commit()], 1, 2),
+    "committed twice": ([commit(), commit("n", turn=2)], 1, 3),
+    "finished": ([commit(status="finished", result=RESULT, rest=GONE)], 1, 2),
+    "failed": ([fail()], 1, 1),
+    "retried": ([fail(), RetryLetter("s", 1, 6.0)], 1, 1),
+    "dropped": ([fail(), DropLetter("s", 1, ZERO, 6.0)], 1, 2),
+    "killed": ([EndSession("s", "killed", GONE, 6.0)], 2, 1),
+    "committed, then killed": ([commit(), EndSession("s", "killed", GONE, 6.0)], 2, 2),
+    "finished, then loaded": ([commit(status="finished", result=RESULT, rest=GONE), Activate("s", 7.0)], 2, 2),
+}
+
+
+@pytest.mark.parametrize("known", ["known", "forgotten", "in one batch"])
+@pytest.mark.parametrize("op", OF_A_TURN)
+@pytest.mark.parametrize("move", MOVES)
+async def test_records_are_written_of_the_open_turn_only(store: Store, move: str, op: str, known: str) -> None:
+    """Whatever opened it, and whether or not the store still remembers it: an attempt that outlives its turn leaves nothing behind."""
+    moves, epoch, turn = MOVES[move]
+    make = OF_A_TURN[op]
+    await active(store, "m", "n")
+    await store.apply([step(b"kept")])
+    tries = [make(epoch, at) for at in (turn - 1, turn + 1, turn + 7)]
+    if known == "in one batch":
+        results = (await store.apply([*moves, *tries]))[len(moves) :]
+    else:
+        await store.apply(moves)
+        if known == "forgotten":
+            store.release("s")
+        before = await snapshot(store)
+        results = [await one(store, tried) for tried in tries]
+        assert await snapshot(store) == before
+    assert results == [FENCED] * 3
+    assert (await row(store)).usage.steps in (0, 4, 8)
+    assert (await store.message("s", "sent"), [s.key for s in await store.steps("s", 1)]) == (None, [b"kept"])
+    assert (await one(store, make(epoch - 1, turn))) == FENCED
+    assert (await one(store, make(epoch, turn))).status is Status.DONE
+    written = [b"kept"] if turn == 1 and op != "DropSteps" else []
+    assert [s.key for s in await store.steps("s", turn)] == ([*written, b"late"] if op != "DropSteps" else [])
+
+
+async def test_a_record_in_an_outbox_is_fenced_by_its_turn(store: Store) -> None:
+    """The op that it leaves with is done all the same, and opens the turn that it may be of."""
+    await active(store, "m")
+    await store.apply([create("t"), Activate("t", 3.0)])
+    other = (step(b"a", session="t"), step(b"b", session="t", turn=2), step(b"c", turn=1), step(b"d", turn=2))
+    result = await one(store, commit(outbox=other))
+    assert result == Result(Status.DONE, None, (DONE, FENCED, FENCED, DONE))
+    assert [[s.key for s in await store.steps(id, turn)] for id, turn in (("t", 1), ("s", 1), ("s", 2))] == [[b"a"], [], [b"d"]]
+
+
+async def test_a_turn_that_did_not_commit_is_open_still(store: Store) -> None:
+    """A batch that fails takes back what the store remembers of the turns that it opened."""
+    await active(store, "m")
+    malformed = Reply(Address("s", 1, b"wait"), b"\xc1 no outcome", 7.0)
+    await store.apply([step(b"wait", StepState.WAITING)])
+    for opens in (commit(), EndSession("s", "killed", GONE, 6.0), Activate("s", 6.0)):
+        with pytest.raises(NotWritten) as failed:
+            await store.apply([opens, malformed])
+        assert not failed.value.passing, "to write it again would fail again"
+        assert await store.apply([step(b"a"), step(b"a", turn=2), step(b"a", epoch=2)]) == [DONE, FENCED, FENCED]
+
+
 async def test_an_outbox_leaves_in_order_with_the_op_that_is_done(store: Store) -> None:
     """Each op of an outbox has its own result; a refusal among them does not undo the op."""
     await active(store, "m")
@@ -465,8 +535,9 @@ async def test_the_later_record_of_a_step_wins_and_keeps_its_place(store: Store)
     """(session, turn, key) is unique; the journal is in the order of the first writes, and turns do not mix."""
     await active(store)
     closed = msgspec.structs.replace(RECORD, outcome=Outcome(encode(1)), closed=4.0, used=Usage(steps=1), attempts=2)
-    await store.apply([step(b"b"), step(b"a"), step(b"b", turn=2)])
+    await store.apply([step(b"b"), step(b"a")])
     assert await one(store, WriteStep("s", 1, 1, b"b", StepState.CLOSED, encode(closed))) == DONE
+    await store.apply([commit(), step(b"b", turn=2)])
     steps = await store.steps("s", 1)
     assert [(s.key, s.state, s.turn, s.record) for s in steps] == [
         (b"b", StepState.CLOSED, 1, closed),
@@ -476,15 +547,27 @@ async def test_the_later_record_of_a_step_wins_and_keeps_its_place(store: Store)
     assert await store.steps("s", 3) == await store.steps("nobody", 1) == []
 
 
+async def test_a_record_of_before_is_read_with_what_it_did_not_say(store: Store) -> None:
+    """Records are arrays: those that lack the last fields decode with their defaults, and new ones keep them."""
+    await active(store)
+    fields = msgspec.msgpack.decode(encode(RECORD))
+    old = encode(fields[:-3])
+    new = msgspec.structs.replace(RECORD, cut=True, deadline=77.5, strayed=True)
+    await store.apply([WriteStep("s", 1, 1, key, StepState.OPEN, body) for key, body in ((b"old", old), (b"new", encode(new)))])
+    assert (RECORD.cut, RECORD.deadline, RECORD.strayed) == (False, 0.0, False)
+    assert [s.record for s in await store.steps("s", 1)] == [RECORD, new]
+
+
 async def test_dropped_steps_are_free_again_and_stay_charged(store: Store) -> None:
     """Only the named keys go, unknown ones do no harm, and a step written anew comes last."""
     await active(store)
-    await store.apply([step(b"a"), step(b"b"), step(b"c"), step(b"a", turn=2)])
+    await store.apply([step(b"a"), commit(usage=ZERO)])
+    await store.apply([step(key, turn=2) for key in (b"a", b"b", b"c")])
     charge = Usage(steps=2, microusd=30)
-    drop = DropSteps("s", 1, 1, (b"a", b"c", b"?"), charge)
-    assert await store.apply([drop, step(b"a"), DropSteps("s", 1, 1, ())]) == [DONE, DONE, DONE]
-    assert [s.key for s in await store.steps("s", 1)] == [b"b", b"a"]
-    assert len(await store.steps("s", 2)) == 1
+    drop = DropSteps("s", 1, 2, (b"a", b"c", b"?"), charge)
+    assert await store.apply([drop, step(b"a", turn=2), DropSteps("s", 1, 2, ())]) == [DONE, DONE, DONE]
+    assert [s.key for s in await store.steps("s", 2)] == [b"b", b"a"]
+    assert len(await store.steps("s", 1)) == 1
     assert (await row(store)).usage == charge
 
 
@@ -609,16 +692,17 @@ async def test_a_session_that_ends_answers_everybody_who_still_waits(store: Stor
     result = await one(store, op)
     dead, done = MessageState.DEAD, MessageState.DONE
     assert result.status is Status.DONE
-    assert [(m.id, m.state, m.reply, m.done) for m in result.value] == [
+    answered = result.value.answered if ending == "EndSession" else result.value
+    assert [(m.id, m.state, m.reply, m.done) for m in answered] == [
         ("early", done, watched, 9.0), ("plain", dead, rest, 9.0), ("ask", dead, rest, 9.0),
     ]  # fmt: skip
-    assert (await store.messages("s"))[1:] == result.value
+    assert (await store.messages("s"))[1:] == answered
     assert (await letter_box(store, "m")).reply == OK
     for to, reply in ((ask, rest), (watch, watched)):
         outcome = msgspec.msgpack.decode(reply, type=Outcome)
-        (answered,) = await store.steps(to.session, 1)
-        assert answered.state is (StepState.CLOSED if outcome.failure is None else StepState.FAILED)
-        assert answered.record.outcome == outcome
+        (waited,) = await store.steps(to.session, 1)
+        assert waited.state is (StepState.CLOSED if outcome.failure is None else StepState.FAILED)
+        assert waited.record.outcome == outcome
     assert {r.id: r.wake_at for r in await store.runnable()} == {"asker": 9.0, "watcher": 9.0}
     ended = await row(store)
     assert (ended.pending, ended.park) == (0, None)
@@ -630,7 +714,7 @@ async def test_ending_a_session_fences_what_still_runs_and_keeps_its_steps(store
     await active(store, "m")
     await store.apply([step(state=StepState.DOUBT), UpdateSession("s", 1, 4.0, status="parked", park=Park("doubt", "?", 99.0))])
     result = await one(store, EndSession("s", status, GONE, 9.0))
-    assert [m.id for m in result.value] == ["m"]
+    assert (result.value.epoch, [m.id for m in result.value.answered]) == (2, ["m"])
     session = await row(store)
     assert (session.status, session.epoch, session.turn, session.result, session.park) == (status, 2, 0, GONE, None)
     assert session.updated == 9.0
@@ -641,6 +725,69 @@ async def test_ending_a_session_fences_what_still_runs_and_keeps_its_steps(store
     assert (await one(store, Activate("s", 11.0))).value.session.status == status
     assert await one(store, step(state=StepState.CLOSED, epoch=3)) == DONE
     assert await store.runnable() == []
+
+
+@pytest.mark.parametrize("parked", [Park("doubt", "was it refunded?", 99.0, ("t",), (b"k",)), Park("unclaimed", "?", 5.0), None])
+async def test_an_ended_session_keeps_what_a_person_still_has_to_do(store: Store, parked: Park | None) -> None:
+    """The park stays in the row without its wake time, over activations, until it is settled; it makes nothing run."""
+    await active(store, "m")
+    await store.apply([step(state=StepState.DOUBT), UpdateSession("s", 1, 4.0, status="parked", park=Park("wait", "?", 50.0))])
+    ended = await one(store, EndSession("s", "killed", GONE, 9.0, park=parked))
+    assert (ended.value.epoch, [m.id for m in ended.value.answered]) == (2, ["m"])
+    kept = None if parked is None else msgspec.structs.replace(parked, until=None)
+    session = await row(store)
+    assert (session.status, session.park, session.epoch) == ("killed", kept, 2)
+    assert await one(store, EndSession("s", "cancelled", GONE, 10.0, park=Park("doubt", "other"))) == Result(Status.DUPLICATE)
+    assert (await one(store, Activate("s", 11.0))).value.session.park == kept
+    assert await one(store, step(state=StepState.CLOSED, epoch=3)) == DONE
+    assert (await store.runnable(), (await row(store)).park) == ([], kept)
+    await store.apply([UpdateSession("s", 3, 12.0, budget=Budget(steps=1))])
+    assert (await row(store)).park == kept
+    await store.apply([UpdateSession("s", 3, 12.0, status="killed")])
+    session = await row(store)
+    assert (session.status, session.park, session.updated) == ("killed", None, 12.0)
+
+
+async def test_an_ended_session_is_not_woken_by_its_park(store: Store) -> None:
+    """Neither by an answer to a step that still waits, nor by a time that an update names."""
+    await active(store, "m")
+    await store.apply([step(b"w", StepState.WAITING), EndSession("s", "cancelled", GONE, 9.0, park=Park("wait", "?", 10.0))])
+    assert await one(store, Reply(Address("s", 1, b"w"), OK, 20.0)) == DONE
+    assert ((await row(store)).park, await store.runnable()) == (Park("wait", "?"), [])
+    await store.apply([UpdateSession("s", 2, 21.0, park=Park("doubt", "?", 22.0))])
+    assert await store.runnable() == []
+
+
+async def test_an_ended_session_in_doubt_is_listed_with_those_that_need_a_person(store: Store) -> None:
+    """First in every list that has it, under the status that it has; after it is settled it stands with the other ended ones."""
+    rows: list[tuple[str, SessionStatus, Park | None]] = [
+        ("done", "killed", None),
+        ("doubt", "killed", Park("doubt", "?")),
+        ("old doubt", "killed", Park("doubt", "?")),
+        ("cancelled doubt", "cancelled", Park("doubt", "?")),
+        ("unclaimed", "cancelled", Park("unclaimed", "?")),
+    ]
+    await store.apply([create("idle"), create("parked"), Activate("parked", 3.0)])
+    for n, (id, status, park) in enumerate(rows):
+        now = {"old doubt": 9.0, "done": 90.0}.get(id, 10.0 + n)
+        await store.apply([create(id), EndSession(id, status, GONE, now, park=park)])
+    await store.apply([UpdateSession("parked", 1, 11.5, status="parked", park=Park("doubt", "?"))])
+
+    async def listed(**filters: Any) -> list[str]:
+        return [session.id for session in await store.sessions(**filters)]
+
+    asks = ["cancelled doubt", "parked", "doubt", "old doubt"]
+    assert await listed() == [*asks, "idle", "done", "unclaimed"]
+    assert await listed(ended=False) == [*asks, "idle"]
+    assert await listed(limit=3) == asks[:3]
+    for ended in (True, False):
+        assert await listed(status="killed", ended=ended) == ["doubt", "old doubt", "done"]
+        assert await listed(status="killed", ended=ended, limit=2, tenant="acme") == ["doubt", "old doubt"]
+        assert await listed(status="parked", ended=ended) == ["parked"]
+    assert await store.counts() == {"idle": 1, "parked": 1, "killed": 3, "cancelled": 2}
+    await store.apply([UpdateSession("doubt", 1, 99.0, status="killed"), UpdateSession("old doubt", 0, 99.0, status="killed")])
+    assert await listed(status="killed") == ["old doubt", "doubt", "done"]
+    assert await listed(ended=False) == [id for id in [*asks, "idle"] if id != "doubt"]
 
 
 # ---------------------------------------------------------------- dead letters
@@ -661,6 +808,45 @@ async def test_a_turn_that_fails_leaves_a_dead_letter_and_its_journal(store: Sto
     assert len(await store.steps("s", 1)) == 1
     assert await one(store, enqueue("o")) == DONE, "a failed session accepts"
     assert [r.id for r in await store.runnable()] == ["t"], "and handles nothing"
+
+
+async def test_a_letter_tells_what_was_done_what_is_in_doubt_and_what_failed(store: Store) -> None:
+    """Three lists, of any text; each keeps its order."""
+    await active(store, "m")
+    in_doubt, failed = ("charge(2)", "mail(\u00e9)", "charge(2)"), ("book(3)",)
+    await store.apply([fail(in_doubt=in_doubt, failed=failed)])
+    (letter,) = await store.dead_letters("s")
+    assert letter == DeadLetter("s", "m", 1, "ValueError: no", ("refund(1)",), 9.0, in_doubt, failed)
+    await store.apply([DropLetter("s", 1, ZERO, 10.0)])
+    assert (await row(store)).notes == ("refund(1)",), "the next turn is told what was done"
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_letter_can_be_written_again_when_a_doubt_of_it_is_settled(store: Store, ended: bool) -> None:
+    """The lists are the new ones; the message keeps the answer that it got, and a session that has ended stays so."""
+    await active(store, "m", "n")
+    epoch = 1
+    await store.apply([fail(in_doubt=("charge(2)",))])
+    if ended:
+        await store.apply([EndSession("s", "killed", OK, 9.5, park=Park("doubt", "charge(2)"))])
+        epoch = 2
+    answered, before = await store.messages("s"), await row(store)
+    again = msgspec.structs.replace(fail(epoch=epoch, now=12.0), effects=("refund(1)", "charge(2)"), reply=OK, cause="again")
+    assert await one(store, again) == DONE
+    assert await store.dead_letters() == [DeadLetter("s", "m", 1, "again", ("refund(1)", "charge(2)"), 12.0)]
+    assert await store.messages("s") == answered
+    assert await row(store) == msgspec.structs.replace(before, updated=12.0)
+    if not ended:
+        assert (await one(store, RetryLetter("s", 1, 13.0))).status is Status.DONE
+        assert (await store.dead_letters(), (await row(store)).pending) == ([], 2)
+
+
+async def test_a_failed_answer_tells_the_same_three_lists() -> None:
+    """They are left out where they are empty, so that answers of before are as they were."""
+    plain, told = Failure("TurnFailed", "s", "T", "m"), Failure("TurnFailed", "s", "T", "m", effects=("a",), in_doubt=("b",), failed=("c",))
+    assert set(msgspec.msgpack.decode(encode(plain))) == {"error", "step", "type", "message"}
+    assert msgspec.msgpack.decode(encode(told), type=Failure) == told
+    assert msgspec.msgpack.decode(encode(plain), type=Failure) == plain
 
 
 async def test_a_letter_that_is_retried_is_at_the_head_of_the_mailbox_again(store: Store) -> None:
@@ -764,12 +950,16 @@ async def every_kind(store: Store) -> list[Session]:
     statuses: list[SessionStatus] = ["idle", "unfinished", "failed", "finished", "cancelled", "killed"]
     rows: list[tuple[str, SessionStatus, Park | None]] = [(status, status, None) for status in statuses]
     rows += [(reason, "parked", Park(reason, "?", 70.0)) for reason in (*sorted(ASKS_A_PERSON), "wait", "breaker", "paused")]
+    rows += [(f"{status} in doubt", status, Park("doubt", "?")) for status in ("cancelled", "killed")]
     for queued in (0, 1):
         for n, (name, status, park) in enumerate(rows):
             id = f"{name}-{queued}"
             made = msgspec.structs.replace(create(id), agent=f"agent-{n % 2}", tenant=f"tenant-{n % 3}")
             await store.apply([made, *[enqueue("m", id)] * queued, Activate(id, 3.0)])
-            await store.apply([UpdateSession(id, 1, 10.0 + n % 4, status=status, park=park)])
+            if park is not None and status in ENDED:
+                await store.apply([EndSession(id, status, GONE, 10.0 + n % 4, park=park)])
+            else:
+                await store.apply([UpdateSession(id, 1, 10.0 + n % 4, status=status, park=park)])
     return [await row(store, f"{name}-{queued}") for queued in (0, 1) for name, _, _ in rows]
 
 
@@ -782,8 +972,9 @@ async def test_sessions_are_listed_by_rank_then_update_then_age(store: Store) ->
     """The order is that of `records.rank` for every status and every reason to be parked, the latest made first where all else is equal."""
     rows = await every_kind(store)
     assert [session.id for session in await store.sessions()] == for_people(rows)
-    running = [session for session in rows if session.status not in ENDED]
-    assert [session.id for session in await store.sessions(ended=False)] == for_people(running)
+    shown = [session for session in rows if session.status not in ENDED or session.park is not None]
+    assert [session.id for session in await store.sessions(ended=False)] == for_people(shown)
+    assert sum(session.status in ENDED for session in shown) == 4
 
 
 @pytest.mark.parametrize("status", [*SHOWN_STATUSES, "dead"])
@@ -810,7 +1001,7 @@ async def test_sessions_are_counted_by_the_status_that_people_see(store: Store) 
     rows = await every_kind(store)
     assert await store.counts() == dict(Counter(map(shown_status, rows)))
     await store.apply([EndSession("doubt-0", "killed", GONE, 99.0)])
-    assert (await store.counts())["killed"] == 3
+    assert (await store.counts())["killed"] == 5
 
 
 WAYS_OUT: dict[str, Callable[[], Op]] = {
@@ -877,7 +1068,7 @@ async def test_a_message_keeps_the_trace_of_its_sender(store: Store) -> None:
     await store.apply([fail(epoch=2)])
     assert (await letter_box(store, "m")).context == "00-a-b-01"
     assert (await one(store, RetryLetter("s", 2, 9.0))).value.context == "00-a-b-01"
-    assert [m.context for m in (await one(store, EndSession("s", "killed", GONE, 9.0))).value] == ["00-a-b-01", ""]
+    assert [m.context for m in (await one(store, EndSession("s", "killed", GONE, 9.0))).value.answered] == ["00-a-b-01", ""]
 
 
 async def test_children_are_listed_in_the_order_they_were_created(store: Store) -> None:
@@ -901,6 +1092,38 @@ async def test_children_that_live_on_after_their_parent_are_orphans(store: Store
     assert await store.orphans() == ["z", "a"]
     await store.apply([EndSession("z", "cancelled", GONE, 6.0)])
     assert await store.orphans() == ["a"]
+
+
+async def test_children_of_a_turn_that_was_dropped_are_orphans(store: Store) -> None:
+    """Those that this turn made, and not those of other turns; the parent lives on. Once each, whether the parent ends or not."""
+
+    def child(id: str, turn: int, parent: str = "s", **more: Any) -> CreateSession:
+        return msgspec.structs.replace(create(id, parent=Address(parent, turn, b"spawn")), detached=False, **more)
+
+    await active(store, "m", "n", "o")
+    await store.apply(
+        [child("first", 1), commit(), child("z", 2), child("over", 2), child("a", 2), create("boss"), child("others", 2, "boss")]
+    )
+    await store.apply([msgspec.structs.replace(child("free", 2), detached=True), EndSession("over", "cancelled", GONE, 5.0)])
+    await store.apply([fail("n", turn=2)])
+    assert await store.orphans() == []
+    await store.apply([DropLetter("s", 1, ZERO, 10.0)])
+    assert [c.dropped for c in await store.checkpoints("s")] == [False, False, True]
+    assert await store.orphans() == ["z", "a"]
+    await store.apply([child("later", 3), commit("o", turn=3), EndSession("z", "cancelled", GONE, 11.0)])
+    assert [c.dropped for c in await store.checkpoints("s")] == [False, False, True, False]
+    assert await store.orphans() == ["a"]
+    assert (await one(store, Activate("s", 12.0))).value.checkpoint.dropped is False
+    await store.apply([EndSession("s", "killed", GONE, 13.0)])
+    assert await store.orphans() == ["first", "a", "later"]
+
+
+async def test_an_activation_tells_whether_the_last_turn_was_dropped(store: Store) -> None:
+    """Twice in a row, too: the state is the one of the last turn that was committed."""
+    await active(store, "m", "n")
+    await store.apply([fail(), DropLetter("s", 1, ZERO, 10.0), fail("n", turn=2), DropLetter("s", 1, ZERO, 11.0)])
+    loaded: Loaded = (await one(store, Activate("s", 12.0))).value
+    assert loaded.checkpoint == Checkpoint(2, b"state-0", 3, "n", 11.0, 11.0, ZERO, dropped=True)
 
 
 async def test_what_has_something_to_do_is_runnable(store: Store) -> None:

@@ -39,7 +39,7 @@ from holdfast.stores.ops import (
 )
 from holdfast.stores.postgres import PostgresStore
 from holdfast.stores.protocol import Store
-from holdfast.stores.records import Address, Failure, Outcome, Park, Session, SessionStatus, StepRecord, StepState
+from holdfast.stores.records import ENDED, SHOWN_STATUSES, Address, Failure, Outcome, Park, Session, SessionStatus, StepRecord, StepState
 from holdfast.stores.sqlite import SqliteStore
 from tests.postgres_server import empty_store
 
@@ -50,6 +50,7 @@ SESSIONS = ("a", "b", "c")
 OUTCOMES = (encode(Outcome(encode(7))), encode(Outcome(failure=Failure("TurnFailed", "s", "T", "m"))), encode(Outcome()))
 KEYS = (b"k0", b"k1", b"k2", b"k3")
 USAGES = (Usage(), Usage(steps=1), Usage(2, 300, 45, 0.125, 1), Usage(seconds=3.5))
+KEPT = (None, Park("doubt", "?", 60.0), Park("unclaimed", "?"), Park("doubt", "which?", None, (), (b"k0",)))
 PARKS = (Park("wait", "waits"), Park("wait", "waits", 90.0, ("a",)), Park("doubt", "?"), Park("breaker", "open", 70.0))
 BUDGETS = (Budget(), Budget(steps=3, seconds=1.5), Budget(usd="0.05"), Budget(tokens=9, tool_calls=0))  # type: ignore[arg-type]
 STATUSES: tuple[SessionStatus, ...] = ("idle", "idle", "unfinished", "finished")
@@ -57,11 +58,12 @@ UPDATES: tuple[SessionStatus | None, ...] = (None, "parked", "idle", "parked")
 
 
 class Draw(NamedTuple):
-    """One op before it is known which epoch and turn are current. `lag` is how far behind its epoch is."""
+    """One op before it is known which epoch and turn are current. `lag` is how far behind its epoch is, `late` its turn."""
 
     kind: str
     session: str
     lag: int
+    late: int
     x: int
     y: int
     outbox: tuple[Draw, ...] = ()
@@ -74,6 +76,7 @@ class View(NamedTuple):
     epoch: int
     turn: int
     now: float
+    status: SessionStatus
     outbox: tuple[Op, ...]
 
     @property
@@ -83,13 +86,15 @@ class View(NamedTuple):
 
 
 def _record(view: View) -> bytes:
-    return encode(StepRecord("tool", f"t{view.draw.x}", "", b"d", view.draw.y, "once", opened=view.now, reserved=USAGES[view.draw.x]))
+    x, y = view.draw.x, view.draw.y
+    more: dict[str, Any] = {"cut": x == 1, "deadline": 2.5 * y, "strayed": y == 2}
+    return encode(StepRecord("tool", f"t{x}", "", b"d", y, "once", opened=view.now, reserved=USAGES[x], **more))
 
 
 def _create(v: View) -> Op:
     parent = v.other if v.draw.x else None
     state = b"state%d" % v.draw.x
-    return CreateSession(v.draw.session, "agent", "t", "u", 1, state, BUDGETS[v.draw.y], b"seed", v.now, parent, v.draw.x > 2)
+    return CreateSession(v.draw.session, "agent", "t", "u", 1, state, BUDGETS[v.draw.y], b"seed", v.now, parent, v.draw.lag == 1)
 
 
 def _enqueue(v: View) -> Op:
@@ -129,6 +134,12 @@ def _update(v: View) -> Op:
     return UpdateSession(v.draw.session, v.epoch, v.now, UPDATES[x], park, budget, gates, settled=x == 3)
 
 
+def _fail(v: View) -> Op:
+    x, y = v.draw.x, v.draw.y
+    effects, in_doubt, failed = ("e1", "e2")[:y], ("d1", "d2")[x:], ("f1",) * (y == 2)
+    return FailTurn(v.draw.session, v.epoch, v.turn, f"m{x}", "cause", effects, OUTCOMES[1], v.now, v.outbox, in_doubt, failed)
+
+
 BUILD: dict[str, Callable[[View], Op]] = {
     "create": _create,
     "enqueue": _enqueue,
@@ -140,25 +151,28 @@ BUILD: dict[str, Callable[[View], Op]] = {
     "wait": lambda v: WriteStep(v.draw.session, v.epoch, v.turn, KEYS[v.draw.y % 2], StepState.WAITING, _record(v)),
     "drop steps": lambda v: DropSteps(v.draw.session, v.epoch, v.turn, KEYS[v.draw.x : v.draw.x + 2], USAGES[v.draw.y]),
     "commit": _commit,
-    "fail": lambda v: FailTurn(
-        v.draw.session, v.epoch, v.turn, f"m{v.draw.x}", "cause", ("e1", "e2")[: v.draw.y], OUTCOMES[1], v.now, v.outbox
-    ),
+    "fail": _fail,
     "retry": lambda v: RetryLetter(v.draw.session, v.epoch, v.now),
     "drop": lambda v: DropLetter(v.draw.session, v.epoch, USAGES[v.draw.y], v.now),
     "update": _update,
     "reply": lambda v: Reply(v.other, OUTCOMES[v.draw.x % 3], v.now),
     "malformed": lambda v: Reply(v.other, b"\xc1", v.now),
     "return": lambda v: ReturnBudget(v.draw.session, USAGES[v.draw.x]),
-    "end": lambda v: EndSession(v.draw.session, "killed" if v.draw.x else "cancelled", OUTCOMES[v.draw.y % 2], v.now),
+    "end": lambda v: EndSession(
+        v.draw.session, "killed" if v.draw.x else "cancelled", OUTCOMES[v.draw.y % 2], v.now, v.outbox, KEPT[v.draw.y]
+    ),
+    "settle": lambda v: UpdateSession(v.draw.session, v.epoch, v.now, v.status),
 }
+OF_A_TURN = ("step", "wait", "drop steps")
 SENT = ("enqueue", "watch", "create", "reply", "return", "step", "wait")
-COMMON = ("enqueue", "activate", "step", "wait", "wait", "commit", "fail", "letter", "update", "reply")
+COMMON = ("enqueue", "activate", "step", "wait", "wait", "commit", "fail", "letter", "update", "reply", "again", "dropped child")
 
 
 def _draws(kinds: st.SearchStrategy[str], outboxes: st.SearchStrategy[tuple[Draw, ...]]) -> st.SearchStrategy[Draw]:
     lags = st.sampled_from((0, 0, 0, 0, 0, 1, -1))
+    lates = st.sampled_from((0, 0, 0, 0, 0, 0, 1, -1))
     small = st.integers(0, 3)
-    return st.builds(Draw, kinds, st.sampled_from(SESSIONS), lags, small, small, outboxes)
+    return st.builds(Draw, kinds, st.sampled_from(SESSIONS), lags, lates, small, small, outboxes)
 
 
 sent = st.lists(_draws(st.sampled_from(SENT), st.just(())), max_size=2).map(tuple)
@@ -166,11 +180,19 @@ draws = _draws(st.sampled_from((*BUILD, *COMMON, *COMMON)), sent)
 
 
 def _spelled_out(draw: Draw) -> tuple[Draw, ...]:
-    """A "letter" is the one thing that chance seldom puts together: a message, its failure, and what becomes of its letter."""
-    if draw.kind != "letter":
+    """What chance seldom puts together: a message, its failure, perhaps once more, and what becomes of its letter and of a child."""
+    kinds: tuple[str, ...]
+    if draw.kind == "letter":
+        kinds = ("create", "enqueue", "activate", "fail", ("retry", "drop")[draw.x % 2])
+    elif draw.kind == "again":
+        kinds = ("create", "enqueue", "activate", "fail", *("end",) * (draw.y == 3), "activate", "fail")
+    elif draw.kind == "dropped child":
+        kinds = ("create", "enqueue", "activate", "fail", "drop")
+        child = draw._replace(kind="create", session=f"{draw.session}-child", lag=0, late=0, x=1, outbox=())
+        return (child, *(draw._replace(kind=kind, lag=0, late=0) for kind in kinds))
+    else:
         return (draw,)
-    kinds = ("create", "enqueue", "activate", "fail", ("retry", "drop")[draw.x % 2])
-    return tuple(draw._replace(kind=kind, lag=0) for kind in kinds)
+    return tuple(draw._replace(kind=kind, lag=0, late=0) for kind in kinds)
 
 
 batches = st.lists(st.lists(draws, min_size=1, max_size=7), min_size=6, max_size=16)
@@ -182,6 +204,7 @@ class Builder:
     def __init__(self, sessions: list[Session], messages: set[tuple[str, str]], number: int) -> None:
         self.epochs = {s.id: s.epoch for s in sessions}
         self.turns = {s.id: s.turn + 1 for s in sessions}
+        self.statuses = {s.id: s.status for s in sessions}
         self.messages = messages
         self.ticks = itertools.count(8 * number)
 
@@ -192,17 +215,25 @@ class Builder:
         epoch = self.epochs.get(draw.session, 0)
         if draw.kind == "activate":
             self.epochs[draw.session] = epoch + 1
+        if draw.kind == "end" and self.statuses.get(draw.session) not in ENDED:
+            self.epochs[draw.session], self.statuses[draw.session] = epoch + 1, "killed"
         if draw.kind == "enqueue":
             self.messages.add((draw.session, f"m{draw.x}"))
         if draw.kind == "fail" and (draw.session, f"m{draw.x}") not in self.messages:
             # No turn without a message: a letter of a message that never arrived is nothing that could be retried.
             draw = draw._replace(kind="enqueue")
-        return BUILD[draw.kind](View(draw, abs(epoch - draw.lag), self.turns.get(draw.session, 1), now, outbox))
+        turn = abs(self.turns.get(draw.session, 1) - draw.late) if draw.kind in OF_A_TURN else self.turns.get(draw.session, 1)
+        status = self.statuses.get(draw.session, "idle")
+        return BUILD[draw.kind](View(draw, abs(epoch - draw.lag), turn, now, status, outbox))
 
 
 async def _rows(store: Store) -> dict[str, Any]:
     rows: dict[str, Any] = {
         "sessions": await store.sessions(),
+        "living or in doubt": await store.sessions(ended=False),
+        "by status": [await store.sessions(status=status, limit=2) for status in SHOWN_STATUSES],
+        "counts": await store.counts(),
+        "orphans": await store.orphans(),
         "letters": await store.dead_letters(),
         "runnable": sorted(await store.runnable(), key=lambda r: r.id),
     }
@@ -230,7 +261,7 @@ async def _compare(store: Store, batches: list[list[Draw]]) -> None:
     await oracle.open()
     await store.open()
     try:
-        opening = [Draw("create", "a", 0, 0, 0), Draw("activate", "a", 0, 0, 0), Draw("create", "b", 0, 1, 0)]
+        opening = [Draw("create", "a", 0, 0, 0, 0), Draw("activate", "a", 0, 0, 0, 0), Draw("create", "b", 0, 0, 1, 0)]
         for number, batch in enumerate([opening, *batches]):
             sessions = await oracle.sessions()
             messages = {(s.id, m.id) for s in sessions for m in await oracle.messages(s.id)}

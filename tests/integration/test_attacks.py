@@ -255,10 +255,10 @@ def test_a_process_exits_with_0_though_a_task_or_a_thread_does_not_end(tmp_path:
     ("target", "says"),
     [
         ("exits:runtime", "SystemExit: 3"),
-        ("unprintable:runtime", "E: (its text cannot be shown)"),
+        ("unprintable:runtime", "E: (its text cannot be read)"),
         ("odd:leave", "SystemExit: 4"),
         ("odd:runtime", "ZeroDivisionError: runtime"),
-        (".odd:runtime", "write module:attr"),
+        (".odd:runtime", "of the form module:attr"),
     ],
 )
 def test_a_module_that_misbehaves_is_one_line(tmp_path: Path, target: str, says: str) -> None:

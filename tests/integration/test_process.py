@@ -189,7 +189,7 @@ def test_ready_comes_after_the_sessions_are_recovered(manager: Manager) -> None:
         assert not any("READY" in datagram for datagram in seen)
         replayed.close()
         before = manager.until("READY", "1")
-        assert before[-1]["STATUS"].startswith("running: 1 session live, 1 at work, ")
+        assert before[-1]["STATUS"].startswith("running: 1 session live, 1 running, ")
         manager.step().close()
         process.terminate()
         assert manager.until("STOPPING", "1")[-1]["STATUS"].startswith("draining: ")
@@ -225,8 +225,8 @@ def test_signs_of_life_come_only_while_the_database_answers(manager: Manager) ->
         process.terminate()
         code, _, err = ended(process)
     assert code == 0
-    assert err.count("the watchdog gets no sign of life: the disk is gone\n") == 1
-    assert "the watchdog gets signs of life again: the database answers\n" in err
+    assert err.count("the watchdog is not pinged: the disk is gone\n") == 1
+    assert "the watchdog is pinged again: the database answers\n" in err
 
 
 def test_hup_reads_the_limits_again_and_a_wrong_file_changes_nothing(manager: Manager) -> None:
@@ -304,7 +304,7 @@ def test_a_drain_keeps_the_file_and_the_signs_of_life_until_the_last_step_has_en
         held = manager.step()
         process.terminate()
         manager.until("STOPPING", "1")
-        assert manager.until("WATCHDOG", "1")[-1]["STATUS"] == "draining: 1 session live, 1 at work, 1 step in flight"
+        assert manager.until("WATCHDOG", "1")[-1]["STATUS"] == "draining: 1 session live, 1 running, 1 step in flight"
         with manager.run() as other:
             code, _, err = ended(other)
         assert (code, f"in use by process {process.pid}" in err) == (3, True)
@@ -351,4 +351,4 @@ def test_what_blocks_the_loop_is_named_and_past_the_limit_ends_the_process(manag
         code, _, err = ended(process)
     assert code == keeper.STUCK
     assert "by turn other/1: crunch (" in err
-    assert "the process exits, and what is open goes on at the next start" in err.splitlines()[-1]
+    assert "the process exits; open turns resume at the next start" in err.splitlines()[-1]

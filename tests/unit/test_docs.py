@@ -1,4 +1,4 @@
-"""The Python code in README.md and docs/ compiles, and what is marked with `<!-- test -->` runs."""
+"""The Python code in README.md and docs/ compiles, and what is marked with `<!-- test -->` runs. All code in docstrings runs."""
 
 from __future__ import annotations
 
@@ -45,6 +45,42 @@ def blocks_of(text: str, name: str) -> list[Block]:
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))) if page.is_file()]
 BLOCKS = [block for page in PAGES for block in blocks_of(page.read_text(), str(page.relative_to(ROOT)))]
 
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def docstrings_of(path: Path) -> list[tuple[str, str]]:
+    """Every docstring of a module and of what is in it, with where it is from."""
+    name = str(path.relative_to(ROOT))
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, DOCUMENTED)]
+    return [(f"{name}, {getattr(node, 'name', 'module')}", text) for node in nodes if (text := ast.get_docstring(node))]
+
+
+DOCSTRINGS = [found for path in sorted((ROOT / "holdfast").rglob("*.py")) for found in docstrings_of(path)]
+EXAMPLES = [block for where, text in DOCSTRINGS for block in blocks_of(text, where)]
+
+
+def run(block: Block, folder: Path) -> None:
+    """Paste the block into a file, in an empty folder, and run it with this checkout."""
+    script = folder / "example.py"
+    script.write_text(block.code)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([sys.executable, script.name], cwd=folder, env=env, capture_output=True, text=True, timeout=50)
+    assert ran.returncode == 0, f"{block.where}\n{ran.stdout}\n{ran.stderr}"
+
+
+def unfenced_code(text: str) -> list[str]:
+    """Indented blocks of a docstring that are Python code: they would not be run."""
+    blocks = re.findall(r"(?:^|\n)[ \t]*\n((?:    [^\n]*(?:\n|$)|[ \t]*\n)+)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return [block for block in blocks if ">>>" in block or is_code(textwrap.dedent(block))]
+
+
+def is_code(text: str) -> bool:
+    try:
+        tree = compile(text, "block", "exec", flags=ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    except SyntaxError:
+        return False
+    return any(isinstance(node, ast.Call | ast.Import | ast.ImportFrom | ast.Assign | ast.Await) for node in ast.walk(tree))
+
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.where for block in BLOCKS])
 def test_every_python_block_compiles(block: Block) -> None:
@@ -55,11 +91,21 @@ def test_every_python_block_compiles(block: Block) -> None:
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.marked], ids=[b.where for b in BLOCKS if b.marked])
 def test_a_marked_block_runs(block: Block, tmp_path: Path) -> None:
     """A reader who pastes the block into a file, in an empty directory, sees it end well."""
-    script = tmp_path / "example.py"
-    script.write_text(block.code)
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run([sys.executable, script.name], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=50)
-    assert ran.returncode == 0, f"{block.where}\n{ran.stdout}\n{ran.stderr}"
+    run(block, tmp_path)
+
+
+@pytest.mark.parametrize("block", EXAMPLES, ids=[block.where for block in EXAMPLES])
+def test_an_example_in_a_docstring_runs(block: Block, tmp_path: Path) -> None:
+    """It is complete: it runs as it stands, with nothing imported or made before it."""
+    run(block, tmp_path)
+
+
+def test_every_example_in_a_docstring_is_fenced() -> None:
+    """One form for all, ```python as on the pages; code in another form would not be run."""
+    assert [f"{where}: {block}" for where, text in DOCSTRINGS for block in unfenced_code(text)] == []
+    assert unfenced_code("What it does:\n\n    x = f(1)\n    y\n\nMore.") == ["    x = f(1)\n    y\n\n"]
+    assert unfenced_code("What it does:\n\n    claim -> close\n\n```python\nx = f(1)\n```\n") == []
+    assert any("holdfast/testing/__init__.py" in block.where for block in EXAMPLES)
 
 
 def test_every_mark_stands_before_a_python_block() -> None:

@@ -31,7 +31,7 @@ from holdfast import (
 )
 from holdfast.events import DoubtSettled, Drifted, MaybePaid, SessionParked, StepReplayed, StepRetried, Unclaimed
 from holdfast.policies.budget import ZERO
-from holdfast.runtime.journal import cost
+from holdfast.runtime.turns.journal import cost
 from holdfast.stores.ops import Activate
 from holdfast.stores.records import MessageState, Step, StepState
 from tests.unit.runtime.support import World, rest

@@ -25,7 +25,7 @@ from holdfast.console.api.routes import RawPaths, describe
 from holdfast.console.wire.problems import INTERNAL, Problem, problem_of, status_of
 from holdfast.errors import HoldfastError
 from holdfast.events import log
-from holdfast.runtime.failures import trace
+from holdfast.runtime.turns.failures import trace
 
 _GONE = 499
 """The status of an answer that nobody is there to read."""

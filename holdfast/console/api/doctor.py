@@ -1,7 +1,7 @@
-"""Is this process well? Each thing that was looked at is one line: fine, good to know, or wrong.
+"""Is this process healthy? One line for each check: ok, a warning, or a failure.
 
-Wrong is what whoever is on call is woken for: the process or its store is unwell, or does not get well without somebody. Sessions that
-wait for a person, and dependencies that are down, are good to know: a process that has some works as it should.
+A failure wakes the engineer on call: the process or its store is not healthy, or does not recover without a person. Sessions that wait
+for a person, and dependencies that are down, are warnings: a process that has some works as it should.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from holdfast.console.reading.values import clean
 from holdfast.console.wire.answers import Check, Diagnosis
 from holdfast.runtime.runtime import Runtime
 
-OK, NOTE, WRONG = "ok", "note", "wrong"
+OK, WARNING, FAIL = "ok", "warning", "fail"
 
 _PROBE_S = 5.0
 _LAG_S, _SAMPLE_S = 0.1, 0.01
 _LOW_BYTES, _WAL_BYTES = 1 << 30, 256 << 20
 _OLD_S = 300.0
 _FIXED = (3, 51, 3)
-_REPLAYING = ("session has not gone past its records", "sessions have not gone past their records")
+_REPLAYING = ("session is still replaying", "sessions are still replaying")
 _STUCK = ("handler did not end when it was cancelled", "handlers did not end when they were cancelled")
 _LATE = ("thread of a plain function runs past its deadline", "threads of plain functions run past their deadline")
 
@@ -41,8 +41,8 @@ async def diagnose(control: Control) -> Diagnosis:
         checks += await _people(control)
     except errors.StoreError:
         pass  # the database has its own line already
-    checks.sort(key=lambda check: (WRONG, NOTE, OK).index(check.level))
-    return Diagnosis(well=all(check.level != WRONG for check in checks), process=os.getpid(), checks=checks)
+    checks.sort(key=lambda check: (FAIL, WARNING, OK).index(check.level))
+    return Diagnosis(healthy=all(check.level != FAIL for check in checks), process=os.getpid(), checks=checks)
 
 
 async def _loop() -> Check:
@@ -52,7 +52,7 @@ async def _loop() -> Check:
         await anyio.sleep(_SAMPLE_S)
         lag_s = max(lag_s, time.perf_counter() - began - _SAMPLE_S)
     if lag_s > _LAG_S:
-        return _check("loop", WRONG, f"the loop answers {span(lag_s)} late: something blocks it, and the log of the process names it")
+        return _check("loop", FAIL, f"the loop answers {span(lag_s)} late: something blocks it, and the log of the process names it")
     return _check("loop", OK, f"the loop answers, {span(max(lag_s, 0.0))} late")
 
 
@@ -61,24 +61,24 @@ async def _database(runtime: Runtime) -> Check:
     try:
         await runtime.probe(_PROBE_S)
     except errors.HoldfastError as error:
-        return _check("database", WRONG, str(error))
+        return _check("database", FAIL, str(error))
     return _check("database", OK, f"the database answers within {span(time.perf_counter() - began)}")
 
 
 def _counts(runtime: Runtime) -> Iterator[Check]:
     counts = runtime.statistics()
     if counts["ready"]:
-        yield _check("ready", OK, "it accepts sessions and messages")
+        yield _check("ready", OK, "accepting sessions and messages")
     else:
-        yield _check("ready", WRONG, "it accepts nothing: it drains, or its last write failed")
+        yield _check("ready", FAIL, "not accepting work: draining, or the last write failed")
     recovering = counts["recovering"]
-    yield _check("recovering", NOTE if recovering else OK, f"{number(recovering, *_REPLAYING)} yet")
+    yield _check("recovering", WARNING if recovering else OK, number(recovering, *_REPLAYING))
     stuck = counts["stuck"]
-    yield _check("stuck", WRONG if stuck else OK, f"{number(stuck, *_STUCK)}{_restart(stuck)}")
+    yield _check("stuck", FAIL if stuck else OK, f"{number(stuck, *_STUCK)}{_restart(stuck)}")
     threads = counts["threads_abandoned"]
-    yield _check("threads", WRONG if threads else OK, f"{number(threads, *_LATE)}{_restart(threads)}")
+    yield _check("threads", FAIL if threads else OK, f"{number(threads, *_LATE)}{_restart(threads)}")
     live, steps = number(counts["live"], "session"), number(counts["steps_in_flight"], "step")
-    yield _check("work", OK, f"{live} live, {counts['working']} at work, {steps} in flight")
+    yield _check("work", OK, f"{live} live, {counts['working']} running, {steps} in flight")
 
 
 def _restart(count: int) -> str:
@@ -88,7 +88,7 @@ def _restart(count: int) -> str:
 def _breakers(runtime: Runtime) -> Iterator[Check]:
     refusing = {name: view for name, view in runtime.breakers().items() if view.state != "closed"}
     for name, view in refusing.items():
-        yield _check("breaker", NOTE, f"the breaker of {name} is {view.state.replace('_', '-')}: {view.cause}")
+        yield _check("breaker", WARNING, f"the breaker of {name} is {view.state.replace('_', '-')}: {view.cause}")
     if not refusing:
         yield _check("breaker", OK, "no breaker of a dependency is open")
 
@@ -101,7 +101,7 @@ def _telemetry(runtime: Runtime) -> Iterator[Check]:
         return
     trouble = telemetry.trouble
     so_far = f"{number(counts['spans_delivered'], 'span')} delivered, {counts['spans_dropped']} dropped"
-    yield _check("telemetry", NOTE if trouble else OK, f"{so_far}{f': {trouble}' if trouble else ''}")
+    yield _check("telemetry", WARNING if trouble else OK, f"{so_far}{f': {trouble}' if trouble else ''}")
 
 
 async def _people(control: Control) -> list[Check]:
@@ -110,16 +110,16 @@ async def _people(control: Control) -> list[Check]:
     counts = await store.counts()
     failed = counts.get("failed", 0)
     hint = ": holdfast ps --status failed" if failed else ""
-    checks.append(_check("failed", NOTE if failed else OK, f"{number(failed, 'session has', 'sessions have')} failed{hint}"))
+    checks.append(_check("failed", WARNING if failed else OK, f"{number(failed, 'session has', 'sessions have')} failed{hint}"))
     parks = [row.park for row in await store.sessions(limit=1000, status="parked", ended=False) if row.park is not None]
     waiting = [park for park in parks if park.until is None and not park.waits_on]
     hint = ": holdfast ps --status parked" if waiting else ""
     parked = number(len(waiting), "session is", "sessions are")
-    checks.append(_check("parked", NOTE if waiting else OK, f"{parked} parked until somebody does something{hint}"))
+    checks.append(_check("parked", WARNING if waiting else OK, f"{parked} parked until a person acts{hint}"))
     working = await store.sessions(limit=1000, status="working", ended=False)
     oldest = max((control.now() - row.updated for row in working), default=0.0)
-    level = NOTE if oldest > _OLD_S else OK
-    checks.append(_check("oldest", level, f"the session at work that was written longest ago was so {span(oldest)} ago"))
+    level = WARNING if oldest > _OLD_S else OK
+    checks.append(_check("oldest", level, f"oldest running session: last write {span(oldest)} ago" if working else "no session is running"))
     return checks
 
 
@@ -129,18 +129,18 @@ def _files(runtime: Runtime) -> Iterator[Check]:
     if path is None:
         return
     free = shutil.disk_usage(os.path.dirname(os.path.abspath(path)) or "/").free
-    level = WRONG if free < _LOW_BYTES else OK
-    yield _check("disk", level, f"{_mega(free)} are free where the database is{': make room' if level == WRONG else ''}")
+    level = FAIL if free < _LOW_BYTES else OK
+    yield _check("disk", level, f"{_mega(free)} are free where the database is{': make room' if level == FAIL else ''}")
     try:
         wal = os.path.getsize(f"{path}-wal")
     except OSError:
         wal = 0
-    level = NOTE if wal > _WAL_BYTES else OK
-    yield _check("wal", level, f"the write-ahead log takes {_mega(wal)}{': a reader holds it up' if level == NOTE else ''}")
+    level = WARNING if wal > _WAL_BYTES else OK
+    yield _check("wal", level, f"the write-ahead log takes {_mega(wal)}{': a reader holds it up' if level == WARNING else ''}")
     if sqlite3.sqlite_version_info < _FIXED:
         yield _check(
             "sqlite",
-            NOTE,
+            WARNING,
             f"SQLite is {sqlite3.sqlite_version}: before 3.51.3 two writers can corrupt a database; let only this process write it",
         )
     else:
@@ -151,5 +151,5 @@ def _mega(size: int) -> str:
     return f"{size / 1_000_000:,.1f} MB"
 
 
-def _check(name: str, level: str, said: str) -> Check:
-    return Check(name=name, level=level, said=clean(said))
+def _check(name: str, level: str, text: str) -> Check:
+    return Check(name=name, level=level, text=clean(text))

@@ -103,7 +103,7 @@ async def _one(control: Control, session: Session, act: Act | None) -> One:
 async def _matching(control: Control, verb: str, given: bodies.Many) -> tuple[list[Session], bool]:
     """Those that match everything given and that the verb is for, and whether there are more than the limit."""
     if not given.all and given.status is None and given.agent is None and given.tenant is None and given.why is None:
-        raise ConfigError("nothing says which sessions: filter by status, agent, tenant or why, or say all")
+        raise ConfigError("give at least one of status, agent, tenant and why, or all")
     check_names(agent=given.agent, tenant=given.tenant)
     if given.status is not None and given.status not in SHOWN_STATUSES:
         raise ConfigError(f"there is no status {given.status!r}: use one of {', '.join(SHOWN_STATUSES)}")

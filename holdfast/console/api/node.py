@@ -49,7 +49,7 @@ def routes(control: Control) -> Routes:
         return Json(Statistics(process=os.getpid(), at=control.now(), started=control.started, counts=counts, sessions=sessions))
 
     async def diagnosis() -> Json:
-        """What was looked at to see whether the process is well, what is wrong first."""
+        """Whether the process is healthy: one line for each check, failures first."""
         return Json(await doctor.diagnose(control))
 
     group.add("GET", "/tree", tree, gives=SupervisorView)

@@ -13,7 +13,7 @@ from holdfast.console.reading import inspect, timeline
 from holdfast.console.reading.views import Detail, Overview
 from holdfast.console.wire.answers import Mailbox, Timeline
 from holdfast.console.wire.bodies import MAX_LISTED, MOST
-from holdfast.runtime.ids import MAX_CHARS, check_id
+from holdfast.runtime.agents.ids import MAX_CHARS, check_id
 from holdfast.runtime.live import Live
 from holdfast.stores.records import Session
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from holdfast.console.api.control import Json
 from holdfast.console.wire.problems import MSGPACK, Problem
 from holdfast.errors import ConfigError
-from holdfast.runtime.ids import check_id
+from holdfast.runtime.agents.ids import check_id
 
 Endpoint = Callable[..., Coroutine[Any, Any, Any]]
 

@@ -24,6 +24,7 @@ from holdfast.console.api.control import Control, problem
 from holdfast.console.wire import identity
 from holdfast.console.wire.problems import Problem
 from holdfast.console.wire.socket import ControlSocket, chosen, default_path, listen, peer
+from holdfast.errors import ConfigError
 from holdfast.runtime.runtime import Runtime
 from holdfast.supervisors import ChildSpec
 
@@ -154,18 +155,50 @@ async def _end(state: ServerState) -> None:
 def controlled(runtime: Runtime, path: str | None = None) -> Iterator[str]:
     """Have a Runtime answer at its control socket, from when it is opened to when it is closed; the path of the socket.
 
+    It takes the place of the socket that the Runtime would open itself.
+
     Args:
         runtime: it, not yet open.
-        path: of the socket; None is what the environment says, or else follows from the store.
+        path: of the socket; None is what the Runtime was given, what the environment says, or else follows from the store.
 
     Raises:
         ConfigError: it cannot listen there: the text says why and what to do.
     """
-    where = chosen(path) or default_path(identity.of_store(runtime.store))
-    own = listen(where)
-    try:
-        control = Control(runtime, identity.url_of(runtime.store).removeprefix("sqlite:///"))
-        runtime.supervise(service(control, own))
+    with _listening(runtime, path or named(runtime.control)) as (own, child):
+        runtime.control = False
+        runtime.supervise(child)
         yield own.path
+
+
+@contextmanager
+def embedded(runtime: Runtime, path: str | None) -> Iterator[ChildSpec]:
+    """The control API of a Runtime that opens it itself: the entry point `control` of the group `holdfast.services`.
+
+    Args:
+        runtime: it, about to start.
+        path: of the socket; None is what the environment says, or else follows from the store.
+
+    Raises:
+        ConfigError: it cannot listen there, or the store is one that no other process can name, and no path was given.
+    """
+    if chosen(path) is None and not identity.can_be_named(runtime.store):
+        store = identity.url_of(runtime.store)
+        raise ConfigError(
+            f"no other process can name the store {store!r}: give the path of the socket, Runtime(..., control='run/app.sock')"
+        )
+    with _listening(runtime, path) as (_, child):
+        yield child
+
+
+def named(control: bool | str | os.PathLike[str]) -> str | None:
+    """The path of the socket that a Runtime was given; None where it was given none."""
+    return None if isinstance(control, bool) else os.fspath(control)
+
+
+@contextmanager
+def _listening(runtime: Runtime, path: str | None) -> Iterator[tuple[ControlSocket, ChildSpec]]:
+    own = listen(chosen(path) or default_path(identity.of_store(runtime.store)))
+    try:
+        yield own, service(Control(runtime, identity.url_of(runtime.store).removeprefix("sqlite:///")), own)
     finally:
         own.close()

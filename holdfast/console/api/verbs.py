@@ -19,8 +19,8 @@ from holdfast.console.wire.bodies import WAIT_S
 from holdfast.console.wire.problems import plain, portable
 from holdfast.console.wire.verbs import SIMPLE
 from holdfast.errors import ConfigError
+from holdfast.runtime.agents.ids import check_id
 from holdfast.runtime.handle import Handle
-from holdfast.runtime.ids import check_id
 
 Act = Callable[[Handle, str], Awaitable[bool | None]]
 

@@ -59,7 +59,9 @@ def run(
     ] = None,
     feeds: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="MODULE:ATTR", help="An async function to run besides, given the Runtime. Can be repeated."),
+        typer.Option(
+            "--with", metavar="MODULE:ATTR", help="An async function to run next to the sessions; it gets the Runtime. Can be repeated."
+        ),
     ] = None,
     socket: Annotated[
         str | None,
@@ -72,7 +74,7 @@ def run(
 ) -> None:
     """Run a Runtime until SIGTERM or SIGINT, which drain it; a second signal exits at once. SIGHUP reads the limits again.
 
-    Exit code 0 when drained, 1 when a supervisor gave up, 2 when it cannot be run as it is, 3 when its store could not be opened now.
+    Exit codes: 0 drained, 1 a supervisor gave up, 2 configuration error, 3 the store could not be opened: try again.
     """
     # What a SIGHUP asks for is done while the process starts: the limits are yet to be read. A handler, since "ignored" would be inherited.
     signal.signal(signal.SIGHUP, lambda number, frame: None)
@@ -141,7 +143,7 @@ def demo(
     kills: Annotated[int, typer.Option("--kills", min=0, help="How often their process is killed.")] = 3,
     seed: Annotated[int | None, typer.Option("--seed", help="Makes it the same demo every time.")] = None,
 ) -> None:
-    """See sessions die in the middle of their work and go on, with nothing done twice."""
+    """See sessions die in the middle of their work and resume, with nothing done twice."""
     with one_line():
         try:
             demonstration = import_module("holdfast.console.demo.main")

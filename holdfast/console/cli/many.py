@@ -20,13 +20,15 @@ Target = Annotated[str | None, typer.Argument(metavar="[SESSION]", help="The id 
 Status = Annotated[str | None, typer.Option("--status", help="Every session of this status.")]
 Agent = Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Every session of this agent.")]
 Tenant = Annotated[str | None, typer.Option("--tenant", metavar="NAME", help="Every session of this tenant.")]
-Why = Annotated[str | None, typer.Option("--where-reason", metavar="REASON", help="Every session parked for this, such as doubt.")]
+Why = Annotated[
+    str | None, typer.Option("--where-reason", metavar="REASON", help="Every session parked for this, such as doubt (outcome unknown).")
+]
 All = Annotated[bool, typer.Option("--all", help="Every session that the verb is for.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say which ones they are, and do nothing.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, metavar="N", help="How many at most.")]
 
 _WORD_S = 2.0
-"""After so long somebody who waits is told for what."""
+"""After so long, the command prints what it waits for."""
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +62,7 @@ def _command(verb: str) -> Callable[..., None]:
 
 def resolve(
     words: Annotated[
-        list[str], typer.Argument(metavar="[SESSION] done|retry|fail", help="The session, else filters say which; what became of it.")
+        list[str], typer.Argument(metavar="[SESSION] done|retry|fail", help="The session, or filters; then what became of the effect.")
     ],
     db: Db = None,
     store: Store = None,
@@ -74,13 +76,13 @@ def resolve(
     dry_run: DryRun = False,
     reason: Reason = "",
     limit: Limit = 1000,
-    step: Annotated[str | None, typer.Option("--step", metavar="NAME", help="Only the doubts of this name.")] = None,
+    step: Annotated[str | None, typer.Option("--step", metavar="NAME", help="Only effects of this name.")] = None,
     result: Annotated[str | None, typer.Option("--result", metavar="JSON", help="With done: what the effect returned.")] = None,
 ) -> None:
-    """Settle effects that may have happened: done; retry: run them, they did not; fail: tell the handler that they did not."""
+    """Resolve effects whose outcome is unknown. done: it happened. retry: it did not, run it. fail: it did not, the handler fails."""
     *sessions, verdict = words
     if verdict not in ("done", "retry", "fail") or len(sessions) > 1:
-        refuse("say what became of it: holdfast resolve SESSION done, retry or fail")
+        refuse("give the outcome: holdfast resolve SESSION done|retry|fail")
     filters = {"status": status, "agent": agent, "tenant": tenant, "why": where_reason}
     given = {"verdict": verdict, "step": step, "result": None if result is None else value_of(result, False), "reason": reason}
     _do("resolve", sessions[0] if sessions else None, (db, store, socket), json, filters, all, dry_run, limit, given)
@@ -103,7 +105,7 @@ def _do(
         if session is not None and (filtered or dry_run):
             refuse("give a session or filters, not both")
         if session is None and not filtered:
-            refuse(f"nothing says which session: holdfast {verb} SESSION, or filters such as --agent, or --all")
+            refuse(f"give a session or a filter: holdfast {verb} SESSION, or --agent, --tenant, --status, --where-reason, or --all")
         from holdfast.console.cli import words
         from holdfast.console.client.node import path_of
         from holdfast.console.wire.answers import Did, DidMany
@@ -122,13 +124,13 @@ def _do(
 
 
 async def _patient(node: Node, verb: str, path: str, body: dict[str, Any], kind: type[T]) -> T:
-    """The answer to a verb, however long it takes; whoever waits for steps that are in flight is told so."""
+    """The answer to a verb, however long it takes; while steps are in flight, the command prints that it waits for them."""
     import asyncio
 
     from holdfast.console.wire.bodies import WAIT_S
 
-    told = f"holdfast: {verb} waits until what is under way has ended; Ctrl-C waits no longer, and undoes nothing"
-    timer = asyncio.get_running_loop().call_later(_WORD_S, lambda: typer.echo(told, err=True))
+    waiting = f"holdfast: {verb} waits until the steps in flight have ended; Ctrl-C stops waiting; the {verb} request stays"
+    timer = asyncio.get_running_loop().call_later(_WORD_S, lambda: typer.echo(waiting, err=True))
     try:
         return await node.post(path, body, kind, wait_s=WAIT_S)
     finally:

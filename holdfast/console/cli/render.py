@@ -14,6 +14,7 @@ from holdfast.console.reading.values import clean, compact, legible
 from holdfast.console.reading.views import Detail, Line, Overview, StepView, TurnView
 from holdfast.stores.records import ENDED
 
+_REASONS = {"doubt": "outcome unknown"}  # what people read for the name of a reason; all others are read as they are
 STATUS_STYLES = {"failed": "red", "parked": "yellow", "working": "green", "unfinished": "magenta"}
 _PREVIEW = 160
 _WIDE_COLUMNS = 150
@@ -58,16 +59,16 @@ def ps(view: Overview, *, limit: int, all: bool) -> None:
     out = console()
     out.print(f"{clean(view.store)}: {_process(view)}; {_counts(view.counts)}")
     if view.sessions:
-        columns = ("SESSION", "AGENT", "TENANT", "STATUS", "TURN", "QUEUED", "STEPS", "USED", "AGE", "WHY, AND WHAT TO DO")
+        columns = ("SESSION", "AGENT", "TENANT", "STATUS", "TURN", "QUEUED", "STEPS", "USED", "AGE", "WHY, AND ACTION")
         wide = out.width >= _WIDE_COLUMNS
         table(out, columns if wide else columns[:-1], (_row(line) if wide else _row(line)[:-1] for line in view.sessions))
         if not wide:
             _reasons(out, view.sessions)
     ended = sum(view.counts.get(status, 0) for status in ENDED)
     if len(view.sessions) >= limit:
-        out.print(f"only the first {limit} are shown: more with --limit")
+        out.print(f"only the first {limit} sessions: --limit lists more")
     elif ended and not all:
-        out.print(f"{ended} that ended are not shown: holdfast ps --all")
+        out.print(f"{ended} more have ended: holdfast ps --all lists them")
 
 
 def _reasons(out: Console, lines: Iterable[Line]) -> None:
@@ -81,7 +82,7 @@ def _reasons(out: Console, lines: Iterable[Line]) -> None:
 def _process(view: Overview) -> str:
     if view.process is not None:
         return f"run by process {view.process}"
-    return "not running, put down cleanly" if view.clean else "not running, its process died; the next start goes on"
+    return "not running, stopped cleanly" if view.clean else "crashed; sessions resume at the next start"
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -96,8 +97,12 @@ def _row(line: Line) -> Sequence[str | Text]:
 
 
 def _status(line: Line) -> Text:
-    text = line.status if line.reason is None else f"{line.status} ({line.reason})"
-    return Text(text, style="bold red" if line.asks_a_person else STATUS_STYLES.get(line.status, ""))
+    return Text(status(line), style="bold red" if line.asks_a_person else STATUS_STYLES.get(line.status, ""))
+
+
+def status(line: Line) -> str:
+    """The status of a session, with the reason if it is parked."""
+    return line.status if line.reason is None else f"{line.status} ({_REASONS.get(line.reason, line.reason)})"
 
 
 def _why(line: Line) -> str:
@@ -118,7 +123,7 @@ def show(view: Detail) -> None:
     for message in view.mailbox:
         out.print(f"  {message.id}  {message.kind}  {span(message.age_s)} ago  {compact(message.body, _PREVIEW)}", soft_wrap=True)
     if view.earlier_turns:
-        _section(out, "turns", len(view.turns), f"{view.earlier_turns} earlier ones are not shown: --turn N shows one")
+        _section(out, "turns", len(view.turns), f"{view.earlier_turns} earlier ones: --turn N shows one")
     for turn in view.turns:
         _turn(out, turn)
     _section(out, "dead letters", len(view.dead_letters), "what could not be handled")
@@ -148,14 +153,14 @@ def _header(view: Detail) -> list[tuple[str, str]]:
         ("tenant", f"{line.tenant}, user {view.user}" if view.user else line.tenant),
         ("why", line.why),
         ("until", clock(line.until) if line.until is not None else ""),
-        ("what to do", line.next),
+        ("action", line.next),
         ("result", result),
         ("turns done", f"{line.turn} (epoch {view.epoch})"),
         ("crashes", f"{view.crashes} during the open turn" if view.crashes else ""),
         ("parent", view.parent or ""),
         ("notes", f"done before a dropped message failed: {', '.join(view.notes)}" if view.notes else ""),
-        ("made", clock(view.created)),
-        ("last update", f"{clock(line.updated)}, {span(line.age_s)} ago"),
+        ("created", clock(view.created)),
+        ("updated", f"{clock(line.updated)}, {span(line.age_s)} ago"),
     ]
 
 

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from holdfast.console.cli.render import PIPED_COLUMNS, STATUS_STYLES, console
+from holdfast.console.cli.render import PIPED_COLUMNS, STATUS_STYLES, console, status
 from holdfast.console.reading.amounts import dollars, number, span
 from holdfast.console.reading.values import compact
 from holdfast.console.reading.views import Line, Overview
@@ -51,11 +51,11 @@ async def _frame(node: Node, out: Console, before: Statistics | None, now: Stati
 def header(now: Statistics, before: Statistics | None, store: str) -> list[Text]:
     """Who it is and how it is, on two lines, and an empty one."""
     counts = now.counts
-    state = Text("ready", "green") if counts["ready"] else Text("not ready: it drains, or its last write failed", "bold red")
+    state = Text("ready", "green") if counts["ready"] else Text("not accepting work: draining, or the last write failed", "bold red")
     more = {"recovering": "recovering", "stuck": "handlers stuck", "threads_abandoned": "threads stuck"}
     parts = [
         f"{counts['live']} live",
-        f"{counts['working']} at work",
+        f"{counts['working']} running",
         f"{number(counts['steps_in_flight'], 'step')} in flight",
         _writes(now, before),
     ]
@@ -82,7 +82,7 @@ def grid(lines: list[Line], width: int) -> Table:
     for name in columns[2:]:
         table.add_column(name, no_wrap=True)
     # The last one takes what is left, and gives way: the others would be cut to make room for the longest reason.
-    table.add_column("WHAT, AND WHAT TO DO", no_wrap=True, overflow="ellipsis", ratio=1 if fits else None)
+    table.add_column("WHAT, AND ACTION", no_wrap=True, overflow="ellipsis", ratio=1 if fits else None)
     for line in lines:
         cells = {
             "SESSION": Text(line.session),
@@ -97,8 +97,7 @@ def grid(lines: list[Line], width: int) -> Table:
 
 
 def _status(line: Line) -> Text:
-    text = line.status if line.reason is None else f"{line.status} ({line.reason})"
-    return Text(text, style="bold red" if line.asks_a_person else STATUS_STYLES.get(line.status, ""))
+    return Text(status(line), style="bold red" if line.asks_a_person else STATUS_STYLES.get(line.status, ""))
 
 
 def _left(line: Line) -> str:

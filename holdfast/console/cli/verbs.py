@@ -131,10 +131,10 @@ def breakers(db: Db = None, store: Store = None, socket: Socket = None, json: Js
 
 
 def doctor(db: Db = None, store: Store = None, socket: Socket = None, json: Json = False) -> None:
-    """Is the process well? A line for each thing that was looked at.
+    """Is the process healthy? One line for each check.
 
-    Exit code 1 where something is wrong: the process or its store is unwell, or somebody has to act on it (make room, restart it).
-    Sessions that failed or are parked for a person, and dependencies that are down, are notes: the process is well without them.
+    Exit code 1 if a check fails: the process or its store is not healthy, or a person has to act on it (make room, restart it).
+    Sessions that failed or are parked for a person, and dependencies that are down, are warnings: the process is healthy all the same.
     """
     with one_line():
         from holdfast.console.wire.answers import Diagnosis
@@ -146,7 +146,7 @@ def doctor(db: Db = None, store: Store = None, socket: Socket = None, json: Json
             from holdfast.console.cli import words
 
             words.doctor(view)
-    raise typer.Exit(0 if view.well else 1)
+    raise typer.Exit(0 if view.healthy else 1)
 
 
 def top(
@@ -250,7 +250,7 @@ def budget(
     tool_calls: ToolCalls = None,
     reason: Reason = "",
 ) -> None:
-    """Add to the limits of a session; one that is parked on its budget goes on."""
+    """Add to the limits of a session; one that is parked on its budget resumes."""
     with one_line():
         from holdfast.console.client.node import limits_of, path_of
         from holdfast.console.wire.answers import Did
@@ -258,11 +258,11 @@ def budget(
 
         by = limits_of(_limits(steps, tokens, usd, seconds, tool_calls))
         if not by:
-            raise ConfigError("nothing says by how much: --steps, --tokens, --usd, --seconds or --tool-calls")
+            raise ConfigError("give at least one of --steps, --tokens, --usd, --seconds and --tool-calls")
         did = ask_node(db, store, socket, lambda node: node.post(f"{path_of(session)}/budget", {"by": by, "reason": reason}, Did))
         if json:
             return print_json(did)
-        typer.echo(f"{session}: its limits are raised")
+        typer.echo(f"{session}: limits raised")
 
 
 class _hint:

@@ -18,7 +18,8 @@ from holdfast.supervisors.view import SupervisorView
 
 _PREVIEW = 160
 _LEFT_OUT = {"key", "context", "began", "opened"}  # of an event, what says nothing to a person
-_LEVELS = {"ok": "green", "note": "yellow", "wrong": "bold red"}
+_LEVEL_NAMES = {"fail": "FAIL"}
+_LEVELS = {"ok": "green", "warning": "yellow", "fail": "bold red"}
 
 
 def tree(view: SupervisorView) -> None:
@@ -92,19 +93,23 @@ def breakers(views: dict[str, BreakerView]) -> None:
     """Each dependency that was asked at least once."""
     out = console()
     if not views:
-        out.print("nothing that sessions depend on was asked yet")
+        out.print("no dependency has been called yet")
         return
     rows = [(name, view.state.replace("_", "-"), str(view.openings), view.cause) for name, view in views.items()]
     table(out, ("DEPENDENCY", "BREAKER", "OPENINGS", "CAUSE"), rows)
 
 
 def doctor(view: Diagnosis) -> None:
-    """A line for each thing, what is wrong first."""
+    """A line for each check, failures first."""
     out = console()
-    table(out, ("", "", ""), [(Text(check.level, _LEVELS[check.level]), check.name, check.said) for check in view.checks])
-    notes = sum(check.level == "note" for check in view.checks)
-    noted = f", with {number(notes, 'note')}" if notes else ""
-    out.print(f"process {view.process} is {'well' if view.well else 'not well'}{noted}")
+    table(
+        out,
+        ("", "", ""),
+        [(Text(_LEVEL_NAMES.get(check.level, check.level), _LEVELS[check.level]), check.name, check.text) for check in view.checks],
+    )
+    counts = {"failure": "fail", "warning": "warning"}
+    found = [number(n, word) for word, level in counts.items() if (n := sum(check.level == level for check in view.checks))]
+    out.print(f"process {view.process}: {', '.join(['healthy' if view.healthy else 'not healthy', *found])}")
 
 
 def reply(value: Any) -> None:
@@ -123,11 +128,11 @@ def did(one: Did) -> None:
 
 def _done(one: Did) -> str:
     if one.count is not None:
-        return number(one.count, "doubt is settled", "doubts are settled") if one.changed else "nothing was in doubt"
+        return f"{number(one.count, 'effect')} resolved" if one.changed else "no effect of unknown outcome"
     return _PAST[one.verb] if one.changed else "it had ended before"
 
 
-_PAST = {"pause": "paused", "resume": "runs again", "cancel": "cancelled", "kill": "killed", "retry": "is tried again", "drop": "dropped"}
+_PAST = {"pause": "paused", "resume": "resumed", "cancel": "cancelled", "kill": "killed", "retry": "is retried", "drop": "dropped"}
 
 
 def did_many(many: DidMany) -> None:
@@ -135,12 +140,16 @@ def did_many(many: DidMany) -> None:
     out = console()
     rows = []
     for one in many.sessions:
-        said = "would be" if many.dry_run else "failed" if one.problem is not None else "done" if one.changed else "nothing to do"
+        outcome = (
+            f"would {many.verb}" if many.dry_run else "failed" if one.problem is not None else "done" if one.changed else "nothing to do"
+        )
         why = f"{one.status} ({one.why})" if one.why is not None else one.status
-        rows.append((clean(one.session), one.agent, why, said, "" if one.problem is None else clean(one.problem.message)))
+        rows.append((clean(one.session), one.agent, why, outcome, "" if one.problem is None else clean(one.problem.message)))
     if rows:
         table(out, ("SESSION", "AGENT", "WAS", many.verb.upper(), "WHY NOT"), rows)
     failed = sum(one.problem is not None for one in many.sessions)
-    would = "would be done to" if many.dry_run else "was done to"
     more = "; there are more: --limit" if many.more else ""
-    out.print(f"{many.verb} {would} {len(rows) - failed} of {number(len(rows), 'session')}{more}")
+    if many.dry_run:
+        out.print(f"would {many.verb} {number(len(rows), 'session')}{more}")
+    else:
+        out.print(f"{many.verb}: {len(rows) - failed} of {number(len(rows), 'session')}{more}")

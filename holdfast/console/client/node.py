@@ -20,9 +20,9 @@ from holdfast.console.wire.bodies import WAIT_S
 from holdfast.console.wire.problems import MSGPACK, Problem, error_of
 from holdfast.errors import ConfigError, HoldfastError, MailboxFull, NodeUnreachable, ReplyTimeout
 from holdfast.policies.budget import Budget
-from holdfast.runtime.agent import Agent
+from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.agents.ids import check_id, check_timeout
 from holdfast.runtime.handle import Handle
-from holdfast.runtime.ids import check_id, check_timeout
 from holdfast.runtime.live import Live
 from holdfast.stores.records import Session
 from holdfast.telemetry.context import carried
@@ -40,8 +40,9 @@ async def connect(target: str | os.PathLike[str] | None = None, *, timeout_s: fl
         timeout_s: how long it may take to answer anything that does not wait by itself, in seconds.
 
     Raises:
-        NodeUnreachable: nobody answers there.
-        ConfigError: nothing says which process is meant.
+        NodeUnreachable: no process listens there.
+        ConfigError: `target` and this folder do not name one store or socket.
+    If cancelled, the connections are closed; what was already requested may still take effect.
     """
     check_timeout(timeout_s)
     if not timeout_s:
@@ -115,7 +116,8 @@ class Node:
 
         Raises:
             SessionNotFound: there is no such session.
-            NodeUnreachable: the process went away without a word or gives no sign of life, while it is iterated over.
+            NodeUnreachable: the process ended or sends no heartbeat, while it is iterated over.
+        If cancelled, it stops listening, and the sessions do not notice. Events that were not read yet are lost.
         """
         path = "/events" if session is None else f"{path_of(session)}/events"
         for kind in kinds:
@@ -133,11 +135,26 @@ class Node:
             yield await stack.enter_async_context(aclosing(Events(response, self.address)))
 
     async def get(self, path: str, kind: type[T], *, wait_s: float = 0.0, **query: Any) -> T:
-        """The answer to a GET of the control API, whose path is named from after its version."""
+        """The answer to a GET of the control API.
+
+        Args:
+            path: without the version, such as "/doctor".
+            kind: the type of the answer.
+            wait_s: how much longer than other requests it may take, in seconds.
+            query: the parameters; those that are None are left out.
+
+        Raises:
+            NodeUnreachable: the process does not answer.
+            HoldfastError: what the process refused it with, as the class that it has there.
+        If cancelled, the process may have been asked. Nothing was changed.
+        """
         return await self._call("GET", path, None, kind, wait_s, {key: _text(value) for key, value in query.items() if value is not None})
 
     async def post(self, path: str, body: Any, kind: type[T], *, wait_s: float = 0.0) -> T:
-        """The answer to a POST of the control API; `body` is plain data."""
+        """The answer to a POST of the control API; as `get`, with `body`, which is plain data.
+
+        If cancelled, the request may have taken effect.
+        """
         return await self._call("POST", path, body, kind, wait_s, {})
 
     async def _call(self, method: str, path: str, body: Any, kind: type[T], wait_s: float, query: Mapping[str, str]) -> T:
@@ -166,9 +183,11 @@ class Node:
 
     def _unreachable(self, error: httpx.TransportError) -> NodeUnreachable:
         if isinstance(error, httpx.ConnectError):
-            return NodeUnreachable(self.address, f"nobody answers at {self.address}: start it with holdfast run, or name another socket")
+            return NodeUnreachable(
+                self.address, f"no process listens on {self.address}: start it with holdfast run, or name another socket"
+            )
         if isinstance(error, httpx.TimeoutException):
-            text = f"{self.address} did not answer in time: its process may be blocked, and its log says by what"
+            text = f"{self.address} did not answer in time: its process may be blocked, and its log names what blocks it"
             return NodeUnreachable(self.address, text, sent=not isinstance(error, httpx.ConnectTimeout))
         else:
             text = f"the process at {self.address} went away before it answered: see whether it was done before you repeat it"
@@ -235,8 +254,11 @@ class HttpGateway:
     async def retry(self, session: str) -> None:
         await self._do(session, "retry")
 
-    async def drop(self, session: str) -> None:
-        await self._do(session, "drop")
+    async def drop(self, session: str, reason: str, keep_letter: bool) -> None:
+        await self._do(session, "drop", reason=reason, keep_letter=keep_letter)
+
+    async def interrupt(self, session: str, step: str | None) -> int:
+        return (await self._do(session, "interrupt", step=step)).count or 0
 
     async def _do(self, session: str, verb: str, wait_s: float = 0.0, **given: Any) -> Did:
         """`wait_s` is for verbs that wait for what the session has under way."""
@@ -293,4 +315,4 @@ def _error(response: httpx.Response, content: bytes) -> HoldfastError:
     try:
         return error_of(decode(content, type=Problem))
     except msgspec.MsgspecError:
-        return HoldfastError(f"the answer had status {response.status_code} and no word about why")
+        return HoldfastError(f"the answer had status {response.status_code} and no problem in its body")

@@ -33,7 +33,7 @@ class Events:
         return await anext(self._events)
 
     async def aclose(self) -> None:
-        """Listen no more."""
+        """Stop listening. If cancelled, the connection is closed all the same."""
         await self._events.aclose()
 
     async def _read(self) -> AsyncGenerator[Happened, None]:
@@ -49,7 +49,7 @@ class Events:
                     else:
                         yield _decode(data)
         except httpx.TimeoutException as error:
-            text = f"{self._address} gives no sign of life: its process may be blocked, and its log says by what"
+            text = f"{self._address} sends no heartbeat: its process may be blocked, and its log names what blocks it"
             raise NodeUnreachable(self._address, text, sent=True) from error
         except httpx.TransportError as error:
             raise NodeUnreachable(self._address, f"the process at {self._address} went away: nothing more is known", sent=True) from error

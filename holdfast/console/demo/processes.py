@@ -138,4 +138,4 @@ class Processes:
 
     def _last(self, log: str) -> str:
         lines = (self._folder / log).read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "its log is empty"

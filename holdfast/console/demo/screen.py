@@ -17,9 +17,9 @@ from holdfast.console.demo.report import Row
 _EVERY_S = 3.0
 _LEGEND = """
 server: the model server's own log. ledger: a line for each real run of a tool.
-shop: its database. customers: the answers they got. process: its own words.
-database: what the killed process left. maybe_paid: asked again after a kill,
-because nobody was left to write the answer down."""
+shop: its database. customers: the answers they got. process: its statistics.
+database: what the killed process left. maybe_paid: requested again, because
+the process died before it could record the response."""
 
 
 class Tally(msgspec.Struct, frozen=True):

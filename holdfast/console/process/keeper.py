@@ -73,16 +73,18 @@ class Keeper:
 
     async def _recovered(self) -> None:
         """Wait until every session that was at work is past its records; not for ever, since one may replay for as long as it likes."""
-        self._doing, told = "recovering", 0
+        self._doing, reported = "recovering", 0
         first = self._runtime.statistics()["recovering"]
         with anyio.move_on_after(self._settings.process.recovery_s) as limit:
             while (left := self._runtime.statistics()["recovering"]) and self._doing == "recovering":
-                if left != told:
-                    self._notifier.status(f"recovering: {left} of {first} sessions have not gone past their records yet")
-                told = left
+                if left != reported:
+                    self._notifier.status(f"recovering: {left} of {first} sessions are still replaying")
+                reported = left
                 await anyio.sleep(_LOOK_S)
         if limit.cancelled_caught:
-            _log.warning("%d of %d sessions are recovering after %g s: READY all the same", told, first, self._settings.process.recovery_s)
+            _log.warning(
+                "%d of %d sessions are recovering after %g s: READY all the same", reported, first, self._settings.process.recovery_s
+            )
         if self._doing == "recovering":
             self._doing = "running"
 
@@ -99,12 +101,12 @@ class Keeper:
             except Exception as error:
                 # Whatever a probe or a store raises: it is no sign of life, and the service manager is the one to act on it.
                 if well:
-                    _log.error("the watchdog gets no sign of life: %s", error)
+                    _log.error("the watchdog is not pinged: %s", error)
                 well = False
                 self._notifier.status(f"not healthy: {error}")
             else:
                 if not well:
-                    _log.warning("the watchdog gets signs of life again: the database answers")
+                    _log.warning("the watchdog is pinged again: the database answers")
                 well = True
                 (self._notifier.status if watchdog_s is None else self._notifier.alive)(self._status())
             await anyio.sleep(max(began + period_s - anyio.current_time(), 0.0))
@@ -119,7 +121,7 @@ class Keeper:
     def _status(self) -> str:
         counts = self._runtime.statistics()
         live, steps = number(counts["live"], "session"), number(counts["steps_in_flight"], "step")
-        text = f"{self._doing}: {live} live, {counts['working']} at work, {steps} in flight"
+        text = f"{self._doing}: {live} live, {counts['working']} running, {steps} in flight"
         more = {"recovering": "recovering", "stuck": "handlers stuck", "threads_abandoned": "threads stuck"}
         return ", ".join([text, *(f"{counts[name]} {words}" for name, words in more.items() if counts[name])]) + self._note
 
@@ -156,7 +158,7 @@ class Keeper:
             _log.error("%s", _named(loop, report))
 
         def stuck(report: Blocked) -> None:
-            _log.critical("%s: the process exits, and what is open goes on at the next start", _named(loop, report))
+            _log.critical("%s: the process exits; open turns resume at the next start", _named(loop, report))
             os._exit(STUCK)
 
         self._watchdog = Watchdog(loop.call_soon_threadsafe, blocked, on_free=_free, on_stuck=stuck, thread=threading.get_ident())

@@ -28,7 +28,7 @@ def load(target: str) -> Any:
     """
     name, colon, path = target.partition(":")
     if not name or not colon or not path or name.startswith(".") or name.endswith(".py"):
-        raise ConfigError(f"{target!r} names nothing: write module:attr, such as app:runtime for `runtime` in app.py")
+        raise ConfigError(f"{target!r} is not of the form module:attr, such as app:runtime for `runtime` in app.py")
     found: Any = _import(name)
     for part in path.split("."):
         try:
@@ -61,7 +61,7 @@ def one_line(error: BaseException) -> str:
     try:
         text = " ".join(str(error).split())
     except Exception:
-        text = "(its text cannot be shown)"
+        text = "(its text cannot be read)"
     if isinstance(error, HoldfastError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

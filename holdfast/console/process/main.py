@@ -58,7 +58,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         drain_s: how long steps in flight may take at the end, in seconds; default what the file of limits says, or the Runtime's own.
         feeds: "module:attr" of async functions to run besides, each given the Runtime. One that crashes is started again.
         config: the file of limits; default holdfast.toml in the current folder, if it is there.
-        socket: where the control API listens; default what the environment says, or else what follows from the store.
+        socket: where the control API listens; default what the Runtime's `control` or the environment says, or else what follows from
+            the store.
         control: whether there is a control API at all.
         log: "text" for warnings as lines of text, "json" for what happens as JSON (docs/telemetry.md), both on stderr.
     """
@@ -109,6 +110,7 @@ def _controlled(socket: str | None) -> Reach:
 
 
 def _uncontrolled(runtime: Runtime) -> AbstractContextManager[str | None]:
+    runtime.control = False  # nor does it open one itself
     return nullcontext()
 
 
@@ -191,9 +193,9 @@ async def serve(
                 _say_why(gave_up)
                 code = GAVE_UP
             keeper.draining()
-            say("draining: steps in flight end, open turns go on at the next start; a second signal exits at once")
+            say("draining: steps in flight end, open turns resume at the next start; a second signal exits at once")
             if not await runtime.drain(drain_s):
-                say("some steps took longer than the drain may: they were cut off, and are settled at the next start")
+                say("some steps took longer than the drain may: they were cut off; the next start resolves them")
             group.cancel_scope.cancel()
     say("drained")
     return code
@@ -224,7 +226,7 @@ def _note(event: SupervisionEvent) -> None:
 def _say_why(group: BaseExceptionGroup[SupervisorGaveUp]) -> None:
     for error in _leaves(group):
         cause = f" ({loader.one_line(error.__cause__)})" if error.__cause__ is not None else ""
-        complain(f"{loader.one_line(error)}{cause}; what was acknowledged is safe")
+        complain(f"{loader.one_line(error)}{cause}; everything acknowledged is safe")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -40,7 +40,7 @@ class Notifier:
         usec, pid = environment.pop("WATCHDOG_USEC", ""), environment.pop("WATCHDOG_PID", "")
         if address is not None and address[0] not in "/@":
             _log.warning(
-                "NOTIFY_SOCKET is %r: a path or an abstract name (@...) is understood; the service manager is told nothing", address
+                "NOTIFY_SOCKET is %r: a path or an abstract name (@...) is understood; the service manager gets no messages", address
             )
             address = None
         if address is None or not usec or (pid and pid != str(os.getpid())):
@@ -82,7 +82,7 @@ class Notifier:
                 sender.send("\n".join(assignments).encode())
         except OSError as error:
             if not self._lost:
-                _log.warning("the service manager at %s cannot be told %s: %s", self.address, assignments[0], error)
+                _log.warning("cannot send %s to the service manager at %s: %s", assignments[0], self.address, error)
             self._lost = True
             return False
         self._lost = False

@@ -20,7 +20,7 @@ import msgspec
 
 from holdfast.errors import ConfigError
 from holdfast.policies._faults import Faults
-from holdfast.runtime.limits import SPECS, AgentLimits, Limits, RuntimeLimits, alike
+from holdfast.runtime.agents.limits import SPECS, AgentLimits, Limits, RuntimeLimits, alike
 
 NAME = "holdfast.toml"
 """The file that is read where none is named, if it is there."""
@@ -162,4 +162,4 @@ def _table(table: Mapping[str, Any], at: str, name: str, found: list[str]) -> di
 
 
 def _known(table: Mapping[str, Any], at: str, names: Iterable[str], found: list[str]) -> None:
-    found += [f"{at}{name} is nothing that can be set{alike(name, names)}" for name in table if name not in names]
+    found += [f"unknown key {at}{name}{alike(name, names)}" for name in table if name not in names]

@@ -33,10 +33,10 @@ from holdfast.stores.records import (
 _outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 _NEXT = {
-    "doubt": "holdfast resolve {id} VERDICT",
+    "doubt": "holdfast resolve {id} done|retry|fail",
     "budget": "holdfast budget {id} --{limit} ...",
     "drift": "fix the code, then holdfast resume {id}",
-    "unclaimed": "compare the code with what was done, then holdfast resume {id}",
+    "unclaimed": "deploy code that calls the recorded effect, then holdfast resume {id}",
     "state": "deploy the agent that knows this state, then holdfast resume {id}",
     "crashes": "find out why the process died, then holdfast resume {id}",
     "paused": "holdfast resume {id}",
@@ -254,7 +254,7 @@ def _why(session: Session, status: str, letter: DeadLetter | None, steps: Sequen
         by_itself = park.until is not None or bool(park.waits_on)
         return park.text + waits, park.reason if park.reason in _NEXT else "" if by_itself else "other"
     if status == "working":
-        return ("", "") if alive else ("no process runs it: it goes on at the next start", "nobody")
+        return ("", "") if alive else ("no process runs it: it resumes at the next start", "nobody")
     if status == "unfinished":
         return "its budget was exhausted and it handed over what it had", "budget"
     if status in ENDED and session.result is not None:

@@ -137,20 +137,20 @@ class Check(Answer, frozen=True, kw_only=True):
     """One thing that `doctor` looked at.
 
     Attributes:
-        level: "ok"; "note": sessions or dependencies need a look, the process itself does not; "wrong": the process or its store is
-            unwell, or somebody has to act on it.
-        said: what was found, in one line.
+        level: "ok"; "warning": sessions or dependencies need a look, the process itself does not; "fail": the process or its store is
+            not healthy, or a person has to act on it.
+        text: the finding, in one line.
     """
 
     name: str
     level: str
-    said: str
+    text: str
 
 
 class Diagnosis(Answer, frozen=True, kw_only=True):
-    """All that `doctor` looked at; `well` where nothing is wrong, notes or not."""
+    """All that `doctor` looked at; `healthy` if no check failed, warnings or not."""
 
-    well: bool
+    healthy: bool
     process: int
     checks: list[Check]
 

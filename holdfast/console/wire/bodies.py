@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from holdfast.policies.budget import Budget
-from holdfast.runtime.ids import MAX_CHARS, MAX_REASON
+from holdfast.runtime.agents.ids import MAX_CHARS, MAX_REASON
 
 WAIT_S = 3600.0
 """The longest that one request waits; a client that waits longer asks again."""

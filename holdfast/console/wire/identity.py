@@ -36,3 +36,8 @@ def url_of(store: Any) -> str:
     if shown is not None:
         return str(shown)
     return "memory:" if type(store).__name__ == "MemoryStore" else f"{type(store).__name__}:"
+
+
+def can_be_named(store: Any) -> bool:
+    """Whether another process can name this store by a URL, and so find who runs it."""
+    return getattr(store, "path", None) is not None or getattr(getattr(store, "address", None), "place", None) is not None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 SIMPLE = {
-    "pause": "Stop handling messages once no step is in flight; `resume` goes on.",
+    "pause": "Stop handling messages once no step is in flight, until `resume`.",
     "resume": "Run a parked session again.",
     "cancel": "End a session; its children end first.",
     "kill": "End a session that misbehaves.",
-    "retry": "Handle the dead letter of a failed session again, from the same journal: nothing that was done is done again.",
-    "drop": "Give up the dead letter of a failed session; its next turn is told which effects were done.",
+    "retry": "Handle the dead letter of a failed session again, from the same journal: no recorded effect is made again.",
+    "drop": "Give up the dead letter of a failed session; its next turn reads which effects were done.",
 }

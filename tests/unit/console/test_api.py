@@ -199,7 +199,7 @@ async def test_a_verb_on_many_acts_only_on_those_it_is_for(api: Api) -> None:
         done = await api.post(f"/{verb}", all=True, dry_run=True)
         assert [one["session"] for one in done["sessions"]] == [only]
     assert (await api.post("/resolve", all=True, verdict="done"))["sessions"] == []
-    assert "nothing says which" in (await api.post("/cancel", 422))["message"]
+    assert "give at least one of" in (await api.post("/cancel", 422))["message"]
     assert "failed, parked" in (await api.post("/cancel", 422, status="dead"))["message"]
 
 
@@ -242,7 +242,7 @@ async def test_a_runtime_that_drains_says_so(api: Api) -> None:
     assert (await api.post("/sessions/s/messages", 503, message=1))["error"] == "RuntimeStopped"
     assert len((await api.get("/sessions"))["sessions"]) == 1
     checks = {check["name"]: check["level"] for check in (await api.get("/doctor"))["checks"]}
-    assert checks["ready"] == "wrong"
+    assert checks["ready"] == "fail"
 
 
 async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,13 +258,13 @@ async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.Monkey
         api.runtime, "breakers", lambda: {"openai": SimpleNamespace(state="half_open", openings=1, until=None, cause="9 of 10 failed")}
     )
     found = await doctor.diagnose(api.control)
-    assert not found.well
-    wrong = [check.name for check in found.checks if check.level == "wrong"]
+    assert not found.healthy
+    wrong = [check.name for check in found.checks if check.level == "fail"]
     assert set(wrong) == {"database", "stuck", "threads"}
     assert [check.name for check in found.checks[: len(wrong)]] == wrong
-    assert "half-open: 9 of 10 failed" in next(check.said for check in found.checks if check.name == "breaker")
-    assert {check.name for check in found.checks if check.level == "note"} >= {"recovering", "breaker"}
-    said = {check.name: check.said for check in found.checks}
+    assert "half-open: 9 of 10 failed" in next(check.text for check in found.checks if check.name == "breaker")
+    assert {check.name for check in found.checks if check.level == "warning"} >= {"recovering", "breaker"}
+    said = {check.name: check.text for check in found.checks}
     assert said["stuck"] == "1 handler did not end when it was cancelled: restart the process to be rid of it"
     assert said["threads"] == "2 threads of plain functions run past their deadline: restart the process to be rid of them"
 

@@ -148,7 +148,7 @@ async def test_a_process_that_gives_no_sign_of_life_is_told(tmp_path: Path, monk
 
     path = str(tmp_path / "s")
     async with await asyncio.start_unix_server(answer, path), open_node(path, timeout_s=0.05) as node, node.watch() as watched:
-        with pytest.raises(holdfast.NodeUnreachable, match="no sign of life"):
+        with pytest.raises(holdfast.NodeUnreachable, match="no heartbeat"):
             await anext(watched)
 
 

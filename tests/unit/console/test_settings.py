@@ -14,7 +14,7 @@ import pytest
 
 from holdfast import Backoff, BreakerSpec, Budget, ConfigError, Intensity, RepetitionSpec, Runtime, Session, agent
 from holdfast.console.process.settings import ProcessLimits, Settings, Source
-from holdfast.runtime.limits import SINGLE, AgentLimits, Limits, RuntimeLimits, apply, apply_breaker, faults
+from holdfast.runtime.agents.limits import SINGLE, AgentLimits, Limits, RuntimeLimits, apply, apply_breaker, faults
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -139,8 +139,8 @@ def test_all_faults_are_told_at_once_each_with_its_file_and_key(tmp_path: Path) 
     backoff = { factor = 0.5 }
     """
     assert refused(tmp_path, text) == [
-        "drain_s is nothing that can be set: there is agents, process, runtime",
-        "runtime.idle is nothing that can be set: did you mean 'idle_s'?",
+        "unknown key drain_s: there is agents, process, runtime",
+        "unknown key runtime.idle: did you mean 'idle_s'?",
         "agents.support.intensity is 3: it has to be a table, [agents.support.intensity]",
         "process.blocked_s is 0.001: it cannot be below 0.1",
         "runtime.drain_s is -1: it cannot be below 0",

@@ -19,7 +19,7 @@ ARGUMENTS: dict[type[errors.HoldfastError], tuple[Any, ...]] = {
     errors.ReplyTimeout: ("s", "m1", 2.5, "it is parked"),
     errors.TurnFailed: ("s", "m1", "ValueError: no", ("refund",)),
     errors.SupervisorGaveUp: ("root", "writer"),
-    errors.NodeUnreachable: ("/run/s", "nobody answers", True),
+    errors.NodeUnreachable: ("/run/s", "no process listens", True),
 }
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.HoldfastError)]
 
@@ -110,7 +110,7 @@ def test_values_that_json_cannot_hold_are_shown() -> None:
     assert portable(value) == {"a": "text", "b": ["(2 bytes)"], "3": [1, None]}
 
 
-@pytest.mark.parametrize(("count", "said"), [(0, "0 doubts are settled"), (1, "1 doubt is settled"), (2, "2 doubts are settled")])
+@pytest.mark.parametrize(("count", "said"), [(0, "0 effects resolved"), (1, "1 effect resolved"), (2, "2 effects resolved")])
 def test_one_and_many_are_told_apart(count: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     """People read it."""
     words.did(Did(session="s", verb="resolve", count=count))

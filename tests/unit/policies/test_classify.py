@@ -363,7 +363,7 @@ def test_an_exception_that_breaks_when_looked_at_is_still_classified() -> None:
         def response(self) -> object:
             raise RuntimeError("not set")
 
-    assert classify(Nasty(), NOW) == Fault("transient", "Nasty", "(its text cannot be shown)", None, True)
+    assert classify(Nasty(), NOW) == Fault("transient", "Nasty", "(its text cannot be read)", None, True)
 
 
 def test_a_fault_survives_encoding() -> None:

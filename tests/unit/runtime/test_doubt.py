@@ -208,6 +208,8 @@ def test_a_probe_that_is_cancelled_from_within_leaves_it_to_a_person() -> None:
         await (await runtime.spawn(support, id="s")).ask("go", id="m")
 
     async def second(runtime: Runtime) -> Any:
+        await rest(runtime.session("s"))
+        await asyncio.sleep(100)  # until the deadline of the attempt that the crash cut, it is not asked
         return (await rest(runtime.session("s"))).park.reason
 
     world.life(support, first)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast import Runtime, Session, StoreLocked, agent, tool
-from holdfast.runtime.limits import Limits, RuntimeLimits
+from holdfast.runtime.agents.limits import Limits, RuntimeLimits
 from tests.unit.runtime.support import World
 
 

@@ -450,7 +450,7 @@ async def test_a_stray_cancelled_error_is_a_crash() -> None:
         await seen.until("Restarted b")
         assert switch.alive == ["a"]
         assert not outcome.over
-        assert "nobody cancelled" in (supervisor.tree().children[1].error or "")
+        assert "no code cancelled" in (supervisor.tree().children[1].error or "")
 
 
 async def test_a_stray_cancelled_error_before_readiness_does_not_cancel_the_caller() -> None:

@@ -1,0 +1,205 @@
+"""An agent: a handler with the types of its state, messages and replies, its version, its tools and its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict, Unpack, overload
+
+import msgspec
+
+from holdfast.calls.call import Call
+from holdfast.calls.tools import Tool
+from holdfast.calls.toolset import Toolset
+from holdfast.codec import Codec, codec_for
+from holdfast.errors import ConfigError, NotJournalable, StateError
+from holdfast.policies._faults import Faults
+from holdfast.policies.breaker import BreakerSpec
+from holdfast.policies.budget import Budget
+from holdfast.policies.repetition import RepetitionSpec
+from holdfast.runtime.agents.handler import Handler, types_of
+from holdfast.runtime.agents.ids import check_id
+from holdfast.stores.records import StepRecord
+from holdfast.supervisors.intensity import Backoff, Intensity
+
+Migration = Callable[[Any], Any]
+
+_any_decode = msgspec.msgpack.Decoder().decode
+
+
+class AgentOptions(TypedDict, total=False):
+    """What can be given to `agent` by name; what is left out, or None, is the default that `agent` documents."""
+
+    name: str | None
+    version: int
+    tools: Sequence[Tool[..., Any]]
+    budget: Budget | None
+    breaker: BreakerSpec | None
+    repetition: RepetitionSpec | None
+    intensity: Intensity | None
+    backoff: Backoff | None
+    mailbox: int
+    park_after_s: float
+    crash_limit: int
+    migrations: Mapping[int, Migration] | None
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A definition. Made by the decorator `agent`; see there for what the fields mean."""
+
+    handler: Handler
+    name: str
+    state: Codec
+    message: Codec
+    reply: Codec
+    tools: Toolset
+    version: int = 1
+    budget: Budget = Budget()
+    breaker: BreakerSpec = BreakerSpec()
+    repetition: RepetitionSpec = RepetitionSpec()
+    intensity: Intensity = Intensity(3, 60.0)
+    backoff: Backoff = Backoff(base_s=0.05, max_s=5.0)
+    mailbox: int = 1000
+    park_after_s: float = 5.0
+    crash_limit: int = 5
+    migrations: Mapping[int, Migration] = {}
+
+    def __repr__(self) -> str:
+        return f"<agent {self.name!r} version {self.version}>"
+
+    def first_state(self) -> Any:
+        """The state of a session that is spawned without one."""
+        return None if self.state.plain or self.state.type is None else self.state.type()
+
+    def load_state(self, session: str, data: bytes, version: int) -> Any:
+        """The state that was stored, brought forward to this version.
+
+        Raises:
+            StateError: it is newer than the agent, a migration is missing, or it does not decode. Nothing was changed.
+        """
+        if version == self.version:
+            try:
+                return self.state.decode(data)
+            except (msgspec.ValidationError, ValueError, TypeError) as error:
+                raise StateError(
+                    session, f"the state of {session!r} does not decode as {self._type_name()}: {error}; raise version= and add a migration"
+                ) from error
+        if version > self.version:
+            raise StateError(
+                session, f"the state of {session!r} is of version {version}, {self.name!r} knows {self.version}: deploy the newer agent"
+            )
+        value = self._migrated(session, _any_decode(data), version)
+        try:
+            return self.state.decode(self.state.encode(value) if self.state.plain else msgspec.msgpack.encode(value))
+        except (msgspec.ValidationError, ValueError, TypeError, NotJournalable) as error:
+            raise StateError(session, f"the migrated state of {session!r} is no {self._type_name()}: {error}") from error
+
+    def _migrated(self, session: str, value: Any, version: int) -> Any:
+        for number in range(version, self.version):
+            migrate = self.migrations.get(number)
+            if migrate is None:
+                raise StateError(session, f"the state of {session!r} is of version {number}: {self.name!r} has no migrations[{number}]")
+            try:
+                value = migrate(value)
+            except Exception as error:
+                raise StateError(session, f"migrations[{number}] of {self.name!r} failed on {session!r}: {error!r}") from error
+        return value
+
+    def recall(self, record: StepRecord) -> Call | None:
+        """The call that a record was written for, so that its `reconcile` can be asked; None where its tool is not known here, or takes
+        other arguments by now."""
+        try:
+            return self.tools[record.name].recall(record.args)
+        except (KeyError, NotJournalable, TypeError, ValueError):
+            return None
+
+    def _type_name(self) -> str:
+        return getattr(self.state.type, "__qualname__", repr(self.state.type))
+
+
+@overload
+def agent(handler: Handler, /) -> Agent: ...
+
+
+@overload
+def agent(**options: Unpack[AgentOptions]) -> Callable[[Handler], Agent]: ...
+
+
+def agent(handler: Handler | None = None, /, **options: Unpack[AgentOptions]) -> Any:
+    """Make an agent of `async def handler(session: Session[State], message: Message) -> Reply`.
+
+    The annotations are the types that are stored: state (its class is called without arguments for a new session), message and reply; any
+    of them may be plain data, a dataclass, a msgspec.Struct or a pydantic model.
+
+    Args:
+        name: what sessions store; default the function's name. Do not change it while sessions live.
+        version: of the state's type, default 1; raise it together with a migration.
+        tools: what `session.call_tool` may call; also where the `reconcile` of a `once` tool is found after a crash.
+        budget: limits of each session, over all its turns; default none.
+        breaker: when a session that keeps failing is made to wait; default BreakerSpec().
+        repetition: when the same tool call counts as a loop; default RepetitionSpec().
+        intensity: how often a crashing turn is restarted before its message is a dead letter; default 3 in 60 s.
+        backoff: how long before each restart; default 0.05 s doubling to 5 s, jittered.
+        mailbox: messages that may wait, default 1000; one more is refused with MailboxFull.
+        park_after_s: how long, in seconds, a wait for a reply or timer is held in memory; default 5.
+        crash_limit: after so many unclean ends of the process in one turn without a new record (default 5), the turn parks.
+        migrations: `{n: function}` brings plain state data of version n to n + 1.
+
+    Raises:
+        ConfigError: all that is wrong with the definition, at once.
+    """
+    unknown = sorted(options.keys() - AgentOptions.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"agent() has no option {', '.join(unknown)}: it takes {', '.join(AgentOptions.__annotations__)}")
+    return _make(options) if handler is None else _make(options)(handler)
+
+
+def _make(options: AgentOptions) -> Callable[[Handler], Agent]:
+    def make(function: Handler) -> Agent:
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        name = given.pop("name", None) or getattr(function, "__name__", "")
+        faults: list[str] = []
+        types = types_of(function, faults)
+        faults += _faults(given)
+        try:
+            check_id("name", name)
+        except ConfigError as error:
+            faults.append(str(error))
+        tools = _toolset(given.pop("tools", ()), faults)
+        codecs: dict[str, Any] = {label: _codec(label, type_, faults) for label, type_ in zip(types._fields, types, strict=True)}
+        if faults:
+            raise ConfigError(f"agent {name!r}: " + "; ".join(faults))
+        return Agent(handler=function, name=name, tools=tools, **{**codecs, **given})
+
+    return make
+
+
+def _faults(given: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the options themselves."""
+    checks = Faults("")
+    for label in ("version", "mailbox", "crash_limit"):
+        checks.whole(label, given.get(label, 1), 1)
+    checks.number("park_after_s", given.get("park_after_s", 0.0))
+    specs = {"budget": Budget, "breaker": BreakerSpec, "repetition": RepetitionSpec, "intensity": Intensity, "backoff": Backoff}
+    for label, wanted in specs.items():
+        if not isinstance(given.get(label, wanted()), wanted):
+            checks.add(f"{label} is {given[label]!r}: give a {wanted.__name__}")
+    migrations = given.get("migrations", {})
+    if not isinstance(migrations, Mapping) or not all(callable(step) for step in migrations.values()):
+        checks.add("migrations maps a version to a function: {1: function}")
+    return checks.found
+
+
+def _toolset(tools: Sequence[Tool[..., Any]], faults: list[str]) -> Toolset:
+    try:
+        return Toolset(tools)
+    except ConfigError as error:
+        faults.append(str(error))
+        return Toolset(())
+
+
+def _codec(label: str, type_: Any, faults: list[str]) -> Codec:
+    try:
+        return codec_for(type_)
+    except NotJournalable as error:
+        faults.append(f"{label}: {error}")
+        return codec_for(Any)

@@ -1,0 +1,186 @@
+"""The limits that can be set from outside of the code: of each agent, and of the Runtime.
+
+They are laid over those of the code: what is not named stays as the code has it. Nothing here changes an Agent; `apply` gives a copy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from holdfast.errors import ConfigError
+from holdfast.policies._faults import Faults
+from holdfast.policies.breaker import BreakerSpec
+from holdfast.policies.budget import Budget
+from holdfast.policies.repetition import RepetitionSpec
+from holdfast.runtime.agents.definition import Agent
+from holdfast.supervisors.intensity import Backoff, Intensity
+
+Overrides = Mapping[str, Any]
+"""Fields of one spec by name; None is "no limit" where the spec allows that."""
+
+SPECS: dict[str, type[msgspec.Struct]] = {
+    "budget": Budget, "breaker": BreakerSpec, "repetition": RepetitionSpec, "intensity": Intensity, "backoff": Backoff,
+}  # fmt: skip
+"""What can be set of an agent field by field: the names are those of AgentLimits and of the attributes of an Agent."""
+
+SINGLE = ("idle_s", "drain_s", "quarantine_s", "max_recovering", "reconciles")
+"""What can be set of the Runtime, besides its breaker."""
+
+_MOST = 10**12
+_MOST_OF = {"window": 100_000, "cycle_max": 1_000, "max_recovering": 100_000, "reconciles": 10_000}
+"""What is larger is a slip of the pen, and would be memory (a window of each session) or overflow when it is used."""
+
+
+class AgentLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What is set of one agent; what is empty or None stays as the code has it.
+
+    Attributes:
+        budget: fields of Budget, for sessions that are spawned from then on; those that are there keep theirs.
+        breaker, repetition, intensity, backoff: fields of BreakerSpec, RepetitionSpec, Intensity, Backoff.
+        mailbox: messages that may wait.
+        park_after_s: how long a wait is held in memory, in seconds.
+        crash_limit: unclean ends of the process in one turn after which it parks.
+    """
+
+    budget: Overrides = {}
+    breaker: Overrides = {}
+    repetition: Overrides = {}
+    intensity: Overrides = {}
+    backoff: Overrides = {}
+    mailbox: int | None = None
+    park_after_s: float | None = None
+    crash_limit: int | None = None
+
+
+class RuntimeLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What is set of the Runtime; None stays as the code has it. The fields mean what they mean as arguments of Runtime.
+
+    Attributes:
+        idle_s, drain_s, quarantine_s: seconds.
+        max_recovering, reconciles: counts.
+        breaker: fields of the BreakerSpec of each dependency.
+    """
+
+    idle_s: float | None = None
+    drain_s: float | None = None
+    quarantine_s: float | None = None
+    max_recovering: int | None = None
+    reconciles: int | None = None
+    breaker: Overrides = {}
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is set: of the Runtime, and of agents by name."""
+
+    runtime: RuntimeLimits = RuntimeLimits()
+    agents: Mapping[str, AgentLimits] = {}
+
+
+def apply(agent: Agent, limits: AgentLimits | None) -> Agent:
+    """A copy of the agent with these limits; the agent itself where there are none.
+
+    Raises:
+        ConfigError: limits that make no sense for this agent; it names all of them.
+    """
+    if limits is None:
+        return agent
+    changes, found = _laid_over_agent(agent, limits)
+    if found:
+        raise ConfigError(f"limits of agent {agent.name!r}: {'; '.join(found)}")
+    return msgspec.structs.replace(agent, **changes)
+
+
+def apply_breaker(spec: BreakerSpec, overrides: Overrides) -> BreakerSpec:
+    """The breaker of each dependency with these fields changed.
+
+    Raises:
+        ConfigError: a field makes no sense; it names every such field.
+    """
+    changed, found = _laid_over(spec, overrides)
+    if found:
+        raise ConfigError(f"limits of the runtime: {'; '.join(f'breaker.{fault}' for fault in found)}")
+    assert isinstance(changed, BreakerSpec)
+    return changed
+
+
+def faults(limits: Limits, agents: Mapping[str, Agent], breaker: BreakerSpec) -> list[str]:
+    """Everything that is wrong with limits for these agents and this breaker of dependencies; empty if nothing is.
+
+    Each fault begins with the key that it is about, such as "agents.support.budget.steps".
+    """
+    found = [f"runtime.{fault}" for fault in _of_runtime(limits.runtime, breaker)]
+    for name, wanted in limits.agents.items():
+        agent = agents.get(name)
+        if agent is None:
+            found.append(f"agents.{name} names no agent of this Runtime{alike(name, agents)}")
+        else:
+            found += [f"agents.{name}.{fault}" for fault in _laid_over_agent(agent, wanted)[1]]
+    return found
+
+
+def alike(name: str, known: Iterable[str]) -> str:
+    """What to write instead of a name that is not known, as the end of a sentence."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, 1)
+    return f": did you mean {close[0]!r}?" if close else f": there is {', '.join(known)}"
+
+
+def _of_runtime(limits: RuntimeLimits, breaker: BreakerSpec) -> list[str]:
+    checks = Faults("")
+    checks.number("idle_s", limits.idle_s, positive=True, optional=True)
+    for name in ("drain_s", "quarantine_s"):
+        checks.number(name, getattr(limits, name), optional=True)
+    for name in ("max_recovering", "reconciles"):
+        checks.whole(name, getattr(limits, name), 1, optional=True)
+    single = {name: getattr(limits, name) for name in SINGLE}
+    return _given(checks.found) + _too_large(single) + [f"breaker.{fault}" for fault in _laid_over(breaker, limits.breaker)[1]]
+
+
+def _laid_over_agent(agent: Agent, limits: AgentLimits) -> tuple[dict[str, Any], list[str]]:
+    """The attributes of the agent that change, and what is wrong with them."""
+    changes: dict[str, Any] = {}
+    found: list[str] = []
+    for name in SPECS:
+        changes[name], wrong = _laid_over(getattr(agent, name), getattr(limits, name))
+        found += [f"{name}.{fault}" for fault in wrong]
+    checks = Faults("")
+    for name in ("mailbox", "crash_limit"):
+        checks.whole(name, getattr(limits, name), 1, optional=True)
+    checks.number("park_after_s", limits.park_after_s, optional=True)
+    single = {name: value for name in ("mailbox", "park_after_s", "crash_limit") if (value := getattr(limits, name)) is not None}
+    return changes | single, found + _given(checks.found) + _too_large(single)
+
+
+def _laid_over(spec: msgspec.Struct, overrides: Overrides) -> tuple[msgspec.Struct, list[str]]:
+    """The spec with these fields changed, or as it is where they are wrong; each fault begins with the field."""
+    fields = type(spec).__struct_fields__
+    found = [f"{name} is nothing that can be set{alike(name, fields)}" for name in overrides if name not in fields] + _too_large(overrides)
+    try:
+        # The constructor, not `replace`, which would not look at the values.
+        changed = type(spec)(**{name: overrides.get(name, getattr(spec, name)) for name in fields})
+    except ConfigError as error:
+        text = str(error).removeprefix(f"{type(spec).__name__}: ")
+        # Only where the next fault begins: a value that is quoted in one may hold a semicolon.
+        return spec, found + re.split(rf"; (?=(?:{'|'.join(fields)}) is )", text)
+    if isinstance(changed, Intensity | Backoff):
+        # Their faults name them, since a supervisor has one of each.
+        found += [fault.partition(".")[2] for fault in changed.faults()]
+    return (spec if found else changed), found
+
+
+def _too_large(values: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} is {value!r}: give at most {most:,}".replace(",", "_")
+        for name, value in values.items()
+        if isinstance(value, int | float) and value > (most := _MOST_OF.get(name, _MOST))
+    ]
+
+
+def _given(found: Iterable[str]) -> list[str]:
+    """Faults of values that are optional only in that they can be left out."""
+    return [fault.replace(", or None", "").replace(" or None", "") for fault in found]

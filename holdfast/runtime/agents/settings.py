@@ -1,0 +1,35 @@
+"""What a running node goes by: the limits of the code with those laid over them that were set from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from holdfast.policies.breaker import BreakerSpec
+from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.agents.limits import Limits, apply, apply_breaker, faults
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it; the fields mean what they mean as arguments of Runtime, `agents` are by name."""
+
+    agents: Mapping[str, Agent]
+    breaker: BreakerSpec
+    idle_s: float
+    drain_s: float
+    quarantine_s: float
+    max_recovering: int
+    reconciles: int
+
+    def faults(self, limits: Limits) -> list[str]:
+        """Everything that is wrong with laying these over, each beginning with its key; empty if nothing is."""
+        return faults(limits, self.agents, self.breaker)
+
+    def under(self, limits: Limits) -> Settings:
+        """These settings with `limits` laid over them. Raises ConfigError for what `faults` finds."""
+        single = msgspec.structs.asdict(limits.runtime)
+        breaker = apply_breaker(self.breaker, single.pop("breaker"))
+        agents = {name: apply(agent, limits.agents.get(name)) for name, agent in self.agents.items()}
+        given = {name: value for name, value in single.items() if value is not None}
+        return msgspec.structs.replace(self, agents=agents, breaker=breaker, **given)

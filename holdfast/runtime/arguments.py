@@ -1,0 +1,78 @@
+"""What a Runtime is given, checked and made ready where it is made: each function names all faults at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib import metadata
+from typing import Any
+
+from holdfast import errors
+from holdfast.calls.clients import ModelClient
+from holdfast.calls.prices import Prices
+from holdfast.runtime.agents.definition import Agent
+from holdfast.supervisors import ChildSpec
+
+SERVICES = "holdfast.services"
+"""The group of entry points that name what can run beside the sessions."""
+
+Service = Callable[[Any, str | None], AbstractContextManager[ChildSpec]]
+"""Given the Runtime and the path that its user named: what is open for as long as it runs, and the child that serves it."""
+
+Control = bool | str | os.PathLike[str]
+
+
+def agents_by_name(agents: Sequence[object]) -> dict[str, Agent]:
+    """The agents by their names. Raises ConfigError."""
+    faults: list[str] = []
+    by_name: dict[str, Agent] = {}
+    for agent in agents:
+        if not isinstance(agent, Agent):
+            faults.append(f"{agent!r} is not an agent: decorate its handler with @agent")
+        elif agent.name in by_name:
+            faults.append(f"two agents are called {agent.name!r}: give one of them another name=")
+        else:
+            by_name[agent.name] = agent
+    if not agents:
+        faults.append("there is no agent: Runtime(store, agents=[...])")
+    if faults:
+        raise errors.ConfigError("; ".join(faults))
+    return by_name
+
+
+def prepared(clients: Mapping[str, Any], prices: Prices) -> dict[str, ModelClient]:
+    """The clients, each as one whose calls are steps. Raises ConfigError."""
+    faults: list[str] = []
+    by_name: dict[str, ModelClient] = {}
+    for name, client in clients.items():
+        try:
+            by_name[name] = client if isinstance(client, ModelClient) else ModelClient(name, client, prices=prices)
+        except errors.ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise errors.ConfigError("; ".join(faults))
+    return by_name
+
+
+def control_faults(control: object) -> list[str]:
+    """What is wrong with the value of `control`, if anything is."""
+    if isinstance(control, bool | os.PathLike) or (isinstance(control, str) and control):
+        return []
+    return [f"control is {control!r}: give True, False, or the path of the socket"]
+
+
+def service(name: str) -> Service:
+    """What an installed package offers under this name. A layer above offers it, so it is found by its entry point, not imported.
+
+    Raises:
+        ConfigError: no package offers it, or it cannot be imported.
+    """
+    found = list(metadata.entry_points(group=SERVICES, name=name))
+    if not found:
+        raise errors.ConfigError(f"no installed package offers {name!r} ({SERVICES}): install holdfast again, or leave out {name}=")
+    try:
+        offered: Service = found[0].load()
+    except (ImportError, AttributeError) as error:
+        raise errors.ConfigError(f"{name}= cannot be used: {found[0].value} cannot be imported: {error}") from error
+    return offered

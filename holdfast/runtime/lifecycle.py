@@ -1,0 +1,145 @@
+"""A context manager in a task of its own: any task may open it, and any task may close it.
+
+anyio's cancel scopes, and so its task groups, must be left in the task that entered them. Fixtures, exit stacks, the cells of a notebook
+and the lifespans of web frameworks do not promise that. So one task enters and leaves; the others tell it when, and wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import anyio
+
+from holdfast.errors import RuntimeStopped
+from holdfast.events import log
+from holdfast.runtime.turns import tasks
+
+
+class OwnTask:
+    """Keeps `inside` entered, in a task of its own, from `open` to `close`.
+
+    Args:
+        inside: what to enter. Where it fails in between, it must cancel the task that it was entered in, as a task group does, and then
+            raise why.
+        name: of the task, and in the log.
+    """
+
+    def __init__(self, inside: AbstractAsyncContextManager[Any], name: str) -> None:
+        self._inside, self._name = inside, name
+        self._opened, self._closing = anyio.Event(), anyio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._holder: asyncio.Task[Any] | None = None
+        self._failing = self._cancelled_holder = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was left again, or could not be entered."""
+        return self._task is not None and self._task.done()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What it was left with, once it has ended; None for nothing, also where only the loop's own end cancelled the task."""
+        task = self._task
+        return None if task is None or not task.done() or task.cancelled() else task.exception()
+
+    async def open(self, *, hold: bool) -> None:
+        """Enter it; return when it is entered.
+
+        Args:
+            hold: cancel the task that calls this where it fails before `close`; `close` takes that back.
+
+        Raises:
+            Exception: whatever entering it raised.
+        If cancelled, it has been left again when the cancellation goes on.
+        """
+        task = self._task = tasks.start(self._run(), self._name)
+        task.add_done_callback(lambda _: self._opened.set())
+        try:
+            await self._opened.wait()
+        except BaseException:
+            task.cancel()
+            await _end_of(task)
+            raise
+        if self._failing or task.done():
+            await _end_of(task)
+            task.result()
+        self._holder = asyncio.current_task() if hold else None
+
+    async def close(self) -> BaseException | None:
+        """Leave it, and return when it is left: the error that it was left with, if there is one. Harmless if it has ended.
+
+        Raises:
+            RuntimeStopped: it was opened on another event loop, and has not ended.
+        If cancelled, it is left all the same, and the cancellation is raised after that.
+        """
+        assert self._task is not None
+        self._closing.set()
+        try:
+            await _end_of(self._task)
+        finally:
+            holder, self._holder = self._holder, None
+            if self._cancelled_holder and holder is not None and holder is asyncio.current_task():
+                holder.uncancel()
+        return self.failure
+
+    async def wait(self) -> BaseException | None:
+        """Return when it is left: the error that it was left with, if there is one. If cancelled, only the wait ends."""
+        assert self._task is not None
+        if not self._task.done():
+            await asyncio.wait((_here(self._task),))
+        return self.failure
+
+    async def _run(self) -> None:
+        try:
+            async with self._inside:
+                self._opened.set()
+                try:
+                    await self._closing.wait()
+                except asyncio.CancelledError:
+                    self._fails()
+                    raise
+        except Exception as error:
+            if self._failing and not self._cancelled_holder and not self._closing.is_set():
+                log.critical("%s has ended: %s", self._name, sole(error))
+            raise
+
+    def _fails(self) -> None:
+        """It failed, or the loop ends. Whoever holds it learns it now; while it closes, they wait for its end anyway."""
+        self._failing = True
+        if self._holder is not None and not self._closing.is_set():
+            self._cancelled_holder = self._holder.cancel(f"{self._name} has ended")
+
+
+def sole(error: BaseException) -> BaseException:
+    """The one error in a group of one; any other as it is."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+async def _end_of(task: asyncio.Task[Any]) -> None:
+    """Wait until `task` has ended, even if cancelled meanwhile; that cancellation is raised then."""
+    interrupted: BaseException | None = None
+    # Shielded: left earlier, the store would still be open, and its lock taken. All that the task does to close has deadlines, so this has.
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait((_here(task),))
+            except asyncio.CancelledError as error:
+                interrupted = error  # a native one, which no shield holds off
+    if not task.cancelled():
+        task.exception()  # retrieved: whoever needs it reads it from the task
+    if interrupted is not None:
+        try:
+            raise interrupted
+        finally:
+            del interrupted
+
+
+def _here(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
+    """`task`, if it is of the running loop: a wait for any other would not end."""
+    if task.get_loop() is not asyncio.get_running_loop():
+        raise RuntimeStopped("this Runtime was opened on another event loop, and is open there: stop it on that loop")
+    return task

@@ -1,0 +1,349 @@
+"""A live session: its mailbox, budget, breaker and checkpoint in memory, and what becomes of each turn.
+
+It has a task only while it has something to do. What is here is what the store acknowledged; it is changed in `applied` callbacks, and
+thrown away, to be read again, whenever that is in question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import msgspec
+
+from holdfast import events
+from holdfast.errors import NotAwaited, NotJournalable, SessionError, StateError, StoreError
+from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.sessions import conclusion
+from holdfast.runtime.sessions.aftermath import after_crash
+from holdfast.runtime.sessions.life import WORKING, Life, Signal, move
+from holdfast.runtime.sessions.pausing import Pause
+from holdfast.runtime.steps.session import Session
+from holdfast.runtime.turns import doubt, tasks
+from holdfast.runtime.turns.failures import describe, trace, where
+from holdfast.runtime.turns.journal import Journal
+from holdfast.runtime.turns.node import Node
+from holdfast.runtime.turns.observed import turn_starts
+from holdfast.runtime.turns.owner import Owner
+from holdfast.runtime.turns.turn import Turn
+from holdfast.runtime.turns.verdict import Crashed, Interrupted, Returned, Why
+from holdfast.stores.ops import CommitTurn, FailTurn, Op, Result, Status, UpdateSession
+from holdfast.stores.records import ENDED, Loaded, Message, Park, SessionStatus
+from holdfast.supervisors.intensity import Intensity, RestartWindow
+
+_STATE_S = 60.0  # how soon a state that did not load is tried again, besides at every message and start
+_UNKNOWN = "the outcome of a write is unknown"
+_WHY: dict[Signal, Why] = {
+    Signal.HOLD: "pause", Signal.DROP: "dropped", Signal.DRAIN: "drain", Signal.STOP: "stopped", Signal.END: "ended",
+}  # fmt: skip
+
+
+class Host(Protocol):
+    """What an actor tells of itself, and asks for: the registry of sessions."""
+
+    @property
+    def draining(self) -> bool: ...
+
+    def dispatch(self, ops: Sequence[Op], results: Sequence[Result]) -> None:
+        """What left with a write is durable."""
+        ...
+
+    def replied(self, session: str, message: str, outcome: bytes) -> None:
+        """A message is done or dead."""
+        ...
+
+    def unanswerable(self, session: str, error: SessionError) -> None:
+        """No message of it can be answered for now."""
+        ...
+
+    def ended(self, session: str, status: str, answered: list[Message]) -> None:
+        """It takes no more messages; those that waited were answered."""
+        ...
+
+    def rested(self, actor: Actor) -> None:
+        """Its task has ended."""
+        ...
+
+    def reread(self, actor: Actor, at_once: bool = True) -> None:
+        """What it holds may not be what is stored."""
+        ...
+
+
+class GiveUp(msgspec.Struct, frozen=True):
+    """A person gives the turn of this message up."""
+
+    message: str
+    cause: str
+
+
+class Actor:
+    """One session in memory, at one epoch.
+
+    Attributes:
+        life: what it does; changed through `signal` alone.
+        wish: what a person wants it parked for, or gives its turn up for, as soon as it can be.
+    """
+
+    __slots__ = (
+        "crashes", "current", "host", "journal", "life", "mailbox", "node", "owner", "park", "pause", "restarts", "row", "state", "status",
+        "task", "touched", "version", "wish",
+    )  # fmt: skip
+
+    def __init__(self, node: Node, host: Host, agent: Agent | None, loaded: Loaded) -> None:
+        row = loaded.session
+        self.node, self.host, self.row = node, host, row
+        # What could not be loaded is tried again at each activation: the agent may have been put right meanwhile.
+        self.status: SessionStatus = "idle" if row.park is not None and row.park.reason == "state" else row.status
+        self.life = Life.ENDED if row.status in ENDED else Life.RESTING
+        self.park, self.crashes = row.park, row.crashes
+        self.state, self.version = loaded.checkpoint.state, loaded.checkpoint.version
+        self.journal = Journal(loaded.steps)
+        self.mailbox: deque[Message] | list[Message] = deque(loaded.messages) if loaded.messages else []
+        self.owner = Owner(loaded, agent, self.journal.spent(), node.clock.time())
+        self.restarts = RestartWindow(Intensity() if agent is None else agent.intensity)
+        self.current: Turn | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.pause = Pause(node.loop)
+        self.wish: Park | GiveUp | None = None
+        self.touched = node.clock.monotonic()
+
+    @property
+    def id(self) -> str:
+        return self.owner.id
+
+    @property
+    def agent(self) -> Agent:
+        return self.owner.agent
+
+    # ------------------------------------------------------------ mailbox and life
+
+    def push(self, message: Message) -> None:
+        """A message was accepted."""
+        if not isinstance(self.mailbox, deque):
+            self.mailbox = deque()
+        self.mailbox.append(message)
+        self.kick()
+
+    def kick(self) -> None:
+        """Handle what there is to handle."""
+        if self.status == "parked" and self.park is not None and (self.park.until or 1e300) <= self.node.clock.time() + 0.001:
+            self.status = "idle"
+        if self._runnable():
+            self.signal(Signal.KICK)
+
+    def signal(self, signal: Signal) -> None:
+        """Something happened: go by the table of `life`."""
+        self.life, action = move(self.life, signal)
+        if action == "start":
+            self.task = tasks.start(self._work(), f"session {self.id}")
+        elif action == "reread":
+            self._lost(_UNKNOWN)
+        elif action:
+            self.pause.end()
+            if action == "leave" and self.current is not None:
+                self.current.interrupt(_WHY[signal], self.wish if isinstance(self.wish, Park) else None)
+
+    def hold(self, park: Park) -> None:
+        """Leave what is being done once no step is in flight, and park."""
+        self.wish = park
+        self.signal(Signal.HOLD)
+
+    def give_up(self, cause: str) -> None:
+        """Leave what is being done now, and fail the open turn."""
+        self.wish = GiveUp(self.mailbox[0].id, cause)
+        self.signal(Signal.DROP)
+
+    def _runnable(self) -> bool:
+        may = self.status in ("idle", "unfinished") and self.owner.known and not self.host.draining
+        return may and bool(self.mailbox)
+
+    async def _work(self) -> None:
+        try:
+            while self.life in WORKING and self._runnable():
+                await self._handle(self.mailbox[0])
+            await self._grant()
+        except Exception as error:
+            # The store, or a fault of holdfast itself: the session is read again, a fault loudly, and no other session notices.
+            if not isinstance(error, StoreError):
+                events.log.exception("session %s hit a fault of the runtime", self.id)
+            self._lost(describe(error), isinstance(error, StoreError))
+        finally:
+            self.signal(Signal.OVER)
+            self.task, self.current = None, None
+            self.touched = self.node.clock.monotonic()
+            if not self.mailbox:
+                self.mailbox = []  # an empty deque is 600 bytes
+            self.host.rested(self)
+            self.kick()  # a person's wish can have come too late for its turn, and the next message waits
+
+    async def _grant(self) -> None:
+        """Do what is left to do when no turn runs: what a person wants, or reading again."""
+        if self.life is Life.HOLDING and isinstance(self.wish, Park) and self.status in ("idle", "unfinished", "parked"):
+            await self._park(self.wish)
+        elif self.life is Life.DROPPING and isinstance(self.wish, GiveUp):
+            await self._give_up(self.wish)
+        elif self.life is Life.STALE:
+            self._lost(_UNKNOWN)
+        elif self.status in ("cancelled", "killed") and self.current is not None:
+            await self._write_doubts(self.current)
+
+    async def _give_up(self, wish: GiveUp) -> None:
+        self.wish = None
+        if self.current is not None:
+            await self.current.written()
+        if self.mailbox and self.mailbox[0].id == wish.message and self.status not in ("failed", *ENDED):
+            await self._fail(Turn(self.owner, self.node, self.mailbox[0], self.journal), wish.cause)
+
+    async def _handle(self, message: Message) -> None:
+        if self.crashes >= self.agent.crash_limit:
+            text = f"the process died {self.crashes} times during this turn without a new record: find out why, then resume"
+            return await self._park(Park("crashes", text))
+        self.signal(Signal.BEGIN)
+        turn = self.current = Turn(self.owner, self.node, message, self.journal)
+        try:
+            body = self.agent.message.decode(message.body)
+            session: Session[Any] = Session(turn, self.agent.load_state(self.id, self.state, self.version))
+        except StateError as error:
+            self.host.unanswerable(self.id, error)
+            return await self._park(Park("state", str(error), self.node.clock.time() + _STATE_S))
+        except Exception as error:  # also whatever a user's own validator raises
+            return await self._fail(turn, f"the message does not decode: {describe(error)}")
+        turn_starts(turn, self.restarts.count(self.node.clock.monotonic()))
+        await turn.unless_left(doubt.prepare(turn))
+        match turn.interruption or await turn.run(partial(self.agent.handler, session, body)):
+            case Returned(value):
+                await self._commit(turn, session, value)
+            case Crashed(raised):
+                await self._crashed(turn, raised)
+            case Interrupted() as left:
+                await self._interrupted(turn, left)
+
+    async def _interrupted(self, turn: Turn, left: Interrupted) -> None:
+        """Park, or read again what may have changed; else the state says what follows."""
+        turn.emit(events.TurnLeft, left.why)
+        if left.park is not None and left.why == "park":
+            await self._park_turn(turn, left.park)
+        elif left.why == "lost":
+            self._lost(left.cause)
+
+    # ------------------------------------------------------------ what becomes of a turn
+
+    async def _commit(self, turn: Turn, session: Session[Any], value: Any) -> None:
+        await turn.unless_left(doubt.settle_all(turn))
+        if turn.interruption is not None:
+            return await self._interrupted(turn, turn.interruption)
+        if turn.never_awaited:
+            return await self._crashed(turn, NotAwaited(turn.never_awaited))
+        lost = [s.record.name for s in self.journal.unclaimed() if s.record.effect == "once"]
+        for step in self.journal.unclaimed():
+            turn.emit(events.Unclaimed, step.record.kind, step.record.name)
+        if lost:
+            text = f"the replayed code did not call recorded effect {', '.join(lost)}: deploy code that calls it, then resume"
+            return await self._park_turn(turn, Park("unclaimed", text))
+        try:
+            op = conclusion.commit(turn, session.state, value)
+        except NotJournalable as error:
+            return await self._crashed(turn, error)
+        conclusion.close_unended(turn)
+        self._check((await self.node.group.submit(op, partial(self._committed, op), keep=True)).status)
+
+    def _committed(self, op: CommitTurn, result: Result) -> None:
+        if result.status is not Status.DONE:
+            return
+        self.mailbox.popleft()  # type: ignore[union-attr]
+        self.state, self.version, self.status = op.state, op.version, op.status
+        self.owner.turn, self.owner.notes, self.owner.gates.failures = op.turn, (), 0
+        self.journal, self.park, self.crashes = Journal(), None, 0
+        self.host.dispatch(op.outbox, result.outbox)
+        self.host.replied(self.id, op.message, op.reply)
+        self.node.emit(events.TurnCommitted(self.id, op.turn, op.message, op.status, op.usage.tokens, op.usage.microusd))
+        if op.status in ENDED:
+            self.life = Life.ENDED
+            self.host.ended(self.id, op.status, result.value)
+
+    async def _crashed(self, turn: Turn, error: BaseException) -> None:
+        node = self.node
+        then = after_crash(error, self.owner.gates, self.restarts, self.agent.backoff, node.clock, node.random.uniform)
+        if isinstance(then, Park):
+            return await self._park(then)
+        cause, place = describe(error), where(error)
+        cause = f"{cause} ({place})" if place else cause
+        events.log.warning("turn %d of %s crashed: %s\n%s", turn.number, self.id, cause, trace(error))
+        turn.emit(events.TurnCrashed, cause, then)
+        if then is None:
+            await turn.unless_left(doubt.ask_about_all(turn))
+            if turn.interruption is not None:
+                return await self._interrupted(turn, turn.interruption)
+            await self._fail(turn, cause)
+        elif self.life in WORKING and self._runnable():  # else it is about to rest: there is nothing to wait for
+            self.signal(Signal.CRASH)
+            await self.pause.wait(then)
+            self.signal(Signal.RESTART)
+
+    async def _fail(self, turn: Turn, cause: str) -> None:
+        op = conclusion.fail(turn, cause)
+        self._check((await self.node.group.submit(op, partial(self._failed, op), keep=True)).status)
+
+    def _failed(self, op: FailTurn, result: Result) -> None:
+        if result.status is Status.DONE:
+            self.mailbox.popleft()  # type: ignore[union-attr]
+            self.status, self.park, self.wish = "failed", None, None
+            self.host.dispatch(op.outbox, result.outbox)
+            self.host.replied(self.id, op.message, op.reply)
+            self.node.emit(events.SessionFailed(self.id, op.message, op.cause))
+
+    async def _park_turn(self, turn: Turn, park: Park) -> None:
+        """Park on what the turn came to; what code that went another way was answered is dropped, since it is not for the right code."""
+        if park.reason in ("drift", "unclaimed") and (strayed := self.journal.strayed()):
+            await doubt.drop(turn, strayed)
+        await self._park(park)
+
+    async def _park(self, park: Park) -> None:
+        if self.life in (Life.STALE, Life.WOKEN, Life.DROPPING, Life.ENDED):
+            return  # what it waits for may be there already: the turn runs again; or nothing is to be waited for any more
+        wish, now = self.wish if isinstance(self.wish, Park) else None, self.node.clock.time()
+        park = wish or park
+        op = UpdateSession(self.id, self.owner.epoch, now, status="parked", park=park, gates=self.stored_gates())
+        status = (await self.node.group.submit(op, partial(self._parked, park, wish), keep=True)).status
+        if status is not Status.REFUSED:  # refused: what it waits for came meanwhile, and the turn runs again
+            self._check(status)
+
+    def _parked(self, park: Park, wish: Park | None, result: Result) -> None:
+        if result.status is not Status.DONE:
+            return
+        self.status, self.park = "parked", park
+        if self.wish is wish:  # another may have come while this was written: it is next
+            self.wish = None
+        self.node.emit(events.SessionParked(self.id, park.reason, park.text, park.until))
+        if self.life is Life.WOKEN and wish is None:
+            self.status = "idle"  # what it was parked for came meanwhile
+
+    async def _write_doubts(self, turn: Turn) -> None:
+        """It was cancelled or killed while effects were under way: what is left in doubt is shown for as long as it is."""
+        await turn.written()
+        park = conclusion.doubt_left(self.journal)
+        if park != self.park:
+            self.park = park
+            status = None if park is not None else self.status  # any status clears what was there
+            await self.node.group.submit(
+                UpdateSession(self.id, self.owner.epoch, self.node.clock.time(), status=status, park=park), keep=True
+            )
+
+    def stored_gates(self) -> bytes:
+        """What the gates have to remember, encoded."""
+        return conclusion.stored_gates(self.owner, self.node)
+
+    def _check(self, status: Status) -> bool:
+        if status is not Status.DONE:
+            self._lost("another activation of the session owns it: this one is fenced")
+        return status is Status.DONE
+
+    def _lost(self, cause: str, at_once: bool = True) -> None:
+        """What is in memory may not be what is stored: drop it, and read again; after a fault of our own not at once."""
+        if self.status not in ENDED:
+            self.status = "parked"
+            self.node.emit(events.StoreFailed(self.id, cause))
+            self.host.reread(self, at_once)

@@ -1,0 +1,72 @@
+"""The ops that turns and sessions end with, made of what they have come to: pure, but for reading the clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from holdfast.codec import encode
+from holdfast.policies.budget import ZERO
+from holdfast.runtime.turns.failures import CUT
+from holdfast.runtime.turns.journal import Journal, cost
+from holdfast.runtime.turns.node import Node
+from holdfast.runtime.turns.owner import Owner
+from holdfast.runtime.turns.turn import Turn
+from holdfast.stores.ops import CommitTurn, FailTurn, Op, Reply
+from holdfast.stores.records import Failure, Message, Outcome, Park, SessionStatus, StepState
+
+_FINISHED = Outcome(failure=Failure("SessionEnded", "", "finished", "the session has finished"))
+_LEFT_OPEN = "it was under way when its process died, and the code did not ask for it again"
+
+
+def commit(turn: Turn, state: Any, value: Any) -> CommitTurn:
+    """The handler returned `value` and left `state`. Raises NotJournalable where either cannot be stored."""
+    owner, node, agent = turn.owner, turn.node, turn.owner.agent
+    data, _ = agent.state.round_trip(state)  # what does not read back would lose the session
+    reply = node.encode(Outcome(agent.reply.round_trip(value)[0]))
+    result = node.encode(Outcome(encode(turn.result))) if turn.finishing else None
+    status: SessionStatus = "finished" if turn.finishing else "unfinished" if turn.refused else "idle"
+    now = node.clock.time()
+    outbox = (*turn.outbox, *_answer(turn.message, reply, now), *(owner.unspent() if turn.finishing else ()))
+    return CommitTurn(
+        owner.id, owner.epoch, turn.number, turn.message.id, data, agent.version, reply, status, turn.journal.spent(), turn.started, now,
+        stored_gates(owner, node), result, node.encode(_FINISHED) if turn.finishing else None, outbox,
+    )  # fmt: skip
+
+
+def close_unended(turn: Turn) -> None:
+    """Close what a committed turn leaves behind: steps that were under way at a crash, and that the code did not ask for again."""
+    for step in turn.journal.unended():
+        failure = msgspec.structs.replace(CUT, step=step.record.name, message=_LEFT_OPEN)
+        closed = turn.node.clock.time()
+        record = msgspec.structs.replace(step.record, outcome=Outcome(failure=failure), used=cost(step), reserved=ZERO, closed=closed)
+        turn.submit(step.key, StepState.FAILED, record)
+
+
+def fail(turn: Turn, cause: str) -> FailTurn:
+    """The message is given up."""
+    owner, node = turn.owner, turn.node
+    done, in_doubt, failed = turn.journal.effects()
+    failure = Failure("TurnFailed", "", "TurnFailed", cause, effects=done, in_doubt=in_doubt, failed=failed)
+    reply, now = node.encode(Outcome(failure=failure)), node.clock.time()
+    return FailTurn(
+        owner.id, owner.epoch, turn.number, turn.message.id, cause, done, reply, now, _answer(turn.message, reply, now),
+        in_doubt=in_doubt, failed=failed,
+    )  # fmt: skip
+
+
+def doubt_left(journal: Journal) -> Park | None:
+    """What a person still has to do about a session that has ended; None for nothing."""
+    names = ", ".join(step.record.name for step in journal.in_doubt())
+    return Park("doubt", f"ended while the outcome of {names} was unknown; resolve it: done, retry or fail") if names else None
+
+
+def stored_gates(owner: Owner, node: Node) -> bytes:
+    """What the gates of a session have to remember, encoded."""
+    stored = owner.gates.snapshot()
+    return node.encode(stored) if stored else b""
+
+
+def _answer(message: Message, outcome: bytes, now: float) -> tuple[Op, ...]:
+    return () if message.reply_to is None else (Reply(message.reply_to, outcome, now),)

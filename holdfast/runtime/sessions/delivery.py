@@ -1,0 +1,87 @@
+"""What the store acknowledged, told to those it concerns: the one way from a write back into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from holdfast import events
+from holdfast.runtime.sessions.actor import Actor
+from holdfast.runtime.sessions.graph import WaitGraph
+from holdfast.runtime.sessions.life import Signal
+from holdfast.runtime.sessions.waiters import Waiters
+from holdfast.runtime.turns.node import Node
+from holdfast.stores.ops import CreateSession, Enqueue, Op, Reply, Result, ReturnBudget, Status
+from holdfast.stores.records import Address, Message, Outcome
+
+_decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+
+
+class Residents(Protocol):
+    """The sessions in memory."""
+
+    def find(self, id: str) -> Actor | None: ...
+    def wake(self, id: str) -> None: ...
+    def reread(self, actor: Actor, at_once: bool = True) -> None: ...
+
+
+class Delivery:
+    """Tells sessions, and those who wait outside of any, what was written."""
+
+    def __init__(self, node: Node, residents: Residents, waits: WaitGraph, waiters: Waiters) -> None:
+        self._node, self._residents, self._waits, self._waiters = node, residents, waits, waiters
+
+    def dispatch(self, ops: Sequence[Op], results: Iterable[Result]) -> None:
+        """Tell those concerned what left with an op that is now durable."""
+        for op, result in zip(ops, results, strict=True):
+            if result.status is not Status.DONE:
+                if isinstance(op, Enqueue) and result.status is Status.REFUSED and op.reply_to is None:
+                    self._undelivered(op, result)
+                continue
+            match op:
+                case Enqueue():
+                    self._arrived(op)
+                case Reply():
+                    self.deliver(op.to, op.outcome)
+                case ReturnBudget():
+                    parent = self._residents.find(op.session)
+                    if parent is not None:
+                        parent.owner.ledger.credit(op.unspent)
+                case CreateSession() if self._node.observers:
+                    self._node.emit(events.Spawned(op.id, op.agent))
+
+    def _undelivered(self, op: Enqueue, result: Result) -> None:
+        """A message that was told could be sent when it was called, and could not when its turn committed."""
+        why = result.value if isinstance(result.value, str) else "the session has ended"
+        events.log.warning("message %s to session %s was not delivered: %s", op.id, op.session, why)
+        self._node.emit(events.Undelivered(op.session, op.id, why))
+
+    def _arrived(self, op: Enqueue) -> None:
+        """A message is in the mailbox."""
+        if op.kind != "message":
+            return
+        actor = self._residents.find(op.session)
+        if actor is None:
+            self._residents.wake(op.session)
+            return
+        actor.push(Message(op.session, op.id, op.body, op.digest, reply_to=op.reply_to, created=op.now, context=op.context))
+
+    def deliver(self, to: Address, outcome: bytes) -> None:
+        """A waiting step was answered."""
+        self._waits.parked.pop(to.session, None)
+        actor = self._residents.find(to.session)
+        if actor is None:
+            self._residents.wake(to.session)
+        elif actor.current is not None and actor.current.number == to.turn:
+            actor.current.answered(to.key, _decode_outcome(outcome))
+            if actor.current.interruption is not None:
+                actor.signal(Signal.ANSWER)
+        elif actor.park is not None and actor.park.reason == "wait":
+            self._residents.reread(actor)
+
+    def replied(self, session: str, message: str, outcome: bytes) -> None:
+        """A message is done or dead: whoever asked from outside gets the answer."""
+        if (session, message) in self._waiters:
+            self._waiters.answer(session, message, _decode_outcome(outcome))

@@ -1,0 +1,104 @@
+"""The end of sessions: fenced first, then all that wait are answered, what runs is cancelled, the children are ended in reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Protocol
+
+from holdfast import events
+from holdfast.errors import ConfigError, StoreError
+from holdfast.runtime.sessions import conclusion
+from holdfast.runtime.sessions.actor import Actor
+from holdfast.runtime.sessions.delivery import Delivery
+from holdfast.runtime.sessions.life import Signal
+from holdfast.runtime.turns.failures import describe
+from holdfast.runtime.turns.node import Node
+from holdfast.stores.ops import EndSession, Result, Status
+from holdfast.stores.records import ENDED, Failure, Message, Outcome, SessionStatus
+
+
+class Registry(Protocol):
+    """Where the sessions are found that end."""
+
+    async def actor(self, id: str, *, known: bool = True) -> Actor: ...
+    def find(self, id: str) -> Actor | None: ...
+    def forget(self, actor: Actor) -> None: ...
+    def unschedule(self, id: str) -> None: ...
+
+
+class Endings:
+    """Ends sessions of one registry. `in_background` runs a follow-up that no code waits for."""
+
+    __slots__ = ("_condemned", "_delivery", "_in_background", "_node", "_registry")
+
+    def __init__(
+        self, node: Node, registry: Registry, delivery: Delivery, in_background: Callable[[Coroutine[Any, Any, None]], None]
+    ) -> None:
+        self._node, self._registry, self._delivery, self._in_background = node, registry, delivery, in_background
+        self._condemned: set[str] = set()
+
+    async def end(self, id: str, status: SessionStatus, reason: str) -> bool:
+        """Cancel or kill, its children too; False if it had ended before. A kill waits for nothing; a cancel for what ends soon.
+
+        If cancelled, it may have ended.
+        """
+        actor = await self._registry.actor(id, known=False)
+        outcome = self._node.encode(Outcome(failure=Failure("SessionEnded", "", status, reason)))
+        park, outbox = conclusion.doubt_left(actor.journal), actor.owner.unspent()
+        op = EndSession(id, status, outcome, self._node.clock.time(), outbox, park=park)
+        result = await self._node.group.submit(op, partial(self._fenced, actor, op))
+        if status == "cancelled" and actor.task is not None and actor.task is not asyncio.current_task():
+            await asyncio.wait((actor.task,), timeout=self._node.settings.quarantine_s)
+        await self.end_children(id)
+        return result.status is Status.DONE
+
+    def _fenced(self, actor: Actor, op: EndSession, result: Result) -> None:
+        if result.status is not Status.DONE:
+            return
+        actor = self._registry.find(op.session) or actor
+        self._delivery.dispatch(op.outbox, result.outbox)
+        # Under the new epoch only this process writes: what the steps that are cut now came to.
+        actor.owner.epoch, actor.status, actor.park = result.value.epoch, op.status, op.park
+        actor.signal(Signal.END)
+        self.ended(actor.id, op.status, result.value.answered)
+        if actor.task is None:
+            self._registry.forget(actor)
+
+    def ended(self, id: str, status: str, answered: list[Message]) -> None:
+        """It takes no more messages; all that still waited was answered."""
+        for message in answered:
+            if message.reply_to is not None and message.reply is not None:
+                self._delivery.deliver(message.reply_to, message.reply)
+            self._delivery.replied(id, message.id, message.reply or b"")
+        self._registry.unschedule(id)  # it may have parked while its end was written
+        self._node.emit(events.SessionEndedEvent(id, status))
+        if status == "finished":
+            self._in_background(self.end_children(id))
+
+    def condemn(self, id: str, reason: str) -> None:
+        """Kill a session from within its own step."""
+        if id not in self._condemned:
+            self._condemned.add(id)
+            self._in_background(self._execute(id, reason))
+
+    async def _execute(self, id: str, reason: str) -> None:
+        try:
+            await self.end(id, "killed", reason)
+        finally:
+            self._condemned.discard(id)  # where it was not written, its next failing step has it killed again
+
+    def dropped(self, id: str, turn: int) -> None:
+        """A turn was given up for good: the children that it made have no use any more."""
+        self._in_background(self.end_children(id, turn))
+
+    async def end_children(self, parent: str, turn: int | None = None) -> None:
+        """Cancel the children that live, the last made first; only those that `turn` made, if it is given."""
+        for child in reversed(await self._node.store.children(parent)):
+            made = child.parent is not None and (turn is None or child.parent.turn == turn)
+            if made and not child.detached and child.status not in ENDED:
+                try:
+                    await self.end(child.id, "cancelled", f"its parent {parent!r} has ended")
+                except (StoreError, ConfigError) as error:
+                    events.log.warning("child %s of %s is ended at the next start: %s", child.id, parent, describe(error))

@@ -1,0 +1,87 @@
+"""What a live session does, as one table: the state it is in and what happens to it give the next state and what to do."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Literal
+
+
+class Life(Enum):
+    """The states of a session in memory."""
+
+    RESTING = auto()  # it has no task: nothing to do, or nothing that it may do
+    RUNNING = auto()  # its task handles messages
+    WOKEN = auto()  # the same, and what its turn is about to park for came meanwhile
+    BACKING_OFF = auto()  # its turn crashed, and is restarted after a pause
+    HOLDING = auto()  # a person wants it paused: it parks as soon as nothing is in flight
+    DROPPING = auto()  # a person gives its turn up
+    STALE = auto()  # more may be stored than it knows: it is read again when its task has ended
+    ENDED = auto()  # cancelled, killed or finished
+
+
+class Signal(Enum):
+    """What can happen to it."""
+
+    KICK = auto()  # there is a message, or its time has come
+    BEGIN = auto()  # it begins to handle a message
+    ANSWER = auto()  # what its turn is about to park for has come
+    CRASH = auto()  # its turn crashed
+    RESTART = auto()  # the pause after that is over
+    HOLD = auto()  # a person pauses it
+    DROP = auto()  # a person gives its turn up
+    UNSURE = auto()  # a write that concerns it may or may not have happened
+    DRAIN = auto()  # the process is to stop once no step is in flight
+    STOP = auto()  # it stops now
+    END = auto()  # the session has ended
+    OVER = auto()  # its task has ended
+
+
+Action = Literal["", "start", "leave", "reread", "wake"]
+"""start: begin a task. leave: interrupt the turn. wake: cut the pause short. reread: drop it from memory and read it again."""
+
+L, S = Life, Signal
+WORKING = (L.RUNNING, L.WOKEN)
+
+_MOVES: dict[tuple[Life, Signal], tuple[Life, Action]] = {
+    (L.RESTING, S.KICK): (L.RUNNING, "start"),
+    (L.RESTING, S.HOLD): (L.HOLDING, "start"),
+    (L.RESTING, S.DROP): (L.DROPPING, "start"),
+    (L.RESTING, S.UNSURE): (L.STALE, "reread"),
+    (L.RUNNING, S.ANSWER): (L.WOKEN, ""),
+    (L.RUNNING, S.CRASH): (L.BACKING_OFF, ""),
+    (L.RUNNING, S.HOLD): (L.HOLDING, "leave"),
+    (L.RUNNING, S.DROP): (L.DROPPING, "leave"),
+    (L.RUNNING, S.UNSURE): (L.STALE, ""),
+    (L.RUNNING, S.DRAIN): (L.RUNNING, "leave"),
+    (L.RUNNING, S.STOP): (L.RUNNING, "leave"),
+    (L.WOKEN, S.BEGIN): (L.RUNNING, ""),
+    (L.BACKING_OFF, S.RESTART): (L.RUNNING, ""),
+    (L.BACKING_OFF, S.HOLD): (L.HOLDING, "wake"),
+    (L.BACKING_OFF, S.DROP): (L.DROPPING, "wake"),
+    (L.BACKING_OFF, S.UNSURE): (L.STALE, "wake"),
+    (L.BACKING_OFF, S.DRAIN): (L.RUNNING, "wake"),
+    (L.BACKING_OFF, S.STOP): (L.RUNNING, "wake"),
+    (L.BACKING_OFF, S.END): (L.ENDED, "wake"),
+    (L.HOLDING, S.HOLD): (L.HOLDING, "leave"),
+    (L.HOLDING, S.DROP): (L.DROPPING, "leave"),
+    (L.HOLDING, S.UNSURE): (L.STALE, ""),
+    (L.HOLDING, S.DRAIN): (L.HOLDING, "leave"),
+    (L.HOLDING, S.STOP): (L.HOLDING, "leave"),
+    (L.DROPPING, S.UNSURE): (L.STALE, ""),
+    (L.DROPPING, S.STOP): (L.DROPPING, "leave"),
+    (L.STALE, S.DRAIN): (L.STALE, "leave"),
+    (L.STALE, S.STOP): (L.STALE, "leave"),
+}
+
+
+def move(life: Life, signal: Signal) -> tuple[Life, Action]:
+    """The next state, and what to do; where the table says nothing, nothing changes."""
+    if signal is S.END and life is not L.BACKING_OFF:
+        return L.ENDED, "" if life is L.RESTING else "leave"
+    if signal is S.OVER:
+        return (life if life is L.ENDED else L.RESTING), ""
+    if life is L.WOKEN and (life, signal) not in _MOVES:
+        life = L.RUNNING  # it differs in nothing else, but stays what it is where nothing happens
+        after, action = _MOVES.get((life, signal), (L.WOKEN, ""))
+        return (L.WOKEN if after is L.RUNNING else after), action
+    return _MOVES.get((life, signal), (life, ""))

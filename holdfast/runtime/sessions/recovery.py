@@ -1,0 +1,65 @@
+"""After a start: the sessions that have something to do resume, some at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from holdfast.stores.records import Runnable
+
+
+class Recovery:
+    """The queue of sessions that still have to replay what they recorded before.
+
+    Args:
+        wake: makes a session resume.
+        most: how many may replay at once.
+    """
+
+    __slots__ = ("_most", "_replaying", "_suspects", "_waiting", "_wake")
+
+    def __init__(self, wake: Callable[[str], None], most: Callable[[], int]) -> None:
+        self._wake, self._most = wake, most
+        self._waiting: list[str] = []
+        self._replaying: set[str] = set()
+        self._suspects: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._replaying)
+
+    def queue(self, rows: Iterable[Runnable], now: float, *, unclean: bool) -> list[Runnable]:
+        """Take those in that have something to do now; the rest, which wait for a time.
+
+        Args:
+            unclean: the last process did not stop cleanly: what it had open counts as one crash of each.
+        """
+        later = []
+        for row in rows:
+            if row.wake_at is None or row.wake_at <= now:
+                self._waiting.append(row.id)
+            else:
+                later.append(row)
+        if unclean:
+            self._suspects = set(self._waiting)
+        self._waiting.reverse()
+        return later
+
+    def suspect(self, id: str) -> bool:
+        """Whether the activation of this session counts as a crash; once."""
+        if id not in self._suspects:
+            return False
+        self._suspects.discard(id)
+        return True
+
+    def more(self) -> None:
+        """Let as many resume as may."""
+        while self._waiting and len(self._replaying) < self._most():
+            id = self._waiting.pop()
+            self._replaying.add(id)
+            self._wake(id)
+
+    def done(self, id: str) -> None:
+        """A session is past its records, or rests: the next may resume."""
+        if self._replaying:
+            self._replaying.discard(id)
+            if self._waiting:
+                self.more()

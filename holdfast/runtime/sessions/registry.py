@@ -1,0 +1,302 @@
+"""The live sessions of one process: found or read in, woken, passivated, drained."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from holdfast import events
+from holdfast.errors import ConfigError, SessionError, SessionNotFound
+from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.agents.settings import Settings
+from holdfast.runtime.sessions.actor import Actor
+from holdfast.runtime.sessions.alarms import Alarms
+from holdfast.runtime.sessions.delivery import Delivery
+from holdfast.runtime.sessions.endings import Endings
+from holdfast.runtime.sessions.graph import WaitGraph
+from holdfast.runtime.sessions.life import Signal
+from holdfast.runtime.sessions.recovery import Recovery
+from holdfast.runtime.sessions.waiters import Waiters
+from holdfast.runtime.turns import tasks
+from holdfast.runtime.turns.failures import describe
+from holdfast.runtime.turns.node import Node
+from holdfast.stores.ops import Activate, Op, Result, Status, concerns
+from holdfast.stores.records import ENDED, Message
+
+_AGAIN_S, _FAULT_S = 0.5, 5.0  # how soon a session is read again: after the store failed, after a fault of our own
+
+
+class Sessions:
+    """The registry: implements what actors, turns, delivery and endings know of it (Host, Peers, Residents, Registry).
+
+    Attributes:
+        live: the sessions in memory, by id.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        node.peers = self
+        self.live: dict[str, Actor] = {}
+        self.draining = False
+        self.waits = WaitGraph(self._waits_of)
+        self.waiters = Waiters(node.loop)
+        self.delivery = Delivery(node, self, self.waits, self.waiters)
+        self.endings = Endings(node, self, self.delivery, self.in_background)
+        self.alarms = Alarms(node.loop, node.clock, self.wake)
+        self.recovery = Recovery(self.wake, lambda: 0 if self.draining else node.settings.max_recovering)
+        self._loading: dict[str, asyncio.Future[Actor]] = {}
+        self._unsure: set[str] = set()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    # ------------------------------------------------------------ start and stop
+
+    async def recover(self, *, unclean: bool) -> int:
+        """Resume every session that has something to do, some at a time; how many there are."""
+        rows = await self.node.store.runnable()
+        self.waits.parked.update((row.id, row.waits_on) for row in rows if row.waits_on)
+        for row in self.recovery.queue(rows, self.node.clock.time(), unclean=unclean):
+            self.alarms.set(row.id, row.wake_at or 0.0)
+        total = len(self.recovery)
+        for orphan in await self.node.store.orphans():
+            self.in_background(self._end_orphan(orphan))
+        self.recovery.more()
+        self._sweep = self.node.loop.call_later(self.node.settings.idle_s, self._passivate_idle)
+        return total
+
+    async def _end_orphan(self, id: str) -> None:
+        await self.endings.end(id, "cancelled", "its parent has ended")
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Go by other limits: what waits by the old ones is begun anew."""
+        self.node.reconfigure(settings)
+        for actor in self.live.values():
+            if actor.owner.known:
+                actor.owner.redefine(settings.agents[actor.agent.name])
+        if self._sweep is not None and not self.draining:
+            self._sweep.cancel()
+            self._passivate_idle()
+        self.recovery.more()
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Let every step in flight end, leave the turns as they are in the journal; False if some had to be cut off at the deadline."""
+        self.draining = True
+        self.alarms.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for actor in list(self.live.values()):
+            actor.signal(Signal.DRAIN)
+        working = [actor.task for actor in self.live.values() if actor.task is not None] + list(self._background)
+        if not working:
+            return True
+        _, late = await asyncio.wait(working, timeout=deadline_s)
+        for actor in list(self.live.values()):
+            actor.signal(Signal.STOP)
+        for task in (*late, *self._background):
+            await tasks.end(task, self.node.settings.quarantine_s)
+        return not late
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a follow-up that no code waits for; ended with the runtime."""
+        task = tasks.start(work, "follow-up")
+        self._background.add(task)
+        task.add_done_callback(self._done_in_background)
+
+    def _done_in_background(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            events.log.error("a follow-up failed and is made again at the next start: %s", describe(error))
+
+    # ------------------------------------------------------------ finding and reading in
+
+    def find(self, id: str) -> Actor | None:
+        """The session if it is in memory."""
+        return self.live.get(id)
+
+    async def actor(self, id: str, *, known: bool = True) -> Actor:
+        """The live session, read in if need be; `known`: only if this Runtime has its agent.
+
+        Raises:
+            SessionNotFound: no session has this id.
+            ConfigError: its agent is not one of this Runtime's.
+            StoreError: it could not be read.
+        """
+        actor = self.live.get(id)
+        if actor is None:
+            # Another may be waiting for the same future: one that gives up must not cancel it for all.
+            loading = self._load(id)
+            await asyncio.wait((loading,))
+            actor = loading.result()
+        if known and not actor.owner.known:
+            raise missing_agent(id, actor.row.agent)
+        return actor
+
+    def _load(self, id: str) -> asyncio.Future[Actor]:
+        loading = self._loading.get(id)
+        if loading is None:
+            loading = self._loading[id] = self.node.loop.create_future()
+            op = Activate(id, self.node.clock.time(), self.recovery.suspect(id))
+            write = self.node.group.submit(op, partial(self._loaded, id))
+            write.add_done_callback(partial(self._not_loaded, id))
+        return loading
+
+    def _loaded(self, id: str, result: Result) -> None:
+        loading = self._loading.pop(id)
+        if result.status is not Status.DONE:
+            self.recovery.done(id)
+            loading.set_exception(SessionNotFound(id, f"no session {id!r}: check the id, or spawn it"))
+            loading.exception()
+            return
+        agent = self.node.settings.agents.get(result.value.session.agent)
+        actor = self.live[id] = Actor(self.node, self, agent, result.value)
+        if self.node.observers:
+            self.node.emit(events.Resumed(id, actor.owner.epoch, len(actor.journal.records)))
+        loading.set_result(actor)
+        if id in self._unsure:
+            self._catch_up(actor)
+        actor.kick()
+        if actor.task is None:
+            self.recovery.done(id)
+            self._set_alarm(actor)
+
+    def _not_loaded(self, id: str, write: asyncio.Future[Result]) -> None:
+        """The read failed: whoever asked is told, and it is tried again until the store is back."""
+        error = write.exception()
+        if error is None:
+            return
+        loading = self._loading.pop(id, None)
+        if loading is not None and not loading.done():
+            loading.set_exception(error)
+            loading.exception()
+        if not self.draining:
+            self.node.loop.call_later(_AGAIN_S, self.wake, id)
+
+    def reread(self, actor: Actor, at_once: bool = True) -> None:
+        """What this actor holds may not be what is stored."""
+        if self.live.get(actor.id) is actor:
+            del self.live[actor.id]
+            if not self.draining and actor.status not in ENDED:
+                self.wake(actor.id) if at_once else self.node.loop.call_later(_FAULT_S, self.wake, actor.id)
+
+    def unsure(self, ops: Sequence[Op]) -> None:
+        """It is unknown whether these were written: every session that they concern is read again."""
+        concerned = {id for op in ops for id in concerns(op)}
+        concerned |= self.waits.waiting_for(concerned)
+        concerned |= {actor.id for actor in self.live.values() if concerned.intersection(self._waits_of(actor.id))}
+        self._unsure |= concerned
+        for id in sorted(concerned):
+            known = self.live.get(id)
+            if known is None:
+                self.wake(id)
+            else:
+                known.signal(Signal.UNSURE)
+
+    def _catch_up(self, actor: Actor) -> None:
+        """It is read again: what was done unseen is told to those who wait for it."""
+        self._unsure.discard(actor.id)
+        for session, message in self.waiters.of(actor.id):
+            self.in_background(self._look_up(session, message))
+        if actor.status in ENDED:
+            self.in_background(self.endings.end_children(actor.id))
+
+    async def _look_up(self, session: str, message: str) -> None:
+        stored = await self.node.store.message(session, message)
+        if stored is not None and stored.reply is not None:
+            self.replied(session, message, stored.reply)
+
+    def wake(self, id: str) -> None:
+        """Its time has come, or something is there for it."""
+        if self.draining:
+            return
+        actor = self.live.get(id)
+        if actor is None:
+            self._load(id)
+        else:
+            actor.kick()
+
+    # ------------------------------------------------------------ resting
+
+    def rested(self, actor: Actor) -> None:
+        """It has nothing to do for now."""
+        self.recovery.done(actor.id)
+        self.unschedule(actor.id)  # what it waited for before may have timed out
+        if actor.status == "parked":
+            self._set_alarm(actor)
+        if actor.status == "parked" or actor.status in ENDED:
+            self.forget(actor)
+
+    def unschedule(self, id: str) -> None:
+        """It waits for nothing any more."""
+        self.waits.parked.pop(id, None)
+        self.alarms.cancel(id)
+
+    def _set_alarm(self, actor: Actor) -> None:
+        if actor.status == "parked" and actor.park is not None:
+            if actor.park.waits_on:
+                self.waits.parked[actor.id] = actor.park.waits_on
+            if actor.park.until is not None:
+                self.alarms.set(actor.id, actor.park.until)
+
+    def forget(self, actor: Actor) -> None:
+        """Passivate it: the next message activates it again."""
+        if self.live.get(actor.id) is actor and actor.task is None:
+            del self.live[actor.id]
+            self.node.store.release(actor.id)
+
+    def _passivate_idle(self) -> None:
+        before = self.node.clock.monotonic() - self.node.settings.idle_s
+        idle = [a for a in self.live.values() if a.task is None and a.touched <= before]
+        for actor in idle:
+            self.forget(actor)
+        if len(idle) > len(self.live):
+            self.live, self._loading = dict(self.live), dict(self._loading)  # a dict that was emptied keeps its table
+        self._sweep = self.node.loop.call_later(max(self.node.settings.idle_s / 4, 0.05), self._passivate_idle)
+
+    # ------------------------------------------------------------ as turns and actors see it
+
+    def agent_of(self, session: str) -> Agent | None:
+        """The agent of a session that is in memory."""
+        actor = self.live.get(session)
+        return None if actor is None or not actor.owner.known else actor.agent
+
+    def cycle(self, asker: str, target: str) -> list[str] | None:
+        """The sessions through which `target` already waits for `asker`, if it does."""
+        return self.waits.cycle(asker, target)
+
+    def _waits_of(self, id: str) -> tuple[str, ...]:
+        actor = self.live.get(id)
+        if actor is None or actor.current is None:
+            return ()
+        waits = actor.current.waits
+        return (*waits.asking, *(target for park in waits.parks() for target in park.waits_on))
+
+    def dispatch(self, ops: Sequence[Op], results: Iterable[Result]) -> None:
+        """What left with a write is durable."""
+        self.delivery.dispatch(ops, results)
+
+    def replied(self, session: str, message: str, outcome: bytes) -> None:
+        """A message is done or dead."""
+        self.delivery.replied(session, message, outcome)
+
+    def unanswerable(self, session: str, error: SessionError) -> None:
+        """No message of it can be answered for now."""
+        self.waiters.refuse(session, error)
+
+    def recovered(self, session: str) -> None:
+        """A session is past what it had recorded before."""
+        self.recovery.done(session)
+
+    def condemn(self, session: str, reason: str) -> None:
+        """Kill a session that is spent, from within one of its own steps."""
+        self.endings.condemn(session, reason)
+
+    def ended(self, session: str, status: str, answered: list[Message]) -> None:
+        """It takes no more messages; those that waited were answered."""
+        self.endings.ended(session, status, answered)
+
+
+def missing_agent(session: str, agent: str) -> ConfigError:
+    """What is raised where a session cannot run here."""
+    return ConfigError(f"session {session!r} runs agent {agent!r}, which this Runtime does not have: add it to agents=")

@@ -1,0 +1,218 @@
+"""What a person can do to a session: each verb checks what the session is, then changes it through its actor, under its epoch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from holdfast import codec, errors, events, redact
+from holdfast.policies.budget import ZERO, Budget
+from holdfast.runtime.agents.ids import check_id
+from holdfast.runtime.sessions.actor import Actor
+from holdfast.runtime.sessions.life import Signal
+from holdfast.runtime.sessions.registry import Sessions
+from holdfast.runtime.turns.journal import cost
+from holdfast.runtime.turns.node import Node
+from holdfast.stores.ops import DropLetter, DropSteps, Op, Result, RetryLetter, Status, UpdateSession, WriteStep
+from holdfast.stores.records import ENDED, Failure, Outcome, Park, Session, Step, StepState
+
+_plain = codec.codec_for(Any)
+_BY_PERSON = "resolved by a person"
+
+
+class Verbs:
+    """The verbs of one registry of sessions."""
+
+    def __init__(self, node: Node, sessions: Sessions) -> None:
+        self._node, self._sessions = node, sessions
+
+    # ------------------------------------------------------------ pause and resume
+
+    async def pause(self, session: str, reason: str) -> None:
+        actor = await self._sessions.actor(check_id("session", session))
+        if actor.status == "failed" or actor.status in ENDED:
+            raise errors.SessionError(session, f"session {session!r} is {actor.status}: there is nothing to pause")
+        self._check_accepting()
+        actor.hold(Park("paused", redact.text(reason)))
+        if actor.task is not None:
+            await asyncio.wait((actor.task,))
+        row = await self.row(session)
+        if row.park is None or row.park.reason != "paused":
+            raise errors.SessionError(session, f"session {session!r} is {row.status} before it could be paused: look at it again")
+
+    async def resume(self, session: str) -> None:
+        actor = await self._resting(session)
+        if actor.status != "parked":
+            raise errors.SessionError(session, f"session {session!r} is {actor.status}, not parked: there is nothing to resume")
+        op = UpdateSession(session, actor.owner.epoch, self._now(), status="idle", settled=True)
+        await self._write(actor, op, lambda: self._again(actor))
+
+    async def interrupt(self, session: str, step: str | None) -> int:
+        """End what a session has under way as the timeouts of its steps would; how many there were."""
+        await self.row(session)
+        return self._node.deadlines.expire(session, step)
+
+    # ------------------------------------------------------------ budgets
+
+    async def raise_budget(self, session: str, by: Budget) -> None:
+        actor = await self._sessions.actor(check_id("session", session))
+        if actor.status in ENDED:
+            raise errors.SessionEnded(session, f"session {session!r} is {actor.status}: its budget cannot be raised")
+        owner = actor.owner
+        owner.gates.raise_(by)  # before the write, so that two at once add up
+        gates, limits = self._node.encode(owner.gates.snapshot()), owner.ledger.limits
+        waits = _waits_for_budget(actor)
+        status = "idle" if waits else None
+        op = UpdateSession(session, owner.epoch, self._now(), status=status, budget=limits, gates=gates)  # type: ignore[arg-type]
+        try:
+            await self._write(actor, op, lambda: self._again(actor) if waits else None)
+            # Where it is about to park for the old limit, or does so while this is written, it runs again instead.
+            if actor.task is not None:
+                actor.signal(Signal.ANSWER)
+            if not waits and _waits_for_budget(actor):
+                await self._write(actor, UpdateSession(session, owner.epoch, self._now(), status="idle"), lambda: self._again(actor))
+        except errors.StoreError:
+            actor.signal(Signal.UNSURE)
+            raise
+
+    # ------------------------------------------------------------ effects in doubt
+
+    async def resolve(self, session: str, verdict: str, step: str | None, result: Any) -> int:
+        actor = await self._resting(session, known=False)
+        doubts = [s for s in actor.journal.in_doubt() if step in (None, s.record.name, s.key.hex())]
+        if verdict == "done":
+            _check_results(actor, doubts, result)
+        ops = [self._resolution(actor, doubt, verdict, result) for doubt in doubts]
+        ops += self._after_resolution(actor, {doubt.key for doubt in doubts}, verdict)
+        for op in ops[:-1]:
+            # Fenced with the last one; where that is not written, the next call finds what was resolved, and does the rest.
+            self._node.group.submit(op)
+        for op in ops[-1:]:
+            await self._write(actor, op, lambda: self._again(actor))
+        for doubt in doubts:
+            self._node.emit(events.DoubtSettled(session, doubt.turn, doubt.record.name, verdict, "person"))
+        return len(doubts)
+
+    def _resolution(self, actor: Actor, doubt: Step, verdict: str, result: Any) -> Op:
+        epoch = actor.owner.epoch
+        if verdict == "retry" and not doubt.record.cut:
+            return DropSteps(actor.id, epoch, doubt.turn, (doubt.key,), cost(doubt))
+        failure = Failure("StepError", doubt.record.name, "NotDone", "a person resolved it as not done")
+        outcome = Outcome(_plain.encode(result)) if verdict == "done" else Outcome(failure=failure)
+        # One that its caller let go of stays a step that was let go of: asked for again, it runs as a step of its own.
+        note = "" if verdict == "retry" else _BY_PERSON
+        record = msgspec.structs.replace(
+            doubt.record, outcome=outcome, used=cost(doubt), reserved=ZERO, closed=self._now(), deadline=0.0, note=note
+        )
+        state = StepState.CLOSED if verdict == "done" else StepState.FAILED
+        return WriteStep(actor.id, epoch, doubt.turn, doubt.key, state, self._node.encode(record))
+
+    def _after_resolution(self, actor: Actor, resolved: set[bytes], verdict: str) -> list[Op]:
+        """What follows from it: a session that waited for it runs, a dead letter tells it, an ended session is done with."""
+        left = [step for step in actor.journal.in_doubt() if step.key not in resolved]
+        reason = None if actor.park is None else actor.park.reason
+        if actor.status in ENDED:
+            return [] if left or reason is None else [UpdateSession(actor.id, actor.owner.epoch, self._now(), status=actor.status)]
+        if actor.status == "parked" and reason != "paused" and (resolved or (not left and reason in ("doubt", "reconcile"))):
+            # Without a doubt left: an earlier call got no further than its doubts.
+            return [UpdateSession(actor.id, actor.owner.epoch, self._now(), status="idle", settled=True)]
+        return []
+
+    # ------------------------------------------------------------ dead letters and open turns
+
+    async def retry(self, session: str) -> None:
+        actor = await self._resting(session)
+        result = await self._write(actor, RetryLetter(session, actor.owner.epoch, self._now()), lambda: self._again(actor))
+        if result.status is Status.REFUSED:
+            raise errors.SessionError(session, f"session {session!r} has no dead letter")
+
+    async def drop(self, session: str, reason: str, keep_letter: bool) -> None:
+        actor = await self._sessions.actor(check_id("session", session), known=False)
+        if actor.status in ENDED:
+            raise errors.SessionEnded(session, f"session {session!r} is {actor.status}: it has no open turn")
+        self._check_accepting()
+        if actor.status != "failed":
+            actor = await self._given_up(actor, redact.text(reason))
+        elif keep_letter:
+            raise errors.SessionError(session, f"session {session!r} has failed: its message is a dead letter already")
+        if keep_letter:
+            return
+        doubts = sorted({step.record.name for step in actor.journal.in_doubt()})
+        if doubts:
+            raise errors.SessionError(
+                session,
+                f"the outcome of {', '.join(doubts)} is unknown, so the dead letter of {session!r} is kept: "
+                "resolve it (done, retry or fail), then drop again",
+            )
+        op = DropLetter(session, actor.owner.epoch, actor.journal.spent(), self._now())
+        result = await self._write(actor, op, lambda: self._dropped(actor))
+        if result.status is Status.REFUSED:
+            raise errors.SessionError(session, f"session {session!r} has no dead letter")
+
+    async def _given_up(self, actor: Actor, reason: str) -> Actor:
+        """The actor once its open turn has failed for this reason."""
+        if not actor.mailbox:
+            raise errors.SessionError(actor.id, f"session {actor.id!r} has no dead letter and no open turn: there is nothing to drop")
+        actor.give_up(f"given up by a person: {reason}")
+        if actor.task is not None:
+            await asyncio.wait((actor.task,))
+        if actor.status != "failed":
+            raise errors.SessionError(actor.id, f"session {actor.id!r} is {actor.status}: its turn ended before it could be dropped")
+        return actor
+
+    def _dropped(self, actor: Actor) -> None:
+        self._sessions.endings.dropped(actor.id, actor.owner.turn + 1)
+        self._again(actor)
+
+    # ------------------------------------------------------------ what they share
+
+    async def row(self, session: str) -> Session:
+        """Its row in the store. Raises SessionNotFound."""
+        row = await self._node.store.session(check_id("session", session))
+        if row is None:
+            raise errors.SessionNotFound(session, f"no session {session!r}: check the id, or spawn it")
+        return row
+
+    async def _resting(self, session: str, *, known: bool = True) -> Actor:
+        actor = await self._sessions.actor(check_id("session", session), known=known)
+        if actor.task is not None:
+            raise errors.SessionError(session, f"session {session!r} is running: pause it or wait until it is idle")
+        return actor
+
+    def _again(self, actor: Actor) -> None:
+        """What is stored of it was changed: it is read again, and runs if there is something to do."""
+        self._sessions.reread(actor)
+        self._sessions.wake(actor.id)
+
+    def _now(self) -> float:
+        return self._node.clock.time()
+
+    def _check_accepting(self) -> None:
+        if self._sessions.draining:
+            raise errors.RuntimeStopped("the runtime is draining: it accepts nothing")
+
+    async def _write(self, actor: Actor, op: Op, applied: Callable[[], None]) -> Result:
+        """`applied` is called once the write is done, whether or not the caller still waits for it."""
+        self._check_accepting()
+        result = await self._node.group.submit(op, lambda done: applied() if done.status is Status.DONE else None)
+        if result.status is Status.FENCED:
+            raise errors.SessionError(actor.id, f"session {actor.id!r} was activated again meanwhile: try again")
+        return result
+
+
+def _waits_for_budget(actor: Actor) -> bool:
+    return actor.status == "parked" and actor.park is not None and actor.park.reason == "budget"
+
+
+def _check_results(actor: Actor, doubts: Sequence[Step], result: Any) -> None:
+    """Raises MessageRefused where `result` is not what the effect returns: recorded, it could not be taken back."""
+    for doubt in doubts:
+        call = actor.agent.recall(doubt.record) if actor.owner.known else None
+        try:
+            if call is not None:
+                call.codec.decode(_plain.encode(result))
+        except (msgspec.ValidationError, ValueError, TypeError) as error:
+            raise errors.MessageRefused(actor.id, f"result= is not what {doubt.record.name} returns: {error}") from error

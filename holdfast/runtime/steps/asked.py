@@ -1,0 +1,82 @@
+"""What a handler asks for as a step, and the two ways between a value and its record."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from holdfast.codec import Codec, codec_for
+from holdfast.errors import NotJournalable, StepError
+from holdfast.policies.classify import classify
+from holdfast.runtime.turns.failures import NOT_KEPT, error_of, failure_of
+from holdfast.stores.records import Failure, Outcome
+
+plain = codec_for(Any)
+
+
+class Asked(Protocol):
+    """What a handler asks for: a Call to the outside, or an Ask."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def effect(self) -> Any: ...
+    @property
+    def args(self) -> bytes: ...
+    @property
+    def codec(self) -> Codec: ...
+    @property
+    def timeout_s(self) -> float: ...
+    @property
+    def costs(self) -> bool: ...
+
+
+class Ask(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A step that performs no effect outside: a wait, a message, a spawn. The fields mean what they mean in a Call.
+
+    Attributes:
+        target: the session that it waits for or makes.
+    """
+
+    kind: str
+    name: str
+    args: bytes
+    effect: str = "read"
+    codec: Codec = plain
+    timeout_s: float = 60.0
+    costs: bool = False
+    target: str | None = None
+
+
+def kept(asked: Asked, value: Any) -> Outcome:
+    """The outcome of a step whose effect returned `value`.
+
+    A value that the journal cannot hold fails a step that may run again. An effect that may not is done all the same: its outcome says so,
+    and that the result is lost.
+    """
+    try:
+        data = asked.codec.encode(value)
+        if asked.effect == "once":
+            asked.codec.decode(data)
+        return Outcome(data)
+    except Exception as error:  # whatever a user's own type raises; for a `once` effect nothing may come in the way of "done"
+        if asked.effect != "once":
+            if isinstance(error, NotJournalable):
+                return Outcome(failure=failure_of(asked.name, classify(error, 0.0)))
+            raise
+        text = f"{asked.name} was done, and its result cannot be stored: {error}"
+        return Outcome(failure=Failure("StepError", asked.name, NOT_KEPT, text.encode("utf-8", "backslashreplace").decode()[:2_000]))
+
+
+def result(asked: Asked, outcome: Outcome) -> Any:
+    """What a step returns that came to this, live and replayed. Raises StepError, and those derived from it."""
+    if outcome.failure is not None:
+        raise error_of(outcome.failure)
+    try:
+        return asked.codec.decode(outcome.value)
+    except (msgspec.ValidationError, ValueError, TypeError) as error:
+        # The answer is recorded and paid: it is the caller who has to live with what it is.
+        raise StepError(asked.name, type(error).__name__, f"the recorded result does not fit {asked.codec.type!r}: {error}") from error

@@ -1,0 +1,256 @@
+"""How an effect is performed: the only place that runs what reaches outside.
+
+    repetition -> same effect before it -> attempt [ budget -> breaker -> open -> timeout(effect) -> failure policy ]* -> close
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from holdfast import events
+from holdfast.calls.call import Call, StepContext
+from holdfast.calls.clients import cost_of
+from holdfast.errors import BudgetExhausted, NotDone, RepetitionDetected
+from holdfast.policies import retry
+from holdfast.policies.budget import ZERO, Usage
+from holdfast.policies.classify import Fault, classify, refused
+from holdfast.policies.gate import Wait
+from holdfast.runtime.steps import pipeline
+from holdfast.runtime.steps.asked import kept
+from holdfast.runtime.steps.refusal import exhausted, refuse, spend_step
+from holdfast.runtime.steps.step import Phase, Step
+from holdfast.runtime.steps.twins import Turnstile, answered_by_twin
+from holdfast.runtime.turns import branches, doubt
+from holdfast.runtime.turns.failures import failure_of, redacted
+from holdfast.runtime.turns.gates import Permits
+from holdfast.runtime.turns.turn import Turn
+from holdfast.stores.records import Outcome, Park, StepState
+
+
+async def run_effect(turn: Turn, call: Call) -> Any:
+    """Run `call` as a step of `turn`, or return what its record says. Raises as pipeline.run."""
+    return await pipeline.run(turn, call, perform_once if call.effect == "once" else perform)
+
+
+async def perform_once(step: Step) -> Outcome:
+    """As `perform`, one at a time of the same effect: it begins only when the outcome of each before it in the turn is known."""
+    async with Turnstile(step):
+        return await answered_by_twin(step) or await perform(step)
+
+
+async def perform(step: Step) -> Outcome:
+    """Make attempts until one has an outcome that is final; recorded."""
+    turn, call, found = step.turn, _call_of(step), step.claim.step
+    if call.kind == "tool":
+        await _watch_repetition(step)
+    step.begins()
+    if found is not None:
+        await _resume(step)
+    while True:
+        permits = await _permits(step, call)
+        step.attempts += 1
+        step.made += 1
+        context = step.context = StepContext(turn.owner.id, turn.name_of(step.claim.key), step.attempts)
+        fault = await _attempt(step, call, context, permits)
+        if fault is None:
+            return await step.close(kept(call, step.value))
+        if call.effect == "once" and fault.category != "not_done":
+            happened = await _settled(step, fault)
+            if happened is not None:
+                return await step.close(happened)
+            fault = Fault("not_done", fault.type, fault.message)
+        step.phase = Phase.BEFORE
+        elapsed_s = turn.node.clock.time() - step.opened
+        wait_s = None if context.settled else retry.delay(call.retry, step.made, elapsed_s, fault, turn.node.random.uniform)
+        if wait_s is None:
+            return await step.close(Outcome(failure=failure_of(call.name, fault)))
+        await _wait_for_retry(step, fault, wait_s)
+
+
+def _call_of(step: Step) -> Call:
+    assert isinstance(step.asked, Call)
+    return step.asked
+
+
+async def _watch_repetition(step: Step) -> None:
+    repetition = step.turn.owner.gates.repetition
+    if step.claim.step is not None:
+        return repetition.note(step.name, step.claim.digest)
+    repeated = repetition.before(step.name, step.claim.digest)
+    if repeated is not None:
+        await spend_step(step)
+        await refuse(step, f"{repeated}; do something else", RepetitionDetected, category="semantic")
+
+
+async def _resume(step: Step) -> None:
+    """It was open or waiting when its turn was left: it is made again, or waits for the rest of its pause."""
+    found, call = step.claim.step, _call_of(step)
+    assert found is not None
+    if found.record.maybe_paid < step.maybe_paid:
+        step.turn.emit(events.MaybePaid, call.name)
+    if found.state is StepState.WAITING:
+        until = min(found.record.until or 0.0, step.opened + call.retry.total_s)
+        await step.turn.pause(step.lane, until, "retry", f"{call.name} is retried")
+
+
+async def _permits(step: Step, call: Call) -> Permits:
+    """The way through the gates for one attempt; waits for a breaker, and raises where the budget refuses."""
+    turn = step.turn
+    while True:
+        shared = None if call.dependency is None else turn.node.breaker(call.dependency)
+        permits = turn.owner.gates.enter(call, shared, turn.node.clock.time())
+        if isinstance(permits, Wait):
+            await turn.pause(step.lane, permits.until, "breaker", permits.reason)
+        elif isinstance(permits, str):
+            await exhausted(step, permits)
+        else:
+            return permits
+
+
+# ---------------------------------------------------------------- one attempt
+
+
+async def _attempt(step: Step, call: Call, context: StepContext, permits: Permits) -> Fault | None:
+    """Open, perform, settle: None with the result in `step.value`, or what the attempt failed of."""
+    turn, clock = step.turn, step.turn.node.clock
+    timeout_s = turn.owner.gates.time_left(call.timeout_s)
+    began, ok, cost = clock.monotonic(), None, ZERO
+    try:
+        if step.durable:
+            step.deadline = clock.time() + timeout_s if call.effect == "once" else 0.0
+            await step.write(StepState.OPEN, reserved=call.most)
+        began, cost = clock.monotonic(), call.most
+        fault, told = await _perform(step, call, context, timeout_s)
+        cost = _cost(step, call, fault, told)
+        ok = True if fault is None else False if fault.dependency else None
+        return fault
+    finally:
+        step.used = cost if step.used is ZERO else step.used + cost
+        turn.owner.gates.leave(call, permits, cost, ok, clock.monotonic() - began, clock.time())
+        if turn.owner.gates.breaker.spent():
+            turn.node.peers.condemn(turn.owner.id, f"its breaker opened {turn.owner.gates.breaker.openings} times")
+
+
+async def _perform(step: Step, call: Call, context: StepContext, timeout_s: float) -> tuple[Fault | None, Usage | None]:
+    """The effect, under its deadline; what it failed of, and what its error says that it cost."""
+    task, pinned = step.lane.task, call.effect == "once" or call.costs
+    step.value, step.phase = None, Phase.RUNNING
+    step.lane.pinned += pinned
+    inside = branches.enter(step)
+    deadline = step.turn.node.deadlines.add(task, timeout_s, step)
+    try:
+        step.value = await call.run(context)
+        if call.check is not None:
+            call.check(step.value)
+    except asyncio.CancelledError as error:
+        if deadline.passed():
+            text = "ended by a person" if deadline.by_person else f"no answer within {timeout_s:g} s"
+            return await _timed_out(step, call, context, text), None
+        if task.cancelling():
+            raise
+        # This task was not cancelled: the effect awaited something that was. That is its own crash.
+        return Fault("permanent", "CancelledError", f"the effect was cancelled from within: {error}"), None
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # a tool that calls sys.exit() ends no other session
+        deadline.passed()
+        return _fault(error, step.turn.node.clock.time()), _told_cost(error, call)
+    finally:
+        step.turn.node.deadlines.remove(deadline)
+        branches.leave(inside)
+        step.lane.pinned -= pinned
+    deadline.passed()  # it swallowed its cancellation and has a result all the same: the result counts
+    return None, None
+
+
+async def _timed_out(step: Step, call: Call, context: StepContext, text: str) -> Fault | None:
+    """The deadline passed: what that means for the attempt."""
+    if not context.begun:
+        return Fault("not_done" if call.effect == "once" else "transient", "ThreadsBusy", f"{text}: no thread was free for it")
+    if call.effect == "once" and context.remains is not None:
+        # A thread cannot be ended. Until it has, nothing is known of the effect, and then mostly all.
+        step.turn.stuck(context.remains)
+        await asyncio.wait((context.remains,))
+        error = context.remains.exception()
+        if error is None:
+            step.value = context.remains.result()
+            return None
+        if isinstance(error, NotDone):
+            return _fault(error, step.turn.node.clock.time())
+    return Fault("transient", "TimeoutError", text, dependency=True)
+
+
+def _fault(error: BaseException, now: float) -> Fault:
+    exhausted = _exhausted(error)
+    if exhausted is not None:
+        # A step inside this one: the handler is to know it for what it is.
+        return Fault("permanent", "BudgetExhausted", exhausted.message)
+    return redacted(classify(error, now))
+
+
+def _exhausted(error: BaseException) -> BudgetExhausted | None:
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for each in error.exceptions if (found := _exhausted(each)) is not None), None)
+    return error if isinstance(error, BudgetExhausted) else None
+
+
+def _told_cost(error: BaseException, call: Call) -> Usage | None:
+    told = cost_of(error)
+    if told is None and refused(error):
+        return Usage(steps=call.most.steps, tool_calls=call.most.tool_calls)
+    return told
+
+
+def _cost(step: Step, call: Call, fault: Fault | None, told: Usage | None) -> Usage:
+    """What the attempt came to: metered from its answer, what its error says, a mere step where the other side refused it; else all."""
+    cost, seconds = call.most, step.turn.active_s()
+    if step.value is not None and call.meter is not None:
+        cost = call.meter(step.value)
+    elif fault is not None and told is not None:
+        cost = told
+    return Usage(cost.steps, cost.tokens, cost.microusd, seconds, cost.tool_calls) if seconds else cost
+
+
+# ---------------------------------------------------------------- after an attempt that failed
+
+
+async def _settled(step: Step, fault: Fault) -> Outcome | None:
+    """It is unknown whether the effect happened: what is found out, or None if it certainly did not happen.
+
+    Where that cannot be found out, the session parks here until a person resolves it.
+    """
+    turn = step.turn
+    step.phase, step.deadline = Phase.DOUBTED, step.ended_at()
+    await step.write(StepState.DOUBT, note=f"{fault.type}: {fault.message}")
+    turn.emit(events.DoubtRaised, step.name, fault.message)
+    while True:
+        found = await doubt.find_out(turn, step.claim.key, _call_of(step))
+        if not isinstance(found, Park):
+            return found
+        if found.until is None:
+            await turn.park_here(step.lane, found.reason, found.text)
+        await turn.pause(step.lane, found.until or 0.0, found.reason, found.text)
+
+
+async def _wait_for_retry(step: Step, fault: Fault, wait_s: float) -> None:
+    turn = step.turn
+    turn.emit(events.StepRetried, step.name, step.attempts, fault.message, wait_s)
+    until = turn.node.clock.time() + wait_s
+    if step.durable or wait_s > turn.owner.agent.park_after_s:
+        await step.write(StepState.WAITING, until=until)
+    await turn.pause(step.lane, until, "retry", f"{step.name}: {fault.message}")
+    path = step.forget_inside()
+    if path is not None:
+        await _reopen(step, path)
+
+
+async def _reopen(step: Step, path: str) -> None:
+    """The next attempt asks for the steps inside again: each doubt of them is settled, and the failures that nothing follows are free."""
+    turn = step.turn
+    for inner in turn.journal.in_doubt():
+        while inner.record.branch.startswith(path) and (park := await doubt.settle(turn, inner.key)) is not None:
+            if park.until is None:
+                await turn.park_here(step.lane, park.reason, park.text)
+            await turn.pause(step.lane, park.until or 0.0, park.reason, park.text)
+    stale = turn.journal.reopen(path)
+    if stale:
+        await doubt.drop(turn, stale)

@@ -1,0 +1,52 @@
+"""Coroutines of a handler that run at once, each as a numbered branch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from holdfast.errors import StepError
+from holdfast.runtime.turns.branches import Branch, here
+from holdfast.runtime.turns.turn import Turn
+
+
+async def gather(turn: Turn, work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Run `work` to the end of all of it; the results in order, or the first failure by position.
+
+    If cancelled, all branches are cancelled, and what they record last is recorded before the caller sees it.
+    """
+    for each in work:
+        if not asyncio.iscoroutine(each):
+            raise TypeError(f"gather takes coroutines, not {each!r}: call the async functions, and do not await them")
+    if turn.over:
+        for each in work:
+            each.close()
+        await turn.closed()
+    name = (here(turn) or turn.root).number("g")
+    running = [turn.flight.start(coroutine, Branch(turn, f"{name}.{position}/")) for position, coroutine in enumerate(work)]
+    if running:
+        await _all_ended(turn, running)
+    if turn.interruption is not None:
+        await turn.never()  # the branches were ended with the turn: there is nothing for the handler to see
+    for position, task in enumerate(running):
+        if task.cancelled():
+            raise StepError("gather", "CancelledError", f"its branch {position} was cancelled from within")
+    errors = [error for task in running if (error := task.exception()) is not None]
+    if errors:
+        raise errors[0]
+    return [task.result() for task in running]
+
+
+async def _all_ended(turn: Turn, running: list[asyncio.Task[Any]]) -> None:
+    turn.flight.gathering(True)
+    try:
+        await asyncio.wait(running)
+    except asyncio.CancelledError:
+        for task in running:
+            task.cancel()
+        # What the branches record last is in the journal before the handler resumes: the order is the same on every run.
+        await asyncio.wait(running, timeout=turn.node.settings.quarantine_s)
+        raise
+    finally:
+        turn.flight.gathering(False)

@@ -1,0 +1,103 @@
+"""The way of every step, whatever its kind: the one place that finds its record, admits it, and ends it.
+
+    claim (replay) -> admission -> drift -> perform [ see effect, wait, send, spawn ] -> close -> result
+
+What a step may be in, and what may happen to it there, is the table at the head of docs/semantics.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from holdfast import events
+from holdfast.calls.call import Call
+from holdfast.errors import RuntimeStopped
+from holdfast.runtime.steps.asked import Asked, result
+from holdfast.runtime.steps.drift import drift
+from holdfast.runtime.steps.refusal import told
+from holdfast.runtime.steps.step import Step
+from holdfast.runtime.turns.journal import Claim
+from holdfast.runtime.turns.observed import step_over
+from holdfast.runtime.turns.turn import Turn
+from holdfast.stores.records import Outcome
+
+Perform = Callable[[Step], Awaitable[Outcome]]
+"""What a kind of step does once it is admitted: its outcome, recorded by then."""
+
+Again = Callable[[Turn, Claim], Awaitable[None]]
+"""What a kind of step still has to look at when it is answered from its record."""
+
+
+async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = None) -> Any:
+    """What the step comes to: from its record, or by performing it.
+
+    Raises:
+        StepError: it failed for good.
+        BudgetExhausted: it could cost more than is left; once in a turn.
+    If cancelled, see `Step.let_go`: what was under way is recorded as let go of, and replay lets the caller let go again.
+    """
+    if turn.over:
+        await turn.closed()
+    claim = turn.claim(asked.kind, asked.name, asked.args)
+    if claim is None:
+        return await _for_a_stranger(turn, run(turn, asked, perform, again))
+    found = claim.step
+    if found is not None and found.record.outcome is not None:
+        return await _replay(turn, asked, claim, found.record.outcome, again)
+    if turn.replaying or turn.interruption is not None:
+        await turn.admit(claim.branch)
+    step = Step(turn, asked, claim)
+    try:
+        outcome = await _drifted(step) if found is None and turn.journal.loose else None
+        if outcome is None:
+            outcome = await perform(step)
+    except asyncio.CancelledError:
+        step.let_go()
+        raise
+    finally:
+        if claim.shown is not None:
+            step_over(turn, claim, asked if type(asked) is Call else None, step.value)
+        step.leave()
+    return result(asked, outcome)
+
+
+async def _drifted(step: Step) -> Outcome | None:
+    """The answer of an older record, where the code went another way than before; None where the step is new."""
+    claim, journal = step.claim, step.turn.journal
+    if claim.beside:
+        return None
+    outcome = await drift(step) if type(step.asked) is Call else None
+    if outcome is None:
+        step.resume()
+        claim.strayed = journal.astray(claim.branch)
+    return outcome
+
+
+async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, again: Again | None) -> Any:
+    if asked.kind == "tool" and claim.step is not None and claim.step.record.attempts:
+        turn.owner.gates.repetition.note(asked.name, claim.digest)
+    turn.emit(events.StepReplayed, asked.kind, asked.name)
+    below = turn.journal.claim_below(claim) if turn.journal.loose else []
+    turn.refused = turn.refused or told(outcome) or any(told(step.record.outcome) for step in below)
+    if again is not None:
+        await again(turn, claim)
+    if claim.step is not None and claim.step.record.cut:
+        # Its caller lets go of it again (a timeout of its own, say), and takes the same way as before; if not, it gets what is recorded.
+        await asyncio.wait((turn.node.loop.create_future(),), timeout=asked.timeout_s)
+        if turn.over:
+            await turn.closed()
+    return result(asked, outcome)
+
+
+async def _for_a_stranger(turn: Turn, work: Any) -> Any:
+    """Run a step for code that the turn did not start (a thread that calls back, a task of another program part) in a task of the turn."""
+    task = turn.flight.start(work, turn.root)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if current is None or current.cancelling():
+            raise
+        raise RuntimeStopped("the turn ended before its step did: do not keep its session object") from None

@@ -1,0 +1,185 @@
+"""Messages between sessions: ask, tell, and watching for an end. What is sent leaves with a record, or with the commit."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NoReturn
+
+import msgspec
+
+from holdfast.codec import canonical, digest
+from holdfast.errors import AskCycle, MailboxFull, SessionEnded, SessionNotFound
+from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.agents.ids import check_id
+from holdfast.runtime.steps import pipeline
+from holdfast.runtime.steps.asked import Ask, plain
+from holdfast.runtime.steps.refusal import refuse, spend_step
+from holdfast.runtime.steps.step import Step
+from holdfast.runtime.steps.wait import begin, check_time, wait_for
+from holdfast.runtime.turns.failures import describe
+from holdfast.runtime.turns.turn import Turn
+from holdfast.stores.ops import Enqueue, Op, Result, Status
+from holdfast.stores.records import ENDED, Address, Failure, Outcome, Session
+from holdfast.telemetry.context import carried, linked
+
+_decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+_KINDS = {"unknown": "SessionNotFound", "full": "MailboxFull", "conflict": "MessageConflict"}
+
+
+async def ask(turn: Turn, target: str, message: Any, timeout_s: float) -> Any:
+    """Send a message and wait for its reply, as plain data. Raises AskCycle, AskTimeout, and StepError for whatever it failed of."""
+    check_id("session", target)
+    check_time("timeout_s", timeout_s)
+    body = plain.encode(message)
+    asked = Ask(kind="ask", name=target, args=canonical([target, message]), timeout_s=timeout_s)
+    return await pipeline.run(turn, asked, partial(_ask, body=body, timeout_s=timeout_s))
+
+
+async def _ask(step: Step, *, body: bytes, timeout_s: float) -> Outcome:
+    turn, target = step.turn, step.name
+    turn.waits.asking.append(target)
+    try:
+        if step.claim.step is None:
+            await _refuse_cycle(step)
+            await _refuse_misfit(step, await _agent_of(turn, target), body)
+        await begin(step, timeout_s)
+        outcome = await wait_for(step, target, partial(_message, body=body), _answered_at_once, turn.owner.agent.park_after_s)
+    finally:
+        turn.waits.asking.remove(target)
+    if outcome is not None:
+        return outcome
+    text = f"no answer within {timeout_s:g} s; ask again with id {message_id(step)!r}"
+    return await step.close(Outcome(failure=Failure("AskTimeout", target, "AskTimeout", text, "transient")))
+
+
+async def _refuse_cycle(step: Step) -> None:
+    cycle = step.turn.node.peers.cycle(step.session, step.name)
+    if cycle is not None:
+        await spend_step(step)
+        await refuse(step, f"circular ask: {' -> '.join((step.session, *cycle))} would wait for itself", AskCycle)
+
+
+def message_id(step: Step) -> str:
+    """The id of what a step sends: the same on every run of the turn."""
+    return step.turn.name_of(step.claim.key)
+
+
+def _message(step: Step, *, body: bytes) -> tuple[Op, ...]:
+    turn, target = step.turn, step.name
+    agent = turn.node.peers.agent_of(target)
+    limit = _largest_mailbox(turn) if agent is None else agent.mailbox
+    to, now = Address(step.session, turn.number, step.claim.key), turn.node.clock.time()
+    sent = Enqueue(target, message_id(step), body, digest(body), now, reply_to=to, limit=limit, context=carried())
+    return (*_pending_tells(turn, target), sent)
+
+
+def _largest_mailbox(turn: Turn) -> int | None:
+    return max((agent.mailbox for agent in turn.node.settings.agents.values()), default=None)
+
+
+async def watch(turn: Turn, target: str) -> Any:
+    """Wait until a session has ended; its result, as plain data. Raises StepError if it did not finish."""
+    asked = Ask(kind="watch", name=target, args=canonical(target))
+    return await pipeline.run(turn, asked, _watch)
+
+
+async def _watch(step: Step) -> Outcome:
+    turn = step.turn
+    turn.waits.asking.append(step.name)
+    try:
+        await begin(step, None)
+        outcome = await wait_for(step, step.name, _watching, _answered_at_once, turn.owner.agent.park_after_s)
+    finally:
+        turn.waits.asking.remove(step.name)
+    assert outcome is not None, "a watch has no deadline"
+    return outcome
+
+
+def _watching(step: Step) -> tuple[Op, ...]:
+    to = Address(step.session, step.turn.number, step.claim.key)
+    sent = Enqueue(step.name, message_id(step), b"", b"", step.turn.node.clock.time(), kind="watch", reply_to=to)
+    return (*_pending_tells(step.turn, step.name), sent)
+
+
+async def tell(turn: Turn, target: str, message: Any) -> None:
+    """Send a message when the turn commits. That there is such a session, with room, is found out now: either is a record."""
+    check_id("session", target)
+    body = plain.encode(message)
+    asked = Ask(kind="tell", name=target, args=canonical([target, message]))
+    id = await pipeline.run(turn, asked, partial(_tell, body=body))
+    turn.outbox.append(Enqueue(target, id, body, digest(body), turn.node.clock.time(), context=linked()))
+
+
+async def _tell(step: Step, *, body: bytes) -> Outcome:
+    turn, target = step.turn, step.name
+    step.begins()
+    row = await turn.node.store.session(target)
+    agent = await _agent_of(turn, target, row)
+    await _refuse_undeliverable(step, row, agent, body)
+    await _refuse_misfit(step, agent, body)
+    return await step.close(Outcome(plain.encode(message_id(step))))
+
+
+async def _refuse_undeliverable(step: Step, row: Session | None, agent: Agent | None, body: bytes) -> None:
+    turn, target = step.turn, step.name
+    waiting = sum(1 for op in turn.outbox if isinstance(op, Enqueue) and op.session == target)
+    limit = _largest_mailbox(turn) if agent is None else agent.mailbox
+    error: Exception | None = None
+    if row is None:
+        error = SessionNotFound(target, f"no session {target!r}")
+    elif row.status in ENDED:
+        error = SessionEnded(target, f"session {target!r} is {row.status}")
+    elif limit is not None and row.pending + waiting >= limit:
+        error = MailboxFull(target, plain.decode(body), limit)
+    if error is not None:
+        await spend_step(step)
+        await refuse(step, str(error), cause=type(error).__name__)
+
+
+async def _agent_of(turn: Turn, target: str, row: Session | None = None) -> Agent | None:
+    """The agent of another session; None where it is not known here."""
+    live = turn.node.peers.agent_of(target)
+    if live is not None:
+        return live
+    found = await turn.node.store.session(target) if row is None else row
+    return None if found is None else turn.node.settings.agents.get(found.agent)
+
+
+async def _refuse_misfit(step: Step, agent: Agent | None, body: bytes) -> None:
+    """What does not fit is the sender's fault: it must not put the other out of service."""
+    if agent is None:
+        return  # sending it will tell
+    try:
+        agent.message.decode(body)
+    except Exception as error:  # also whatever a user's own validator raises
+        await _misfit(step, f"agent {agent.name!r} does not take this message: {describe(error)}", type(error).__name__)
+
+
+async def _misfit(step: Step, text: str, cause: str) -> NoReturn:
+    await spend_step(step)
+    await refuse(step, text, cause=cause, category="semantic")
+
+
+def _pending_tells(turn: Turn, target: str) -> tuple[Op, ...]:
+    """Take the tells to the same target out of the outbox: what was sent first arrives first. Their ids make a second sending a no-op."""
+    mine = tuple(op for op in turn.outbox if isinstance(op, Enqueue) and op.session == target)
+    turn.outbox = [op for op in turn.outbox if op not in mine]
+    return mine
+
+
+def _answered_at_once(result: Result) -> Outcome | None:
+    """What a message that was not taken into the mailbox came to."""
+    if not result.outbox:
+        return None
+    last = result.outbox[-1]
+    if last.status is Status.DUPLICATE and last.value is not None and last.value.reply is not None:
+        return _decode_outcome(last.value.reply)
+    if last.status is not Status.REFUSED:
+        return None
+    if isinstance(last.value, tuple):
+        ended = last.value[1]
+        if ended.result is not None:
+            return _decode_outcome(ended.result)
+        return Outcome(failure=Failure("StepError", ended.id, "SessionEnded", f"session {ended.id!r} is {ended.status}"))
+    category = "transient" if last.value == "full" else "permanent"
+    return Outcome(failure=Failure("StepError", "ask", _KINDS[last.value], f"the message was refused: {last.value}", category))

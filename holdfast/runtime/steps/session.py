@@ -1,0 +1,325 @@
+"""What a handler gets: its state, and every way to do something that survives a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import random as _random
+import uuid as _uuid
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from hashlib import blake2b
+from typing import Any, TypeVar, overload
+
+from holdfast.calls.call import Call, StepContext
+from holdfast.calls.results import ToolResult, done_without_result, failed, succeeded
+from holdfast.calls.tools import spec_for
+from holdfast.calls.toolset import Toolset
+from holdfast.codec import canonical
+from holdfast.errors import BudgetExhausted, ConfigError, HoldfastError, StepError
+from holdfast.policies.budget import Budget, Left
+from holdfast.policies.retry import NO_RETRY
+from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.agents.handler import SessionOf
+from holdfast.runtime.steps import send, wait
+from holdfast.runtime.steps.asked import plain
+from holdfast.runtime.steps.effect import run_effect
+from holdfast.runtime.steps.gather import gather
+from holdfast.runtime.steps.spawn import spawn
+from holdfast.runtime.turns.branches import Branch, here
+from holdfast.runtime.turns.failures import NOT_KEPT
+from holdfast.runtime.turns.turn import Turn
+
+S = TypeVar("S")
+T = TypeVar("T")
+Work = Coroutine[Any, Any, T]
+
+
+class Session(SessionOf[S]):
+    """The session as its handler sees it, for one run of one turn.
+
+    `state` is yours: change it or assign it; it is stored when the turn commits. Everything that is awaited here is a step: journaled,
+    budgeted, guarded, and after a crash answered from its record.
+    """
+
+    __slots__ = ("_turn", "state")
+
+    state: S
+
+    def __init__(self, turn: Turn, state: S) -> None:
+        self._turn = turn
+        self.state = state
+
+    # ------------------------------------------------------------ who and where
+
+    @property
+    def id(self) -> str:
+        return self._turn.owner.id
+
+    @property
+    def tenant(self) -> str:
+        return self._turn.owner.tenant
+
+    @property
+    def user(self) -> str:
+        return self._turn.owner.user
+
+    @property
+    def message_id(self) -> str:
+        """Id of the message that this turn handles."""
+        return self._turn.message.id
+
+    @property
+    def tools(self) -> Toolset:
+        """The agent's tools; `tools.openai()`, `tools.openai_responses()` or `tools.anthropic()` is their schemas for a model call."""
+        return self._turn.owner.agent.tools
+
+    @property
+    def clients(self) -> Clients:
+        """The Runtime's model clients by name; each call through one is a durable, metered step."""
+        return Clients(self._turn)
+
+    @property
+    def budget(self) -> BudgetView:
+        return BudgetView(self._turn)
+
+    @property
+    def dropped_effects(self) -> tuple[str, ...]:
+        """What had been done by the turn before this one, if its message was given up (its dead letter dropped); else empty."""
+        return self._turn.owner.notes
+
+    # ------------------------------------------------------------ steps
+
+    @overload
+    def step(self, function: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, T]: ...
+    def step(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        """Run any function as a step: an async one, or a plain one in a thread.
+
+        Its effect class, timeout and retries are those of its `@tool`; a function without one is taken as `read`: it may be run again.
+
+        Raises:
+            StepError: it failed for good (with its category).
+            BudgetExhausted: it could cost more than is left; once in a turn.
+            NotJournalable: its arguments cannot be recorded; it did not run.
+        If cancelled, a `once` function that was under way is in doubt, and the session parks at the end of the turn.
+        """
+        call = spec_for(function).call(args, kwargs)
+        return self._made(f"step({call.name})", lambda: run_effect(self._turn, call))
+
+    def call_tool(self, name: str, arguments: str | bytes | dict[str, Any]) -> Work[ToolResult]:
+        """Run a tool as a model asked for it. Every failure is data for the model; only BudgetExhausted is raised.
+
+        If cancelled, as `step`.
+        """
+        return self._made(f"call_tool({name})", lambda: self._call_tool(name, arguments))
+
+    async def _call_tool(self, name: str, arguments: str | bytes | dict[str, Any]) -> ToolResult:
+        try:
+            tool = self.tools[name]
+        except KeyError:
+            return failed("UnknownTool", f"there is no tool {name!r}; use one of: {', '.join(t.name for t in self.tools) or 'none'}")
+        try:
+            call = tool.call((), tool.parse(arguments), kind="tool")
+        except HoldfastError as error:
+            return failed(type(error).__name__, str(error))
+        try:
+            return succeeded(await run_effect(self._turn, call))
+        except BudgetExhausted:
+            raise
+        except StepError as error:
+            return done_without_result(error.message) if error.type == NOT_KEPT else failed(error.type, error.message)
+
+    def gather(self, *work: Coroutine[Any, Any, Any]) -> Work[list[Any]]:
+        """Run coroutines at once, each as a numbered branch; their results in order.
+
+        All of them run to their end before the first failure (by position) is raised: a sibling's effect is never cut off half-way. If
+        cancelled, all branches are cancelled.
+        """
+        return self._made("gather", lambda: gather(self._turn, work))
+
+    def sleep(self, seconds: float) -> Work[None]:
+        """Wait so many seconds. A long wait parks the session and takes no memory; it survives a restart.
+
+        Raises:
+            ValueError: `seconds` is not a number, or more than ten years.
+        If cancelled, the wait is over, on replay too.
+        """
+        return self._made("sleep", lambda: wait.sleep(self._turn, seconds))
+
+    def decide(self, options: Sequence[str], chosen: str, why: str = "") -> Work[str]:
+        """Record a decision, for people who read the journal; returns what was chosen, on replay too.
+
+        Raises:
+            ValueError: `chosen` is not one of `options`.
+        If cancelled, the decision may have been recorded.
+        """
+        if chosen not in options:
+            raise ValueError(f"{chosen!r} is not one of {list(options)!r}")
+        return self._made("decide", lambda: self._note("decide", [list(options), chosen, why], chosen))
+
+    def now(self) -> Work[float]:
+        """Seconds since the epoch, the same on replay. If cancelled, the time may have been recorded."""
+        return self._made("now", lambda: self._note("now", None, self._turn.node.clock.time()))
+
+    def random(self) -> _random.Random:
+        """A random generator, seeded by the session, the turn and how many were made before: the same on replay."""
+        return _random.Random(self._seed("random"))
+
+    def uuid(self) -> _uuid.UUID:
+        """A version 4 UUID, the same on replay. Not a secret: it derives from the session's seed."""
+        return _uuid.UUID(bytes=self._seed("uuid"), version=4)
+
+    def _seed(self, what: str) -> bytes:
+        number = (here(self._turn) or self._turn.root).number(what)
+        owner = self._turn.owner
+        return blake2b(f"{owner.id}\0{self._turn.number}\0{number}".encode(), key=owner.seed, digest_size=16).digest()
+
+    async def _note(self, kind: str, args: Any, value: Any) -> Any:
+        async def noted(_: StepContext) -> Any:
+            return value
+
+        call = Call(kind=kind, name=kind, effect="read", args=canonical(args), run=noted, codec=plain, retry=NO_RETRY)
+        return await run_effect(self._turn, call)
+
+    def _made(self, what: str, start: Callable[[], Coroutine[Any, Any, T]]) -> Work[T]:
+        """The coroutine of a step: one that is never awaited fails the turn, since what it was to do is not done."""
+        unstarted = self._turn.unstarted
+        number = unstarted.number()
+
+        async def run() -> T:
+            unstarted.begun(number)
+            return await start()
+
+        return unstarted.made(number, what, run())
+
+    # ------------------------------------------------------------ other sessions
+
+    def tell(self, session: str, message: Any) -> Work[None]:
+        """Send a message to another session; it leaves when this turn commits.
+
+        Raises:
+            StepError: there is no such session, it has ended, or its mailbox is full (`type` says which).
+        If cancelled, the message is not sent, on replay neither.
+        """
+        return self._made(f"tell({session})", lambda: send.tell(self._turn, session, message))
+
+    def ask(self, session: str, message: Any, *, timeout_s: float = 60.0) -> Work[Any]:
+        """Send a message to another session and wait for its reply, as plain data. A long wait parks this one.
+
+        Args:
+            timeout_s: seconds until AskTimeout.
+
+        Raises:
+            AskTimeout: no reply within `timeout_s`.
+            AskCycle: the other waits, directly or not, for this one.
+            StepError: it was refused, or the other failed; `type` says why.
+        If cancelled, the message may have been sent: the other session handles it, and its reply wakes nothing.
+        """
+        return self._made(f"ask({session})", lambda: send.ask(self._turn, session, message, timeout_s))
+
+    def spawn(
+        self, agent: Agent, *, state: Any = None, budget: Budget | None = None, id: str | None = None, detached: bool = False
+    ) -> Work[Child]:
+        """Make a child session; its id derives from this step unless given.
+
+        Args:
+            state: what it starts with; default the agent's own.
+            budget: the part of this session's budget that it gets, default its agent's budget; at most what is left here, and half of that
+                where it names no limit. What it does not spend comes back when it ends.
+            detached: it lives on when this session ends, on its agent's own budget.
+
+        Raises:
+            StepError: the id belongs to another session.
+            NotJournalable: `state` cannot be stored.
+        If cancelled, the child may have been made; the same step on replay is the same child.
+        """
+        first = agent.first_state() if state is None else state
+        data = agent.state.round_trip(first)[0]
+        return self._made(f"spawn({agent.name})", lambda: self._spawn(agent, data, budget, id, detached))
+
+    async def _spawn(self, agent: Agent, state: bytes, budget: Budget | None, id: str | None, detached: bool) -> Child:
+        return Child(self, await spawn(self._turn, agent, state, budget, id, detached))
+
+    def watch(self, session: str) -> Work[Any]:
+        """Wait until another session has ended; what it finished with, as plain data.
+
+        Raises:
+            StepError: it was cancelled or killed, or there is none.
+        If cancelled, its end wakes nothing here.
+        """
+        return self._made(f"watch({session})", lambda: send.watch(self._turn, session))
+
+    def finish(self, result: Any = None) -> None:
+        """End the session when this turn commits; `result`, plain data by then, is what `Handle.result` and a parent's
+        `Child.result` get."""
+        self._turn.finishing, self._turn.result = True, result
+
+
+class Child:
+    """A child session, as its parent sees it."""
+
+    __slots__ = ("_session", "id")
+
+    def __init__(self, session: Session[Any], id: str) -> None:
+        self._session, self.id = session, id
+
+    def ask(self, message: Any, *, timeout_s: float = 60.0) -> Work[Any]:
+        """As Session.ask."""
+        return self._session.ask(self.id, message, timeout_s=timeout_s)
+
+    def tell(self, message: Any) -> Work[None]:
+        """As Session.tell."""
+        return self._session.tell(self.id, message)
+
+    def result(self) -> Work[Any]:
+        """As Session.watch."""
+        return self._session.watch(self.id)
+
+
+class BudgetView:
+    """What the session has left."""
+
+    __slots__ = ("_turn",)
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+
+    @property
+    def left(self) -> Left:
+        """None in a field is no limit. It differs between a run and its replay: do not decide by it without `session.decide`."""
+        return self._turn.owner.ledger.left()
+
+
+class Clients:
+    """The model clients by name."""
+
+    __slots__ = ("_turn",)
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+
+    def __getattr__(self, name: str) -> Any:
+        turn = self._turn
+        client = turn.node.clients.get(name)
+        if client is None:
+            known = ", ".join(sorted(turn.node.clients)) or "none"
+            raise ConfigError(f"there is no client {name!r}: Runtime(clients={{{name!r}: ...}}); there is: {known}")
+        limits = turn.owner.ledger.limits
+        return client.proxy(_Steps(turn), cap_tokens=limits.tokens is not None, cap_money=limits.caps_money)
+
+
+class _Steps:
+    """The pipeline of one turn, as calls see it."""
+
+    __slots__ = ("_turn",)
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+
+    async def run(self, call: Call) -> Any:
+        return await run_effect(self._turn, call)
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        turn = self._turn
+        name = (here(turn) or turn.root).number("s")
+        return turn.flight.start(work, Branch(turn, f"{name}/"))

@@ -1,0 +1,93 @@
+"""The step that makes a child session: its id derives from the step, and it leaves with the step's record."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from functools import partial
+from typing import TypeVar
+
+from holdfast.codec import canonical
+from holdfast.policies.budget import Budget, Usage
+from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.agents.ids import check_id
+from holdfast.runtime.steps import pipeline
+from holdfast.runtime.steps.asked import Ask, plain
+from holdfast.runtime.steps.refusal import refuse, spend_step
+from holdfast.runtime.steps.step import Step
+from holdfast.runtime.turns.failures import error_of
+from holdfast.runtime.turns.journal import Claim
+from holdfast.runtime.turns.turn import Turn
+from holdfast.stores.ops import CreateSession, Status
+from holdfast.stores.records import Address, Failure, Outcome
+
+Amount = TypeVar("Amount", int, float, Decimal)
+
+
+async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id: str | None, detached: bool) -> str:
+    """Make a child; its id.
+
+    Raises:
+        StepError: the id given belongs to another session.
+    """
+    if id is not None:
+        check_id("id", id)
+    own = turn.node.settings.agents.get(agent.name, agent)
+    asked = Ask(kind="spawn", name=agent.name, args=canonical([agent.name, id, detached]) + state, effect="idempotent")
+    perform = partial(_spawn, agent=own, state=state, part=part, id=id, detached=detached)
+    return str(await pipeline.run(turn, asked, perform, None if id is None else partial(_look_again, id=id)))
+
+
+async def _spawn(step: Step, *, agent: Agent, state: bytes, part: Budget | None, id: str | None, detached: bool) -> Outcome:
+    turn, owner, now = step.turn, step.turn.owner, step.turn.node.clock.time()
+    child = id or f"{owner.id}/{turn.number}.{step.claim.digest.hex()[:12]}.{step.claim.nth}"
+    step.begins()
+    await spend_step(step)
+    limits, share = agent.budget, Usage()
+    if not detached:
+        # The child's own limits, cut to what is left here: all of it is charged now, and what is not spent comes back at its end.
+        limits = _share(owner.ledger.carve(Budget()), part or agent.budget)
+        share = owner.ledger.part(limits)
+        owner.ledger.charge(share)
+        step.used = step.used + share
+    parent = Address(owner.id, turn.number, step.claim.key)
+    seed = turn.node.random.randbytes(8)
+    create = CreateSession(
+        child, agent.name, owner.tenant, owner.user, agent.version, state, limits, seed, now, parent=parent, detached=detached
+    )
+    step.target = child
+    outcome, made = await step.close_with(Outcome(plain.encode(child)), create)
+    if made.status is Status.DUPLICATE and made.value.parent != parent:
+        owner.ledger.credit(share)
+        step.used = step.used - share
+        await refuse(step, _taken(child), cause="SessionConflict")
+    return outcome
+
+
+async def _look_again(turn: Turn, claim: Claim, *, id: str) -> None:
+    """The process may have died between the record and finding out that the id is another session's."""
+    row = await turn.node.store.session(id)
+    if row is not None and row.parent != Address(turn.owner.id, turn.number, claim.key):
+        raise error_of(Failure("StepError", claim.step.record.name if claim.step else id, "SessionConflict", _taken(id)))
+
+
+def _taken(child: str) -> str:
+    return f"session {child!r} exists and is not a child of this step: use another id"
+
+
+def _share(left: Budget, part: Budget) -> Budget:
+    """A child's limits: `part` cut to what is left; where it names no limit, half of that, so that the parent can use the rest."""
+    return Budget(
+        steps=_least(left.steps, part.steps, (left.steps or 0) // 2),
+        tokens=_least(left.tokens, part.tokens, (left.tokens or 0) // 2),
+        usd=_least(_usd(left), _usd(part), (_usd(left) or Decimal(0)) / 2),
+        seconds=_least(left.seconds, part.seconds, (left.seconds or 0.0) / 2),
+        tool_calls=_least(left.tool_calls, part.tool_calls, (left.tool_calls or 0) // 2),
+    )
+
+
+def _usd(budget: Budget) -> Decimal | None:
+    return None if budget.usd is None else Decimal(budget.usd)
+
+
+def _least(rest: Amount | None, wanted: Amount | None, half: Amount) -> Amount | None:
+    return wanted if rest is None else half if wanted is None else min(rest, wanted)

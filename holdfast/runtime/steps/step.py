@@ -1,0 +1,222 @@
+"""A step on its way: what it has come to so far, the writes of its record, and what becomes of it when its caller lets go of it."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+from holdfast import events
+from holdfast.calls.call import StepContext
+from holdfast.errors import NotDone
+from holdfast.policies.budget import ZERO, Usage
+from holdfast.runtime.steps.asked import Asked, kept
+from holdfast.runtime.turns import tasks
+from holdfast.runtime.turns.branches import Branch, inside_of
+from holdfast.runtime.turns.failures import CUT, describe, state_of
+from holdfast.runtime.turns.flight import Lane
+from holdfast.runtime.turns.journal import Claim
+from holdfast.runtime.turns.observed import step_starts
+from holdfast.runtime.turns.turn import Turn
+from holdfast.stores.ops import Op, Result
+from holdfast.stores.records import Outcome, StepRecord, StepState
+
+_MAX_ARGS = 4096  # larger ones are kept as their digest alone, but for `once`, whose `reconcile` needs them
+
+
+class Phase(IntEnum):
+    """Where a step is on its way: what letting go of it means depends on this alone."""
+
+    BEFORE = 0  # no attempt is under way
+    RUNNING = 1  # an attempt is
+    DOUBTED = 2  # its outcome is unknown, and is being found out
+    KNOWN = 3  # its outcome is known and being written
+
+
+class Step:
+    """One step of a run, from its admission to its end.
+
+    Attributes:
+        used: what its ended attempts cost.
+        attempts, made: how many there were, over all runs of the turn, and those that count against its retries.
+        value: what the last attempt returned.
+        context: that of the attempt under way.
+    """
+
+    __slots__ = (
+        "_inside", "_written", "asked", "attempts", "claim", "context", "deadline", "lane", "made", "maybe_paid", "opened", "outcome",
+        "phase", "target", "turn", "until", "used", "value",
+    )  # fmt: skip
+
+    def __init__(self, turn: Turn, asked: Asked, claim: Claim) -> None:
+        self.turn, self.asked, self.claim = turn, asked, claim
+        branch = claim.branch
+        self.lane: Lane = turn.flight.enter()
+        claim.beside = branch.busy > 0 or self.lane.task is not branch.task
+        branch.busy += 1
+        self.phase = Phase.BEFORE
+        self.opened = turn.node.clock.time()
+        self.used, self.attempts, self.made, self.maybe_paid = ZERO, 0, 0, 0
+        self.deadline = 0.0
+        self.until: float | None = None
+        self.target: str | None = None
+        self.outcome: Outcome | None = None
+        self.context: StepContext | None = None
+        self.value: Any = None
+        self._inside: Branch | None = None
+        self._written: StepState | None = None
+        self.resume()
+
+    def resume(self) -> None:
+        """Where it has a record without an outcome (it was open, or waited), go by that: what it could have cost is charged."""
+        if self.claim.step is None:
+            return
+        state, before = self.claim.step.state, self.claim.step.record
+        self._written = state
+        self.used, self.attempts, self.maybe_paid = before.used + before.reserved, before.attempts, before.maybe_paid
+        if state is StepState.WAITING:  # it resumes between two attempts: their number and time are limited over a park, too
+            self.opened, self.made, self.until, self.target = before.opened, before.attempts, before.until, before.target
+        elif state is StepState.OPEN and self.asked.costs:
+            self.maybe_paid += 1
+
+    # ------------------------------------------------------------ as others see it
+
+    @property
+    def session(self) -> str:
+        return self.turn.owner.id
+
+    @property
+    def kind(self) -> str:
+        return self.asked.kind
+
+    @property
+    def name(self) -> str:
+        return self.asked.name
+
+    @property
+    def effect(self) -> str:
+        return str(self.asked.effect)
+
+    @property
+    def branch(self) -> str:
+        return self.claim.branch.path
+
+    @property
+    def durable(self) -> bool:
+        """Whether it opens with a record, and not only closes with one."""
+        return self.asked.costs or self.asked.effect != "read"
+
+    def inside(self) -> Branch:
+        """The branch of the steps that its own function asks for, in the attempt under way."""
+        if self._inside is None:
+            self._inside = Branch(self.turn, inside_of(self.claim.branch.path, self.claim.key))
+            self._inside.task = self.lane.task
+        return self._inside
+
+    def forget_inside(self) -> str | None:
+        """Another attempt begins: the path of the steps that the one before asked for itself, if it did."""
+        inside, self._inside = self._inside, None
+        return None if inside is None else inside.path
+
+    def begins(self) -> None:
+        """It has no result on record and is about to run."""
+        step_starts(self.turn, self.claim, self.asked.kind, self.asked.name, self.asked.effect, self.opened)
+
+    # ------------------------------------------------------------ its record
+
+    async def write(
+        self, state: StepState, *, reserved: Usage = ZERO, note: str = "", until: float | None = None, outbox: tuple[Op, ...] = ()
+    ) -> Result:
+        """Write what the step has come to. A turn that lost its session does not come back from here."""
+        return await self.turn.acknowledged(self._submit(state, None, reserved=reserved, note=note, until=until, outbox=outbox))
+
+    async def close(self, outcome: Outcome) -> Outcome:
+        """Write its outcome: from here on it is known, and stays so whatever becomes of the caller."""
+        self.outcome, self.phase, self.deadline = outcome, Phase.KNOWN, 0.0
+        await self.turn.acknowledged(self._submit(state_of(outcome), outcome))
+        return outcome
+
+    async def close_with(self, outcome: Outcome, op: Op) -> tuple[Outcome, Result]:
+        """The same with an op that leaves in the same transaction; what became of that."""
+        self.outcome, self.phase = outcome, Phase.KNOWN
+        written = await self.turn.acknowledged(self._submit(state_of(outcome), outcome, outbox=(op,)))
+        return outcome, written.outbox[0]
+
+    def _submit(
+        self, state: StepState, outcome: Outcome | None, *, reserved: Usage = ZERO, note: str = "", until: float | None = None,
+        outbox: tuple[Op, ...] = (), cut: bool = False,
+    ) -> asyncio.Future[Result]:  # fmt: skip
+        asked, claim, turn = self.asked, self.claim, self.turn
+        args = asked.args if len(asked.args) <= _MAX_ARGS or asked.effect == "once" else b""
+        closed = 0.0 if outcome is None else turn.node.clock.time()
+        record = StepRecord(
+            asked.kind, asked.name, claim.branch.path, claim.digest, claim.nth, asked.effect, outcome, args, reserved, self.used,
+            self.attempts, self.opened, closed, self.until if until is None else until, self.target, self.maybe_paid, claim.beside, 0, note,
+            cut, self.deadline, claim.strayed,
+        )  # fmt: skip
+        self._written = state
+        return turn.submit(claim.key, state, record, outbox)
+
+    # ------------------------------------------------------------ its end
+
+    def leave(self) -> None:
+        """It is not in flight any more."""
+        self.claim.branch.busy -= 1
+        self.turn.flight.leave(self.lane)
+
+    def let_go(self) -> None:
+        """Its task was cancelled: by its caller, or since the turn ends. What is written of it is the same as what the caller sees.
+
+        Where the turn is only left (parked, drained, fenced), nothing is written: it resumes from the record that there is.
+        """
+        left = self.turn.interruption
+        if left is not None and left.why not in ("ended", "dropped"):
+            if self.phase is Phase.KNOWN and self.outcome is not None and left.why == "lost" and self.asked.effect == "once":
+                self.turn.node.in_hand[self.turn.owner.id, self.turn.number, self.claim.key] = self.outcome
+            return
+        cut = not self.turn.over and left is None
+        if self.phase is Phase.KNOWN and self.outcome is not None:
+            if cut:
+                self._last(self._submit(state_of(self.outcome), self.outcome, cut=True))
+        elif self.asked.effect == "once" and self.phase in (Phase.RUNNING, Phase.DOUBTED) and self._may_have_happened():
+            self._doubt(cut)
+        elif cut or self._written is not None:
+            failure = msgspec.structs.replace(CUT, step=self.asked.name)
+            self._last(self._submit(StepState.FAILED, Outcome(failure=failure), cut=cut))
+
+    def _may_have_happened(self) -> bool:
+        return self.context is None or self.context.begun
+
+    def _doubt(self, cut: bool) -> None:
+        remains = None if self.context is None else self.context.remains
+        if remains is None:
+            self.deadline = self.ended_at()
+        else:
+            self.turn.remains[self.claim.key] = tasks.start(self._late(remains), f"remains of {self.asked.name} of {self.session}")
+        note = "cancelled by its caller while under way" if cut else "its turn ended while it was under way"
+        self._last(self._submit(StepState.DOUBT, None, note=note, cut=cut))
+        self.turn.emit(events.DoubtRaised, self.asked.name, note)
+
+    def ended_at(self) -> float:
+        """Until when an attempt that has ended here may still take effect there; 0 where its tool says that it cannot."""
+        settles_s = getattr(self.asked, "settles_s", 0.0)
+        return self.turn.node.clock.time() + settles_s if settles_s else 0.0
+
+    def _last(self, write: asyncio.Future[Result]) -> None:
+        self.turn.let_go.append(write)
+
+    async def _late(self, remains: asyncio.Future[Any]) -> None:
+        """The thread of an attempt that was let go of has ended: where that tells the outcome, it is written."""
+        await asyncio.wait((remains,))
+        cut = self.turn.journal.records[self.claim.key].record.cut if self.claim.key in self.turn.journal.records else False
+        error = remains.exception()
+        self.deadline = 0.0
+        if error is None:
+            outcome = kept(self.asked, remains.result())
+        elif isinstance(error, NotDone):
+            outcome = Outcome(failure=msgspec.structs.replace(CUT, step=self.asked.name, type="NotDone", message=describe(error)))
+        else:
+            return
+        await self.turn.outcome(self._submit(state_of(outcome), outcome, cut=cut))

@@ -1,0 +1,75 @@
+"""The same `once` effect asked for again in one turn: by a loop of the handler, by another branch, by another attempt of an outer step.
+
+It never begins while the outcome of one before it is open. Where the caller of the one before let go of it, and it was done, its record
+answers: the loop asked for one effect, not for two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+from holdfast import events
+from holdfast.calls.call import Call
+from holdfast.runtime.steps.step import Step
+from holdfast.runtime.turns import doubt
+from holdfast.stores.records import Outcome, StepState, in_doubt
+
+
+class Turnstile:
+    """Lets the `once` steps of the same name and arguments pass one after the other, within one run of a turn.
+
+    A step that runs inside another of the same does not wait for it.
+    """
+
+    __slots__ = ("_passed", "_step")
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._passed: asyncio.Future[None] = step.turn.node.loop.create_future()
+
+    async def __aenter__(self) -> None:
+        """Wait for those before it. If cancelled, the place is given up."""
+        step, waiting = self._step, self._waiting()
+        before = [each._passed for each in waiting if each._step.claim.key.hex() not in step.branch]
+        waiting.append(self)
+        if before:
+            step.turn.flight.pause(step.lane)
+            try:
+                await asyncio.wait(before)
+            except BaseException:
+                self._pass()
+                raise
+            finally:
+                step.turn.flight.resume(step.lane)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._pass()
+
+    def _waiting(self) -> list[Turnstile]:
+        return self._step.turn.once.setdefault((self._step.name, self._step.asked.args), [])
+
+    def _pass(self) -> None:
+        self._passed.set_result(None)
+        self._waiting().remove(self)
+
+
+async def answered_by_twin(step: Step) -> Outcome | None:
+    """The outcome of an earlier step of the same effect that its caller let go of, where it was done; settles the doubts among them."""
+    turn, call = step.turn, step.asked
+    assert isinstance(call, Call)
+    if step.claim.step is not None:
+        return None
+    for key in [twin.key for twin in turn.journal.twins(step.name, step.asked.args, step.claim.key, step.branch)]:
+        while in_doubt(turn.journal.records[key]):
+            park = await doubt.settle(turn, key, call)
+            if park is None:
+                break
+            if park.until is None:
+                await turn.park_here(step.lane, park.reason, park.text)
+            await turn.pause(step.lane, park.until or 0.0, park.reason, park.text)
+        twin = turn.journal.records.get(key)
+        if twin is not None and twin.record.cut and twin.state is StepState.CLOSED and turn.journal.answer_again(twin):
+            turn.emit(events.StepReplayed, step.kind, step.name)
+            return twin.record.outcome
+    return None

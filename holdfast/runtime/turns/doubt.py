@@ -1,0 +1,161 @@
+"""Effects in doubt: what the outside says of them, and what follows from that; and what is asked again when a turn restarts.
+
+`reconcile` is asked only when the earlier attempt can no longer take effect: in this process its task or its thread has ended; after a
+crash the deadline in its record has passed, and the tool's `settles_s` after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from holdfast import events
+from holdfast.calls.call import UNKNOWN, Call, StepContext, Unknown
+from holdfast.errors import NotDone
+from holdfast.policies.budget import ZERO, Usage
+from holdfast.runtime.turns.failures import describe, state_of
+from holdfast.runtime.turns.journal import cost
+from holdfast.runtime.turns.turn import Turn
+from holdfast.stores.ops import DropSteps
+from holdfast.stores.records import Failure, Outcome, Park, Step, in_doubt
+
+Finding = Outcome | None | Unknown
+"""What reconcile found: the effect's outcome, None if it certainly did not happen, UNKNOWN if it cannot tell."""
+
+
+async def reconcile(turn: Turn, call: Call, context: StepContext) -> Finding:
+    """Ask the call's `reconcile`, as many at once as the node allows.
+
+    One that fails or takes longer than the call's own timeout tells nothing: the doubt stays, and a person is asked.
+    """
+    if call.reconcile is None:
+        return UNKNOWN
+    try:
+        async with turn.node.reconciles, asyncio.timeout(call.timeout_s):
+            value = await call.reconcile(context)
+        found: Finding = UNKNOWN if isinstance(value, Unknown) else Outcome(call.codec.encode(value))
+    except NotDone:
+        found = None
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # This task was not cancelled: reconcile awaited something that was. It would end the session's task unseen.
+        events.log.warning("reconcile of %s in %s was cancelled from within: %s", call.name, context.session, describe(error))
+        return UNKNOWN
+    except Exception as error:
+        events.log.warning("reconcile of %s in %s failed: %s", call.name, context.session, describe(error))
+        return UNKNOWN
+    if not isinstance(found, Unknown):
+        turn.emit(events.DoubtSettled, call.name, "not done" if found is None else "done", "reconcile")
+    return found
+
+
+async def prepare(turn: Turn) -> None:
+    """Before the handler runs: every doubt is settled or the turn parks; failures that nothing follows are made free."""
+    await settle_all(turn)
+    stale = turn.journal.trailing_failures()
+    if stale and turn.interruption is None:
+        await drop(turn, stale)
+    turn.journal.rewind()
+
+
+async def drop(turn: Turn, steps: list[Step]) -> None:
+    """Make steps free again; what they cost stays charged."""
+    keys = tuple(step.key for step in steps)
+    charge = sum((cost(step) for step in steps), Usage())
+    op = DropSteps(turn.owner.id, turn.owner.epoch, turn.number, keys, charge)
+    if await turn.outcome(turn.node.group.submit(op, keep=True)) is not None:
+        turn.journal.drop(keys)
+
+
+async def settle_all(turn: Turn) -> None:
+    """While the handler does not run: each doubt is settled, or the session parks on the first that cannot be."""
+    for step in turn.journal.in_doubt():
+        if turn.interruption is None:
+            park = await settle(turn, step.key)
+            if park is not None and turn.interruption is None:
+                turn.interrupt("park", park)
+
+
+async def ask_about_all(turn: Turn) -> None:
+    """Before the turn is given up: what can be settled by asking is settled, the rest stays in doubt."""
+    for step in turn.journal.in_doubt():
+        await settle(turn, step.key)
+
+
+async def settle(turn: Turn, key: bytes, call: Call | None = None) -> Park | None:
+    """Settle one doubt: an effect that happened is closed; one that did not is free again, or failed where its caller let go of it.
+
+    Args:
+        call: that of the step, where it is at hand; else it is made of the record, which needs its tool among those of the agent.
+
+    Returns:
+        What to park for where it stays in doubt; None where it is settled (or the turn was interrupted meanwhile).
+    """
+    found = await find_out(turn, key, call)
+    step = turn.journal.records[key]
+    if isinstance(found, Park):
+        return found
+    if not in_doubt(step):
+        return None
+    if found is not None:
+        await _close(turn, step, found)
+    elif step.record.cut:
+        # Its caller saw it let go: on replay it must see the same, not an effect that begins.
+        failure = Failure("StepError", step.record.name, "NotDone", "reconcile found that it did not happen")
+        await _close(turn, step, Outcome(failure=failure))
+    else:
+        await drop(turn, [step])
+    return None
+
+
+async def find_out(turn: Turn, key: bytes, call: Call | None = None) -> Park | Outcome | None:
+    """What became of an effect in doubt: its outcome, None if it certainly did not happen, or what to park for until that is known."""
+    await turn.written()
+    remains = turn.remains.get(key)
+    if remains is not None:
+        await asyncio.wait((remains,))  # a thread that its step left: where it brings the result, the doubt is over
+    step = turn.journal.records[key]
+    record = step.record
+    if not in_doubt(step):
+        return record.outcome
+    in_hand = turn.node.in_hand.pop((turn.owner.id, turn.number, key), None)
+    if in_hand is not None:
+        return in_hand
+    call = call or turn.owner.agent.recall(record)
+    if call is None or call.reconcile is None:
+        return _unsettled(turn, step)
+    until = _until(turn, step, call)
+    if until is not None:
+        return Park("reconcile", f"asks reconcile of {record.name} once the earlier attempt can no longer take effect", until)
+    found = await reconcile(turn, call, StepContext(turn.owner.id, turn.name_of(key), record.attempts))
+    return _unsettled(turn, step) if isinstance(found, Unknown) else found
+
+
+def _until(turn: Turn, step: Step, call: Call) -> float | None:
+    """Until when, in store time, the attempt may still take effect; None where it no longer can."""
+    if not step.record.deadline:
+        return None
+    now = turn.node.clock.time()
+    # Never longer than the attempt could take, whatever the clocks say.
+    until = min(step.record.deadline, now + call.timeout_s) + call.settles_s
+    return until if until > now + 0.001 else None
+
+
+async def _close(turn: Turn, step: Step, outcome: Outcome) -> None:
+    closed = msgspec.structs.replace(
+        step.record, outcome=outcome, used=cost(step), reserved=ZERO, closed=turn.node.clock.time(), deadline=0.0, note=""
+    )
+    await turn.outcome(turn.submit(step.key, state_of(outcome), closed))
+
+
+def _unsettled(turn: Turn, step: Step) -> Park:
+    """Why a session is parked on this step, and what to do."""
+    cause = step.record.note or "the process died before it could record the outcome"
+    known = step.record.name in turn.owner.agent.tools
+    changed = (
+        "" if not known or turn.owner.agent.recall(step.record) else "; its tool takes other arguments by now"
+    )
+    return Park("doubt", f"outcome of {step.record.name} unknown ({cause}{changed}); resolve it: done, retry or fail")

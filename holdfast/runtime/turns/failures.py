@@ -1,0 +1,67 @@
+"""Errors to records and back: the same error, with the same fields, live and on every replay."""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+import msgspec
+
+from holdfast import redact
+from holdfast.errors import AskCycle, AskTimeout, BudgetExhausted, RepetitionDetected, StepError
+from holdfast.policies.classify import Fault
+from holdfast.stores.records import Failure, Outcome, StepState
+
+_BY_NAME: dict[str, type[StepError]] = {cls.__name__: cls for cls in (StepError, BudgetExhausted, RepetitionDetected, AskTimeout, AskCycle)}
+_MAX_TEXT = 2_000
+_FRAMES = 30
+CUT = Failure("StepError", "", "CancelledError", "cancelled by its caller")
+"""What a step comes to that was let go of before it had a result."""
+
+NOT_KEPT = "ResultNotKept"
+"""The type of the failure of an effect that was done and whose result cannot be stored: its record is closed all the same."""
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def redacted(fault: Fault) -> Fault:
+    """The same without secrets: its text goes into notes, events and what a person reads, not only into the final failure."""
+    return msgspec.structs.replace(fault, message=redact.text(fault.message))
+
+
+def failure_of(step: str, fault: Fault) -> Failure:
+    """The record of a final failure. "not_done" and "cancelled" are permanent to whoever gets them."""
+    category = fault.category if fault.category in ("transient", "semantic") else "permanent"
+    return Failure("StepError", step, fault.type, redact.text(fault.message)[:_MAX_TEXT], category)
+
+
+def state_of(outcome: Outcome) -> StepState:
+    """The state of a step that came to this."""
+    failed = outcome.failure is not None and outcome.failure.type != NOT_KEPT
+    return StepState.FAILED if failed else StepState.CLOSED
+
+
+def error_of(failure: Failure) -> StepError:
+    """The error that a record is raised as."""
+    return _BY_NAME.get(failure.error, StepError)(failure.step, failure.type, failure.message, failure.category)
+
+
+def describe(error: BaseException) -> str:
+    """One redacted line about an exception, fit for every store, whatever its `__str__` does."""
+    try:
+        text = str(error).strip().replace("\n", " ").encode("utf-8", "backslashreplace").decode()
+    except Exception:
+        text = "(its text cannot be shown)"
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return redact.text(line)[:_MAX_TEXT]  # first redacted: half a secret would not be known as one
+
+
+def trace(error: BaseException) -> str:
+    """The traceback, redacted; its last frames only, since a recursion has a thousand, and they are formatted on the loop."""
+    return redact.text("".join(traceback.format_exception(error, limit=-_FRAMES)))
+
+
+def where(error: BaseException) -> str:
+    """The last place in the user's own code that the exception came through, as "file.py:12 in function"; "" if there is none."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__, limit=-_FRAMES) if not f.filename.startswith(_PACKAGE)]
+    return f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""

@@ -1,0 +1,205 @@
+"""What a run of a turn has under way: the tasks that run its steps, whoever made them, and the ending of all of it.
+
+A step runs in the task that asked for it. The flight knows that task from the step's first to its last moment, so that nothing of a turn
+outlives it: not in `asyncio.gather`, not in a TaskGroup, not in a task of a framework.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from typing import Any, Literal
+
+from holdfast.errors import ConfigError
+from holdfast.runtime.turns import branches, tasks
+from holdfast.runtime.turns.branches import Branch
+
+FIRST_S, MOST_S = 0.05, 1.0
+"""How soon a task that did not end is cancelled again: doubling from the first to the second."""
+
+_MANY = 64
+
+Between = Literal["no", "maybe", "yes"]
+
+
+class Lane:
+    """One task that runs steps of the turn.
+
+    Attributes:
+        steps: how many of them are open in it: more than one where a step's function asks for steps itself.
+        pinned: how many of those must not be left for a wait inside them.
+        waits: whether it waits for something that the turn could be parked for.
+    """
+
+    __slots__ = ("gathers", "pinned", "steps", "task", "waits")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.task = task
+        self.steps = self.pinned = 0
+        self.waits = self.gathers = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether it keeps the turn from resting: a step in it is neither waiting nor gathering."""
+        return self.steps > 0 and (self.pinned > 0 or not (self.waits or self.gathers))
+
+
+class Flight:
+    """The lanes of one run. `rested` is called when nothing in flight is left that does not wait.
+
+    Attributes:
+        steps: how many steps are open.
+        busy: how many lanes have one that does not wait.
+        mark: monotonic seconds up to which the run's activity was counted.
+    """
+
+    __slots__ = ("_emptied", "_loop", "_monotonic", "_rested", "_title", "branches", "busy", "lanes", "mark", "steps")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, monotonic: Callable[[], float], title: str, rested: Callable[[], None]) -> None:
+        self._loop, self._monotonic, self._title, self._rested = loop, monotonic, title, rested
+        self.lanes: dict[asyncio.Task[Any], Lane] = {}
+        self.branches: list[asyncio.Task[Any]] = []
+        self.busy = self.steps = 0
+        self.mark = 0.0
+        self._emptied: asyncio.Future[None] | None = None
+
+    # ------------------------------------------------------------ steps
+
+    def enter(self) -> Lane:
+        """A step begins in the calling task."""
+        task = asyncio.current_task()
+        assert task is not None
+        lane = self.lanes.get(task)
+        if lane is None:
+            lane = self._open(task)
+        lane.steps += 1
+        self.steps += 1
+        if lane.steps == 1:
+            if self.busy == 0:
+                self.mark = self._monotonic()
+            self.busy += 1
+        return lane
+
+    def leave(self, lane: Lane) -> None:
+        """It has ended."""
+        lane.steps -= 1
+        self.steps -= 1
+        if lane.steps == 0:
+            self.busy -= 1
+            if self.busy == 0:
+                self._rested()
+            if self.steps == 0 and self._emptied is not None and not self._emptied.done():
+                self._emptied.set_result(None)
+
+    def _open(self, task: asyncio.Task[Any]) -> Lane:
+        if task.get_loop() is not self._loop:
+            raise ConfigError(
+                "a step was asked for in another event loop than the session's: hand it over with "
+                "asyncio.run_coroutine_threadsafe(session.step(...), loop)"
+            )
+        if len(self.lanes) >= _MANY and len(self.lanes) % _MANY == 0:
+            self.lanes = {task: lane for task, lane in self.lanes.items() if lane.steps or not task.done()}
+        lane = self.lanes[task] = Lane(task)
+        return lane
+
+    def pause(self, lane: Lane) -> None:
+        """What runs in the lane waits from here on."""
+        before = lane.counts
+        lane.waits = True
+        self._count(lane, before)
+
+    def resume(self, lane: Lane) -> None:
+        """It does not wait any more."""
+        before = lane.counts
+        lane.waits = False
+        self._count(lane, before)
+
+    def gathering(self, on: bool) -> None:
+        """The calling task waits for branches of its own, or does not any more."""
+        task = asyncio.current_task()
+        assert task is not None
+        lane = self.lanes.get(task) or self._open(task)
+        before = lane.counts
+        lane.gathers = on
+        self._count(lane, before)
+
+    def _count(self, lane: Lane, before: bool) -> None:
+        change = lane.counts - before
+        if change > 0 and self.busy == 0:
+            self.mark = self._monotonic()
+        self.busy += change
+        if self.busy == 0:
+            self._rested()
+
+    # ------------------------------------------------------------ branches
+
+    def start(self, work: Coroutine[Any, Any, Any], branch: Branch) -> asyncio.Task[Any]:
+        """Run `work` beside the handler, in `branch`; it ends with the run at the latest."""
+        context = copy_context()
+        context.run(branches.enter, branch)
+        task = tasks.start(tasks.contained(lambda: work), f"branch {self._title}{branch.path}", context)
+        branch.task = branch.task or task
+        self.branches.append(task)
+        task.add_done_callback(self._branch_over)
+        task.add_done_callback(lambda _: work.close())  # one that was cancelled before it began was never awaited
+        return task
+
+    def _branch_over(self, task: asyncio.Task[Any]) -> None:
+        self.branches.remove(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: where the turn goes away, no code is left to look at it
+        if self.busy == 0:
+            self._rested()
+
+    # ------------------------------------------------------------ who could still do something
+
+    def between(self, handler: asyncio.Task[Any]) -> Between:
+        """Whether code of the run is between two steps: it neither waits nor has a step open, so it can go on by itself.
+
+        "maybe": it could also wait for a task of its own that waits. Of that nothing is known but what steps the task runs.
+        """
+        own = {*self.branches, handler}
+        lanes = [lane for lane in self.lanes.values() if not lane.task.done()]
+        resting = {lane.task for lane in lanes if lane.waits or lane.gathers or lane.steps}
+        between = any(lane.task not in resting for lane in lanes) or any(not task.done() and task not in resting for task in own)
+        if not between:
+            return "no"
+        return "maybe" if any(lane.waits and lane.task not in own for lane in lanes) else "yes"
+
+    # ------------------------------------------------------------ the end
+
+    async def end(self, handler: asyncio.Task[Any], quarantine_s: float, stuck: Callable[[asyncio.Future[Any]], None]) -> bool:
+        """Cancel all that is under way, and wait until it has ended.
+
+        A task that swallows its cancellation is cancelled again. After `quarantine_s` seconds, `stuck` is called with each that has not
+        ended. Steps are waited for however long they take, since an effect may still happen; False if the handler, or a branch, is left
+        behind without one.
+        """
+        deadline, pause_s, told = self._loop.time() + quarantine_s, FIRST_S, set[asyncio.Task[Any]]()
+        while pending := self._pending(handler):
+            for task in pending:
+                task.cancel()
+            await self._some_end(handler, pause_s)
+            pause_s = min(2 * pause_s, MOST_S)
+            if self._loop.time() < deadline:
+                continue
+            for task in self._pending(handler):
+                if task not in told:
+                    told.add(task)
+                    stuck(task)
+            if self.steps == 0 and told:
+                return False
+        return True
+
+    def _pending(self, handler: asyncio.Task[Any]) -> list[asyncio.Task[Any]]:
+        tasks = [*reversed(self.branches), *(lane.task for lane in self.lanes.values() if lane.steps), handler]
+        return [task for task in dict.fromkeys(tasks) if not task.done()]
+
+    async def _some_end(self, handler: asyncio.Task[Any], within_s: float) -> None:
+        waited: list[asyncio.Future[Any]] = [task for task in (*self.branches, handler) if not task.done()]
+        if self.steps:
+            self._emptied = self._loop.create_future()
+            waited.append(self._emptied)
+        if waited:
+            await asyncio.wait(waited, timeout=within_s)

@@ -1,0 +1,207 @@
+"""The open turn's records: found by content, claimed once each, folded into what they cost.
+
+A step's identity is its branch, kind, name, the digest of its arguments, and how many such came before it in the branch; not its place in
+a global order, so that branches may interleave as they like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import NamedTuple
+
+from holdfast.policies.budget import ZERO, Usage
+from holdfast.runtime.turns.branches import Branch, enclosing, follows, inside_of
+from holdfast.stores.records import Step, StepRecord, StepState, in_doubt
+
+OPEN, CLOSED, FAILED, DOUBT, WAITING = StepState
+_ENDED = (CLOSED, FAILED)
+
+
+class Claim:
+    """A step's place in the journal: its identity, and the record that was found for it, if any."""
+
+    __slots__ = ("beside", "branch", "digest", "key", "nth", "shown", "step", "strayed")
+
+    def __init__(self, branch: Branch, digest: bytes, nth: int) -> None:
+        self.branch, self.digest, self.nth = branch, digest, nth
+        self.key = digest + nth.to_bytes(3, "big")
+        self.step: Step | None = None
+        self.beside = self.strayed = False
+        self.shown: tuple[str, str] | None = None  # kind and name, once the observers were told that it runs
+
+
+class Effects(NamedTuple):
+    """The names of a turn's idempotent and once effects, by what became of them."""
+
+    done: tuple[str, ...]
+    in_doubt: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+class Journal:
+    """The records of one session's open turn.
+
+    `put` is called when a write is acknowledged, so memory holds what the store holds. `rewind` starts another run of the handler
+    over the same records.
+    """
+
+    __slots__ = ("_answered", "_below", "_once", "_unclaimed", "records")
+
+    def __init__(self, steps: Iterable[Step] = ()) -> None:
+        self.records: dict[bytes, Step] = {}
+        self._once: dict[tuple[str, bytes], list[bytes]] = {}
+        for step in steps:
+            self.put(step)
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Nothing is claimed any more; every record can be claimed again."""
+        self._unclaimed: dict[bytes, Step] = dict(self.records)
+        self._answered: set[bytes] = set()
+        self._below: dict[str, list[bytes]] = {}
+        for key, step in self.records.items():
+            if step.record.branch:
+                for path in enclosing(step.record.branch):
+                    self._below.setdefault(path, []).append(key)
+
+    # ------------------------------------------------------------ claiming
+
+    def claim(self, branch: Branch, kind: str, name: str, args: bytes) -> Claim:
+        """The next step of this identity, with its record if it has one."""
+        digest = blake2b(f"{branch.path}\0{kind}\0{name}\0".encode() + args, digest_size=14).digest()
+        nth = branch.nth.get(digest, 0)
+        branch.nth[digest] = nth + 1
+        claim = Claim(branch, digest, nth)
+        if self._unclaimed:
+            claim.step = self._unclaimed.pop(claim.key, None)
+        return claim
+
+    @property
+    def loose(self) -> bool:
+        """Whether there are records that the code has not asked for yet."""
+        return bool(self._unclaimed)
+
+    def claim_below(self, claim: Claim) -> list[Step]:
+        """What the function of a step that has ended asked for itself: it counts as asked for, too."""
+        keys = self._below.get(inside_of(claim.branch.path, claim.key), ())
+        return [step for key in keys if (step := self._unclaimed.pop(key, None)) is not None]
+
+    def reopen(self, path: str) -> list[Step]:
+        """The function of a step runs again: what it asked for before can be claimed again. The failures among it that nothing follows."""
+        steps = [step for step in self.records.values() if step.record.branch.startswith(path)]
+        self._unclaimed.update((step.key, step) for step in steps)
+        self._answered.difference_update(step.key for step in steps)
+        return _trailing(steps)
+
+    def drift(self, claim: Claim, kind: str, name: str) -> Step | None:
+        """The oldest unclaimed record of the same branch, kind and name: what the code asked for before the crash in this one's place.
+
+        Records of steps that ran beside others of their branch are left out: their order says nothing. It is not claimed by this.
+        """
+        for step in self._unclaimed.values():
+            record = step.record
+            if record.branch == claim.branch.path and record.kind == kind and record.name == name and not record.beside:
+                return step
+        return None
+
+    def astray(self, branch: Branch) -> bool:
+        """Whether the code of a branch has gone another way than its records: some are left that come before what it asks for now."""
+        return any(step.record.branch == branch.path and not step.record.beside for step in self._unclaimed.values())
+
+    def take(self, claim: Claim, step: Step) -> None:
+        """Let `claim` have a record of another identity (drift)."""
+        del self._unclaimed[step.key]
+        claim.step, claim.key = step, step.key
+
+    def twins(self, name: str, args: bytes, key: bytes, path: str) -> list[Step]:
+        """The `once` steps of this turn that are the same effect as the step `key` in the branch `path`, in any branch but around it."""
+        keys = self._once.get((name, args), ())
+        return [self.records[each] for each in keys if each != key and each.hex() not in path]
+
+    def answer_again(self, step: Step) -> bool:
+        """Let the record of an effect that its caller let go of answer for a later one of the same; False where it did already."""
+        if step.key in self._answered:
+            return False
+        self._answered.add(step.key)
+        return True
+
+    # ------------------------------------------------------------ writes
+
+    def put(self, step: Step) -> None:
+        """A record was written."""
+        if step.record.effect == "once" and step.key not in self.records:
+            self._once.setdefault((step.record.name, step.record.args), []).append(step.key)
+        self.records[step.key] = step
+
+    def drop(self, keys: Iterable[bytes]) -> None:
+        """Records were dropped: their steps are free."""
+        for key in keys:
+            step = self.records.pop(key, None)
+            self._unclaimed.pop(key, None)
+            if step is not None and step.record.effect == "once":
+                self._once[step.record.name, step.record.args].remove(key)
+
+    # ------------------------------------------------------------ what there is
+
+    def unclaimed(self) -> list[Step]:
+        """The records that the handler has not asked for in this run."""
+        return list(self._unclaimed.values())
+
+    def in_doubt(self) -> list[Step]:
+        """Effects whose outcome is unknown, while the handler does not run."""
+        return [step for step in self.records.values() if in_doubt(step)]
+
+    def unended(self) -> list[Step]:
+        """Records that say that a step is under way or waits, other than effects in doubt."""
+        return [step for step in self.records.values() if step.state not in _ENDED and not in_doubt(step)]
+
+    def strayed(self) -> list[Step]:
+        """The reads that were recorded after the code had gone another way than its records."""
+        return [step for step in self.records.values() if step.record.strayed and step.record.effect == "read"]
+
+    def trailing_failures(self) -> list[Step]:
+        """The failures that nothing follows, but for a person's word: dropped when the turn starts again, so that what was down is
+        asked again. What a sibling branch did does not follow, nor does what a step did inside itself."""
+        return _trailing(self.records.values())
+
+    def spent(self) -> Usage:
+        """What the turn has cost so far; an attempt that was never closed counts in full."""
+        total = ZERO
+        for step in self.records.values():
+            total = total + cost(step)
+        return total
+
+    def effects(self) -> Effects:
+        """The idempotent and once effects, for a person to read."""
+        found: tuple[list[str], list[str], list[str]] = ([], [], [])
+        for step in self.records.values():
+            if step.record.effect != "read":
+                found[0 if step.state is CLOSED else 2 if step.state is FAILED else 1].append(step.record.name)
+        return Effects(*map(tuple, found))
+
+
+def _trailing(steps: Iterable[Step]) -> list[Step]:
+    trailing: list[Step] = []
+    later: set[str] = set()
+    closed = {inside_of(step.record.branch, step.key) for step in steps if step.state is CLOSED}
+    for step in reversed(list(steps)):
+        branch = step.record.branch
+        inside = inside_of(branch, step.key)
+        if branch and not closed.isdisjoint(enclosing(branch)):
+            continue  # it belongs to a step that ended well
+        if (
+            step.state is FAILED
+            and not step.record.note
+            and not any(follows(other, branch) for other in later if not other.startswith(inside))
+        ):
+            trailing.append(step)
+        else:
+            later.add(branch)
+    return trailing
+
+
+def cost(step: Step) -> Usage:
+    """What a step has cost, its open attempt counted in full."""
+    record: StepRecord = step.record
+    return record.used + record.reserved if record.reserved else record.used

@@ -1,0 +1,85 @@
+"""What the turns of one process share: the store's writer, the clock, deadlines, the breakers of dependencies, observers."""
+
+from __future__ import annotations
+
+import asyncio
+import random as _random
+from typing import Any
+
+import msgspec
+
+from holdfast.calls.clients import ModelClient
+from holdfast.clock import Clock
+from holdfast.events import Event, Observers
+from holdfast.policies.breaker import Breaker
+from holdfast.runtime.agents.settings import Settings
+from holdfast.runtime.turns.deadlines import Deadlines
+from holdfast.runtime.turns.peers import Peers
+from holdfast.stores.group import GroupCommit
+from holdfast.stores.protocol import Store
+from holdfast.stores.records import Outcome
+
+
+class Node:
+    """One running Runtime, as its turns see it.
+
+    Attributes:
+        peers: the other sessions.
+        in_hand: outcomes of effects that could not be written, by session, turn and key: the next activation writes them.
+        stuck: tasks and threads that did not end when they should have.
+    """
+
+    __slots__ = (
+        "breakers", "clients", "clock", "deadlines", "encode", "group", "in_hand", "loop", "observers", "peers", "random", "reconciles",
+        "settings", "store", "stuck",
+    )  # fmt: skip
+
+    peers: Peers
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        group: GroupCommit,
+        clock: Clock,
+        random: _random.Random,
+        observers: Observers,
+        clients: dict[str, ModelClient],
+        settings: Settings,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.store, self.group, self.clock, self.random = store, group, clock, random
+        self.observers, self.clients = observers, clients
+        self.deadlines = Deadlines(self.loop)
+        self.settings = settings
+        self.reconciles = asyncio.Semaphore(settings.reconciles)
+        self.stuck: set[asyncio.Future[Any]] = set()
+        self.in_hand: dict[tuple[str, int, bytes], Outcome] = {}
+        self.encode = msgspec.msgpack.Encoder().encode
+        self.breakers: dict[str, Breaker] = {}
+
+    def breaker(self, dependency: str) -> Breaker:
+        """The breaker that all calls to `dependency` share."""
+        breaker = self.breakers.get(dependency)
+        if breaker is None:
+            breaker = self.breakers[dependency] = Breaker(self.settings.breaker, dependency)
+        return breaker
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Go by these from now on; what is under way keeps what it began with."""
+        before, self.settings = self.settings, settings
+        if settings.reconciles != before.reconciles:
+            self.reconciles = asyncio.Semaphore(settings.reconciles)
+        if settings.breaker != before.breaker:
+            now = self.clock.time()
+            self.breakers = {name: Breaker.restore(settings.breaker, old.snapshot(), name, now) for name, old in self.breakers.items()}
+
+    def strand(self, task: asyncio.Future[Any]) -> None:
+        """A task did not end when it was cancelled: it counts as stuck for as long as it runs."""
+        self.stuck.add(task)
+        task.add_done_callback(self.stuck.discard)
+
+    def emit(self, event: Event) -> None:
+        """Tell the observers."""
+        if self.observers:
+            self.observers.emit(event)

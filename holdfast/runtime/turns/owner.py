@@ -1,0 +1,52 @@
+"""The session that a turn belongs to, as far as the turn may see it."""
+
+from __future__ import annotations
+
+from holdfast.policies.budget import Ledger, Usage
+from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.turns.gates import Gates, read_gates
+from holdfast.stores.ops import Op, ReturnBudget
+from holdfast.stores.records import Loaded
+
+
+class Owner:
+    """One activation of a session.
+
+    Attributes:
+        epoch: what its writes are fenced by; it grows once more when the session is ended, so that what its steps came to is still written.
+        turn: the number of the last committed turn.
+        agent: its definition, with the limits that hold now; None where this Runtime does not have it.
+        notes: the effects of the turn before, where that was dropped.
+        parent: the session that gets back what is left of the budget; None for none.
+    """
+
+    __slots__ = ("_agent", "epoch", "gates", "id", "ledger", "notes", "parent", "seed", "tenant", "turn", "user")
+
+    def __init__(self, loaded: Loaded, agent: Agent | None, spent: Usage, now: float) -> None:
+        row = loaded.session
+        self.id, self.tenant, self.user, self.seed = row.id, row.tenant, row.user, row.seed
+        self.epoch, self.turn, self.notes = row.epoch, row.turn, row.notes
+        self.parent = None if row.parent is None or row.detached else row.parent.session
+        self.ledger = Ledger(row.budget, row.usage + spent)
+        self._agent = agent
+        self.gates = Gates(agent, row.id, self.ledger, read_gates(row.gates), now)
+
+    @property
+    def agent(self) -> Agent:
+        """Its definition. For what runs turns: a session without one runs none."""
+        assert self._agent is not None, f"session {self.id!r} has no agent here"
+        return self._agent
+
+    @property
+    def known(self) -> bool:
+        """Whether this Runtime has its agent."""
+        return self._agent is not None
+
+    def redefine(self, agent: Agent) -> None:
+        """The same agent under other limits."""
+        self._agent = agent
+
+    def unspent(self) -> tuple[Op, ...]:
+        """What goes back to the parent when this session ends."""
+        rest = self.gates.unspent() if self.parent is not None else None
+        return (ReturnBudget(self.parent, rest),) if self.parent is not None and rest else ()

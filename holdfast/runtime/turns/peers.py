@@ -1,0 +1,33 @@
+"""The other sessions of a node, as a turn sees them: whom it may ask, and where goes what left with its writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from holdfast.runtime.agents.definition import Agent
+from holdfast.stores.ops import Op, Result
+
+
+class Peers(Protocol):
+    """Implemented by the registry of sessions; every method is synchronous and looks at memory alone."""
+
+    def agent_of(self, session: str) -> Agent | None:
+        """The agent of a session that is in memory."""
+        ...
+
+    def cycle(self, asker: str, target: str) -> list[str] | None:
+        """The sessions through which `target` already waits for `asker`, if it does."""
+        ...
+
+    def dispatch(self, ops: Sequence[Op], results: Iterable[Result]) -> None:
+        """What left with a write is durable: those concerned are told."""
+        ...
+
+    def recovered(self, session: str) -> None:
+        """A session is past what it had recorded before."""
+        ...
+
+    def condemn(self, session: str, reason: str) -> None:
+        """Kill a session that is spent, from within one of its own steps."""
+        ...

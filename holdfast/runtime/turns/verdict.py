@@ -1,0 +1,38 @@
+"""How one run of a turn ends: exactly one of these."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from holdfast.stores.records import Park
+
+Why = Literal["park", "drain", "pause", "lost", "dropped", "ended", "stopped"]
+GENTLE: frozenset[Why] = frozenset({"drain", "pause"})
+"""Interruptions that wait until no step is in flight, and that a handler which finished by itself has nothing to do with."""
+
+
+class Returned(msgspec.Struct, frozen=True):
+    value: Any
+
+
+class Crashed(msgspec.Struct, frozen=True):
+    error: BaseException
+
+
+class Interrupted(msgspec.Struct, frozen=True):
+    """The run was left before its end.
+
+    Attributes:
+        why: "park" and "pause" (with `park`), "drain", "lost" (fenced, or the store failed: read again), "dropped" (a person gives the turn
+            up), "ended" (the session was cancelled or killed) or "stopped" (the process ends before the steps in flight do).
+        cause: for "lost", what happened, in words.
+    """
+
+    why: Why
+    park: Park | None = None
+    cause: str = ""
+
+
+Verdict = Returned | Crashed | Interrupted

@@ -1,0 +1,91 @@
+"""What the steps of a turn wait for, and from when on the turn may be parked for it.
+
+A short wait is held in memory. The turn is parked once every wait has been held for as long as it asked for: then its memory is free, and
+one row stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from holdfast.clock import Clock
+from holdfast.stores.records import Outcome, Park
+
+
+class _Wait:
+    __slots__ = ("future", "hold_until", "park")
+
+    def __init__(self, future: asyncio.Future[Outcome | None], park: Park, hold_until: float) -> None:
+        self.future, self.park, self.hold_until = future, park, hold_until
+
+
+class Waits:
+    """The waits of one run of a turn.
+
+    Attributes:
+        held: what is waited for, by key.
+        asking: the sessions that are being asked, from before the question is written: two that ask each other at once must see it.
+    """
+
+    __slots__ = ("_clock", "_loop", "asking", "held")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
+        self._loop, self._clock = loop, clock
+        self.held: dict[object, _Wait] = {}
+        self.asking: list[str] = []
+
+    def over(self, park: Park) -> bool:
+        """Whether its time has come already; an alarm rings up to a millisecond early, and would only ring again."""
+        return park.until is not None and park.until <= self._clock.time() + 0.001
+
+    def begin(self, key: object, park: Park, hold_s: float) -> asyncio.Future[Outcome | None]:
+        """Wait for `answer(key)`, or until `park.until`, a store time (then None). `end` it in any case."""
+        future: asyncio.Future[Outcome | None] = self._loop.create_future()
+        if park.until is not None:
+            timer = self._loop.call_later(max(park.until - self._clock.time(), 0.0), _pass, future)
+            future.add_done_callback(lambda _: timer.cancel())
+        self.held[key] = _Wait(future, park, self._loop.time() + hold_s)
+        return future
+
+    def end(self, key: object) -> None:
+        """Its code does not wait for it any more."""
+        self.held.pop(key).future.cancel()
+
+    def answer(self, key: object, outcome: Outcome) -> None:
+        """What waits under `key` has its answer."""
+        wait = self.held.get(key)
+        if wait is not None and not wait.future.done():
+            wait.future.set_result(outcome)
+
+    def parks(self) -> tuple[Park, ...]:
+        """What is waited for."""
+        return tuple(wait.park for wait in self.held.values())
+
+    def hold_until(self) -> float:
+        """Loop time until which one of them is to be held in memory."""
+        return max(wait.hold_until for wait in self.held.values())
+
+    def answered(self) -> bool:
+        """Whether one of them is over, and its code is about to run."""
+        return any(wait.future.done() for wait in self.held.values())
+
+    def joined(self) -> Park:
+        """One park out of all: what needs a person first, resumed at the earliest time of any."""
+        parks = self.parks()
+        first = next((park for park in parks if park.until is None), parks[0])
+        times = [park.until for park in parks if park.until is not None]
+        targets = tuple(target for park in parks for target in park.waits_on)
+        keys = tuple(key for key in self.held if isinstance(key, bytes))
+        return msgspec.structs.replace(first, until=min(times) if times else None, waits_on=targets, keys=keys)
+
+    @property
+    def for_a_person(self) -> bool:
+        """Whether one of them waits for a person."""
+        return any(park.until is None and not park.waits_on for park in self.parks())
+
+
+def _pass(future: asyncio.Future[Outcome | None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,31 @@
+"""The cases that do not hold yet, each with the work that it waits for. The issue that mends one takes its line out.
+
+A case that stands here and holds fails the run, so the list only gets shorter; so does one that fails and does not stand here.
+"""
+
+from __future__ import annotations
+
+PENDING: dict[str, str] = {
+    "calls/01_pydantic_state_mutated_defaults": "a pydantic value loses what was changed in place when it is stored",
+    "calls/04_once_result_cannot_be_kept": "a `once` effect whose result cannot be stored counts as failed and is made again",
+    "calls/05_stream_tool_call_indexes": "tool calls of a stream are told apart by their index, not by their id",
+    "calls/06_stream_finish_reasons": "the finish reason is taken for the end of a stream",
+    "calls/08_surrogates_in_answers": "half a surrogate pair in a model's answer cannot be stored",
+    "calls/10_empty_after_tool_result": "an empty answer after a tool's result is retried for ever",
+    "calls/37_hung_threads": "hung synchronous tools of one session take the threads of all",
+    "calls/38_words_taken_for_secrets": "redaction masks ordinary words and misses secrets",
+    "calls/43_poison_prompts_and_the_shared_breaker": "one customer's prompts open the breaker that all share",
+    "core/02_one_bad_row": "one row that does not decode makes `ps` fail",
+    "core/04_recovery_stalls": "recovery stops when its places are taken by sessions that wait",
+    "core/08_half_a_character": "half a surrogate pair in an error fails the writes of other sessions",
+    "core/09_own_limit_shared_breaker": "a session's own limit in seconds counts against the shared breaker",
+    "core/13_breaker_of_a_session": "a session's own breaker never opens behind the shared one",
+    "core/15_long_conversation_on_disk": "a long conversation is stored again at each call",
+    "core/16_polls_leave_nothing": "each poll of a child's result leaves a row",
+    "core/25_innocent_beside_a_killer": "a crash of the process counts against every session that had an open turn",
+    "core/27_budget_that_is_only_reserved": "a budget that is only reserved counts as used up",
+    "safety/01_one_message_freezes_all": "a pattern of the redaction is quadratic in a user's text",
+    "safety/02_id_that_is_an_option": "a session's id in a command that is shown can be read as an option",
+    "safety/03_another_tenants_session": "a session reaches a session of another tenant",
+    "safety/04_forged_audit_line": "the text of an error can forge a line of the audit log",
+}

@@ -62,6 +62,14 @@ SHAPED: dict[str, Script] = {
         ["group", "group-1", [["stumble", "stumble-1", 1], ["slow_refund", "refund-1"], ["slow_answer", "answer-1"], ["note", "note-2"]]],
         ["agather", "agather-1", [["stumble", "stumble-2", 1], ["slow_refund", "refund-2"], ["then", "then-1", [["slow_note", "note-3"]]]]],
     ],
+    "cut by a bug beside it": [
+        [
+            "group",
+            "group-1",
+            [["slow_answer", "answer-1"], ["slow_note", "note-1"], ["then", "then-1", [["note", "note-2"], ["stumble", "stumble-1", 1]]]],
+        ],
+        ["gather", "gather-1", [["anyio", "anyio-1", [["stumble", "stumble-2", 1], ["answer", "answer-2"], ["refund", "refund-1"]]]]],
+    ],
     "a task that nobody awaits": [
         ["note", "note-1"],
         ["task", "task-1", [["slow_refund", "refund-1"], ["slow_answer", "answer-1"], ["note", "note-2"], ["stumble", "stumble-1", 1]]],

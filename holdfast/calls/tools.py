@@ -338,9 +338,7 @@ def _effect_faults(signature: Signature, given: dict[str, Any]) -> list[str]:
     effect, reconcile = given.get("effect", "read"), given.get("reconcile")
     faults: list[str] = []
     if effect == "once" and not signature.annotated:
-        faults.append(
-            "an effect that cannot be made again needs a return annotation, so that its result can be kept: -> None, -> str, ..."
-        )
+        faults.append("an effect that cannot be made again needs a return annotation, so that its result can be kept: -> None, -> str, ...")
     if reconcile is None:
         return faults
     if effect != "once":

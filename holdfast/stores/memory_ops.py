@@ -165,13 +165,14 @@ class Tables:
             if any(key not in steps or steps[key].state is not StepState.WAITING for key in op.park.keys):
                 return Result(Status.REFUSED, "answered")
         status = session.status if op.status is None else op.status
-        park = session.park if op.park is None else op.park
+        park = (session.park or session.unresolved) if op.park is None else op.park
         if op.status is not None and op.status != "parked":
             park = None
         session = _replace(
             session,
             status=status,
-            park=park,
+            park=None if status in ENDED else park,
+            unresolved=park if status in ENDED else None,
             budget=session.budget if op.budget is None else op.budget,
             gates=session.gates if op.gates is None else op.gates,
             crashes=0 if op.settled else session.crashes,
@@ -193,7 +194,9 @@ class Tables:
         if session.status in ENDED:
             return Result(Status.DUPLICATE)
         park = None if op.park is None else _replace(op.park, until=None)
-        session = _replace(session, epoch=session.epoch + 1, status=op.status, park=park, result=op.outcome, updated=op.now)
+        session = _replace(
+            session, epoch=session.epoch + 1, status=op.status, park=None, unresolved=park, result=op.outcome, updated=op.now
+        )
         self._put(self.sessions, op.session, session)
         answered = self._answer_rest(op.session, op.outcome, op.outcome, op.now)
         return Result(Status.DONE, ops.Ended(session.epoch, answered))

@@ -201,7 +201,7 @@ class DropLetter(msgspec.Struct, frozen=True, gc=False):
 
 
 class UpdateSession(msgspec.Struct, frozen=True, gc=False):
-    """Change what is not None of a session's row. Setting any status but "parked" clears `park`, that of an ended session too.
+    """Change what is not None of a session's row. Setting any status but "parked" clears `park`, and the `unresolved` of an ended session, which `park` sets.
 
     `settled=True` sets crashes to 0. DONE, FENCED, or REFUSED with "answered", and nothing changed, where a step that `park.keys`
     names is not WAITING any more.
@@ -242,7 +242,7 @@ class EndSession(msgspec.Struct, frozen=True, gc=False):
 
     DONE with Ended, DUPLICATE where it had ended, REFUSED with "unknown". `outcome` is the encoded answer to all queued messages (watches
     DONE, the others DEAD) and the session's result. Steps stay as they are: a doubt can still be looked at, and settled under the new
-    epoch. `park` is kept in the row without its wake time (None: the row has none): what a person still has to do about the session.
+    epoch. `park` is kept in the row as `unresolved`, without its wake time: what a person still has to do about the session.
     """
 
     session: str

@@ -56,7 +56,7 @@ SESSION_OF, MESSAGE_OF, CHECKPOINT_OF = SESSION, MESSAGE, CHECKPOINT
 
 
 def session_values(session: Session, num: int, crash_mark: int | None) -> Values:
-    park, parent = session.park, session.parent
+    park, parent = session.park or session.unresolved, session.parent
     return (
         num,
         session.id,

@@ -156,8 +156,6 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         until: store time at which it resumes by itself; None until someone does something.
         waits_on: ids of the sessions it waits for (the wait-for graph).
         keys: the steps of the open turn that wait; where one of them was answered already, there is nothing to park for.
-
-    An ended session can have one as well, for what a person still has to do about it ("doubt"); it never resumes.
     """
 
     reason: str
@@ -168,7 +166,12 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Session(msgspec.Struct, frozen=True, gc=False):
-    """A session's row, without its state (that is the checkpoint, in the row of its last turn)."""
+    """A session's row, without its state (that is the checkpoint, in the row of its last turn).
+
+    Attributes:
+        park: what a parked session waits for.
+        unresolved: what a person still has to do about one that has ended: effects whose outcome is unknown. It never resumes.
+    """
 
     id: str
     agent: str
@@ -190,6 +193,7 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     crashes: int = 0
     created: float = 0.0
     updated: float = 0.0
+    unresolved: Park | None = None
 
 
 ASKS_A_PERSON: frozenset[str] = frozenset({"doubt", "budget", "drift", "unclaimed", "state", "crashes"})
@@ -212,10 +216,10 @@ def rank(session: Session) -> int:
 
     An ended session that left a doubt behind needs a person like a parked one.
     """
-    shown, reason = shown_status(session), None if session.park is None else session.park.reason
+    shown = shown_status(session)
     if shown == "parked":
-        return RANK_PERSON if reason in ASKS_A_PERSON else 2
-    if shown in ENDED and reason == "doubt":
+        return RANK_PERSON if session.park is not None and session.park.reason in ASKS_A_PERSON else 2
+    if session.unresolved is not None and session.unresolved.reason == "doubt":
         return RANK_PERSON
     return {"failed": 0, "working": 3, "unfinished": 4, "idle": 5}.get(shown, RANK_ENDED)
 

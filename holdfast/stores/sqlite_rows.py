@@ -10,6 +10,7 @@ import msgspec
 
 from holdfast.policies.budget import Budget, Usage
 from holdfast.stores.records import (
+    ENDED,
     Address,
     Checkpoint,
     DeadLetter,
@@ -60,13 +61,14 @@ def session_of(row: Sequence[Any]) -> Session:
         seed=row[10],
         parent=None if row[11] is None else decode_address(row[11]),
         detached=bool(row[12]),
-        park=park,
+        park=None if row[4] in ENDED else park,
         gates=row[15],
         notes=decode_texts(row[16]),
         result=row[17],
         crashes=row[18],
         created=row[19],
         updated=row[20],
+        unresolved=park if row[4] in ENDED else None,
     )
 
 

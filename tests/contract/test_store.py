@@ -736,16 +736,16 @@ async def test_an_ended_session_keeps_what_a_person_still_has_to_do(store: Store
     assert (ended.value.epoch, [m.id for m in ended.value.answered]) == (2, ["m"])
     kept = None if parked is None else msgspec.structs.replace(parked, until=None)
     session = await row(store)
-    assert (session.status, session.park, session.epoch) == ("killed", kept, 2)
+    assert (session.status, session.park, session.unresolved, session.epoch) == ("killed", None, kept, 2)
     assert await one(store, EndSession("s", "cancelled", GONE, 10.0, park=Park("doubt", "other"))) == Result(Status.DUPLICATE)
-    assert (await one(store, Activate("s", 11.0))).value.session.park == kept
+    assert (await one(store, Activate("s", 11.0))).value.session.unresolved == kept
     assert await one(store, step(state=StepState.CLOSED, epoch=3)) == DONE
-    assert (await store.runnable(), (await row(store)).park) == ([], kept)
+    assert (await store.runnable(), (await row(store)).unresolved) == ([], kept)
     await store.apply([UpdateSession("s", 3, 12.0, budget=Budget(steps=1))])
-    assert (await row(store)).park == kept
+    assert (await row(store)).unresolved == kept
     await store.apply([UpdateSession("s", 3, 12.0, status="killed")])
     session = await row(store)
-    assert (session.status, session.park, session.updated) == ("killed", None, 12.0)
+    assert (session.status, session.unresolved, session.updated) == ("killed", None, 12.0)
 
 
 async def test_an_ended_session_is_not_woken_by_its_park(store: Store) -> None:
@@ -753,7 +753,7 @@ async def test_an_ended_session_is_not_woken_by_its_park(store: Store) -> None:
     await active(store, "m")
     await store.apply([step(b"w", StepState.WAITING), EndSession("s", "cancelled", GONE, 9.0, park=Park("wait", "?", 10.0))])
     assert await one(store, Reply(Address("s", 1, b"w"), OK, 20.0)) == DONE
-    assert ((await row(store)).park, await store.runnable()) == (Park("wait", "?"), [])
+    assert ((await row(store)).unresolved, await store.runnable()) == (Park("wait", "?"), [])
     await store.apply([UpdateSession("s", 2, 21.0, park=Park("doubt", "?", 22.0))])
     assert await store.runnable() == []
 
@@ -972,7 +972,7 @@ async def test_sessions_are_listed_by_rank_then_update_then_age(store: Store) ->
     """The order is that of `records.rank` for every status and every reason to be parked, the latest made first where all else is equal."""
     rows = await every_kind(store)
     assert [session.id for session in await store.sessions()] == for_people(rows)
-    shown = [session for session in rows if session.status not in ENDED or session.park is not None]
+    shown = [session for session in rows if session.status not in ENDED or session.unresolved is not None]
     assert [session.id for session in await store.sessions(ended=False)] == for_people(shown)
     assert sum(session.status in ENDED for session in shown) == 4
 

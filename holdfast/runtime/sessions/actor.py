@@ -98,7 +98,7 @@ class Actor:
         # What could not be loaded is tried again at each activation: the agent may have been put right meanwhile.
         self.status: SessionStatus = "idle" if row.park is not None and row.park.reason == "state" else row.status
         self.life = Life.ENDED if row.status in ENDED else Life.RESTING
-        self.park, self.crashes = row.park, row.crashes
+        self.park, self.crashes = row.park or row.unresolved, row.crashes
         self.state, self.version = loaded.checkpoint.state, loaded.checkpoint.version
         self.journal = Journal(loaded.steps)
         self.mailbox: deque[Message] | list[Message] = deque(loaded.messages) if loaded.messages else []

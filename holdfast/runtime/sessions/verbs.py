@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from holdfast.runtime.sessions.life import Signal
 from holdfast.runtime.sessions.registry import Sessions
 from holdfast.runtime.turns.journal import cost
 from holdfast.runtime.turns.node import Node
-from holdfast.stores.ops import DropLetter, DropSteps, Op, Result, RetryLetter, Status, UpdateSession, WriteStep
+from holdfast.stores.ops import DropLetter, DropSteps, FailTurn, Op, Result, RetryLetter, Status, UpdateSession, WriteStep
 from holdfast.stores.records import ENDED, Failure, Outcome, Park, Session, Step, StepState
 
 _plain = codec.codec_for(Any)
@@ -86,7 +86,7 @@ class Verbs:
         if verdict == "done":
             _check_results(actor, doubts, result)
         ops = [self._resolution(actor, doubt, verdict, result) for doubt in doubts]
-        ops += self._after_resolution(actor, {doubt.key for doubt in doubts}, verdict)
+        ops += await self._after_resolution(actor, {doubt.key: verdict for doubt in doubts})
         for op in ops[:-1]:
             # Fenced with the last one; where that is not written, the next call finds what was resolved, and does the rest.
             self._node.group.submit(op)
@@ -110,16 +110,31 @@ class Verbs:
         state = StepState.CLOSED if verdict == "done" else StepState.FAILED
         return WriteStep(actor.id, epoch, doubt.turn, doubt.key, state, self._node.encode(record))
 
-    def _after_resolution(self, actor: Actor, resolved: set[bytes], verdict: str) -> list[Op]:
-        """What follows from it: a session that waited for it runs, a dead letter tells it, an ended session is done with."""
+    async def _after_resolution(self, actor: Actor, resolved: Mapping[bytes, str]) -> list[Op]:
+        """What follows from it: a session that waited for it runs, a dead letter tells it, an ended session needs nothing more."""
         left = [step for step in actor.journal.in_doubt() if step.key not in resolved]
         reason = None if actor.park is None else actor.park.reason
+        if actor.status == "failed":
+            return await self._letter_again(actor, resolved)
         if actor.status in ENDED:
             return [] if left or reason is None else [UpdateSession(actor.id, actor.owner.epoch, self._now(), status=actor.status)]
         if actor.status == "parked" and reason != "paused" and (resolved or (not left and reason in ("doubt", "reconcile"))):
             # Without a doubt left: an earlier call got no further than its doubts.
             return [UpdateSession(actor.id, actor.owner.epoch, self._now(), status="idle", settled=True)]
         return []
+
+    async def _letter_again(self, actor: Actor, resolved: Mapping[bytes, str]) -> list[Op]:
+        """The dead letter with what is known now of its effects."""
+        turn = actor.owner.turn + 1
+        letter = next((each for each in await self._node.store.dead_letters(actor.id) if each.turn == turn), None)
+        if letter is None or not resolved:
+            return []
+        done, in_doubt, failed = actor.journal.effects(resolved)
+        return [
+            FailTurn(
+                actor.id, actor.owner.epoch, turn, letter.message, letter.cause, done, b"", self._now(), in_doubt=in_doubt, failed=failed
+            )
+        ]
 
     # ------------------------------------------------------------ dead letters and open turns
 

@@ -1,11 +1,12 @@
 """How an effect is performed: the only place that runs what reaches outside.
 
-    repetition -> same effect before it -> attempt [ budget -> breaker -> open -> timeout(effect) -> failure policy ]* -> close
+repetition -> same effect before it -> attempt [ budget -> breaker -> open -> timeout(effect) -> failure policy ]* -> close
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from holdfast import events
@@ -28,9 +29,9 @@ from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.records import Outcome, Park, StepState
 
 
-async def run_effect(turn: Turn, call: Call) -> Any:
-    """Run `call` as a step of `turn`, or return what its record says. Raises as pipeline.run."""
-    return await pipeline.run(turn, call, perform_once if call.effect == "once" else perform)
+def run_effect(turn: Turn, call: Call, number: int = 0) -> Coroutine[Any, Any, Any]:
+    """Run `call` as a step of `turn`, or return what its record says. As pipeline.run."""
+    return pipeline.run(turn, call, perform_once if call.effect == "once" else perform, None, number)
 
 
 async def perform_once(step: Step) -> Outcome:
@@ -48,7 +49,11 @@ async def perform(step: Step) -> Outcome:
     if found is not None:
         await _resume(step)
     while True:
-        permits = await _permits(step, call)
+        shared = None if call.dependency is None else turn.node.breaker(call.dependency)
+        permits = turn.owner.gates.enter(call, shared, turn.node.clock.time())
+        if not isinstance(permits, tuple):
+            await _held_up(step, permits)
+            continue
         step.attempts += 1
         step.made += 1
         context = step.context = StepContext(turn.owner.id, turn.name_of(step.claim.key), step.attempts)
@@ -94,18 +99,12 @@ async def _resume(step: Step) -> None:
         await step.turn.pause(step.lane, until, "retry", f"{call.name} is retried")
 
 
-async def _permits(step: Step, call: Call) -> Permits:
-    """The way through the gates for one attempt; waits for a breaker, and raises where the budget refuses."""
-    turn = step.turn
-    while True:
-        shared = None if call.dependency is None else turn.node.breaker(call.dependency)
-        permits = turn.owner.gates.enter(call, shared, turn.node.clock.time())
-        if isinstance(permits, Wait):
-            await turn.pause(step.lane, permits.until, "breaker", permits.reason)
-        elif isinstance(permits, str):
-            await exhausted(step, permits)
-        else:
-            return permits
+async def _held_up(step: Step, why: Wait | str) -> None:
+    """A gate does not let the attempt through: wait for the breaker, or raise what the budget says."""
+    if isinstance(why, Wait):
+        await step.turn.pause(step.lane, why.until, "breaker", why.reason)
+    else:
+        await exhausted(step, why)
 
 
 # ---------------------------------------------------------------- one attempt

@@ -30,14 +30,19 @@ Again = Callable[[Turn, Claim], Awaitable[None]]
 """What a kind of step still has to look at when it is answered from its record."""
 
 
-async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = None) -> Any:
+async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = None, number: int = 0) -> Any:
     """What the step comes to: from its record, or by performing it.
+
+    Args:
+        number: of this coroutine among those that the session object made (see Unstarted); 0 where it is none of them.
 
     Raises:
         StepError: it failed for good.
         BudgetExhausted: it could cost more than is left; once in a turn.
     If cancelled, see `Step.let_go`: what was under way is recorded as let go of, and replay lets the caller let go again.
     """
+    if number:
+        turn.unstarted.begun(number)
     if turn.over:
         await turn.closed()
     claim = turn.claim(asked.kind, asked.name, asked.args)

@@ -104,7 +104,9 @@ class Session(SessionOf[S]):
         If cancelled, a `once` function that was under way is in doubt, and the session parks at the end of the turn.
         """
         call = spec_for(function).call(args, kwargs)
-        return self._made(f"step({call.name})", lambda: run_effect(self._turn, call))
+        unstarted = self._turn.unstarted
+        number = unstarted.number()
+        return unstarted.made(number, call.name, run_effect(self._turn, call, number))
 
     def call_tool(self, name: str, arguments: str | bytes | dict[str, Any]) -> Work[ToolResult]:
         """Run a tool as a model asked for it. Every failure is data for the model; only BudgetExhausted is raised.

@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast import events
 from holdfast.calls.call import StepContext
-from holdfast.errors import NotDone
+from holdfast.errors import NotDone, StoreError
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.steps.asked import Asked, kept
 from holdfast.runtime.turns import tasks
@@ -20,7 +20,7 @@ from holdfast.runtime.turns.flight import Lane
 from holdfast.runtime.turns.journal import Claim
 from holdfast.runtime.turns.observed import step_starts
 from holdfast.runtime.turns.turn import Turn
-from holdfast.stores.ops import Op, Result
+from holdfast.stores.ops import Op, Result, Status
 from holdfast.stores.records import Outcome, StepRecord, StepState
 
 _MAX_ARGS = 4096  # larger ones are kept as their digest alone, but for `once`, whose `reconcile` needs them
@@ -122,6 +122,8 @@ class Step:
 
     def begins(self) -> None:
         """It has no result on record and is about to run."""
+        if not self.turn.node.observers.all:
+            return
         step_starts(self.turn, self.claim, self.asked.kind, self.asked.name, self.asked.effect, self.opened)
 
     # ------------------------------------------------------------ its record
@@ -135,8 +137,14 @@ class Step:
     async def close(self, outcome: Outcome) -> Outcome:
         """Write its outcome: from here on it is known, and stays so whatever becomes of the caller."""
         self.outcome, self.phase, self.deadline = outcome, Phase.KNOWN, 0.0
-        await self.turn.acknowledged(self._submit(state_of(outcome), outcome))
-        return outcome
+        write = self._submit(state_of(outcome), outcome)
+        try:
+            if (await write).status is Status.DONE:
+                return outcome
+        except StoreError:
+            pass
+        await self.turn.acknowledged(write)  # looks at the same answer again, and leaves the turn
+        raise AssertionError("unreachable: a turn that lost its session does not come back")
 
     async def close_with(self, outcome: Outcome, op: Op) -> tuple[Outcome, Result]:
         """The same with an op that leaves in the same transaction; what became of that."""

@@ -155,7 +155,5 @@ def _unsettled(turn: Turn, step: Step) -> Park:
     """Why a session is parked on this step, and what to do."""
     cause = step.record.note or "the process died before it could record the outcome"
     known = step.record.name in turn.owner.agent.tools
-    changed = (
-        "" if not known or turn.owner.agent.recall(step.record) else "; its tool takes other arguments by now"
-    )
+    changed = "" if not known or turn.owner.agent.recall(step.record) else "; its tool takes other arguments by now"
     return Park("doubt", f"outcome of {step.record.name} unknown ({cause}{changed}); resolve it: done, retry or fail")

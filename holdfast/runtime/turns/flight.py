@@ -180,7 +180,8 @@ class Flight:
         while pending := self._pending(handler):
             for task in pending:
                 task.cancel()
-            await self._some_end(handler, pause_s)
+            left_s = deadline - self._loop.time()
+            await self._some_end(handler, min(pause_s, left_s) if left_s > 0 else pause_s)
             pause_s = min(2 * pause_s, MOST_S)
             if self._loop.time() < deadline:
                 continue

@@ -6,7 +6,7 @@ a global order, so that branches may interleave as they like.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -172,12 +172,14 @@ class Journal:
             total = total + cost(step)
         return total
 
-    def effects(self) -> Effects:
-        """The idempotent and once effects, for a person to read."""
+    def effects(self, resolved: Mapping[bytes, str] | None = None) -> Effects:
+        """The idempotent and once effects, for a person to read; `resolved` are verdicts on doubts that are about to be written."""
         found: tuple[list[str], list[str], list[str]] = ([], [], [])
         for step in self.records.values():
             if step.record.effect != "read":
-                found[0 if step.state is CLOSED else 2 if step.state is FAILED else 1].append(step.record.name)
+                verdict = (resolved or {}).get(step.key)
+                done, failed = step.state is CLOSED or verdict == "done", step.state is FAILED or verdict in ("fail", "retry")
+                found[0 if done else 2 if failed else 1].append(step.record.name)
         return Effects(*map(tuple, found))
 
 

@@ -260,6 +260,8 @@ class Turn:
 
     def _rested(self) -> None:
         """All that is in flight waits."""
+        if self.interruption is None and not self.waits.held:
+            return  # the usual end of a step: the handler asks for the next one
         self._quiet_from = self.node.loop.time()
         self._review()
 

@@ -24,7 +24,7 @@ class Unstarted:
         return self._number
 
     def made(self, number: int, what: str, coroutine: C) -> C:
-        """Remember a coroutine until it begins."""
+        """Remember a coroutine until it begins. `what`: the call, or only the name of a step."""
         self._made[number] = what, coroutine
         return coroutine
 
@@ -38,4 +38,4 @@ class Unstarted:
         self._made.clear()
         for _, made in found:
             made.close()
-        return [what for what, _ in found]
+        return [what if "(" in what else f"step({what})" for what, _ in found]

@@ -47,8 +47,8 @@ class Step:
     """
 
     __slots__ = (
-        "_inside", "_written", "asked", "attempts", "began", "claim", "context", "deadline", "lane", "made", "maybe_paid", "opened", "outcome",
-        "phase", "target", "turn", "until", "used", "value",
+        "_inside", "_written", "asked", "attempts", "began", "claim", "context", "deadline", "lane", "made", "maybe_paid",
+        "opened", "outcome", "phase", "target", "turn", "until", "used", "value",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, asked: Asked, claim: Claim) -> None:

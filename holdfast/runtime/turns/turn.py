@@ -55,9 +55,9 @@ class Turn:
     """
 
     __slots__ = (
-        "_handler", "_left", "_prefix", "_quiet_from", "_timer", "counts", "finishing", "flight", "interruption", "journal", "let_go", "message",
-        "never_awaited", "node", "number", "once", "outbox", "over", "owner", "refused", "remains", "replaying", "result", "root",
-        "started", "unstarted", "waits",
+        "_handler", "_left", "_prefix", "_quiet_from", "_timer", "counts", "finishing", "flight", "interruption", "journal",
+        "let_go", "message", "never_awaited", "node", "number", "once", "outbox", "over", "owner", "refused", "remains",
+        "replaying", "result", "root", "started", "unstarted", "waits",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, node: Node, message: Message, journal: Journal) -> None:

@@ -379,6 +379,10 @@ def test_verbs_on_many_take_filters_and_can_be_tried_first(fed: Node) -> None:
     assert ran.exit_code == 1
     assert {one["problem"]["error"] for one in json.loads(ran.stdout)["sessions"]} == {"SessionError"}
     assert "cancel: 3 of 3" in hold(fed, "cancel", "--tenant", "many", "--reason", "clean up").stdout
+    left = found(fed, "ps", "--tenant", "many")["sessions"]
+    assert {(line["status"], line["reason"], line["asks_a_person"]) for line in left} == {("cancelled", "doubt", True)}
+    ran = hold(fed, "resolve", "fail", "--tenant", "many")
+    assert ("resolve: 3 of 3 sessions" in ran.stdout, "cancelled (outcome unknown)" in ran.stdout) == (True, True)
     assert found(fed, "ps", "--tenant", "many")["sessions"] == []
 
 

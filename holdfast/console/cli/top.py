@@ -52,7 +52,7 @@ def header(now: Statistics, before: Statistics | None, store: str) -> list[Text]
     """Who it is and how it is, on two lines, and an empty one."""
     counts = now.counts
     state = Text("ready", "green") if counts["ready"] else Text("not accepting work: draining, or the last write failed", "bold red")
-    more = {"recovering": "recovering", "stuck": "handlers stuck", "threads_abandoned": "threads stuck"}
+    more = {"recovering": "recovering", "stuck": "attempts stuck", "threads_abandoned": "threads stuck"}
     parts = [
         f"{counts['live']} live",
         f"{counts['working']} running",

@@ -16,17 +16,19 @@ from holdfast.console.reading.values import clean, plain
 from holdfast.policies.budget import ZERO
 from holdfast.runtime.live import Live
 from holdfast.stores.records import (
-    ASKS_A_PERSON,
     ENDED,
+    RANK_PERSON,
     Checkpoint,
     DeadLetter,
     Message,
     MessageState,
     Outcome,
+    Park,
     Session,
     Step,
     StepState,
     in_doubt,
+    rank,
     shown_status,
 )
 
@@ -42,9 +44,11 @@ _NEXT = {
     "paused": "holdfast resume {id}",
     "other": "holdfast resume {id}",
     "failed": "fix the cause, then holdfast retry {id}, or holdfast drop {id}",
+    "failed in doubt": "holdfast resolve {id} done|retry|fail, then holdfast retry {id}, or holdfast drop {id}",
+    "no agent": "add it to agents=, or holdfast cancel {id}",
     "nobody": "holdfast run",
 }
-"""What a person does next: by the reason to be parked, where it is failed, where no process runs it."""
+"""What a person does next: by the reason to be parked, where it is failed, where its agent is gone, where no process runs it."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -52,10 +56,10 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     Attributes:
         status: as records.shown_status has it: "working" where a message is being handled or waits to be.
-        reason: why it is parked; None where it is not.
+        reason: why it is parked, or what is unresolved of one that has ended ("doubt"); None where it is neither.
         why: one line for a person: what happened, or what it is at; "" for nothing to say.
         next: what a person does next, a command with this session's id where there is one; "" for nothing.
-        asks_a_person: it goes on only when somebody does something.
+        asks_a_person: it goes on only when somebody does something; or it has ended, and the outcome of an effect is unknown.
         turn: how many turns are done.
         queued: messages that wait, the one under way included.
         steps: records of the open turn.
@@ -94,6 +98,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
         clean: whether the last one to run it put it down itself.
         counts: how many sessions there are of each status, in the whole store.
         sessions: those asked for, the ones that need a person first.
+        stuck: attempts and handlers of the process that did not end when they should have; 0 where the store itself was read.
     """
 
     store: str
@@ -102,10 +107,14 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     clean: bool
     counts: dict[str, int]
     sessions: list[Line]
+    stuck: int = 0
 
 
 class StepView(msgspec.Struct, frozen=True, kw_only=True):
-    """One step; `outcome` where it is closed, `error` where it failed. `until` is a store time, `state` that of records.StepState."""
+    """One step; `outcome` where it is closed, `error` where it failed. `until` is a store time, `state` that of records.StepState.
+
+    `key` is its key in hexadecimal: where several effects of one name are in doubt, `resolve` takes it in place of the name.
+    """
 
     kind: str
     name: str
@@ -123,16 +132,19 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
     maybe_paid: int = 0
     drifted: int = 0
     note: str = ""
+    key: str = ""
 
 
 class LetterView(msgspec.Struct, frozen=True, kw_only=True):
-    """A dead letter, with the effects that were done before it failed."""
+    """A dead letter: the `effects` that were done before it failed, those `in_doubt`, and those that `failed`."""
 
     message: str
     turn: int
     cause: str
     effects: list[str]
     age_s: float
+    in_doubt: list[str] = []
+    failed: list[str] = []
 
 
 class MessageView(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +180,7 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True):
         epoch: how often it was activated.
         crashes: how often its process died during the open turn.
         result: what it finished with.
+        ended: why it was cancelled or killed; None if it was not.
         notes: effects that were done before a message was dropped, which the next turn is told of.
         mailbox: what waits, in order of arrival.
         earlier_turns: how many turns before the ones in `turns` are left out.
@@ -189,12 +202,22 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True):
     turns: list[TurnView]
     dead_letters: list[LetterView]
     children: list[Line]
+    ended: str | None = None
 
 
 # ---------------------------------------------------------------- ps
 
 
-def line(session: Session, steps: Sequence[Step], letter: DeadLetter | None, live: Live | None = None, *, alive: bool, now: float) -> Line:
+def line(
+    session: Session,
+    steps: Sequence[Step],
+    letter: DeadLetter | None,
+    live: Live | None = None,
+    *,
+    alive: bool,
+    now: float,
+    has_agent: bool = True,
+) -> Line:
     """One line about a session.
 
     Args:
@@ -202,16 +225,21 @@ def line(session: Session, steps: Sequence[Step], letter: DeadLetter | None, liv
         letter: the dead letter that holds it up, if it is failed.
         live: what it does right now; that goes before what the store knows.
         alive: whether a process runs it.
+        has_agent: whether that process has its agent; True where only the store is known.
     """
     status = shown_status(session)
-    park = session.park if status == "parked" else None
+    park = waits_for(session)
     updated, usage = session.updated, session.usage
     if steps:
         updated = max([updated, *(max(step.record.opened, step.record.closed) for step in steps)])
         usage = sum((cost(step) for step in steps), usage)
     used = amounts(usage)
     why, reason = _why(session, status, letter, steps, alive=alive)
-    if live is not None and live.steps:
+    lost = not has_agent and status not in ENDED
+    if lost:
+        why = "; ".join(part for part in (why, f"this process does not have agent {session.agent!r}") if part)
+        reason = reason if reason == "doubt" else "no agent"
+    elif live is not None and live.steps:
         why = _doing(live)
     elif status == "working" and alive:
         why = _under_way(steps, now)
@@ -223,7 +251,7 @@ def line(session: Session, steps: Sequence[Step], letter: DeadLetter | None, liv
         reason=None if park is None else park.reason,
         why=clean(why) if why else "",
         next=_next(session, reason, used),
-        asks_a_person=status == "failed" or (park is not None and park.reason in ASKS_A_PERSON),
+        asks_a_person=rank(session) <= RANK_PERSON or (lost and status != "idle"),
         turn=session.turn,
         queued=session.pending if live is None else max(session.pending, live.queued),
         steps=len(steps),
@@ -236,6 +264,13 @@ def line(session: Session, steps: Sequence[Step], letter: DeadLetter | None, liv
     )
 
 
+def waits_for(session: Session) -> Park | None:
+    """What it is parked for, or what is unresolved of one that has ended; None for neither."""
+    if session.status in ENDED:
+        return session.unresolved
+    return session.park if session.status == "parked" else None
+
+
 def _doing(live: Live) -> str:
     oldest = max(live.steps, key=lambda step: step.age_s)
     others = f", and {len(live.steps) - 1} more" if len(live.steps) > 1 else ""
@@ -245,7 +280,10 @@ def _doing(live: Live) -> str:
 def _why(session: Session, status: str, letter: DeadLetter | None, steps: Sequence[Step], *, alive: bool) -> tuple[str, str]:
     """Why it stands where it stands, and by which key of `_NEXT` a person finds what to do next ("" for nothing)."""
     if status == "failed":
-        return letter.cause if letter is not None else "a message could not be handled", "failed"
+        if letter is None:
+            return "a message could not be handled", "failed"
+        unknown = f"; outcome unknown: {', '.join(letter.in_doubt)}" if letter.in_doubt else ""
+        return letter.cause + unknown, "failed in doubt" if unknown else "failed"
     if status == "parked":
         park = session.park
         if park is None:
@@ -257,6 +295,8 @@ def _why(session: Session, status: str, letter: DeadLetter | None, steps: Sequen
         return ("", "") if alive else ("no process runs it: it resumes at the next start", "nobody")
     if status == "unfinished":
         return "its budget was exhausted and it handed over what it had", "budget"
+    if status in ENDED and session.unresolved is not None:
+        return session.unresolved.text, session.unresolved.reason if session.unresolved.reason == "doubt" else ""
     if status in ENDED and session.result is not None:
         failure, doubts = _outcome(session.result).failure, [step.record.name for step in steps if in_doubt(step)]
         message = "" if failure is None else failure.message
@@ -310,6 +350,7 @@ def step_view(step: Step) -> StepView:
         maybe_paid=record.maybe_paid,
         drifted=record.drifted,
         note=clean(record.note),
+        key=step.key.hex(),
     )
 
 
@@ -318,9 +359,21 @@ def message_view(message: Message, now: float) -> MessageView:
 
 
 def letter_view(letter: DeadLetter, now: float) -> LetterView:
-    effects = [clean(effect) for effect in letter.effects]
-    age_s = max(now - letter.created, 0.0)
-    return LetterView(message=clean(letter.message), turn=letter.turn, cause=clean(letter.cause), effects=effects, age_s=age_s)
+    return LetterView(
+        message=clean(letter.message),
+        turn=letter.turn,
+        cause=clean(letter.cause),
+        effects=[clean(effect) for effect in letter.effects],
+        age_s=max(now - letter.created, 0.0),
+        in_doubt=[clean(effect) for effect in letter.in_doubt],
+        failed=[clean(effect) for effect in letter.failed],
+    )
+
+
+def effects_of(letter: LetterView) -> str:
+    """What became of its effects, each list that has some behind its name; "" for no effect at all."""
+    lists = (("done before it failed", letter.effects), ("outcome unknown", letter.in_doubt), ("failed", letter.failed))
+    return "; ".join(f"{name}: {', '.join(effects)}" for name, effects in lists if effects)
 
 
 def done_turn(checkpoint: Checkpoint, message: Message | None, steps: Sequence[Step]) -> TurnView:

@@ -265,7 +265,7 @@ async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.Monkey
     assert "half-open: 9 of 10 failed" in next(check.text for check in found.checks if check.name == "breaker")
     assert {check.name for check in found.checks if check.level == "warning"} >= {"recovering", "breaker"}
     said = {check.name: check.text for check in found.checks}
-    assert said["stuck"] == "1 handler did not end when it was cancelled: restart the process to be rid of it"
+    assert said["stuck"] == "1 attempt did not end at its timeout or cancellation: restart the process to be rid of it"
     assert said["threads"] == "2 threads of plain functions run past their deadline: restart the process to be rid of them"
 
 

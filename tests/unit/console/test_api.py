@@ -405,8 +405,8 @@ async def test_a_doctor_names_agents_that_are_gone_and_ended_sessions_in_doubt()
         done = await api.post("/cancel", agent="echo")
         assert all(one["changed"] for one in done["sessions"])
         await api.post("/sessions/over/resolve", verdict="retry")
-        found = {check["name"]: check["level"] for check in (await api.get("/doctor"))["checks"]}
-        assert (found["agents"], found["unresolved"]) == ("ok", "ok")
+        levels = {check["name"]: check["level"] for check in (await api.get("/doctor"))["checks"]}
+        assert (levels["agents"], levels["unresolved"]) == ("ok", "ok")
 
 
 async def test_a_list_of_sessions_tells_of_stuck_attempts(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from holdfast.console.reading import inspect, timeline
-from holdfast.console.reading.views import Detail, Line
+from holdfast.console.reading.line import Line
+from holdfast.console.reading.views import Detail
 from holdfast.errors import ConfigError, SessionNotFound
 from holdfast.policies.budget import Budget, Usage
 from holdfast.stores.ops import (

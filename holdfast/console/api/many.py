@@ -12,8 +12,8 @@ from holdfast.console.api.read import check_names
 from holdfast.console.api.routes import Routes
 from holdfast.console.api.verbs import AGAIN, VERBS, WAITING, Verb, described
 from holdfast.console.reading import inspect
+from holdfast.console.reading.line import waits_for
 from holdfast.console.reading.values import clean
-from holdfast.console.reading.views import waits_for
 from holdfast.console.wire import bodies
 from holdfast.console.wire.answers import DidMany, One
 from holdfast.console.wire.problems import problem_of

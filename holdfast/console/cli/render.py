@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.console.reading.amounts import Amounts, clock, dollars, number, span, used
+from holdfast.console.reading.line import Line
 from holdfast.console.reading.values import clean, compact, legible
-from holdfast.console.reading.views import Detail, Line, Overview, StepView, TurnView, effects_of
+from holdfast.console.reading.views import Detail, Overview, StepView, TurnView, effects_of
 from holdfast.stores.records import ENDED
 
 _REASONS = {"doubt": "outcome unknown", "reconcile": "waits for reconcile"}  # for a person; all others are read as they are

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from holdfast.console.cli.render import PIPED_COLUMNS, STATUS_STYLES, console, status
 from holdfast.console.reading.amounts import dollars, number, span
+from holdfast.console.reading.line import Line
 from holdfast.console.reading.values import compact
-from holdfast.console.reading.views import Line, Overview
+from holdfast.console.reading.views import Overview
 from holdfast.console.wire.answers import Statistics
 
 if TYPE_CHECKING:

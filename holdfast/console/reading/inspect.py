@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from anyio.lowlevel import checkpoint
 
 from holdfast.console.reading import views
+from holdfast.console.reading.line import Line, line
 from holdfast.console.reading.values import clean
 from holdfast.errors import ConfigError, SessionNotFound
 from holdfast.runtime.live import Live
@@ -81,18 +82,18 @@ async def lines(
     now: float,
     live: LiveOf | None = None,
     agents: Container[str] | None = None,
-) -> list[views.Line]:
+) -> list[Line]:
     """One line about each of these rows. `alive`: a process runs the store; `now`: store time; `live`, `agents`: as in `overview`."""
     # A session that rests with nothing to do has no turn open: most do.
     steps = await store.open_steps([session.id for session in sessions if session.status != "idle" or session.pending])
     letters = await blocking(store, [session for session in sessions if session.status == "failed"])
-    found: list[views.Line] = []
+    found: list[Line] = []
     for first in range(0, len(sessions), AT_ONCE):
         some = sessions[first : first + AT_ONCE]
         doing = {} if live is None else live([session.id for session in some])
         for session in some:
             id, has_agent = session.id, agents is None or session.agent in agents
-            found.append(views.line(session, steps.get(id, ()), letters.get(id), doing.get(id), alive=alive, now=now, has_agent=has_agent))
+            found.append(line(session, steps.get(id, ()), letters.get(id), doing.get(id), alive=alive, now=now, has_agent=has_agent))
         await checkpoint()  # in a process with sessions at work, they go on meanwhile
     return found
 
@@ -152,7 +153,7 @@ async def detail(
     result, ended = (None, None) if session.result is None else views.result(session.result)
     held_by = letter if session.status == "failed" else None
     return views.Detail(
-        line=views.line(session, steps, held_by, doing, alive=alive, now=now, has_agent=has_agent),
+        line=line(session, steps, held_by, doing, alive=alive, now=now, has_agent=has_agent),
         user=clean(session.user),
         epoch=session.epoch,
         crashes=session.crashes,

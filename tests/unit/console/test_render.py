@@ -6,7 +6,8 @@ import pytest
 
 from holdfast.console.cli import render, words
 from holdfast.console.reading.amounts import Amounts
-from holdfast.console.reading.views import Line, Overview
+from holdfast.console.reading.line import Line
+from holdfast.console.reading.views import Overview
 from holdfast.console.wire.answers import Did, DidMany, One
 
 

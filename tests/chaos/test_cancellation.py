@@ -15,7 +15,6 @@ import pytest
 
 from holdfast import Budget, Handle, Runtime, SessionEnded
 from holdfast.errors import HoldfastError, SessionError
-from holdfast.runtime.turns import tasks
 from holdfast.stores.postgres import PostgresStore
 from holdfast.stores.protocol import Store
 from holdfast.stores.sqlite import SqliteStore
@@ -172,7 +171,7 @@ VERBS = [
 
 def alive(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
     """The tasks of a loop."""
-    return {task for task in tasks._running if task.get_loop() is loop} | asyncio.all_tasks(loop)
+    return asyncio.all_tasks(loop)
 
 
 async def call_all(world: World, runtime: Runtime, draw: random.Random, rounds: int) -> Counter[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -48,7 +49,8 @@ class Endings:
         outcome = self._node.encode(Outcome(failure=Failure("SessionEnded", "", status, reason)))
         park, outbox = conclusion.doubt_left(actor.journal), actor.owner.unspent()
         op = EndSession(id, status, outcome, self._node.clock.time(), outbox, park=park)
-        result = await self._node.group.submit(op, partial(self._fenced, actor, op))
+        with nullcontext() if actor.current is None else actor.current.about_to_end():
+            result = await self._node.group.submit(op, partial(self._fenced, actor, op))
         if status == "cancelled" and actor.task is not None and actor.task is not asyncio.current_task():
             await asyncio.wait((actor.task,), timeout=self._node.settings.quarantine_s)
         await self.end_children(id)

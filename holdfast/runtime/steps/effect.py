@@ -119,7 +119,7 @@ async def _attempt(step: Step, call: Call, context: StepContext, permits: Permit
         if step.durable:
             step.deadline = clock.time() + timeout_s if call.effect == "once" else 0.0
             await step.write(StepState.OPEN, reserved=call.most)
-            if turn.interruption is not None:
+            if turn.interruption is not None or turn.ending is not None:
                 await turn.admit(step.claim.branch)  # the end of the session may have been written with it
         began, cost = clock.monotonic(), call.most
         fault, told = await _perform(step, call, context, timeout_s)
@@ -260,4 +260,4 @@ async def _reopen(step: Step, path: str) -> None:
             await turn.pause(step.lane, park.until or 0.0, park.reason, park.text)
     stale = turn.journal.reopen(path)
     if stale:
-        await doubt.drop(turn, stale)
+        await doubt.ask_again(turn, stale)

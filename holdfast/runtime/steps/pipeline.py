@@ -51,7 +51,7 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
     found = claim.step
     if found is not None and found.record.outcome is not None:
         return await _replay(turn, asked, claim, found.record.outcome, again)
-    if turn.replaying or turn.interruption is not None:
+    if turn.replaying or turn.interruption is not None or turn.ending is not None:
         await turn.admit(claim.branch)
     step = Step(turn, asked, claim)
     try:

@@ -14,11 +14,11 @@ from holdfast import events
 from holdfast.calls.call import UNKNOWN, Call, StepContext, Unknown
 from holdfast.errors import NotDone
 from holdfast.policies.budget import ZERO, Usage
-from holdfast.runtime.turns.failures import describe, state_of
+from holdfast.runtime.turns.failures import CUT, describe, state_of
 from holdfast.runtime.turns.journal import cost
 from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.ops import DropSteps
-from holdfast.stores.records import Failure, Outcome, Park, Step, in_doubt
+from holdfast.stores.records import Failure, Outcome, Park, Step, StepState, in_doubt
 
 Finding = Outcome | None | Unknown
 """What reconcile found: the effect's outcome, None if it certainly did not happen, UNKNOWN if it cannot tell."""
@@ -57,8 +57,25 @@ async def prepare(turn: Turn) -> None:
     await settle_all(turn)
     stale = turn.journal.trailing_failures()
     if stale and turn.interruption is None:
-        await drop(turn, stale)
+        await ask_again(turn, stale)
     turn.journal.rewind()
+
+
+async def ask_again(turn: Turn, failures: list[Step]) -> None:
+    """Let steps that failed, and that nothing followed, run again. A paid call that was cut is open again: it may have been paid."""
+    paid = [step for step in failures if _was_paid_for_nothing(step)]
+    for step in paid:
+        record = msgspec.structs.replace(step.record, outcome=None, closed=0.0, ended=0, cut=False)
+        await turn.outcome(turn.submit(step.key, StepState.OPEN, record))
+    free = [step for step in failures if step not in paid]
+    if free and turn.interruption is None:
+        await drop(turn, free)
+
+
+def _was_paid_for_nothing(step: Step) -> bool:
+    record, failure = step.record, None if step.record.outcome is None else step.record.outcome.failure
+    cut = failure is not None and (failure.type, failure.message) == (CUT.type, CUT.message)
+    return cut and record.effect == "read" and bool(record.used.microusd or record.used.tokens)
 
 
 async def drop(turn: Turn, steps: list[Step]) -> None:

@@ -8,7 +8,8 @@ task they run; only then is the run over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, NoReturn
@@ -55,7 +56,7 @@ class Turn:
     """
 
     __slots__ = (
-        "_handler", "_left", "_prefix", "_quiet_from", "_timer", "counts", "finishing", "flight", "interruption", "journal",
+        "_handler", "_left", "_prefix", "_quiet_from", "_timer", "counts", "ending", "finishing", "flight", "interruption", "journal",
         "let_go", "message", "never_awaited", "node", "number", "once", "outbox", "over", "owner", "refused", "remains",
         "replaying", "result", "root", "started", "unstarted", "waits",
     )  # fmt: skip
@@ -69,6 +70,7 @@ class Turn:
         self.over = self.refused = False
         self.replaying = True
         self.interruption: Interrupted | None = None
+        self.ending: asyncio.Future[None] | None = None
         self.remains: dict[bytes, asyncio.Task[None]] = {}
         self.once: dict[tuple[str, bytes], list[Any]] = {}
         self.let_go: list[asyncio.Future[Result]] = []
@@ -88,15 +90,15 @@ class Turn:
 
     async def run(self, handler: Callable[[], Coroutine[Any, Any, Any]]) -> Verdict:
         """Run `handler` to its end or to an interruption, and end what it started."""
-        self._left = self.node.loop.create_future()
+        left = self._left = self.node.loop.create_future()
         # What the observers set for the turn (the trace that it belongs to) is there for its handler.
         context = copy_context() if self.node.observers.all else Context()
         context.run(branches.enter, self.root)
         running = self._handler = tasks.start(tasks.contained(handler), f"turn {self._prefix}", context)
         self.root.task = running
-        running.add_done_callback(lambda _: self._leave())
+        running.add_done_callback(lambda _: None if left.done() else left.set_result(None))
         try:
-            await self._left
+            await left
         finally:
             finished = running.done()
             self.over = True
@@ -114,6 +116,16 @@ class Turn:
             return Crashed(asyncio.CancelledError("the handler was cancelled from within"))
         error = running.exception()
         return Crashed(error) if error is not None else Returned(running.result())
+
+    @contextmanager
+    def about_to_end(self) -> Iterator[None]:
+        """The end of its session is being written: what has not begun does not begin before that is known."""
+        ending = self.ending = self.node.loop.create_future()
+        try:
+            yield
+        finally:
+            self.ending = None
+            ending.set_result(None)
 
     async def unless_left(self, work: Coroutine[Any, Any, None]) -> None:
         """Do `work` while the handler does not run; cut short where the turn is left meanwhile."""
@@ -134,8 +146,8 @@ class Turn:
         gentle = why in GENTLE
         if self.over and gentle:
             return
-        if self.interruption is None or not gentle:
-            self.interruption = Interrupted(why, park, cause)
+        if self.interruption is None or not (gentle or self.interruption.why == "ended"):
+            self.interruption = Interrupted(why, park, cause)  # an end stays an end: what is fenced by it was not lost
         if not gentle or self.flight.busy == 0:
             self._leave()
 
@@ -182,6 +194,8 @@ class Turn:
         if self.replaying:
             self.replaying = False
             self.node.peers.recovered(self.owner.id)
+        while self.ending is not None:
+            await asyncio.wait((self.ending,))
         left = self.interruption
         if left is not None and not (left.why in GENTLE and enclosing(branch.path)):
             await self.never()

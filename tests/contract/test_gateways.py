@@ -198,7 +198,7 @@ async def test_a_session_that_is_in_no_state_for_it_says_so(node: Runtime | Node
     handle = await node.spawn(clerk, id="s")
     with pytest.raises(holdfast.MessageRefused, match="does not take this message"):
         await handle.tell({"not": "a text"})
-    with pytest.raises(holdfast.SessionError, match="nothing to resume"):
+    with pytest.raises(holdfast.SessionError, match="cannot be resumed"):
         await handle.resume()
     with pytest.raises(holdfast.SessionError, match="no dead letter"):
         await handle.retry()

@@ -311,7 +311,7 @@ async def test_errors_are_the_same_outside_as_inside(fed: Node) -> None:
         with pytest.raises(holdfast.MailboxFull) as over:
             await full.tell("one more")
         assert (over.value.message, over.value.limit) == ("one more", 3)
-        with pytest.raises(holdfast.SessionError, match="nothing to resume"):
+        with pytest.raises(holdfast.SessionError, match="cannot be resumed"):
             await node.session("hi").resume()
 
 

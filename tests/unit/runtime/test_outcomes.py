@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from holdfast import ConfigError, Intensity, NotDone, Runtime, Session, SessionError, StepError, TurnFailed, agent, tool
+from holdfast.calls import threads
 from holdfast.stores.records import StepState
 from tests.unit.runtime.support import World, rest, steps
 
@@ -93,6 +94,36 @@ def test_a_blocked_loop_puts_nothing_in_doubt_that_was_answered_in_time() -> Non
 
     assert asyncio.run(main()) == ["paid", "blocked"]
     assert answered.is_set()
+
+
+def test_an_effect_for_which_no_thread_was_free_is_not_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It did not begin before its deadline: the handler gets a failure, and no person is asked."""
+    monkeypatch.setattr(threads, "THREADS", 1)
+    runs: list[str] = []
+
+    @tool(effect="read")
+    def look_up() -> None:
+        time.sleep(0.8)
+
+    @tool(effect="once", timeout_s=0.2)
+    def refund() -> str:
+        runs.append("refund")
+        return "paid"
+
+    @agent(tools=[look_up, refund])
+    async def worker(session: Session[Any], text: str) -> str:
+        try:
+            await session.gather(session.step(look_up), session.step(refund))
+        except StepError as error:
+            return error.type
+        return "paid"
+
+    async def main() -> Any:
+        async with Runtime("memory:", [worker]) as runtime:
+            return await (await runtime.spawn(worker, id="s")).ask("go", timeout_s=5)
+
+    assert asyncio.run(main()) == "ThreadsBusy"
+    assert runs == []
 
 
 def test_the_same_once_effect_never_runs_twice_at_a_time() -> None:

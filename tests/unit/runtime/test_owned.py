@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from holdfast import Backoff, Budget, BudgetExhausted, Intensity, Runtime, Session, TurnFailed, agent, tool
-from holdfast.events import SessionParked, SessionStuck
+from holdfast import Budget, BudgetExhausted, Intensity, Runtime, Session, TurnFailed, agent, tool
+from holdfast.events import SessionParked, SessionStuck, TurnCrashed
 from holdfast.stores.records import StepState
-from tests.unit.runtime.support import World, idle, rest, steps
+from tests.unit.runtime.support import World, rest, steps
 
 NO_RESTART = Intensity(0, 60.0)
 Start = Callable[[Awaitable[Any]], Awaitable[Any]]
@@ -236,9 +236,14 @@ def test_a_step_that_is_never_awaited_fails_the_turn() -> None:
 # ---------------------------------------------------------------- when a turn parks
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["session.gather", "asyncio.gather"])
-def test_a_task_between_two_steps_is_running_not_waiting(own: bool) -> None:
-    """One branch sleeps for long, another one computes before its next step: the session parks after that step."""
+@pytest.mark.parametrize(
+    ("own", "computes_s", "order"),
+    [(False, 300.0, ["noted", "parked"]), (True, 30.0, ["noted", "parked"]), (True, 90.0, ["parked", "noted"])],
+    ids=["session.gather", "asyncio.gather", "asyncio.gather, too long"],
+)
+def test_a_task_between_two_steps_is_running_not_waiting(own: bool, computes_s: float, order: list[str]) -> None:
+    """One branch sleeps for long, another one computes before its next step: the session parks after that step, or after a minute without
+    one in a task of the handler's own."""
     world = World()
 
     async def note() -> None:
@@ -247,13 +252,10 @@ def test_a_task_between_two_steps_is_running_not_waiting(own: bool) -> None:
     @agent(park_after_s=1.0)
     async def worker(session: Session[Any], text: str) -> str:
         async def computes() -> None:
-            await asyncio.sleep(30)
+            await asyncio.sleep(computes_s)
             await session.step(note)
 
-        if own:
-            await asyncio.gather(session.sleep(1000), computes())
-        else:
-            await session.gather(session.sleep(1000), computes())
+        await (asyncio.gather if own else session.gather)(session.sleep(1000), computes())
         return "done"
 
     async def main(runtime: Runtime) -> Any:
@@ -261,7 +263,7 @@ def test_a_task_between_two_steps_is_running_not_waiting(own: bool) -> None:
         return await (await runtime.spawn(worker, id="s")).ask("go", timeout_s=5000)
 
     assert world.life(worker, main) == "done"
-    assert world.done == ["noted", "parked"]
+    assert world.done == order
 
 
 @pytest.mark.parametrize(("waits_for", "after_s"), [("a time", 60.0), ("a person", 5.0)])
@@ -322,13 +324,69 @@ def test_steps_inside_a_step_have_numbers_uuids_and_randoms_of_their_own() -> No
     assert len({found[1], found[0][:36]}) == 2
 
 
+def test_what_is_inside_a_step_counts_as_asked_for_with_it() -> None:
+    """After a crash the outer step is answered from its record: the `once` effect inside is neither done again nor missed."""
+    world = World()
+
+    @tool(effect="once")
+    async def refund() -> str:
+        world.done.append("refund")
+        return "paid"
+
+    @agent(tools=[refund])
+    async def worker(session: Session[Any], text: str) -> str:
+        async def outer() -> str:
+            return await session.step(refund)
+
+        paid = await session.step(outer)
+        if world.lives == 1:
+            await world.crash()
+        return paid
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker, id="s")).ask("go", id="m")
+
+    world.life(worker, main)
+    assert world.life(worker, main) == "paid"
+    assert world.done == ["refund"]
+
+
+def test_another_attempt_of_an_outer_step_does_not_do_its_effects_again() -> None:
+    """The runtime retries the outer step; the `once` effect inside is answered from its record."""
+    world = World()
+
+    @tool(effect="once")
+    async def refund() -> str:
+        world.done.append("refund")
+        return "paid"
+
+    @agent(tools=[refund])
+    async def worker(session: Session[Any], text: str) -> str:
+        async def outer() -> str:
+            world.done.append("attempt")
+            paid = await session.step(refund)
+            if world.done.count("attempt") == 1:
+                raise ConnectionError("cut off")
+            return paid
+
+        return await session.step(outer)
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker, id="s")).ask("go", id="m")
+
+    assert world.life(worker, main) == "paid"
+    assert world.done == ["attempt", "refund", "attempt"]
+
+
+@pytest.mark.xfail(strict=True, reason="it arrives as StepError of that type, which fails the run: see turns/failures.failure_of")
 def test_a_budget_that_runs_out_inside_a_step_reaches_the_handler() -> None:
-    """As BudgetExhausted, whatever the steps in between make of other errors; also out of a gather inside."""
+    """As BudgetExhausted, in the same run and on replay; also out of a gather inside."""
+    world = World()
 
     async def note(number: int) -> int:
         return number
 
-    @agent(budget=Budget(steps=4), backoff=Backoff(base_s=0.1))
+    @agent(budget=Budget(steps=5))
     async def worker(session: Session[Any], text: str) -> str:
         async def outer() -> None:
             for number in range(10):
@@ -337,13 +395,12 @@ def test_a_budget_that_runs_out_inside_a_step_reaches_the_handler() -> None:
         try:
             await session.step(outer)
         except BudgetExhausted:
-            return "what there is"
-        return "all"
+            world.done.append("exhausted")
+        return "what there is"
 
     async def main(runtime: Runtime) -> Any:
-        handle = await runtime.spawn(worker, id="s")
-        reply = await handle.ask("go", id="m", timeout_s=100)
-        await idle(handle)
-        return reply
+        return await (await runtime.spawn(worker, id="s")).ask("go", id="m", timeout_s=100)
 
-    assert World().life(worker, main) == "what there is"
+    assert world.life(worker, main) == "what there is"
+    assert world.done == ["exhausted"]
+    assert world.seen(TurnCrashed) == []

@@ -56,7 +56,8 @@ def soak(kills: int, sessions: int, seed: int, directory: Path) -> Count:
 
 def _faults(result: Count) -> list[str]:
     none = (
-        "lost", "wrong_answers", "notes_applied_twice", "notes_missing", "payments_twice", "payments_missing", "asked_again", "unsettled",
+        "lost", "wrong_answers", "notes_applied_twice", "notes_missing", "payments_twice", "payments_missing", "asked_again", "both_ways",
+        "unsettled",
     )  # fmt: skip
     faults = [f"{name.replace('_', ' ')}: {getattr(result, name)}, expected 0" for name in none if getattr(result, name)]
     if result.kills_with_open_step < 0.8 * result.kills:

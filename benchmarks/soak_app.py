@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.soak_world import World
-from holdfast import Handle, NotDone, Runtime, Session, StepContext, Usage, agent, tool
+from benchmarks import soak_shapes
+from benchmarks.soak_world import World, shape_of
+from holdfast import Handle, HoldfastError, NotDone, Runtime, Session, StepContext, Usage, agent, tool
 
 world: World
 
@@ -76,13 +77,50 @@ async def confirm(work: Work) -> str:
     return "confirmed"
 
 
+@tool(effect="idempotent")
+async def fresh(work: Work) -> str:
+    """The way of a handler that had its answer in time."""
+    await _run("fresh", work)
+    return "fresh"
+
+
+@tool(effect="idempotent")
+async def stale(work: Work) -> str:
+    """The way of a handler that let go of its answer."""
+    await _run("stale", work)
+    return "stale"
+
+
 # It is killed every second on purpose: five kills without a new record of a turn say nothing about the turn.
-@agent(tools=[look, answer, note, pay, confirm], crash_limit=1_000_000)
+@agent(tools=[look, answer, note, pay, fresh, stale, confirm], crash_limit=1_000_000)
 async def worker(session: Session[list[str]], message: str) -> str:
     work = Work(message, session.id)
-    for step in (look, answer, note, pay, confirm):
-        await session.step(step, work)
+    await session.step(look, work)
+    await soak_shapes.SHAPES[shape_of(message)](Middle(session, work))
+    await session.step(confirm, work)
     return f"done {message}"
+
+
+class Middle:
+    """The steps between the first and the last, for the shapes to order."""
+
+    def __init__(self, session: Session[list[str]], work: Work) -> None:
+        self.session, self._work = session, work
+
+    async def answer(self) -> str:
+        return await self.session.step(answer, self._work)
+
+    async def note(self) -> str:
+        return await self.session.step(note, self._work)
+
+    async def pay(self) -> str:
+        return await self.session.step(pay, self._work)
+
+    async def fresh(self) -> str:
+        return await self.session.step(fresh, self._work)
+
+    async def stale(self) -> str:
+        return await self.session.step(stale, self._work)
 
 
 async def _feed(handle: Handle, accepted: set[str]) -> None:
@@ -101,7 +139,14 @@ async def _feed(handle: Handle, accepted: set[str]) -> None:
 async def _answers(runtime: Runtime, handle: Handle, accepted: set[str]) -> dict[str, str]:
     """The answers to all that was accepted. Looked for first: asking under the id of a message that was lost would send it anew."""
     stored = {message.id for message in await runtime.store.messages(handle.id, limit=1_000_000)}
-    return {message: await handle.ask(message, id=message, timeout_s=120) for message in sorted(accepted & stored)}
+    answers = {}
+    for message in sorted(accepted & stored, key=lambda message: int(message[1:])):
+        try:
+            answers[message] = await handle.ask(message, id=message, timeout_s=120)
+        except HoldfastError as error:
+            print(f"{handle.id}, {message}: {error}; {(await handle.row()).park}", file=sys.stderr)
+            break  # what came after it waits behind it
+    return answers
 
 
 async def main(directory: Path, sessions: int, finish: bool) -> None:

@@ -15,8 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ORDER = ("look", "answer", "note", "pay", "confirm")
-"""The steps of each turn, in their order."""
+from benchmarks.soak_shapes import SHAPES
+
+ORDER = {"look": 0, "answer": 1, "note": 1, "pay": 1, "fresh": 1, "stale": 1, "confirm": 2}
+"""The place of each step in its turn; those between the first and the last come in the order of the message's shape."""
+
+PLAIN = {"look": 0, "answer": 1, "note": 2, "pay": 3, "confirm": 4}
+"""The place of each step where they come one after the other."""
+
+
+def shape_of(message: str) -> str:
+    """The shape (of `soak_shapes`) of the handler of a message such as "m17"."""
+    names = list(SHAPES)
+    return names[int(message[1:]) % len(names)]
 
 
 class World:
@@ -73,6 +84,7 @@ class Count:
     payments_twice: int = 0
     payments_missing: int = 0
     asked_again: int = 0
+    both_ways: int = 0
     probes: int = 0
     unsettled: int = 0
     faults: list[str] = field(default_factory=list)
@@ -84,6 +96,7 @@ def count(world: World, answers: dict[str, dict[str, str]], unsettled: int) -> C
     running: Counter[tuple[str, str, str]] = Counter()
     furthest: dict[tuple[str, str], int] = {}
     accepted: set[tuple[str, str]] = set()
+    ways: dict[tuple[str, str], set[str]] = {}
     for line in world.ledger():
         event = line["event"]
         if event == "kill":
@@ -96,29 +109,38 @@ def count(world: World, answers: dict[str, dict[str, str]], unsettled: int) -> C
         elif event == "probe":
             result.probes += 1
         elif event == "begin":
-            turn, place = (line["session"], line["message"]), ORDER.index(line["tool"])
+            turn = (line["session"], line["message"])
+            place = (PLAIN if shape_of(turn[1]) == "plain" else ORDER)[line["tool"]]
+            if line["tool"] in ("fresh", "stale"):
+                ways.setdefault(turn, set()).add(line["tool"])
             running[*turn, line["tool"]] += 1
             result.runs += 1
             result.notes_run += line["tool"] == "note"
             # A later step has begun, so the handler had this one's answer, so it was recorded.
             if place < furthest.get(turn, 0):
                 result.asked_again += 1
-                result.faults.append(f"{turn}: {line['tool']} ran again after {ORDER[furthest[turn]]}")
+                result.faults.append(f"{turn}, {shape_of(turn[1])}: {line['tool']} ran after a step that follows it")
             furthest[turn] = max(place, furthest.get(turn, 0))
         elif event == "end":
             running -= Counter([(line["session"], line["message"], line["tool"])])
     result.accepted = len(accepted)
+    both = [turn for turn, gone in ways.items() if len(gone) > 1]
+    result.both_ways = len(both)
+    result.faults += [f"{turn}, {shape_of(turn[1])}: went both ways" for turn in both]
     sessions = {session for session, _ in accepted}
     notes = {s: Counter(line.split()[0] for line in world.lines("notes", s)) for s in sessions}
     payments = {s: Counter(line.split()[0] for line in world.lines("payments", s)) for s in sessions}
     for session, message in accepted:
         if message not in answers.get(session, {}):
             result.lost += 1
-            result.faults.append(f"{session}: {message} was accepted and not answered")
+            result.faults.append(f"{session}: {message}, {shape_of(message)}, was accepted and not answered")
         elif answers[session][message] != f"done {message}":
             result.wrong_answers += 1
         result.notes_missing += notes[session][message] == 0
         result.payments_missing += payments[session][message] == 0
+        if payments[session][message] != 1 or notes[session][message] != 1:
+            done = f"{payments[session][message]} payments, {notes[session][message]} notes"
+            result.faults.append(f"{session}: {message}, {shape_of(message)}: {done}")
     for session in sessions:
         result.payments += payments[session].total()
         result.notes_applied_twice += sum(n - 1 for n in notes[session].values())

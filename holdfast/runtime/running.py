@@ -15,6 +15,7 @@ from holdfast.clock import Clock
 from holdfast.runtime.agents.settings import Settings
 from holdfast.runtime.gateway import LocalGateway
 from holdfast.runtime.sessions.registry import Sessions
+from holdfast.runtime.turns import lineage
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.protocol import Store
@@ -64,6 +65,7 @@ class Running:
             services: what runs next to the sessions.
         """
         node, beside = self.node, list(services)
+        lineage.install(node.loop)
         if self.telemetry is not None:
             # Telemetry first: it ends last, and sees what the others do at their end.
             node.observers.add(self.telemetry.observer)
@@ -101,6 +103,7 @@ class Running:
 
     async def _closed(self) -> None:
         node = self.node
+        lineage.remove(node.loop)
         try:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _CLOSE_S):
                 # Shielded, within a deadline: an open connection would hold up the exit of the interpreter.

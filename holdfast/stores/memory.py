@@ -149,6 +149,11 @@ class MemoryStore:
         self._check_open()
         return dict(Counter(map(shown_status, self._tables.sessions.values())))
 
+    async def agents(self) -> dict[str, int]:
+        """How many sessions of each agent have not ended."""
+        self._check_open()
+        return dict(sorted(Counter(row.agent for row in self._tables.sessions.values() if row.status not in ENDED).items()))
+
     async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
         """The journals of the open turns of these sessions, without those that have no record."""
         self._check_open()

@@ -201,7 +201,8 @@ class DropLetter(msgspec.Struct, frozen=True, gc=False):
 
 
 class UpdateSession(msgspec.Struct, frozen=True, gc=False):
-    """Change what is not None of a session's row. Setting any status but "parked" clears `park`, and the `unresolved` of an ended session, which `park` sets.
+    """Change what is not None of a session's row. Setting any status but "parked" clears `park`, and `unresolved` of an
+    ended session, which `park` sets there.
 
     `settled=True` sets crashes to 0. DONE, FENCED, or REFUSED with "answered", and nothing changed, where a step that `park.keys`
     names is not WAITING any more.

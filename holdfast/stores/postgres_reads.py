@@ -81,6 +81,14 @@ class Reads:
         )
         return {status: count for status, count in found}  # noqa: C416 — rows are no pairs to mypy
 
+    async def agents(self) -> dict[str, int]:
+        """How many sessions of each agent have not ended."""
+        not_ended = f"rank < {RANK_ENDED} AND status NOT IN {_ENDED}"
+        found = await self._fetch(
+            f'SELECT agent, count(*) FROM {self._sessions} WHERE {not_ended} GROUP BY agent ORDER BY agent COLLATE "C"'
+        )
+        return {agent: count for agent, count in found}  # noqa: C416 — rows are no pairs to mypy
+
     async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
         """The journals of the open turns of these sessions; without those that have no record."""
         found = await self._fetch(

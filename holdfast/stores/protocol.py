@@ -69,6 +69,10 @@ class Store(Protocol):
         """How many sessions there are of each status, as `records.shown_status` names them; only those that occur."""
         ...
 
+    async def agents(self) -> dict[str, int]:
+        """How many sessions of each agent have not ended, by the agent's name in alphabetical order; only agents that have some."""
+        ...
+
     async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
         """The journals of the open turns of these sessions, each as `steps` gives it; without those that have no record."""
         ...

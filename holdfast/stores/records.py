@@ -82,6 +82,8 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         cut: its caller let go of it while it ran: replay waits until the caller lets go again.
         deadline: store time after which its last attempt can no longer take effect; 0 where it has none.
         strayed: recorded after the code had diverged from older records of its branch that it had not asked for yet.
+        began, ended: its first and last place in the order in which the steps of the turn began and ended, over all its runs; 0 where that
+            is not known (it was answered by another session).
     """
 
     kind: str
@@ -106,6 +108,8 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     cut: bool = False
     deadline: float = 0.0
     strayed: bool = False
+    began: int = 0
+    ended: int = 0
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):

@@ -255,6 +255,10 @@ class SqliteStore:
         shown = "CASE WHEN rank = 3 THEN 'working' ELSE status END AS shown"
         return dict(await self._rows(f"SELECT {shown}, count(*) FROM sessions INDEXED BY sessions_for_people GROUP BY shown"))
 
+    async def agents(self) -> dict[str, int]:
+        not_ended = f"rank < {RANK_ENDED} AND status NOT IN ('finished', 'cancelled', 'killed')"
+        return dict(await self._rows(f"SELECT agent, count(*) FROM sessions WHERE {not_ended} GROUP BY agent ORDER BY agent"))
+
     async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
         sql = (
             f"SELECT sessions.id, {_STEP} FROM json_each(?) AS wanted CROSS JOIN sessions ON sessions.id = wanted.value"

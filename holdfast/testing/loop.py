@@ -91,6 +91,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.points = 0
         self.trace: list[str] = []
         self.killed = False
+        self._factory: Any = None
         self._now = start_s
         self._order = None if seed is None else random.Random(seed)
         self._crash_at, self._max_points = crash_at, max_points
@@ -127,10 +128,22 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     ) -> asyncio.Task[T]:
         """As in asyncio, with a name that is the same in each run; the loop keeps the task alive until it is done."""
         self._refuse_if_closed()
+        made: asyncio.Task[T] = self.get_task_factory()(self, coro, name=name, context=context, **options)
+        return made
+
+    def get_task_factory(self) -> Any:
+        """What makes the tasks: what was set, else the loop itself."""
+        return self._factory or self._make_task
+
+    def set_task_factory(self, factory: Any) -> None:
+        """As in asyncio."""
+        self._factory = factory
+
+    def _make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, *, name: object = None, **options: Any) -> asyncio.Task[Any]:
         self._serial += 1
         if name is None:
             name = f"{getattr(coro, '__qualname__', 'task').rpartition('.<locals>.')[2]}-{self._serial}"
-        task: asyncio.Task[T] = SimulatedTask(coro, serial=self._serial, loop=self, name=str(name), context=context, **options)
+        task = SimulatedTask(coro, serial=self._serial, loop=self, name=str(name), **options)
         self._alive.add(task)
         if len(self._alive) >= self._prune_at:
             self._alive = {task for task in self._alive if not task.done()}
@@ -339,7 +352,7 @@ _REAL = """
     sock_recv sock_recv_into sock_recvfrom sock_recvfrom_into sock_sendall sock_sendto sock_connect sock_accept sock_sendfile
     getaddrinfo getnameinfo create_connection create_server create_unix_connection create_unix_server create_datagram_endpoint
     connect_accepted_socket connect_read_pipe connect_write_pipe start_tls sendfile
-    subprocess_exec subprocess_shell set_default_executor set_task_factory
+    subprocess_exec subprocess_shell set_default_executor
 """
 for _name in _REAL.split():
     setattr(SimulatedLoop, _name, _refusal(_name))

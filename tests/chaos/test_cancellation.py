@@ -20,7 +20,8 @@ from holdfast.stores.postgres import PostgresStore
 from holdfast.stores.protocol import Store
 from holdfast.stores.sqlite import SqliteStore
 from holdfast.testing import Simulation, for_each_seed, simulate
-from tests.chaos.world import Op, World
+from tests.chaos.shapes import Op
+from tests.chaos.world import World
 
 WAIT_S = 200.0
 

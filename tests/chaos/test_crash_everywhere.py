@@ -8,7 +8,9 @@ import pytest
 
 from holdfast import events
 from holdfast.testing import Crashed, Simulation, simulate
-from tests.chaos.world import Delivery, Script, World, at_once
+from tests.chaos.scripts import SHAPED
+from tests.chaos.shapes import Script
+from tests.chaos.world import Delivery, World, at_once
 
 TEN: Script = [
     ["look", "look-1"],
@@ -81,6 +83,34 @@ def test_a_crash_at_every_point_of_a_turn_loses_nothing_and_repeats_nothing(shap
     at_once(world.check(sent))
     assert crash_at > 200
     assert doubted >= 8, "some of the crashes fell into a `once` effect"
+
+
+@pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shape", SHAPED)
+def test_a_crash_at_every_point_of_a_handler_that_strangers_wrote_changes_nothing(shape: str, stride: int) -> None:
+    """Tasks, groups, steps in steps, timeouts of its own, loops: the way that it went is the way that it goes, each effect done once.
+
+    With a stride some of the points are left out, others for each shape.
+    """
+    sent = [Delivery("worker", "long", SHAPED[shape]), Delivery("worker", "after", [["note", "note-9"]])]
+    crash_at = first = list(SHAPED).index(shape) % stride
+    while True:
+        world = World()
+        life = live(world, sent, 1, crash_at=crash_at)
+        if life is not None:
+            world.disk.crash()
+            # The tasks run in another order than before.
+            assert live(world, sent, crash_at if crash_at % 2 else None, life.time_s) is None
+        world.disk.crash()
+        try:
+            at_once(world.check(sent))
+        except AssertionError as error:
+            error.add_note(f"killed at point {crash_at}")
+            raise
+        if life is None:
+            break
+        crash_at += stride
+    assert crash_at - first > 50
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -1,15 +1,18 @@
 """The world around the processes that the chaos tests kill: tools that leave a mark outside, people who look after it, and what must hold.
 
-A message is a script: a list of operations that the one agent, `worker`, plays. So a test is data, and what a script has to come to is a
-pure function of it. Each label stands for one thing in the world and is used once.
+A message is a script: a list of operations that the one agent, `worker`, plays; some of them are the shapes that strangers give their
+handlers (`shapes`). So a test is data, and what a script may come to is a pure function of it (`demands`). Each label stands for one thing
+in the world and is used once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -34,20 +37,18 @@ from holdfast import (
     events,
     tool,
 )
+from holdfast.calls.tools import Tool
 from holdfast.errors import SessionError
 from holdfast.stores.memory import MemoryStore
 from holdfast.stores.protocol import Store
-from holdfast.stores.records import MessageState, Step, StepRecord, StepState
+from holdfast.stores.records import MessageState, Outcome, Step, StepRecord, StepState
 from holdfast.stores.records import Session as Row
 from holdfast.testing import FaultPlan, OutsideLedger, Simulation
+from tests.chaos.demands import ONCE, SLOW_S, Demands, base, counted
+from tests.chaos.shapes import SHAPES, Op, Script, shaped
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-Op = list[Any]
-"""One operation: its name, its label, and what else it takes (see `play`)."""
-
-Script = list[Op]
 
 ANSWER = Usage(tokens=100, microusd=1_000)
 """What one call of `answer` costs."""
@@ -81,33 +82,6 @@ def at_once(coroutine: Coroutine[Any, Any, R]) -> R:
     raise AssertionError("it suspended")
 
 
-# ---------------------------------------------------------------- scripts
-
-
-def expected(script: Script) -> list[Any]:
-    """What a turn that plays `script` returns."""
-    return [_expected(op) for op in script]
-
-
-def _expected(op: Op) -> Any:
-    match op:
-        case ["ask", _, _, inner] | ["gather", _, inner]:
-            return expected(inner)
-        case ["child", label, inner]:
-            return [expected([*inner, ["finish", label]]), label]
-        case ["sleep" | "call" | "stumble", label, _] | ["tell", label, *_] | [_, label]:
-            return label
-    raise AssertionError(f"unknown operation {op!r}")
-
-
-def flat(script: Script) -> Iterator[Op]:
-    """Every operation of a script and of those inside it."""
-    for op in script:
-        yield op
-        if op[0] in ("ask", "tell", "gather", "child"):
-            yield from flat(op[-1])
-
-
 class World:
     """What outlives the processes: the ledger of what was done outside, the store, and what was promised to whom.
 
@@ -121,6 +95,7 @@ class World:
         broken: every breach that was seen while it happened.
         replies: the answers that reached whoever asked, by message id.
         seen: every event of every life.
+        lives: how many processes there were.
     """
 
     def __init__(
@@ -140,7 +115,9 @@ class World:
         self.broken: list[str] = []
         self.replies: dict[str, Any] = {}
         self.seen: list[events.Event] = []
-        self._running: set[str] = set()
+        self.lives = 0
+        self._answered: set[str] = set()
+        self._running: dict[str, tuple[str, str]] = {}
         self._stumbles: dict[str, int] = {}
         self.worker = self._worker()
 
@@ -156,57 +133,78 @@ class World:
 
     # ------------------------------------------------------------ tools
 
-    def _worker(self) -> Agent:
+    def _effects(self) -> dict[str, Callable[[str, StepContext], Awaitable[str]]]:
         async def look(label: str, context: StepContext) -> str:
-            await self._begins(label, context, durable=False)
-            return self._ends(label, context)
+            return label
 
         async def answer(label: str, context: StepContext) -> str:
-            await self._begins(label, context)
             self.ledger.run(("answer", label))
-            return self._ends(label, context)
+            return label
 
         async def note(label: str, context: StepContext) -> str:
-            await self._begins(label, context)
             if not any(entry.facts.get("seen") == context.key for entry in self.ledger.entries):
                 # The service outside knows the key, and does nothing the second time.
                 self.ledger.run(("note", label), seen=context.key)
-            return self._ends(label, context)
+            return label
 
         async def refund(label: str, context: StepContext) -> str:
-            await self._begins(label, context)
             self.ledger.run(("refund", label))
-            return self._ends(label, context)
+            return label
+
+        async def charge(label: str, context: StepContext) -> str:
+            self.ledger.run(("charge", label))
+            return label
+
+        return {"look": look, "answer": answer, "note": note, "refund": refund, "charge": charge}
+
+    def _tools(self) -> dict[str, Tool[Any, Any]]:
+        """Each effect, and a slow one of each: it has happened, and the answer to it takes its time."""
 
         async def was_refunded(label: str) -> str:
+            if ("refund", label) in self._running.values():
+                self.broken.append(f"refund {label} was reconciled while it ran")
             if not self.ledger.count(("refund", label)):
                 raise NotDone(f"{label} was not refunded")
             return label
 
-        async def charge(label: str, context: StepContext) -> str:
-            await self._begins(label, context)
-            self.ledger.run(("charge", label))
-            return self._ends(label, context)
+        def slow(effect: Callable[[str, StepContext], Awaitable[str]]) -> Callable[[str, StepContext], Awaitable[str]]:
+            async def slowly(label: str, context: StepContext) -> str:
+                result = await effect(label, context)
+                await asyncio.sleep(SLOW_S * self.pace)
+                return result
 
-        tools = {
-            "look": tool(self._outside(look)),
-            "answer": tool(cost=ANSWER)(self._outside(answer)),
-            "note": tool(effect="idempotent")(self._outside(note)),
-            "refund": tool(effect="once", reconcile=self._outside(was_refunded))(self._outside(refund)),
-            "charge": tool(effect="once")(self._outside(charge)),
+            slowly.__name__ = f"slow_{effect.__name__}"
+            return slowly
+
+        options: dict[str, dict[str, Any]] = {
+            "look": {},
+            "answer": {"cost": ANSWER},
+            "note": {"effect": "idempotent"},
+            "refund": {"effect": "once", "reconcile": self._outside(was_refunded)},
+            "charge": {"effect": "once"},
         }
+        tools: dict[str, Tool[Any, Any]] = {}
+        for name, effect in self._effects().items():
+            for each in (effect, slow(effect)):
+                tools[each.__name__] = tool(**options[name])(self._watched(self._outside(each)))
+        return tools
+
+    def _worker(self) -> Agent:
+        tools = self._tools()
 
         async def play(session: Session[Book], op: Op) -> Any:
             match op:
-                case ["refund", label]:
+                case ["refund" | "slow_refund" as name, label]:
                     for _ in range(5):
                         try:
-                            return await session.step(tools["refund"], label)
+                            return await session.step(tools[name], label)
                         except StepError:
                             pass  # it was certainly not done: another attempt is another step
                     raise RuntimeError(f"{label} failed five times")
-                case ["look" | "answer" | "note" | "charge" as name, label]:
+                case [name, label] if name in tools:
                     return await session.step(tools[name], label)
+                case [name, *_] if name in SHAPES:
+                    return await shaped(session, functools.partial(play, session), op, self.pace)
                 case ["stumble", label, times]:
                     self._stumbles[label] = self._stumbles.get(label, 0) + 1
                     if self._stumbles[label] <= times:
@@ -227,6 +225,8 @@ class World:
                     return label
                 case ["gather", _, script]:
                     return await session.gather(*(play(session, inner) for inner in script))
+                case ["then", _, script]:
+                    return [await play(session, inner) for inner in script]
                 case ["child", label, script]:
                     child = await session.spawn(worker, budget=Budget(steps=500, tokens=10_000, usd=1.0))
                     return [await child.ask([*script, ["finish", label]], timeout_s=100_000.0), await child.result()]
@@ -235,7 +235,7 @@ class World:
                     return label
                 case ["chance", label]:
                     # What differs between a run and its replay drifts.
-                    drawn = [session.random().random(), str(session.uuid()), await session.now()]
+                    drawn = [label, session.random().random(), str(session.uuid()), await session.now()]
                     await session.step(tools["look"], repr(drawn))
                     return await session.decide([label, "other"], label)
             raise AssertionError(f"unknown operation {op!r}")
@@ -265,48 +265,96 @@ class World:
 
         return run
 
-    async def _begins(self, label: str, context: StepContext, *, durable: bool = True) -> None:
-        """What must hold at the moment of an effect: its answer is not recorded, its intent is, and it does not run beside itself."""
-        step = await self._recorded(context)
-        if step is not None and step.state in (StepState.CLOSED, StepState.FAILED):
-            self.broken.append(f"{label} ran although its answer is recorded")
-        if durable and (step is None or step.state is not StepState.OPEN):
-            self.broken.append(f"{label} ran without an open record: {step}")
-        if context.key in self._running:
-            self.broken.append(f"{label} ran beside itself")
-        self._running.add(context.key)
+    def _watched(self, effect: Callable[[str, StepContext], Coroutine[Any, Any, str]]) -> Callable[[str, StepContext], Awaitable[str]]:
+        """The effect, with what must hold at its begin and at its end."""
 
-    def _ends(self, label: str, context: StepContext) -> str:
-        self._running.discard(context.key)
-        return label
+        @functools.wraps(effect)
+        async def run(label: str, context: StepContext) -> str:
+            async with self._under_way(effect.__name__, label, context):
+                return await effect(label, context)
 
-    async def _recorded(self, context: StepContext) -> Step | None:
+        return run
+
+    @asynccontextmanager
+    async def _under_way(self, tool: str, label: str, context: StepContext) -> AsyncIterator[None]:
+        name, life = base(tool), self.lives
+        await self._begins(name, label, context)
+        if context.key in self._running or (name in ONCE and (name, label) in self._running.values()):
+            self.broken.append(f"{tool} {label} ran beside itself")
+        self._running[context.key] = name, label
+        try:
+            yield
+        finally:
+            if life == self.lives:
+                self._running.pop(context.key, None)
+
+    async def _begins(self, name: str, label: str, context: StepContext) -> None:
+        """What must hold at the moment of an effect: its turn is open, its answer is not recorded, its intent is, and of no `once` effect
+        like it the outcome is unknown."""
         row = await self.store.session(context.session)
         assert row is not None, context.session
+        if context.key.split("/")[-2] != str(row.turn + 1):
+            self.broken.append(f"{name} {label} began for a turn that is over: {context.key}, turn {row.turn + 1} is open")
+            return
+        if row.status in ("cancelled", "killed", "finished"):
+            self.broken.append(f"{name} {label} began in a session that has ended: {row.status}")
         steps = await self.store.steps(row.id, row.turn + 1)
-        return next((step for step in steps if context.key.endswith(step.key.hex())), None)
+        step = next((step for step in steps if context.key.endswith(step.key.hex())), None)
+        if step is not None and step.state in (StepState.CLOSED, StepState.FAILED):
+            self.broken.append(f"{name} {label} ran although its answer is recorded")
+        if name != "look" and (step is None or step.state is not StepState.OPEN):
+            self.broken.append(f"{name} {label} ran without an open record: {step}")
+        others = [other.record for other in steps if other is not step and in_doubt(other)]
+        if any(base(record.name) == name and label_of(record) == label for record in others):
+            self.broken.append(f"{name} {label} began while one before it is in doubt")
+
+    @property
+    def under_way(self) -> list[str]:
+        """The effects that run now."""
+        return [f"{name} {label}" for name, label in self._running.values()]
+
+    def at_rest(self, session: str) -> None:
+        """Nothing of this session runs."""
+        running = [f"{name} {label}" for key, (name, label) in self._running.items() if key.rsplit("/", 2)[0] == session]
+        assert running == [], running
 
     # ------------------------------------------------------------ people
 
-    async def serve(self, simulation: Simulation | None, deliveries: Sequence[Delivery], *, drain_at_s: float | None = None) -> bool:
-        """One life of a process: everything is sent (again) and looked after until it is done, or it drains; whether it is done."""
+    def begin(self) -> None:
+        """A process begins: what ran in the one before it is gone."""
         self._running.clear()
+        self._answered.clear()
+        self.lives += 1
+
+    async def serve(self, simulation: Simulation | None, deliveries: Sequence[Delivery], *, drain_at_s: float | None = None) -> bool:
+        """One life of a process: everything is sent (again) and looked after until it is done or something broke, or it drains.
+
+        Returns whether it did not drain.
+        """
+        self.begin()
         clock, draw = (None, None) if simulation is None else (simulation.clock, simulation.random)
         runtime = Runtime(self.store, [self.worker], clock=clock, random=draw, idle_s=30.0 * self.pace, drain_s=5.0)
-        runtime.observe(self.seen.append)
+        runtime.observe(self._observe)
         done = False
         async with runtime:
             with anyio.move_on_after(drain_at_s if drain_at_s is not None else 1e9):
                 async with anyio.create_task_group() as people:
                     people.start_soon(self._look_after, runtime)
-                    async with anyio.create_task_group() as senders:
-                        for delivery in deliveries:
-                            senders.start_soon(self._deliver, runtime, delivery)
-                    while not await self._rests():
+                    for delivery in deliveries:
+                        people.start_soon(self._deliver, runtime, delivery)
+                    while not self.broken and not (len(self._answered) == len(deliveries) and await self._rests()):
                         await self._while(10.0)
                     people.cancel_scope.cancel()
                 done = True
         return done
+
+    def _observe(self, event: events.Event) -> None:
+        self.seen.append(event)
+        if isinstance(event, events.TurnCommitted):
+            turn = f"{event.session}/{event.turn}/"
+            beyond = [f"{name} {label}" for key, (name, label) in self._running.items() if key.startswith(turn)]
+            if beyond:
+                self.broken.append(f"turn {turn} was committed while {', '.join(beyond)} ran")
 
     async def _while(self, seconds: float) -> None:
         await anyio.sleep(seconds * self.pace)
@@ -321,6 +369,7 @@ class World:
             except TurnFailed:
                 await self._while(20.0)  # a dead letter; whoever looks after the sessions has it tried again
             else:
+                self._answered.add(delivery.id)
                 if self.replies.setdefault(delivery.id, reply) != reply:
                     self.broken.append(f"{delivery.id} was answered {self.replies[delivery.id]!r} and then {reply!r}")
                 return
@@ -351,7 +400,7 @@ class World:
             await handle.resolve("done")
             return
         label = label_of(doubts[0])
-        happened = self.ledger.count((doubts[0].name, label)) > 0
+        happened = self.ledger.count((base(doubts[0].name), label)) > 0
         await handle.resolve("done" if happened else "retry", step=doubts[0].name, result=label if happened else None)
 
     async def _rests(self) -> bool:
@@ -389,48 +438,54 @@ class World:
             await self.store.close()
 
     async def _check(self, deliveries: Sequence[Delivery]) -> None:
-        assert self.broken == []
-        assert self.replies == {delivery.id: expected(delivery.script) for delivery in deliveries}
-        ops = [op for delivery in deliveries for op in flat(delivery.script)]
-        self._check_effects(ops)
+        assert self.broken == [], self.broken
+        unanswered = [delivery.id for delivery in deliveries if delivery.id not in self.replies]
+        assert unanswered == [], unanswered
+        demands = Demands(faulty=self.faulty or self.pace != 1.0, lives=self.lives)
+        for delivery in deliveries:
+            demands.script(delivery.script, self.replies[delivery.id])
+        breaches = demands.breaches(counted([entry.key for entry in self.ledger.entries]))
+        assert breaches == [], breaches
         rows = await self.store.sessions()
         for row in rows:
             await self._check_session(row)
-        arrived = sum([len(await self.store.messages(row.id)) for row in rows])
-        assert arrived == len(deliveries) + sum(op[0] in ("ask", "tell", "child") for op in ops), "each message arrived once"
+        arrived, (least, most) = sum([len(await self.store.messages(row.id)) for row in rows]), demands.messages
+        assert len(deliveries) + least <= arrived <= len(deliveries) + most, f"{arrived} messages arrived"
         assert await self.store.dead_letters() == []
-        assert [e for e in self.seen if isinstance(e, events.Drifted | events.Unclaimed | events.SessionStuck)] == []
-
-    def _check_effects(self, ops: list[Op]) -> None:
-        for name, label in ((op[2] if op[0] == "call" else op[0], op[1]) for op in ops):
-            if name in ("note", "refund", "charge"):
-                assert self.ledger.count((name, label)) == 1, f"{name} {label} was done {self.ledger.count((name, label))} times"
-            if name == "answer":
-                assert self.ledger.count((name, label)) >= 1
+        odd = [event for event in self.seen if isinstance(event, events.Drifted | events.Unclaimed | events.SessionStuck)]
+        assert odd == [], odd
 
     async def _check_session(self, row: Row) -> None:
         """Its state has each message once; what it paid for is what happened outside; no step is left between."""
         assert row.status in ("idle", "finished"), row
         messages = await self.store.messages(row.id)
-        assert all(m.state is MessageState.DONE for m in messages)
+        undone = [m for m in messages if m.state is not MessageState.DONE]
+        assert undone == [], undone
         checkpoints = await self.store.checkpoints(row.id)
         book = msgspec.msgpack.decode(checkpoints[-1].state, type=Book)
-        assert sorted(book.handled) == sorted(m.id for m in messages if m.kind == "message")
+        assert sorted(book.handled) == sorted(m.id for m in messages if m.kind == "message"), book
         assert [c.turn for c in checkpoints] == list(range(row.turn + 1)), "a turn commits once"
         steps = [step for turn in range(1, row.turn + 1) for step in await self.store.steps(row.id, turn)]
-        assert [step for step in steps if step.state not in (StepState.CLOSED, StepState.FAILED)] == []
-        answers = [step.record for step in steps if step.record.name == "answer"]
-        paid = sum(self.ledger.count(("answer", label_of(record))) for record in answers)
+        left = [step for step in steps if step.state not in (StepState.CLOSED, StepState.FAILED)]
+        assert left == [], left
+        answers = [step.record for step in steps if base(step.record.name) == "answer"]
+        bought = {label_of(record): self.ledger.count(("answer", label_of(record))) for record in answers}
+        paid = sum(bought.values())
         charged, children = row.usage, await self.store.children(row.id)
         for child in children:
             charged = charged - child.usage
         assert charged.microusd >= paid * ANSWER.microusd, f"{row.id} paid for less than {paid} answers: {row.usage}"
         assert charged.tokens >= paid * ANSWER.tokens
-        assert charged.steps >= sum(step.record.attempts > 0 for step in steps)
+        # What the handler let go of before it began costs nothing.
+        begun = [step for step in steps if step.record.attempts and (step.state is StepState.CLOSED or not was_cut(step.record.outcome))]
+        assert charged.steps >= len(begun), f"{row.id} paid for less than {len(begun)} steps: {row.usage}"
         if not self.faulty:
-            for record in answers:
-                assert self.ledger.count(("answer", label_of(record))) <= 1 + record.maybe_paid, f"{label_of(record)} was bought again"
-            assert charged.microusd == sum(record.attempts for record in answers) * ANSWER.microusd, f"{row.id}: {charged}"
+            for label, times in bought.items():
+                asked = sum(1 + record.maybe_paid for record in answers if label_of(record) == label)
+                assert times <= asked, f"{label} was bought {times} times, and asked for {asked} times"
+            crashed = any(isinstance(event, events.TurnCrashed) and event.session == row.id for event in self.seen)
+            if not crashed and not any(was_cut(step.record.outcome) for step in steps):
+                assert charged.microusd == sum(record.attempts for record in answers) * ANSWER.microusd, f"{row.id}: {charged}"
 
 
 class FileLedger(OutsideLedger):
@@ -454,6 +509,11 @@ class FileLedger(OutsideLedger):
 def in_doubt(step: Step) -> bool:
     """Whether nobody knows if the effect of a step happened (its process being gone)."""
     return step.state is StepState.DOUBT or (step.state is StepState.OPEN and step.record.effect == "once")
+
+
+def was_cut(outcome: Outcome | None) -> bool:
+    """Whether a handler let go of a step."""
+    return outcome is not None and outcome.failure is not None and outcome.failure.type == "CancelledError"
 
 
 def label_of(record: StepRecord) -> str:

@@ -17,6 +17,8 @@ import holdfast
 from holdfast import Budget, Runtime, Session, agent, tool
 from holdfast.console.api.server import controlled
 from holdfast.console.client.node import Node, connect
+from holdfast.console.reading import inspect
+from holdfast.console.reading.views import Detail
 
 pytestmark = pytest.mark.anyio
 
@@ -31,11 +33,22 @@ async def wire(order: str) -> dict[str, Any]:
     raise ConnectionError("cut")
 
 
+@tool(effect="once")
+async def post(order: str) -> str:
+    await asyncio.Event().wait()
+    return order
+
+
 async def look(number: int) -> int:
     return number
 
 
-@agent(tools=[wire], mailbox=2, park_after_s=0.0)
+async def hang() -> str:
+    await asyncio.Event().wait()
+    return ""
+
+
+@agent(tools=[wire, post], mailbox=2, park_after_s=0.0)
 async def clerk(session: Session[None], text: str) -> Said:
     match text:
         case "nap":
@@ -44,6 +57,17 @@ async def clerk(session: Session[None], text: str) -> Said:
             raise ZeroDivisionError("oops Bearer abcdefghijkl")
         case "wire":
             return Said((await session.call_tool("wire", '{"order": "o1"}')).content)
+        case "wire twice":
+            replies = await session.gather(*(session.call_tool("wire", f'{{"order": "o{n}"}}') for n in range(2)))
+            return Said(" ".join(reply.content for reply in replies))
+        case "pay and fail":
+            await session.step(look, 1)
+            await session.gather(*(session.call_tool(name, '{"order": "o1"}') for name in ("wire", "post")))
+        case "hang":
+            try:
+                await session.step(hang)
+            except holdfast.StepError as error:
+                return Said(f"{error.step}: {error.category}")
         case "steps":
             return Said(str(sum([await session.step(look, number) for number in range(3)])))
         case "end":
@@ -73,6 +97,12 @@ async def parked(handle: holdfast.Handle, text: str) -> None:
     """Send it, and wait until the session has parked over it."""
     await handle.tell(text, id=text)
     while (await handle.row()).status != "parked":  # noqa: ASYNC110 — outside there is no event to wait for
+        await asyncio.sleep(0.001)
+
+
+async def parked_again(handle: holdfast.Handle) -> None:
+    """Wait until it is parked and nothing of it runs."""
+    while (await handle.row()).status != "parked" or ((live := await handle.live()) is not None and live.working):  # noqa: ASYNC110
         await asyncio.sleep(0.001)
 
 
@@ -130,6 +160,95 @@ async def test_every_verb_of_a_person_does_the_same(node: Runtime | Node) -> Non
     assert (await handle.row()).status == "cancelled"
 
 
+async def in_flight(handle: holdfast.Handle, steps: int) -> None:
+    """Wait until so many of its steps are."""
+    while (live := await handle.live()) is None or len(live.steps) != steps:  # noqa: ASYNC110 — outside there is no event to wait for
+        await asyncio.sleep(0.001)
+
+
+async def test_what_is_in_flight_is_interrupted(node: Runtime | Node) -> None:
+    """By its name or whatever it is, as its timeout would; nothing where nothing is in flight. A `once` is in doubt then."""
+    handle = await node.spawn(clerk, id="s")
+    assert await handle.interrupt() == 0
+    await handle.tell("pay and fail", id="p")
+    await in_flight(handle, 1)  # the other one has failed by then
+    assert await handle.interrupt("another name") == 0
+    assert await handle.interrupt("post") == 1
+    while (await handle.row()).status != "parked":  # noqa: ASYNC110 — as above
+        await asyncio.sleep(0.001)
+    park = (await handle.row()).park
+    assert park is not None
+    assert park.reason == "doubt"
+    assert await handle.resolve("fail") == 2
+
+
+async def test_a_turn_is_given_up_whatever_its_state(node: Runtime | Node) -> None:
+    """Running or parked; its message is a dead letter where that is asked for, and is gone where it is not."""
+    handle = await node.spawn(clerk, id="s")
+    await handle.tell("hang", id="h1")
+    await in_flight(handle, 1)
+    await handle.drop("no longer needed")
+    assert (await handle.row()).status == "idle"
+    with pytest.raises(holdfast.TurnFailed, match="given up by a person: no longer needed"):
+        await handle.ask("hang", id="h1")
+    await parked(handle, "nap")
+    await handle.drop("asleep", keep_letter=True)
+    assert (await handle.row()).status == "failed"
+    with pytest.raises(holdfast.SessionError, match="is a dead letter already"):
+        await handle.drop(keep_letter=True)
+    await handle.drop()
+    assert ((await handle.row()).status, (await handle.row()).turn) == ("idle", 2)
+    with pytest.raises(holdfast.SessionError, match="there is nothing to drop"):
+        await handle.drop()
+    await handle.cancel()
+    with pytest.raises(holdfast.SessionEnded, match="it has no open turn"):
+        await handle.drop()
+
+
+async def test_an_effect_in_doubt_keeps_its_message_and_the_error_tells_what_became_of_each_effect(node: Runtime | Node) -> None:
+    """The turn is given up; the letter goes once the doubt is resolved. Done, in doubt and failed effects are told apart."""
+    handle = await node.spawn(clerk, id="s")
+    await parked(handle, "wire")
+    with pytest.raises(holdfast.SessionError, match=r"the outcome of wire is unknown, so the dead letter of 's' is kept: resolve it"):
+        await handle.drop("wrong order")
+    with pytest.raises(holdfast.TurnFailed, match="outcome unknown: wire") as failed:
+        await handle.ask("wire", id="wire")
+    assert (failed.value.effects, failed.value.in_doubt, failed.value.failed) == ((), ("wire",), ())
+    row = await handle.row()
+    assert (row.status, row.unresolved) == ("failed", None)
+    assert await handle.resolve("done", result={"paid": True}) == 1
+    await handle.drop("wrong order")
+    assert ((await handle.row()).status, (await handle.row()).notes) == ("idle", ("wire",))
+
+
+async def test_one_of_two_doubts_of_one_name_is_resolved_by_its_key(node: Runtime | Node) -> None:
+    """The name would resolve both."""
+    handle = await node.spawn(clerk, id="s")
+    await parked(handle, "wire twice")
+    view = await inspect.detail(node.store, "s") if isinstance(node, Runtime) else await node.get("/sessions/s", Detail)
+    first, second = (step.key for step in view.turns[-1].steps)
+    assert first != second
+    assert await handle.resolve("done", step=first, result={"paid": 1}) == 1
+    await parked_again(handle)
+    assert await handle.resolve("done", step="wire", result={"paid": 2}) == 1
+    assert msgspec.to_builtins(await handle.ask("wire twice", id="wire twice"))["text"] == '{"paid":1} {"paid":2}'
+
+
+async def test_an_ended_session_keeps_its_doubt_until_it_is_resolved(node: Runtime | Node) -> None:
+    """Nothing runs there any more: also "retry" means no more than that it did not happen."""
+    for verdict in ("done", "retry", "fail"):
+        handle = await node.spawn(clerk, id=verdict)
+        await parked(handle, "wire")
+        await handle.cancel("enough")
+        unresolved = (await handle.row()).unresolved
+        assert unresolved is not None
+        assert (unresolved.reason, "outcome of wire was unknown" in unresolved.text) == ("doubt", True)
+        result = {"paid": True} if verdict == "done" else None
+        assert (await handle.resolve(verdict, result=result), await handle.resolve(verdict)) == (1, 0)
+        row = await handle.row()
+        assert (row.status, row.unresolved) == ("cancelled", None)
+
+
 async def test_what_a_session_does_now_is_told(node: Runtime | Node) -> None:
     """None of one that rests."""
     handle = await node.spawn(clerk, id="s")
@@ -157,6 +276,7 @@ async def test_whoever_is_not_there_is_not_found(node: Runtime | Node) -> None:
         handle.resolve("done"),
         handle.retry(),
         handle.drop(),
+        handle.interrupt(),
     )
     for asking in asked:
         with pytest.raises(holdfast.SessionNotFound, match="no session 'nope'") as unknown:
@@ -177,6 +297,7 @@ async def test_what_makes_no_sense_is_refused_alike(node: Runtime | Node) -> Non
         handle.result(timeout_s=float("nan")),
         handle.pause("x" * 2001),
         handle.cancel("x" * 2001),
+        handle.drop("x" * 2001),
         handle.raise_budget(Budget()),
         handle.resolve("maybe"),
         node.session("a\nb").row(),

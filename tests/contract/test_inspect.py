@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast.console.reading import inspect
-from holdfast.console.reading.views import Detail, Line
+from holdfast.console.reading import inspect, timeline
+from holdfast.console.reading.line import Line
+from holdfast.console.reading.views import Detail
 from holdfast.errors import ConfigError, SessionNotFound
 from holdfast.policies.budget import Budget, Usage
 from holdfast.stores.ops import (
@@ -107,6 +108,72 @@ async def test_a_session_that_was_ended_in_the_middle_of_an_effect_says_so(store
     line = (await lines(store, ended=True))["s"]
     assert (line.why, line.next) == ("it misbehaved; refund may or may not have happened", "holdfast resolve s done|retry|fail")
     assert not line.asks_a_person
+
+
+async def test_an_ended_session_that_left_a_doubt_asks_a_person_until_that_is_resolved(store: Store) -> None:
+    """Listed without being asked for, in front of those that run; `show` also tells why it was ended."""
+    outcome = encode(Outcome(failure=Failure("SessionEnded", "", "cancelled", "its parent has ended")))
+    left = Park("doubt", "ended while the outcome of refund was unknown; resolve it: done, retry or fail")
+    await store.apply([*spawn("idle"), *spawn("odd one"), step("odd one", "refund", StepState.DOUBT)])
+    await store.apply([EndSession("odd one", "cancelled", outcome, 5.0, park=left)])
+    line, _ = (await inspect.overview(store, now=10.0)).sessions
+    assert (line.session, line.status, line.reason, line.asks_a_person) == ("odd one", "cancelled", "doubt", True)
+    assert (line.why, line.next, line.until) == (left.text, "holdfast resolve 'odd one' done|retry|fail", None)
+    view = await detail(store, "odd one")
+    assert (view.line, view.ended, view.result) == (line, "cancelled: its parent has ended", None)
+    await store.apply([UpdateSession("odd one", 2, 11.0, status="cancelled")])
+    assert set(await lines(store)) == {"idle"}
+    line = (await lines(store, ended=True))["odd one"]
+    assert (line.reason, line.asks_a_person) == (None, False)
+
+
+async def test_a_failed_session_in_doubt_is_resolved_before_it_is_dropped(store: Store) -> None:
+    """The letter tells the three kinds of effects apart, and the next command is the one that is not refused."""
+    failed = msgspec.structs.replace(fail("s"), in_doubt=("wire",), failed=("book", "mail"))
+    await store.apply([*spawn("s", messages=1), failed])
+    line = (await lines(store))["s"]
+    assert line.why == "ValueError: s; outcome unknown: wire"
+    assert line.next == "holdfast resolve s done|retry|fail, then holdfast retry s, or holdfast drop s"
+    (letter,) = (await detail(store, "s")).dead_letters
+    assert (letter.effects, letter.in_doubt, letter.failed) == (["refund"], ["wire"], ["book", "mail"])
+    entry = (await timeline.read(store, "s")).entries[-1]
+    assert entry.text == "ValueError: s; done before it failed: refund; outcome unknown: wire; failed: book, mail"
+
+
+async def test_a_session_that_reconciles_by_itself_needs_no_person(store: Store) -> None:
+    """It says until when it waits, and names no command."""
+    await store.apply([*spawn("s"), step("s", "refund", StepState.DOUBT), park("s", "reconcile", until=70.0)])
+    line = (await lines(store))["s"]
+    assert (line.reason, line.until, line.next, line.asks_a_person) == ("reconcile", 70.0, "", False)
+
+
+async def test_a_session_whose_agent_is_gone_says_so_and_how_to_end_it(store: Store) -> None:
+    """Only where the asker knows which agents there are; one that has ended needs no agent, and a doubt is resolved without one."""
+    await store.apply([*spawn("idle"), *spawn("busy", messages=1), step("busy", "refund", StepState.OPEN)])
+    await store.apply([*spawn("bug", messages=1), fail("bug"), *spawn("nap"), park("nap", "wait", until=70.0)])
+    await store.apply([*spawn("unsure"), park("unsure", "doubt"), *spawn("over"), EndSession("over", "killed", GONE, 9.0)])
+    assert await lines(store, agents={"support", "sales"}, ended=True) == await lines(store, ended=True)
+    found = await lines(store, agents={"sales"}, ended=True)
+    gone = "this process does not have agent 'support'"
+    assert {id: line.why for id, line in found.items()} == {
+        "idle": gone,
+        "busy": gone,
+        "bug": f"ValueError: bug; {gone}",
+        "nap": f"wait!; {gone}",
+        "unsure": f"doubt!; {gone}",
+        "over": "no",
+    }
+    assert found["busy"].next == "add it to agents=, or holdfast cancel busy"
+    assert found["unsure"].next == "holdfast resolve unsure done|retry|fail"
+    assert {id for id, line in found.items() if line.asks_a_person} == {"busy", "bug", "nap", "unsure"}
+    assert (await detail(store, "bug", agents=())).line == found["bug"]
+
+
+async def test_each_step_of_a_session_has_the_key_that_resolve_takes(store: Store) -> None:
+    """In hexadecimal, as a person types it."""
+    await store.apply([*spawn("s"), step("s", "refund", StepState.DOUBT), step("s", "wire", StepState.DOUBT)])
+    (turn,) = (await detail(store, "s")).turns
+    assert {bytes.fromhex(step.key): step.name for step in turn.steps} == {b"refund": "refund", b"wire": "wire"}
 
 
 async def test_many_failed_sessions_have_each_its_own_cause(store: Store) -> None:

@@ -1004,6 +1004,19 @@ async def test_sessions_are_counted_by_the_status_that_people_see(store: Store) 
     assert (await store.counts())["killed"] == 5
 
 
+async def test_sessions_that_have_not_ended_are_counted_by_their_agent(store: Store) -> None:
+    """In the order of the names; not those that have ended, in doubt or not, and no agent that has none left."""
+    assert await store.agents() == {}
+    rows = await every_kind(store)
+    names = ["Sales", "agent-0", "over", "über"]
+    await store.apply([msgspec.structs.replace(create(f"of {name}"), agent=name) for name in reversed(names) if name != "agent-0"])
+    await store.apply([EndSession("of over", "killed", GONE, 20.0, park=Park("doubt", "?"))])
+    left = Counter(session.agent for session in rows if session.status not in ENDED)
+    assert list((await store.agents()).items()) == [("Sales", 1), ("agent-0", left["agent-0"]), ("agent-1", left["agent-1"]), ("über", 1)]
+    await store.apply([EndSession("of Sales", "cancelled", GONE, 30.0)])
+    assert "Sales" not in await store.agents()
+
+
 WAYS_OUT: dict[str, Callable[[], Op]] = {
     "committed": lambda: commit(),
     "failed": lambda: fail(),
@@ -1149,7 +1162,7 @@ async def test_a_read_of_what_is_not_there_is_empty(store: Store) -> None:
     assert await store.session("s") is None
     assert await store.message("s", "m") is None
     assert (await store.messages("s"), await store.steps("s", 1), await store.checkpoints("s")) == ([], [], [])
-    assert await store.orphans() == []
+    assert (await store.orphans(), await store.agents()) == ([], {})
     assert (await store.children("s"), await store.dead_letters("s"), await store.runnable(), await store.sessions()) == (
         [],
         [],

@@ -58,6 +58,8 @@ async def support(session: Session[State], text: str) -> str:
             await session.sleep(3600)
         case "transfer":
             return (await session.call_tool("wire", '{"order": "o1"}')).content
+        case "twice":
+            await session.gather(*(session.call_tool("wire", f'{{"order": "twin-{n}"}}') for n in range(2)))
         case "bug":
             raise ZeroDivisionError("oops Bearer abcdefghijkl")
         case "greedy":
@@ -346,6 +348,53 @@ def test_the_verbs_of_a_person(fed: Node) -> None:
     assert (line["status"], line["why"]) == ("killed", "misbehaved")
 
 
+def parked(node: Node, id: str, text: str) -> None:
+    """A session that has been sent this, and parked over it."""
+    hold(node, "spawn", "support", "--id", id, "--tenant", "given-up")
+    hold(node, "send", id, text)
+    while found(node, "show", id)["line"]["status"] != "parked":
+        pass
+
+
+def test_a_turn_can_be_interrupted_and_given_up(fed: Node) -> None:
+    """A running one, a parked one; what is refused is one line that says what to do first."""
+    hold(fed, "spawn", "support", "--id", "up/1", "--tenant", "given-up")
+    assert hold(fed, "interrupt", "up/1").stdout == "up/1: no such step is in flight\n"
+    hold(fed, "send", "up/1", "hang")
+    while not (line := found(fed, "show", "up/1")["line"])["live"] or not line["live"]["steps"]:
+        pass
+    assert hold(fed, "interrupt", "up/1", "--step", "wire").stdout == "up/1: no such step is in flight\n"
+    assert hold(fed, "interrupt", "up/1", "--step", "hang", "--reason", "too slow").stdout == "up/1: 1 attempt interrupted\n"
+    assert hold(fed, "drop", "up/1", "--keep-letter").stdout == "up/1: turn given up; its message is a dead letter\n"
+    assert "is a dead letter already" in said(hold(fed, "drop", "up/1", "--keep-letter"))
+    assert hold(fed, "drop", "up/1").stdout == "up/1: dropped\n"
+    assert "there is nothing to drop" in said(hold(fed, "drop", "up/1"))
+    parked(fed, "up/2", "transfer")
+    assert "the outcome of wire is unknown, so the dead letter of 'up/2' is kept: resolve it" in said(hold(fed, "drop", "up/2"))
+    shown = " ".join(hold(fed, "show", "up/2").stdout.split())
+    assert "outcome unknown: wire" in shown
+    assert "holdfast resolve up/2 done|retry|fail, then holdfast retry up/2, or holdfast drop up/2" in shown
+    assert "resolve: 1 of 1 session" in hold(fed, "resolve", "fail", "--tenant", "given-up").stdout
+    assert hold(fed, "drop", "up/2", "--reason", "wrong order").stdout == "up/2: dropped\n"
+    for id in ("up/1", "up/2"):
+        hold(fed, "cancel", id)
+
+
+def test_two_doubts_of_one_name_are_shown_with_their_keys(fed: Node) -> None:
+    """Each can be resolved alone; of a single one the name is enough."""
+    parked(fed, "twins", "twice")
+    lines = [line.split() for line in hold(fed, "show", "twins").stdout.splitlines() if "resolves this one only" in line]
+    keys = [line[line.index("--step") + 1] for line in lines]
+    assert [("twin-0" in " ".join(line), "twin-1" in " ".join(line)) for line in lines] == [(True, False), (False, True)]
+    assert hold(fed, "resolve", "twins", "fail", "--step", keys[1]).stdout == "twins: 1 effect resolved\n"
+    hold(fed, "cancel", "twins", "--reason", "clean up")
+    ran = hold(fed, "show", "twins").stdout
+    assert ("resolves this one only" in ran, "ended" in ran, "cancelled: clean up" in ran) == (False, True, True)
+    assert "cancelled (outcome unknown)" in hold(fed, "top", "--once").stdout
+    assert hold(fed, "resolve", "twins", "retry").stdout == "twins: 1 effect resolved\n"
+    assert found(fed, "show", "twins")["line"]["why"] == "clean up"
+
+
 def test_a_person_who_waits_for_a_step_is_told_so(fed: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """And where they wait no longer, what they asked for is under way: nothing is an error."""
     monkeypatch.setattr("holdfast.console.cli.many._WORD_S", 0.0)
@@ -379,6 +428,10 @@ def test_verbs_on_many_take_filters_and_can_be_tried_first(fed: Node) -> None:
     assert ran.exit_code == 1
     assert {one["problem"]["error"] for one in json.loads(ran.stdout)["sessions"]} == {"SessionError"}
     assert "cancel: 3 of 3" in hold(fed, "cancel", "--tenant", "many", "--reason", "clean up").stdout
+    left = found(fed, "ps", "--tenant", "many")["sessions"]
+    assert {(line["status"], line["reason"], line["asks_a_person"]) for line in left} == {("cancelled", "doubt", True)}
+    ran = hold(fed, "resolve", "fail", "--tenant", "many")
+    assert ("resolve: 3 of 3 sessions" in ran.stdout, "cancelled (outcome unknown)" in ran.stdout) == (True, True)
     assert found(fed, "ps", "--tenant", "many")["sessions"] == []
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 
 import anyio
 
@@ -20,6 +20,7 @@ from holdfast.console.reading.amounts import number, span
 from holdfast.console.reading.values import clean
 from holdfast.console.wire.answers import Check, Diagnosis
 from holdfast.runtime.runtime import Runtime
+from holdfast.stores.records import ENDED
 
 OK, WARNING, FAIL = "ok", "warning", "fail"
 
@@ -29,7 +30,8 @@ _LOW_BYTES, _WAL_BYTES = 1 << 30, 256 << 20
 _OLD_S = 300.0
 _FIXED = (3, 51, 3)
 _REPLAYING = ("session is still replaying", "sessions are still replaying")
-_STUCK = ("handler did not end when it was cancelled", "handlers did not end when they were cancelled")
+_STUCK = ("attempt did not end at its timeout or cancellation", "attempts did not end at their timeout or cancellation")
+_NAMED = 20
 _LATE = ("thread of a plain function runs past its deadline", "threads of plain functions run past their deadline")
 
 
@@ -116,11 +118,27 @@ async def _people(control: Control) -> list[Check]:
     hint = ": holdfast ps --status parked" if waiting else ""
     parked = number(len(waiting), "session is", "sessions are")
     checks.append(_check("parked", WARNING if waiting else OK, f"{parked} parked until a person acts{hint}"))
+    ended = [row for row in await store.sessions(limit=1000, ended=False) if row.status in ENDED]
+    hint = ": holdfast ps" if ended else ""
+    unknown = number(len(ended), "ended session has", "ended sessions have")
+    checks.append(_check("unresolved", WARNING if ended else OK, f"{unknown} effects whose outcome is unknown{hint}"))
+    checks.append(_agents(await store.agents(), control.runtime.agents))
     working = await store.sessions(limit=1000, status="working", ended=False)
     oldest = max((control.now() - row.updated for row in working), default=0.0)
     level = WARNING if oldest > _OLD_S else OK
     checks.append(_check("oldest", level, f"oldest running session: last write {span(oldest)} ago" if working else "no session is running"))
     return checks
+
+
+def _agents(found: Mapping[str, int], here: Container[str]) -> Check:
+    """Whether this process has the agent of every session that has not ended."""
+    missing = [f"{name} ({number(count, 'session')})" for name, count in found.items() if name not in here]
+    if not missing:
+        return _check("agents", OK, "this process has the agent of every session")
+    more = [f"and {len(missing) - _NAMED} more"] if len(missing) > _NAMED else []
+    names = ", ".join(missing[:_NAMED] + more)
+    text = f"agents in the database that this process does not have: {names}: add them to agents=, or cancel the sessions"
+    return _check("agents", WARNING, text)
 
 
 def _files(runtime: Runtime) -> Iterator[Check]:

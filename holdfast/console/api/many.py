@@ -10,19 +10,23 @@ from starlette.requests import Request
 from holdfast.console.api.control import Control, Gone, Json, body
 from holdfast.console.api.read import check_names
 from holdfast.console.api.routes import Routes
-from holdfast.console.api.verbs import AGAIN, VERBS, WAITING
+from holdfast.console.api.verbs import AGAIN, VERBS, WAITING, Verb, described
+from holdfast.console.reading import inspect
+from holdfast.console.reading.line import waits_for
 from holdfast.console.reading.values import clean
 from holdfast.console.wire import bodies
 from holdfast.console.wire.answers import DidMany, One
 from holdfast.console.wire.problems import problem_of
-from holdfast.console.wire.verbs import SIMPLE
+from holdfast.console.wire.verbs import HELP
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.runtime.handle import Handle
-from holdfast.stores.records import SHOWN_STATUSES, Session, shown_status
+from holdfast.stores.protocol import Store
+from holdfast.stores.records import RANK_PERSON, SHOWN_STATUSES, Session, rank, shown_status
 
 _AT_ONCE = 32
-_MEANT = {"resume": "parked", "retry": "failed", "drop": "failed", "resolve": "parked"}
+_MEANT = {"resume": "parked", "retry": "failed", "drop": "failed", "interrupt": "working"}
 _DOUBT = "doubt"
+_PAGE = 1000
 
 Act = Callable[[Handle], Awaitable[bool]]
 
@@ -31,22 +35,23 @@ def routes(control: Control) -> Routes:
     """The routes, about this process."""
     group = Routes("many")
 
-    def simple(verb: str) -> None:
-        act, summary = VERBS[verb], SIMPLE[verb]
+    def add(name: str, verb: Verb) -> None:
+        summary = HELP[name]
 
         async def endpoint(request: Request) -> Json:
-            given = await body(request, bodies.Many)
+            given = await body(request, verb.takes_many)
 
             async def one(handle: Handle) -> bool:
-                return await act(handle, given.reason) is not False
+                done = await verb.act(handle, given)
+                return done is None or done > 0
 
-            return Json(await _each(control, request, verb, verb, given, one))
+            return Json(await _each(control, request, name, described(name, given), given, one))
 
-        endpoint.__name__, endpoint.__doc__ = f"{verb}_many", f"For every session that matches: {summary[0].lower()}{summary[1:]}"
-        group.add("POST", f"/{verb}", endpoint, gives=DidMany, takes=bodies.Many)
+        endpoint.__name__, endpoint.__doc__ = f"{name}_many", f"For every session that matches: {summary[0].lower()}{summary[1:]}"
+        group.add("POST", f"/{name}", endpoint, gives=DidMany, takes=verb.takes_many)
 
     async def resolve_many(request: Request) -> Json:
-        """For every session that matches: settle its effects in doubt, by a person's word."""
+        """For every session that matches, failed and ended ones too: resolve its effects whose outcome is unknown."""
         given = await body(request, bodies.SettleMany)
 
         async def one(handle: Handle) -> bool:
@@ -54,8 +59,8 @@ def routes(control: Control) -> Routes:
 
         return Json(await _each(control, request, "resolve", f"resolve as {given.verdict}", given, one))
 
-    for verb in VERBS:
-        simple(verb)
+    for name, verb in VERBS.items():
+        add(name, verb)
     group.add("POST", "/resolve", resolve_many, gives=DidMany, takes=bodies.SettleMany)
     return group
 
@@ -96,7 +101,8 @@ async def _one(control: Control, session: Session, act: Act | None) -> One:
             changed = await act(control.runtime.session(session.id))
         except HoldfastError as error:
             changed, problem = False, problem_of(error)
-    why = None if session.park is None else clean(session.park.reason)
+    park = waits_for(session)
+    why = None if park is None else clean(park.reason)
     return One(session=session.id, agent=session.agent, status=shown_status(session), why=why, changed=changed, problem=problem)
 
 
@@ -107,10 +113,31 @@ async def _matching(control: Control, verb: str, given: bodies.Many) -> tuple[li
     check_names(agent=given.agent, tenant=given.tenant)
     if given.status is not None and given.status not in SHOWN_STATUSES:
         raise ConfigError(f"there is no status {given.status!r}: use one of {', '.join(SHOWN_STATUSES)}")
-    why = _DOUBT if given.why is None and verb == "resolve" else given.why
-    status = given.status or ("parked" if why is not None else _MEANT.get(verb))
-    limit = bodies.MAX_LISTED if why is not None else given.limit + 1
-    rows = await control.runtime.store.sessions(limit=limit, status=status, ended=False, agent=given.agent, tenant=given.tenant)
-    if why is not None:
-        rows = [row for row in rows if row.park is not None and row.park.reason == why]
+    store = control.runtime.store
+    if verb == "resolve" and given.why in (None, _DOUBT):
+        rows = await _in_doubt(store, given)
+    else:
+        status = given.status or ("parked" if given.why is not None else _MEANT.get(verb))
+        limit = bodies.MAX_LISTED if given.why is not None else given.limit + 1
+        rows = await store.sessions(limit=limit, status=status, ended=False, agent=given.agent, tenant=given.tenant)
+        if given.why is not None:
+            rows = [row for row in rows if row.park is not None and row.park.reason == given.why]
     return rows[: given.limit], len(rows) > given.limit
+
+
+async def _in_doubt(store: Store, given: bodies.Many) -> list[Session]:
+    """Those with an effect whose outcome is unknown: parked for it, failed with it, or ended before it was known."""
+    rows, limit = list[Session](), _PAGE
+    while limit <= bodies.MAX_LISTED * 2:
+        rows = await store.sessions(limit=limit, ended=False, agent=given.agent, tenant=given.tenant)
+        if len(rows) < limit or rank(rows[-1]) > RANK_PERSON:
+            break
+        limit *= 4
+    rows = [row for row in rows if rank(row) <= RANK_PERSON and given.status in (None, shown_status(row))]
+    letters = await inspect.blocking(store, [row for row in rows if row.status == "failed"])
+    return [row for row in rows if _is_in_doubt(row) or (row.id in letters and letters[row.id].in_doubt)]
+
+
+def _is_in_doubt(session: Session) -> bool:
+    park = waits_for(session)
+    return park is not None and park.reason == _DOUBT

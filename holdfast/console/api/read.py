@@ -42,12 +42,15 @@ def routes(control: Control) -> Routes:
             limit=limit,
             now=control.now(),
             live=runtime.live,
+            agents=runtime.agents,
         )
-        return Json(view)
+        return Json(msgspec.structs.replace(view, stuck=runtime.statistics()["stuck"]))
 
     async def show(id: SessionId, turn: Annotated[int | None, Query(ge=1, le=MOST)] = None, turns: Turns = 10) -> Json:
         """What a session did, what it cost, and why it stands where it stands."""
-        return Json(await inspect.detail(runtime.store, id, turn=turn, turns=turns, now=control.now(), live=runtime.live))
+        return Json(
+            await inspect.detail(runtime.store, id, turn=turn, turns=turns, now=control.now(), live=runtime.live, agents=runtime.agents)
+        )
 
     async def row(id: SessionId) -> Json:
         """The row of a session as it is stored, for programs."""

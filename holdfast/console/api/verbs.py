@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from fastapi import Query
 from starlette.requests import Request
 
+from holdfast import redact
 from holdfast.console.api.control import Control, Gone, Json, body, traced
 from holdfast.console.api.read import SessionId
 from holdfast.console.api.routes import Routes
@@ -17,12 +18,22 @@ from holdfast.console.wire import bodies
 from holdfast.console.wire.answers import Accepted, Did, Finished, Replied, Spawned
 from holdfast.console.wire.bodies import WAIT_S
 from holdfast.console.wire.problems import plain, portable
-from holdfast.console.wire.verbs import SIMPLE
-from holdfast.errors import ConfigError
+from holdfast.console.wire.verbs import HELP
+from holdfast.errors import ConfigError, SessionError
 from holdfast.runtime.agents.ids import check_id
 from holdfast.runtime.handle import Handle
 
-Act = Callable[[Handle, str], Awaitable[bool | None]]
+
+class Verb(NamedTuple):
+    """A verb of a person: the bodies that it takes, for one session and for many, and what it does.
+
+    `act` gets what was given, of either body. It gives False where there was nothing to do, and a number where it counts what it did.
+    """
+
+    takes: type[bodies.Because]
+    takes_many: type[bodies.Many]
+    act: Callable[[Handle, Any], Awaitable[int | None]]
+
 
 AGAIN = "look at it again once it is back"
 """How to go on where the process ends while a verb is waited for."""
@@ -79,7 +90,7 @@ def routes(control: Control) -> Routes:
         return Json(answer, lambda: msgspec.structs.replace(answer, result=portable(answer.result)))
 
     async def resolve(id: SessionId, request: Request) -> Json:
-        """Settle effects in doubt, by a person's word."""
+        """Resolve effects whose outcome is unknown: a person knows it. A session that has ended runs nothing."""
         given = await body(request, bodies.Settle)
         count = await runtime.session(id).resolve(given.verdict, step=given.step, result=given.result)
         control.audit(request, f"resolve as {given.verdict}", [id], given.reason)
@@ -92,19 +103,24 @@ def routes(control: Control) -> Routes:
         control.audit(request, "budget", [id], given.reason)
         return Json(Did(session=id, verb="budget"))
 
-    def simple(verb: str, act: Act) -> None:
+    def add(name: str, verb: Verb) -> None:
         async def endpoint(id: SessionId, request: Request) -> Json:
-            given = await body(request, bodies.Because)
+            given = await body(request, verb.takes)
             try:
-                changed = await control.wait(request, lambda: act(runtime.session(id), given.reason), AGAIN, alone=verb not in WAITING)
+                done = await control.wait(request, lambda: verb.act(runtime.session(id), given), AGAIN, alone=name not in WAITING)
             except Gone:
-                control.audit(request, verb, [id], given.reason)  # it is under way all the same
+                control.audit(request, described(name, given), [id], given.reason)  # it is under way all the same
                 raise
-            control.audit(request, verb, [id], given.reason)
-            return Json(Did(session=id, verb=verb, changed=changed is not False))
+            except SessionError as error:
+                if name == "drop" and type(error) is SessionError:
+                    control.audit(request, f"{described(name, given)} (refused)", [id], given.reason)  # the turn may be given up by now
+                raise
+            control.audit(request, described(name, given), [id], given.reason)
+            count = None if done is None or isinstance(done, bool) else done
+            return Json(Did(session=id, verb=name, changed=done is None or done > 0, count=count))
 
-        endpoint.__name__, endpoint.__doc__ = verb, SIMPLE[verb]
-        group.add("POST", f"/sessions/{{id:session}}/{verb}", endpoint, gives=Did, takes=bodies.Because, problems=_THERE)
+        endpoint.__name__, endpoint.__doc__ = name, HELP[name]
+        group.add("POST", f"/sessions/{{id:session}}/{name}", endpoint, gives=Did, takes=verb.takes, problems=_THERE)
 
     group.add("POST", "/sessions", spawn, gives=Spawned, takes=bodies.Spawn, status=201, problems=(409,), said=_MADE, also=((200, _GOT),))
     group.add("POST", "/sessions/{id:session}/messages", send, gives=Accepted, takes=bodies.Tell, status=202, problems=(*_THERE, 429))
@@ -112,17 +128,33 @@ def routes(control: Control) -> Routes:
     group.add("GET", "/sessions/{id:session}/result", result, gives=Finished, problems=(*_THERE, 504))
     group.add("POST", "/sessions/{id:session}/resolve", resolve, gives=Did, takes=bodies.Settle, problems=_THERE)
     group.add("POST", "/sessions/{id:session}/budget", budget, gives=Did, takes=bodies.Raise, problems=_THERE)
-    for verb, act in VERBS.items():
-        simple(verb, act)
+    for name, verb in VERBS.items():
+        add(name, verb)
     return group
 
 
-VERBS: dict[str, Act] = {
-    "pause": lambda handle, why: handle.pause(why or "paused"),
-    "resume": lambda handle, why: handle.resume(),
-    "cancel": lambda handle, why: handle.cancel(why or "cancelled"),
-    "kill": lambda handle, why: handle.kill(why or "killed"),
-    "retry": lambda handle, why: handle.retry(),
-    "drop": lambda handle, why: handle.drop(),
+def described(name: str, given: bodies.Because | bodies.Many) -> str:
+    """A verb with what was given beside its reason, for the audit log."""
+    match given:
+        case bodies.Drop(keep_letter=True) | bodies.DropMany(keep_letter=True):
+            return f"{name} (letter kept)"
+        case bodies.Interrupt(step=str(step)) | bodies.InterruptMany(step=str(step)):
+            return f"{name} ({redact.text(step)})"
+        case _:
+            return name
+
+
+def _simple(act: Callable[[Handle, str], Awaitable[bool | None]]) -> Verb:
+    return Verb(bodies.Because, bodies.Many, lambda handle, given: act(handle, given.reason))
+
+
+VERBS: dict[str, Verb] = {
+    "pause": _simple(lambda handle, why: handle.pause(why or "paused")),
+    "resume": _simple(lambda handle, why: handle.resume()),
+    "cancel": _simple(lambda handle, why: handle.cancel(why or "cancelled")),
+    "kill": _simple(lambda handle, why: handle.kill(why or "killed")),
+    "retry": _simple(lambda handle, why: handle.retry()),
+    "drop": Verb(bodies.Drop, bodies.DropMany, lambda handle, given: handle.drop(given.reason or "dropped", keep_letter=given.keep_letter)),
+    "interrupt": Verb(bodies.Interrupt, bodies.InterruptMany, lambda handle, given: handle.interrupt(given.step)),
 }
-"""The verbs that take no more than a reason."""
+"""The verbs of a person, but for those with routes of their own: `resolve` and `budget`."""

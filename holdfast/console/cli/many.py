@@ -9,7 +9,7 @@ import typer
 
 from holdfast.console.cli.options import Db, Json, Socket, Store, ask_node, one_line, print_json, refuse
 from holdfast.console.cli.verbs import Reason, value_of
-from holdfast.console.wire.verbs import SIMPLE
+from holdfast.console.wire.verbs import MORE, SIMPLE
 
 if TYPE_CHECKING:
     from holdfast.console.client.node import Node
@@ -21,7 +21,12 @@ Status = Annotated[str | None, typer.Option("--status", help="Every session of t
 Agent = Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Every session of this agent.")]
 Tenant = Annotated[str | None, typer.Option("--tenant", metavar="NAME", help="Every session of this tenant.")]
 Why = Annotated[
-    str | None, typer.Option("--where-reason", metavar="REASON", help="Every session parked for this, such as doubt (outcome unknown).")
+    str | None,
+    typer.Option(
+        "--where-reason",
+        metavar="REASON",
+        help="Every session parked for this, such as doubt (outcome unknown); resolve also finds failed and ended ones in doubt.",
+    ),
 ]
 All = Annotated[bool, typer.Option("--all", help="Every session that the verb is for.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say which ones they are, and do nothing.")]
@@ -35,6 +40,8 @@ def register(app: typer.Typer) -> None:
     """Have the command line know these."""
     for verb, summary in SIMPLE.items():
         app.command(verb, help=summary)(_command(verb))
+    app.command("drop", help=MORE["drop"])(drop)
+    app.command("interrupt", help=MORE["interrupt"])(interrupt)
     app.command("resolve")(resolve)
 
 
@@ -60,6 +67,46 @@ def _command(verb: str) -> Callable[..., None]:
     return command
 
 
+def drop(
+    session: Target = None,
+    db: Db = None,
+    store: Store = None,
+    socket: Socket = None,
+    json: Json = False,
+    status: Status = None,
+    agent: Agent = None,
+    tenant: Tenant = None,
+    where_reason: Why = None,
+    all: All = False,
+    dry_run: DryRun = False,
+    reason: Reason = "",
+    limit: Limit = 1000,
+    keep_letter: Annotated[bool, typer.Option("--keep-letter", help="Keep the message as a dead letter, which can be retried.")] = False,
+) -> None:
+    filters = {"status": status, "agent": agent, "tenant": tenant, "why": where_reason}
+    _do("drop", session, (db, store, socket), json, filters, all, dry_run, limit, {"reason": reason, "keep_letter": keep_letter})
+
+
+def interrupt(
+    session: Target = None,
+    db: Db = None,
+    store: Store = None,
+    socket: Socket = None,
+    json: Json = False,
+    status: Status = None,
+    agent: Agent = None,
+    tenant: Tenant = None,
+    where_reason: Why = None,
+    all: All = False,
+    dry_run: DryRun = False,
+    reason: Reason = "",
+    limit: Limit = 1000,
+    step: Annotated[str | None, typer.Option("--step", metavar="NAME", help="Only attempts of the step of this name.")] = None,
+) -> None:
+    filters = {"status": status, "agent": agent, "tenant": tenant, "why": where_reason}
+    _do("interrupt", session, (db, store, socket), json, filters, all, dry_run, limit, {"reason": reason, "step": step})
+
+
 def resolve(
     words: Annotated[
         list[str], typer.Argument(metavar="[SESSION] done|retry|fail", help="The session, or filters; then what became of the effect.")
@@ -76,10 +123,15 @@ def resolve(
     dry_run: DryRun = False,
     reason: Reason = "",
     limit: Limit = 1000,
-    step: Annotated[str | None, typer.Option("--step", metavar="NAME", help="Only effects of this name.")] = None,
+    step: Annotated[
+        str | None, typer.Option("--step", metavar="NAME|KEY", help="Only effects of this name, or the one of this key (show).")
+    ] = None,
     result: Annotated[str | None, typer.Option("--result", metavar="JSON", help="With done: what the effect returned.")] = None,
 ) -> None:
-    """Resolve effects whose outcome is unknown. done: it happened. retry: it did not, run it. fail: it did not, the handler fails."""
+    """Resolve effects whose outcome is unknown. done: it happened. retry: it did not, run it. fail: it did not, the handler fails.
+
+    A session that has ended runs nothing: there, retry and fail both mean that the effect did not happen.
+    """
     *sessions, verdict = words
     if verdict not in ("done", "retry", "fail") or len(sessions) > 1:
         refuse("give the outcome: holdfast resolve SESSION done|retry|fail")
@@ -112,7 +164,7 @@ def _do(
 
         if session is not None:
             one = ask_node(*where, lambda node: _patient(node, verb, f"{path_of(session)}/{verb}", given, Did))
-            return print_json(one) if json else words.did(one)
+            return print_json(one) if json else words.did(one, letter_kept=given.get("keep_letter", False))
         body = {**filters, "all": all, "dry_run": dry_run, "limit": limit, **given}
         many = ask_node(*where, lambda node: _patient(node, verb, f"/{verb}", body, DidMany))
         if json:

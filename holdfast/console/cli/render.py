@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.console.reading.amounts import Amounts, clock, dollars, number, span, used
+from holdfast.console.reading.line import Line
 from holdfast.console.reading.values import clean, compact, legible
-from holdfast.console.reading.views import Detail, Line, Overview, StepView, TurnView
+from holdfast.console.reading.views import Detail, Overview, StepView, TurnView, effects_of
 from holdfast.stores.records import ENDED
 
-_REASONS = {"doubt": "outcome unknown"}  # what people read for the name of a reason; all others are read as they are
+_REASONS = {"doubt": "outcome unknown", "reconcile": "waits for reconcile"}  # for a person; all others are read as they are
 STATUS_STYLES = {"failed": "red", "parked": "yellow", "working": "green", "unfinished": "magenta"}
 _PREVIEW = 160
 _WIDE_COLUMNS = 150
@@ -64,10 +66,10 @@ def ps(view: Overview, *, limit: int, all: bool) -> None:
         table(out, columns if wide else columns[:-1], (_row(line) if wide else _row(line)[:-1] for line in view.sessions))
         if not wide:
             _reasons(out, view.sessions)
-    ended = sum(view.counts.get(status, 0) for status in ENDED)
+    ended = sum(view.counts.get(status, 0) for status in ENDED) - sum(line.status in ENDED for line in view.sessions)
     if len(view.sessions) >= limit:
         out.print(f"only the first {limit} sessions: --limit lists more")
-    elif ended and not all:
+    elif ended > 0 and not all:
         out.print(f"{ended} more have ended: holdfast ps --all lists them")
 
 
@@ -81,7 +83,8 @@ def _reasons(out: Console, lines: Iterable[Line]) -> None:
 
 def _process(view: Overview) -> str:
     if view.process is not None:
-        return f"run by process {view.process}"
+        stuck = f", {number(view.stuck, 'attempt')} stuck: holdfast doctor" if view.stuck else ""
+        return f"run by process {view.process}{stuck}"
     return "not running, stopped cleanly" if view.clean else "crashed; sessions resume at the next start"
 
 
@@ -101,8 +104,13 @@ def _status(line: Line) -> Text:
 
 
 def status(line: Line) -> str:
-    """The status of a session, with the reason if it is parked."""
-    return line.status if line.reason is None else f"{line.status} ({_REASONS.get(line.reason, line.reason)})"
+    """The status of a session, with the reason if it is parked, or has ended and needs a person."""
+    return with_reason(line.status, line.reason)
+
+
+def with_reason(status: str, reason: str | None) -> str:
+    """A status, with the reason as people know it."""
+    return status if reason is None else f"{status} ({_REASONS.get(reason, reason)})"
 
 
 def _why(line: Line) -> str:
@@ -125,11 +133,11 @@ def show(view: Detail) -> None:
     if view.earlier_turns:
         _section(out, "turns", len(view.turns), f"{view.earlier_turns} earlier ones: --turn N shows one")
     for turn in view.turns:
-        _turn(out, turn)
+        _turn(out, turn, running=line.status == "working")
     _section(out, "dead letters", len(view.dead_letters), "what could not be handled")
     for letter in view.dead_letters:
-        done = f"; done before it failed: {', '.join(letter.effects)}" if letter.effects else "; no effect was done before"
-        out.print(f"  {letter.message} in turn {letter.turn}, {span(letter.age_s)} ago: {letter.cause}{done}", soft_wrap=True)
+        effects = effects_of(letter) or "no effect was done before"
+        out.print(f"  {letter.message} in turn {letter.turn}, {span(letter.age_s)} ago: {letter.cause}; {effects}", soft_wrap=True)
     _section(out, "children", len(view.children), "sessions that it spawned")
     if view.children:
         table(
@@ -155,6 +163,7 @@ def _header(view: Detail) -> list[tuple[str, str]]:
         ("until", clock(line.until) if line.until is not None else ""),
         ("action", line.next),
         ("result", result),
+        ("ended", view.ended or "" if line.reason is not None else ""),
         ("turns done", f"{line.turn} (epoch {view.epoch})"),
         ("crashes", f"{view.crashes} during the open turn" if view.crashes else ""),
         ("parent", view.parent or ""),
@@ -178,7 +187,7 @@ def _budget(used: Amounts, limits: Amounts) -> list[Sequence[str | Text]]:
     return rows
 
 
-def _turn(out: Console, turn: TurnView) -> None:
+def _turn(out: Console, turn: TurnView, *, running: bool) -> None:
     out.print()
     took = "" if turn.duration_s is None else f", took {span(turn.duration_s)}"
     state = "open" if turn.open else f"done{took}"
@@ -188,12 +197,21 @@ def _turn(out: Console, turn: TurnView) -> None:
     if turn.steps:
         columns = ("  KIND", "NAME", "EFFECT", "STATE", "TRIES", "TOOK", "COST", "ARGUMENTS", "OUTCOME")
         table(out, columns, (_step(step) for step in turn.steps))
+    for step in _twins(turn) if turn.open and not running else ():
+        out.print(f"  outcome of {step.name} {compact(step.args, 60)} unknown: --step {step.key} resolves this one only", soft_wrap=True)
     if turn.error is not None:
         out.print(Text(f"  failed: {turn.error}", style="red"), soft_wrap=True)
     elif not turn.open:
         out.print(f"  reply: {compact(turn.reply, _PREVIEW)}", soft_wrap=True)
     if not turn.open:
         out.print(f"  state: {compact(turn.state, _PREVIEW)} (version {turn.version})", soft_wrap=True)
+
+
+def _twins(turn: TurnView) -> list[StepView]:
+    """Effects in doubt that have their name in common: only the key tells them apart."""
+    doubts = [step for step in turn.steps if step.state == "doubt" or (step.state == "open" and step.effect == "once")]
+    names = Counter(step.name for step in doubts)
+    return [step for step in doubts if names[step.name] > 1]
 
 
 def _step(step: StepView) -> Sequence[str | Text]:

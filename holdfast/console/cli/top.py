@@ -12,8 +12,9 @@ from rich.text import Text
 
 from holdfast.console.cli.render import PIPED_COLUMNS, STATUS_STYLES, console, status
 from holdfast.console.reading.amounts import dollars, number, span
+from holdfast.console.reading.line import Line
 from holdfast.console.reading.values import compact
-from holdfast.console.reading.views import Line, Overview
+from holdfast.console.reading.views import Overview
 from holdfast.console.wire.answers import Statistics
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def header(now: Statistics, before: Statistics | None, store: str) -> list[Text]
     """Who it is and how it is, on two lines, and an empty one."""
     counts = now.counts
     state = Text("ready", "green") if counts["ready"] else Text("not accepting work: draining, or the last write failed", "bold red")
-    more = {"recovering": "recovering", "stuck": "handlers stuck", "threads_abandoned": "threads stuck"}
+    more = {"recovering": "recovering", "stuck": "attempts stuck", "threads_abandoned": "threads stuck"}
     parts = [
         f"{counts['live']} live",
         f"{counts['working']} running",

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from rich.text import Text
 
-from holdfast.console.cli.render import console, table
+from holdfast.console.cli.render import console, table, with_reason
 from holdfast.console.reading.amounts import clock, number, span, used
 from holdfast.console.reading.values import clean, compact, escaped, legible
 from holdfast.console.wire.answers import Diagnosis, Did, DidMany, Entry, Happened, Mailbox, Timeline
@@ -121,12 +121,14 @@ def reply(value: Any) -> None:
     sys.stdout.write(f"{value}\n")
 
 
-def did(one: Did) -> None:
-    """What became of one."""
-    print(f"{clean(one.session)}: {_done(one)}")
+def did(one: Did, *, letter_kept: bool = False) -> None:
+    """What became of one. `letter_kept`: a turn was given up, and its message not dropped."""
+    print(f"{clean(one.session)}: {'turn given up; its message is a dead letter' if letter_kept else _done(one)}")
 
 
 def _done(one: Did) -> str:
+    if one.verb == "interrupt":
+        return f"{number(one.count or 0, 'attempt')} interrupted" if one.changed else "no such step is in flight"
     if one.count is not None:
         return f"{number(one.count, 'effect')} resolved" if one.changed else "no effect of unknown outcome"
     return _PAST[one.verb] if one.changed else "it had ended before"
@@ -143,8 +145,8 @@ def did_many(many: DidMany) -> None:
         outcome = (
             f"would {many.verb}" if many.dry_run else "failed" if one.problem is not None else "done" if one.changed else "nothing to do"
         )
-        why = f"{one.status} ({one.why})" if one.why is not None else one.status
-        rows.append((clean(one.session), one.agent, why, outcome, "" if one.problem is None else clean(one.problem.message)))
+        was = with_reason(one.status, one.why)
+        rows.append((clean(one.session), one.agent, was, outcome, "" if one.problem is None else clean(one.problem.message)))
     if rows:
         table(out, ("SESSION", "AGENT", "WAS", many.verb.upper(), "WHY NOT"), rows)
     failed = sum(one.problem is not None for one in many.sessions)

@@ -255,7 +255,7 @@ class HttpGateway:
         await self._do(session, "retry")
 
     async def drop(self, session: str, reason: str, keep_letter: bool) -> None:
-        await self._do(session, "drop", reason=reason, keep_letter=keep_letter)
+        await self._do(session, "drop", WAIT_S, reason=reason, keep_letter=keep_letter)
 
     async def interrupt(self, session: str, step: str | None) -> int:
         return (await self._do(session, "interrupt", step=step)).count or 0

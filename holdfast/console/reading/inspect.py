@@ -6,11 +6,12 @@ The answers are the plain structs of `views`: `ps` and `show` print them, `--jso
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from anyio.lowlevel import checkpoint
 
 from holdfast.console.reading import views
+from holdfast.console.reading.line import Line, line
 from holdfast.console.reading.values import clean
 from holdfast.errors import ConfigError, SessionNotFound
 from holdfast.runtime.live import Live
@@ -40,6 +41,7 @@ async def overview(
     limit: int = 200,
     now: float | None = None,
     live: LiveOf | None = None,
+    agents: Container[str] | None = None,
 ) -> views.Overview:
     """The sessions, those that need a person first.
 
@@ -51,6 +53,7 @@ async def overview(
         limit: how many at most.
         now: store time, seconds since the epoch; default that of this machine.
         live: what sessions do right now, in the process that runs them.
+        agents: the names of the agents that this process has; None where that is not known.
 
     Raises:
         ConfigError: there is no such status.
@@ -67,28 +70,36 @@ async def overview(
         host=owner.host,
         clean=owner.clean,
         counts={shown: counts[shown] for shown in SHOWN_STATUSES if shown in counts},
-        sessions=await lines(store, sessions, alive=owner.process is not None, now=now, live=live),
+        sessions=await lines(store, sessions, alive=owner.process is not None, now=now, live=live, agents=agents),
     )
 
 
-async def lines(store: Store, sessions: Sequence[Session], *, alive: bool, now: float, live: LiveOf | None = None) -> list[views.Line]:
-    """One line about each of these rows. `alive`: a process runs the store; `now`: store time; `live`: as in `overview`."""
+async def lines(
+    store: Store,
+    sessions: Sequence[Session],
+    *,
+    alive: bool,
+    now: float,
+    live: LiveOf | None = None,
+    agents: Container[str] | None = None,
+) -> list[Line]:
+    """One line about each of these rows. `alive`: a process runs the store; `now`: store time; `live`, `agents`: as in `overview`."""
     # A session that rests with nothing to do has no turn open: most do.
     steps = await store.open_steps([session.id for session in sessions if session.status != "idle" or session.pending])
-    letters = await _letters(store, [session for session in sessions if session.status == "failed"])
-    found: list[views.Line] = []
+    letters = await blocking(store, [session for session in sessions if session.status == "failed"])
+    found: list[Line] = []
     for first in range(0, len(sessions), AT_ONCE):
         some = sessions[first : first + AT_ONCE]
         doing = {} if live is None else live([session.id for session in some])
         for session in some:
-            id = session.id
-            found.append(views.line(session, steps.get(id, ()), letters.get(id), doing.get(id), alive=alive, now=now))
+            id, has_agent = session.id, agents is None or session.agent in agents
+            found.append(line(session, steps.get(id, ()), letters.get(id), doing.get(id), alive=alive, now=now, has_agent=has_agent))
         await checkpoint()  # in a process with sessions at work, they go on meanwhile
     return found
 
 
-async def _letters(store: Store, failed: Sequence[Session]) -> dict[str, DeadLetter]:
-    """The letter that holds each of them up."""
+async def blocking(store: Store, failed: Sequence[Session]) -> dict[str, DeadLetter]:
+    """The dead letter that blocks each of these failed sessions, by its id."""
     if len(failed) > _EACH:
         letters = await store.dead_letters()
     else:
@@ -106,6 +117,7 @@ async def detail(
     turns: int = 10,
     now: float | None = None,
     live: LiveOf | None = None,
+    agents: Container[str] | None = None,
 ) -> views.Detail:
     """One session, with its last turns.
 
@@ -115,6 +127,7 @@ async def detail(
         turns: how many at most, the last ones.
         now: store time, seconds since the epoch; default that of this machine.
         live: what sessions do right now, in the process that runs them.
+        agents: the names of the agents that this process has; None where that is not known.
 
     Raises:
         SessionNotFound: there is no such session, or no such turn in it.
@@ -129,28 +142,31 @@ async def detail(
     steps = await store.steps(id, session.turn + 1)
     queued = await waiting(store, session)
     letters = await store.dead_letters(id)
-    blocking = next((letter for letter in letters if letter.turn == session.turn + 1), None)
+    letter = next((letter for letter in letters if letter.turn == session.turn + 1), None)
     shown = await _done_turns(store, session, turn, turns)
     if turn in (None, session.turn + 1):
-        shown += await _open_turn(store, session, steps, queued, blocking)
+        shown += await _open_turn(store, session, steps, queued, letter)
     if turn is not None and not shown:
         still_open = f", and {session.turn + 1} is open" if steps else ""
         raise SessionNotFound(id, f"session {id!r} has no turn {turn}: it has 1 to {session.turn}{still_open}")
-    doing = None if live is None else live([id]).get(id)
+    doing, has_agent = None if live is None else live([id]).get(id), agents is None or session.agent in agents
+    result, ended = (None, None) if session.result is None else views.result(session.result)
+    held_by = letter if session.status == "failed" else None
     return views.Detail(
-        line=views.line(session, steps, blocking if session.status == "failed" else None, doing, alive=alive, now=now),
+        line=line(session, steps, held_by, doing, alive=alive, now=now, has_agent=has_agent),
         user=clean(session.user),
         epoch=session.epoch,
         crashes=session.crashes,
         parent=None if session.parent is None else clean(session.parent.session),
         created=session.created,
-        result=None if session.result is None else views.result(session.result)[0],
+        result=result,
         notes=[clean(note) for note in session.notes],
         mailbox=[views.message_view(message, now) for message in queued],
         earlier_turns=0 if turn is not None else max(session.turn - sum(not view.open for view in shown), 0),
         turns=shown,
         dead_letters=[views.letter_view(letter, now) for letter in letters],
-        children=await lines(store, await store.children(id), alive=alive, now=now, live=live),
+        children=await lines(store, await store.children(id), alive=alive, now=now, live=live, agents=agents),
+        ended=ended,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from holdfast.console.reading.amounts import amounts, cost
 from holdfast.console.reading.inspect import waiting
 from holdfast.console.reading.values import clean, compact, plain
-from holdfast.console.reading.views import answer, message_view, step_view
+from holdfast.console.reading.views import answer, effects_of, letter_view, message_view, step_view
 from holdfast.console.wire.answers import Entry, Mailbox, Timeline
 from holdfast.errors import SessionNotFound
 from holdfast.stores.protocol import Store
@@ -108,5 +108,6 @@ def _step(step: Step, turn: int) -> Entry:
 
 
 def _letter(letter: DeadLetter) -> Entry:
-    done = f"; done before it failed: {', '.join(clean(effect) for effect in letter.effects)}" if letter.effects else ""
-    return Entry(at=letter.created, turn=letter.turn, what="letter", name=clean(letter.message), text=clean(letter.cause) + done)
+    view = letter_view(letter, letter.created)
+    text = "; ".join(part for part in (view.cause, effects_of(view)) if part)
+    return Entry(at=letter.created, turn=letter.turn, what="letter", name=view.message, text=text)

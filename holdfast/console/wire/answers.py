@@ -54,8 +54,8 @@ class Did(Answer, frozen=True, kw_only=True):
     """What a verb did.
 
     Attributes:
-        changed: False where there was nothing to do: a session had ended before, or none of its effects was in doubt.
-        count: effects that were settled; None for other verbs.
+        changed: False where there was nothing to do: a session had ended before, none of its effects was in doubt, no step was in flight.
+        count: effects that were resolved, attempts that were interrupted; None for other verbs.
     """
 
     session: str

@@ -90,8 +90,24 @@ class Because(Request, frozen=True, kw_only=True):
     reason: Reason = ""
 
 
+class Drop(Because, frozen=True, kw_only=True):
+    """An open turn to give up. `keep_letter`: its message is a dead letter, which can be retried, instead of being dropped for good."""
+
+    keep_letter: bool = False
+
+
+class Interrupt(Because, frozen=True, kw_only=True):
+    """Attempts to end: those of this name, or all that are in flight."""
+
+    step: Name | None = None
+
+
 class Settle(Request, frozen=True, kw_only=True):
-    """What became of effects in doubt: "done", with `result`; "retry": run them, they did not happen; "fail": tell the handler so."""
+    """What became of effects in doubt: "done", with `result`; "retry": run them, they did not happen; "fail": tell the handler so.
+
+    A session that has ended runs nothing: there, "retry" and "fail" both mean that they did not happen. `step` is their name, or the key
+    of one of them in hexadecimal.
+    """
 
     verdict: Verdict
     step: Name | None = None
@@ -110,7 +126,7 @@ class Many(Request, frozen=True, kw_only=True):
     """Which sessions a verb acts on: those that match everything given. `all` has to be said where nothing else is.
 
     Attributes:
-        why: the reason that they are parked for, such as "doubt" or "budget".
+        why: the reason that they are parked for, such as "doubt" or "budget"; `resolve` also finds those that have ended in doubt.
         dry_run: say which they are, and do nothing.
         limit: how many at most.
     """
@@ -123,6 +139,18 @@ class Many(Request, frozen=True, kw_only=True):
     dry_run: bool = False
     reason: Reason = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_LISTED)] = 1000
+
+
+class DropMany(Many, frozen=True, kw_only=True):
+    """The same for open turns to give up; those of failed sessions, unless something else is given."""
+
+    keep_letter: bool = False
+
+
+class InterruptMany(Many, frozen=True, kw_only=True):
+    """The same for attempts to end."""
+
+    step: Name | None = None
 
 
 class SettleMany(Many, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The verbs of a person that take no more than a reason, as the API's document and the command line's help both describe them."""
+"""The verbs of a person, as the API's document and the command line's help both describe them."""
 
 from __future__ import annotations
 
@@ -8,5 +8,19 @@ SIMPLE = {
     "cancel": "End a session; its children end first.",
     "kill": "End a session that misbehaves.",
     "retry": "Handle the dead letter of a failed session again, from the same journal: no recorded effect is made again.",
-    "drop": "Give up the dead letter of a failed session; its next turn reads which effects were done.",
 }
+"""Those that take no more than a reason."""
+
+MORE = {
+    "drop": (
+        "Give up the open turn of a session that failed, is parked or is running. The state is that of the last commit; the next turn "
+        "reads which effects were done. While the outcome of an effect is unknown, the message stays a dead letter: resolve it first."
+    ),
+    "interrupt": (
+        "End the attempts that are in flight now, as their timeouts would: a read is retried or fails, the outcome of a once effect is "
+        "unknown."
+    ),
+}
+"""Those that take more."""
+
+HELP = SIMPLE | MORE

@@ -119,11 +119,19 @@ async def _attempt(step: Step, call: Call, context: StepContext, permits: Permit
         if step.durable:
             step.deadline = clock.time() + timeout_s if call.effect == "once" else 0.0
             await step.write(StepState.OPEN, reserved=call.most)
+            if turn.interruption is not None:
+                await turn.admit(step.claim.branch)  # the end of the session may have been written with it
         began, cost = clock.monotonic(), call.most
         fault, told = await _perform(step, call, context, timeout_s)
+        if turn.flight.nested and (path := step.inside_path()):
+            await turn.flight.end_inside(path)
         cost = _cost(step, call, fault, told)
         ok = True if fault is None else False if fault.dependency else None
         return fault
+    except asyncio.CancelledError:
+        if turn.flight.nested and (path := step.inside_path()):
+            turn.flight.cancel_inside(path)
+        raise
     finally:
         step.used = cost if step.used is ZERO else step.used + cost
         turn.owner.gates.leave(call, permits, cost, ok, clock.monotonic() - began, clock.time())

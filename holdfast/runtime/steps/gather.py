@@ -23,7 +23,7 @@ async def gather(turn: Turn, work: Sequence[Coroutine[Any, Any, Any]]) -> list[A
         for each in work:
             each.close()
         await turn.closed()
-    name = (here(turn) or turn.root).number("g")
+    name = (here(turn) or turn.root).below("g")
     running = [turn.flight.start(coroutine, Branch(turn, f"{name}.{position}/")) for position, coroutine in enumerate(work)]
     if running:
         await _all_ended(turn, running)

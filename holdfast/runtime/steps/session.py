@@ -327,5 +327,4 @@ class _Steps:
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         turn = self._turn
-        name = (here(turn) or turn.root).number("s")
-        return turn.flight.start(work, Branch(turn, f"{name}/"))
+        return turn.flight.start(work, Branch(turn, f"{(here(turn) or turn.root).below('s')}/"))

@@ -20,6 +20,7 @@ from holdfast.runtime.turns.flight import Lane
 from holdfast.runtime.turns.journal import Claim
 from holdfast.runtime.turns.observed import step_starts
 from holdfast.runtime.turns.turn import Turn
+from holdfast.runtime.turns.verdict import GENTLE
 from holdfast.stores.ops import Op, Result, Status
 from holdfast.stores.records import Outcome, StepRecord, StepState
 
@@ -46,8 +47,8 @@ class Step:
     """
 
     __slots__ = (
-        "_inside", "_written", "asked", "attempts", "claim", "context", "deadline", "lane", "made", "maybe_paid", "opened", "outcome",
-        "phase", "target", "turn", "until", "used", "value",
+        "_inside", "_written", "asked", "attempts", "began", "claim", "context", "deadline", "lane", "made", "maybe_paid",
+        "opened", "outcome", "phase", "target", "turn", "until", "used", "value",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, asked: Asked, claim: Claim) -> None:
@@ -56,8 +57,10 @@ class Step:
         self.lane: Lane = turn.flight.enter()
         claim.beside = branch.busy > 0 or self.lane.task is not branch.task
         branch.busy += 1
+        if branch.path:
+            turn.flight.nested[self] = branch.path
         self.phase = Phase.BEFORE
-        self.opened = turn.node.clock.time()
+        self.opened, self.began = turn.node.clock.time(), turn.journal.place()
         self.used, self.attempts, self.made, self.maybe_paid = ZERO, 0, 0, 0
         self.deadline = 0.0
         self.until: float | None = None
@@ -74,7 +77,7 @@ class Step:
         if self.claim.step is None:
             return
         state, before = self.claim.step.state, self.claim.step.record
-        self._written = state
+        self._written, self.began = state, before.began or self.began
         self.used, self.attempts, self.maybe_paid = before.used + before.reserved, before.attempts, before.maybe_paid
         if state is StepState.WAITING:  # it resumes between two attempts: their number and time are limited over a park, too
             self.opened, self.made, self.until, self.target = before.opened, before.attempts, before.until, before.target
@@ -115,10 +118,18 @@ class Step:
             self._inside.task = self.lane.task
         return self._inside
 
+    def inside_path(self) -> str:
+        """The path of the steps that the attempt under way has asked for itself; "" where it asked for none."""
+        return "" if self._inside is None else self._inside.path
+
     def forget_inside(self) -> str | None:
         """Another attempt begins: the path of the steps that the one before asked for itself, if it did."""
         inside, self._inside = self._inside, None
-        return None if inside is None else inside.path
+        if inside is None:
+            return None
+        for path in [path for path in self.turn.counts if path.startswith(inside.path)]:
+            del self.turn.counts[path]
+        return inside.path
 
     def begins(self) -> None:
         """It has no result on record and is about to run."""
@@ -158,11 +169,11 @@ class Step:
     ) -> asyncio.Future[Result]:  # fmt: skip
         asked, claim, turn = self.asked, self.claim, self.turn
         args = asked.args if len(asked.args) <= _MAX_ARGS or asked.effect == "once" else b""
-        closed = 0.0 if outcome is None else turn.node.clock.time()
+        closed, ended = (0.0, 0) if outcome is None else (turn.node.clock.time(), turn.journal.place())
         record = StepRecord(
             asked.kind, asked.name, claim.branch.path, claim.digest, claim.nth, asked.effect, outcome, args, reserved, self.used,
             self.attempts, self.opened, closed, self.until if until is None else until, self.target, self.maybe_paid, claim.beside, 0, note,
-            cut, self.deadline, claim.strayed,
+            cut, self.deadline, claim.strayed, self.began, ended,
         )  # fmt: skip
         self._written = state
         return turn.submit(claim.key, state, record, outbox)
@@ -172,6 +183,7 @@ class Step:
     def leave(self) -> None:
         """It is not in flight any more."""
         self.claim.branch.busy -= 1
+        self.turn.flight.nested.pop(self, None)
         self.turn.flight.leave(self.lane)
 
     def let_go(self) -> None:
@@ -180,11 +192,12 @@ class Step:
         Where the turn is only left (parked, drained, fenced), nothing is written: it resumes from the record that there is.
         """
         left = self.turn.interruption
-        if left is not None and left.why not in ("ended", "dropped"):
+        resumes = left is not None and left.why not in ("ended", "dropped")
+        if resumes and left is not None and (self.turn.over or left.why not in GENTLE):
             if self.phase is Phase.KNOWN and self.outcome is not None and left.why == "lost" and self.asked.effect == "once":
                 self.turn.node.in_hand[self.turn.owner.id, self.turn.number, self.claim.key] = self.outcome
             return
-        cut = not self.turn.over and left is None
+        cut = not self.turn.over and (left is None or resumes)
         if self.phase is Phase.KNOWN and self.outcome is not None:
             # Again: the write that is under way says nothing of the cut, and its future went with the task.
             self._last(self._submit(state_of(self.outcome), self.outcome, cut=cut))

@@ -1,7 +1,8 @@
 """The branches of a run: lines of code that count their steps for themselves, under names that are the same on every run.
 
-A branch is the handler's own line, one line of a `session.gather`, what a streamed answer is read in, or the inside of a step. Tasks that
-the handler makes itself (asyncio.gather, TaskGroup, create_task) share the branch of the code that made them.
+A branch is the handler's own line, one line of a `session.gather`, what a streamed answer is read in, or the inside of a step. A task that
+the handler makes itself (asyncio.gather, TaskGroup, create_task) is a line of its own of the branch that made it: it counts for itself what
+it names, and its steps are found by what they ask for among those of the whole branch.
 """
 
 from __future__ import annotations
@@ -10,22 +11,30 @@ from contextvars import ContextVar, Token
 from typing import Protocol
 
 
+class Run(Protocol):
+    """One run of a turn: how often each identity was asked for, by the path of its branch."""
+
+    @property
+    def counts(self) -> dict[str, dict[bytes, int]]: ...
+
+
 class Branch:
     """One line of code of one run.
 
     Attributes:
         run: the turn's run that it belongs to; code of any other run has another.
         path: its name, "" for the handler's own; what lies in it begins with the same text.
-        nth: how often each identity was asked for in it.
+        line: the name of this line of it; "" for the branch's own task.
+        nth: how often each identity was asked for in the branch.
         busy: how many of its steps are in flight.
         task: the task that is its own: what other tasks do in it has no place in its order.
     """
 
-    __slots__ = ("_numbers", "busy", "nth", "path", "run", "task")
+    __slots__ = ("_numbers", "busy", "line", "nth", "path", "run", "task")
 
-    def __init__(self, run: object, path: str) -> None:
-        self.run, self.path = run, path
-        self.nth: dict[bytes, int] = {}
+    def __init__(self, run: Run, path: str, line: str = "") -> None:
+        self.run, self.path, self.line = run, path, line
+        self.nth = run.counts.setdefault(path, {})
         self.busy = 0
         self.task: object = None
         self._numbers: dict[str, int] | None = None
@@ -36,7 +45,15 @@ class Branch:
             self._numbers = {}
         nth = self._numbers.get(what, 0)
         self._numbers[what] = nth + 1
-        return f"{self.path}{what}{nth}"
+        return f"{self.path}{self.line}{what}{nth}"
+
+    def below(self, what: str) -> str:
+        """The path of the next branch of a kind below this one: the same for each line, since its steps are found by what they ask for."""
+        return self.path + self.number(what).removeprefix(self.path + self.line)
+
+    def another_line(self) -> Branch:
+        """A line for a task that is made in this one."""
+        return Branch(self.run, self.path, f"{self.number('t').removeprefix(self.path)}~")
 
 
 class Inside(Protocol):
@@ -55,6 +72,15 @@ def here(run: object) -> Branch | None:
         return None
     branch = found if type(found) is Branch else found.inside()  # type: ignore[union-attr] # the two kinds that are put there
     return branch if branch.run is run else None
+
+
+def of_a_new_task() -> Branch | None:
+    """The line of a task that the calling code makes; None where the code belongs to no turn."""
+    found = _here.get()
+    if found is None:
+        return None
+    branch = found if type(found) is Branch else found.inside()  # type: ignore[union-attr] # the two kinds that are put there
+    return branch.another_line()
 
 
 def enter(branch: Branch | Inside) -> Token[Branch | Inside | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from holdfast.errors import ConfigError
 from holdfast.runtime.turns import branches, tasks
@@ -45,22 +45,31 @@ class Lane:
         return self.steps > 0 and (self.pinned > 0 or not (self.waits or self.gathers))
 
 
+class Open(Protocol):
+    """A step that is in flight."""
+
+    @property
+    def lane(self) -> Lane: ...
+
+
 class Flight:
     """The lanes of one run. `rested` is called when all that is in flight waits.
 
     Attributes:
         steps: how many steps are open.
         busy: how many lanes have one that does not wait.
+        nested: the open steps of branches below the handler's own, each with the path of its branch.
         mark: monotonic seconds up to which the run's activity was counted.
     """
 
-    __slots__ = ("_emptied", "_loop", "_monotonic", "_rested", "_title", "branches", "busy", "lanes", "mark", "steps")
+    __slots__ = ("_emptied", "_loop", "_monotonic", "_rested", "_title", "branches", "busy", "lanes", "mark", "nested", "steps")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, monotonic: Callable[[], float], title: str, rested: Callable[[], None]) -> None:
         self._loop, self._monotonic, self._title, self._rested = loop, monotonic, title, rested
         self.lanes: dict[asyncio.Task[Any], Lane] = {}
         self.branches: list[asyncio.Task[Any]] = []
         self.busy = self.steps = 0
+        self.nested: dict[Open, str] = {}
         self.mark = 0.0
         self._emptied: asyncio.Future[None] | None = None
 
@@ -168,6 +177,20 @@ class Flight:
         return "maybe" if any(lane.waits and lane.task not in own for lane in lanes) else "yes"
 
     # ------------------------------------------------------------ the end
+
+    async def end_inside(self, path: str) -> None:
+        """The function of a step has ended: what it left under way, in tasks of its own, is cancelled and ends before anything follows."""
+        pause_s = FIRST_S
+        while left := self.cancel_inside(path):
+            await asyncio.wait(left, timeout=pause_s)
+            pause_s = min(2 * pause_s, MOST_S)
+
+    def cancel_inside(self, path: str) -> list[asyncio.Task[Any]]:
+        """The same without waiting for it: the tasks that were cancelled."""
+        tasks = list(dict.fromkeys(step.lane.task for step, within in self.nested.items() if within.startswith(path)))
+        for task in tasks:
+            task.cancel()
+        return tasks
 
     async def end(self, handler: asyncio.Task[Any], quarantine_s: float, stuck: Callable[[asyncio.Future[Any]], None]) -> bool:
         """Cancel all that is under way, and wait until it has ended.

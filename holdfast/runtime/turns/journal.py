@@ -6,7 +6,7 @@ a global order, so that branches may interleave as they like.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ from holdfast.stores.records import Step, StepRecord, StepState, in_doubt
 
 OPEN, CLOSED, FAILED, DOUBT, WAITING = StepState
 _ENDED = (CLOSED, FAILED)
+_BY_PLACE = ("now", "spawn")
+"""Kinds of steps that do not ask for anything that tells one from another: the line of code that asks is part of their identity."""
 
 
 class Claim:
@@ -46,13 +48,15 @@ class Journal:
     over the same records.
     """
 
-    __slots__ = ("_answered", "_below", "_once", "_unclaimed", "records")
+    __slots__ = ("_answered", "_below", "_once", "_places", "_unclaimed", "records")
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
         self.records: dict[bytes, Step] = {}
+        self._places = 0
         self._once: dict[tuple[str, bytes], list[bytes]] = {}
         for step in steps:
             self.put(step)
+            self._places = max(self._places, step.record.began, step.record.ended)
         self.rewind()
 
     def rewind(self) -> None:
@@ -69,7 +73,8 @@ class Journal:
 
     def claim(self, branch: Branch, kind: str, name: str, args: bytes) -> Claim:
         """The next step of this identity, with its record if it has one."""
-        digest = blake2b(f"{branch.path}\0{kind}\0{name}\0".encode() + args, digest_size=14).digest()
+        place = branch.path + branch.line if kind in _BY_PLACE else branch.path
+        digest = blake2b(f"{place}\0{kind}\0{name}\0".encode() + args, digest_size=14).digest()
         nth = branch.nth.get(digest, 0)
         branch.nth[digest] = nth + 1
         claim = Claim(branch, digest, nth)
@@ -128,6 +133,11 @@ class Journal:
 
     # ------------------------------------------------------------ writes
 
+    def place(self) -> int:
+        """The next place in the order in which steps begin and end."""
+        self._places += 1
+        return self._places
+
     def put(self, step: Step) -> None:
         """A record was written."""
         if step.record.effect == "once" and step.key not in self.records:
@@ -183,24 +193,41 @@ class Journal:
         return Effects(*map(tuple, found))
 
 
-def _trailing(steps: Iterable[Step]) -> list[Step]:
-    trailing: list[Step] = []
-    later: set[str] = set()
+def _trailing(steps: Collection[Step]) -> list[Step]:
+    """The failures that no step follows: none that is to stay began after they had ended, but for siblings and for steps inside them."""
     closed = {inside_of(step.record.branch, step.key) for step in steps if step.state is CLOSED}
-    for step in reversed(list(steps)):
-        branch = step.record.branch
-        inside = inside_of(branch, step.key)
-        if branch and not closed.isdisjoint(enclosing(branch)):
+    latest: dict[str, StepRecord] = {}
+    failures: list[tuple[int, Step]] = []
+    for at, step in enumerate(steps):
+        if step.record.branch and not closed.isdisjoint(enclosing(step.record.branch)):
             continue  # it belongs to a step that ended well
-        if (
-            step.state is FAILED
-            and not step.record.note
-            and not any(follows(other, branch) for other in later if not other.startswith(inside))
-        ):
-            trailing.append(step)
+        if step.state is FAILED and not step.record.note:
+            failures.append((at, step))
         else:
-            later.add(branch)
+            _stays(latest, step.record)
+    trailing: list[Step] = []
+    for _, step in sorted(failures, key=lambda each: (each[1].record.ended or each[1].record.began, each[0]), reverse=True):
+        inside = inside_of(step.record.branch, step.key)
+        if any(
+            _after(other, step.record) and follows(branch, step.record.branch)
+            for branch, other in latest.items()
+            if not branch.startswith(inside)
+        ):
+            _stays(latest, step.record)
+        else:
+            trailing.append(step)
     return trailing
+
+
+def _stays(latest: dict[str, StepRecord], record: StepRecord) -> None:
+    """Keep the record of each branch that began last."""
+    before = latest.get(record.branch)
+    if before is None or (record.began, record.opened) >= (before.began, before.opened):
+        latest[record.branch] = record
+
+
+def _after(later: StepRecord, failed: StepRecord) -> bool:
+    return later.began > failed.ended if later.began and failed.ended else later.opened >= failed.closed
 
 
 def cost(step: Step) -> Usage:

@@ -12,21 +12,36 @@ from contextvars import Context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-_running: set[asyncio.Task[Any]] = set()
+
+
+class _Running:
+    """The tasks that run, each with a strong reference."""
+
+    __slots__ = ("most", "tasks")
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.most = 0
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.add(task)
+        self.most = max(self.most, len(self.tasks))
+
+    def remove(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        if 4 * len(self.tasks) < self.most > 1_000:
+            self.tasks, self.most = set(self.tasks), len(self.tasks)  # a set that was emptied one by one keeps its table
+
+
+_running = _Running()
 
 
 def start(work: Coroutine[Any, Any, Any], name: str, context: Context | None = None) -> asyncio.Task[Any]:
     """Run `work` as a task, in a fresh context unless one is given: nothing of the starting code's context leaks in."""
     task = asyncio.get_running_loop().create_task(work, name=name, context=Context() if context is None else context)
     _running.add(task)
-    task.add_done_callback(_gone)
+    task.add_done_callback(_running.remove)
     return task
-
-
-def _gone(task: asyncio.Task[Any]) -> None:
-    _running.discard(task)
-    if not _running:
-        _running.clear()  # a set that was emptied one by one keeps its table
 
 
 async def contained(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

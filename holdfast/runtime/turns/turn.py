@@ -47,6 +47,7 @@ class Turn:
         over: no step is admitted any more: the handler has ended, or is being ended.
         refused: whether the handler got BudgetExhausted.
         replaying: whether every step so far had a record.
+        counts: how often each identity was asked for, by the path of its branch.
         once: the `once` steps under way, by name and arguments.
         let_go: writes of steps that were let go of, which no code waits for.
         remains: threads that were left by their steps and may still do something, by step.
@@ -54,9 +55,9 @@ class Turn:
     """
 
     __slots__ = (
-        "_handler", "_left", "_prefix", "_quiet_from", "_timer", "finishing", "flight", "interruption", "journal", "let_go", "message",
-        "never_awaited", "node", "number", "once", "outbox", "over", "owner", "refused", "remains", "replaying", "result", "root",
-        "started", "unstarted", "waits",
+        "_handler", "_left", "_prefix", "_quiet_from", "_timer", "counts", "finishing", "flight", "interruption", "journal",
+        "let_go", "message", "never_awaited", "node", "number", "once", "outbox", "over", "owner", "refused", "remains",
+        "replaying", "result", "root", "started", "unstarted", "waits",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, node: Node, message: Message, journal: Journal) -> None:
@@ -71,6 +72,7 @@ class Turn:
         self.remains: dict[bytes, asyncio.Task[None]] = {}
         self.once: dict[tuple[str, bytes], list[Any]] = {}
         self.let_go: list[asyncio.Future[Result]] = []
+        self.counts: dict[str, dict[bytes, int]] = {}
         self.root = Branch(self, "")
         self.waits = Waits(node.loop, node.clock)
         self._prefix = f"{owner.id}/{self.number}/"

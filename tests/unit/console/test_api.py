@@ -14,7 +14,7 @@ import pytest
 from jsonschema_rs import meta
 from typer.testing import CliRunner
 
-from holdfast import Runtime, Session, StoreError, agent, events
+from holdfast import Runtime, Session, StoreError, agent, events, tool
 from holdfast.console.api import doctor
 from holdfast.console.api.app import application, build
 from holdfast.console.api.control import Control, Gone
@@ -23,7 +23,21 @@ from holdfast.console.cli.app import app as command
 from holdfast.console.reading.inspect import overview
 from holdfast.console.wire.answers import Happened
 from holdfast.console.wire.problems import MSGPACK, Problem
-from holdfast.console.wire.verbs import SIMPLE
+from holdfast.console.wire.verbs import HELP
+from holdfast.stores.memory import MemoryStore
+from holdfast.stores.records import SessionStatus
+
+
+@tool(effect="once")
+async def wire(order: str) -> str:
+    if order.startswith("hang"):
+        await anyio.sleep_forever()
+    raise ConnectionError("cut")
+
+
+@agent(tools=[wire], park_after_s=0.0)
+async def payer(session: Session[None], order: str) -> str:
+    return str([reply.content for reply in await session.gather(*(session.call_tool("wire", {"order": each}) for each in order.split()))])
 
 
 @agent(mailbox=2)
@@ -51,10 +65,26 @@ class Api:
         assert answer.status_code == expected, answer.text
         return answer.json()
 
+    async def pay(self, id: str, order: str, status: SessionStatus = "parked") -> None:
+        """A session that tries to pay these orders: once it has that status and each "hang" of them is in flight."""
+        await self.post("/sessions", 201, agent="payer", id=id)
+        await self.post(f"/sessions/{id}/messages", 202, message=order, id="m1")
+        await self.until(id, status, in_flight=order.count("hang"))
+
+    async def until(self, id: str, status: SessionStatus, *, in_flight: int = 0) -> None:
+        """Wait until a session has that status, and so many steps in flight."""
+        with anyio.fail_after(10):
+            while (await self.runtime.session(id).row()).status != status or self.steps(id) != in_flight:  # noqa: ASYNC110
+                await anyio.sleep(0.001)
+
+    def steps(self, id: str) -> int:
+        found = self.runtime.live([id]).get(id)
+        return 0 if found is None else len(found.steps)
+
 
 @pytest.fixture
 async def api() -> AsyncIterator[Api]:
-    async with Runtime("memory:", agents=[echo]) as runtime:
+    async with Runtime("memory:", agents=[echo, payer]) as runtime:
         yield Api(runtime)
 
 
@@ -89,7 +119,7 @@ def test_the_document_tells_of_both_encodings_and_of_what_a_stream_of_events_hol
 def test_the_command_line_and_the_document_describe_a_verb_alike() -> None:
     """Each verb in one place."""
     document = application(Control(Runtime("memory:", agents=[echo]), "memory:")).openapi()
-    for verb, text in SIMPLE.items():
+    for verb, text in HELP.items():
         assert document["paths"][f"/v1/sessions/{{id}}/{verb}"]["post"]["description"] == text
         assert " ".join(text.split()[:4]) in CliRunner().invoke(command, [verb, "--help"]).stdout
 
@@ -203,6 +233,83 @@ async def test_a_verb_on_many_acts_only_on_those_it_is_for(api: Api) -> None:
     assert "failed, parked" in (await api.post("/cancel", 422, status="dead"))["message"]
 
 
+async def test_interrupt_and_drop_take_more_than_a_reason_and_are_kept_with_it(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """Also a drop that was refused, since it gave the turn up; what is not known in a body is refused, and changes nothing."""
+    caplog.set_level(logging.INFO, "holdfast.audit")
+    await api.pay("p", "hang-1 hang-2", "idle")
+    assert "unknown field" in (await api.post("/sessions/p/interrupt", 422, name="wire"))["message"]
+    did = await api.post("/sessions/p/interrupt", step="Bearer abcdefghijkl")
+    assert (did["verb"], did["changed"], did["count"]) == ("interrupt", False, 0)
+    assert (await api.post("/sessions/p/interrupt", step="wire", reason="too slow"))["count"] == 2
+    await api.until("p", "parked")
+    refused = await api.post("/sessions/p/drop", 409, reason="typo")
+    assert (refused["error"], "the outcome of wire is unknown" in refused["message"]) == ("SessionError", True)
+    assert (await api.post("/sessions/p/resolve", verdict="fail"))["count"] == 2
+    await api.post("/sessions/p/retry")
+    await api.until("p", "idle")
+    await api.post("/sessions", 201, agent="echo", id="e")
+    await api.post("/sessions/e/pause")
+    await api.post("/sessions/e/messages", 202, message="x")
+    assert (await api.post("/sessions/e/drop", keep_letter=True, reason="later"))["changed"]
+    assert (await api.runtime.session("e").row()).status == "failed"
+    who = "by uid=7 pid=42 of"
+    assert [record.message for record in caplog.records] == [
+        f"interrupt ([redacted]) {who} 'p': (no reason given)",
+        f"interrupt (wire) {who} 'p': too slow",
+        f"drop (refused) {who} 'p': typo",
+        f"resolve as fail {who} 'p': (no reason given)",
+        f"retry {who} 'p': (no reason given)",
+        f"pause {who} 'e': (no reason given)",
+        f"drop (letter kept) {who} 'e': later",
+    ]
+
+
+async def test_resolve_on_many_finds_every_effect_of_unknown_outcome(api: Api) -> None:
+    """Of parked sessions, of failed ones, and of those that have ended; other verbs take those that are parked."""
+    for id in ("parked", "failed", "over", "fine"):
+        await api.pay(id, "now")
+    await api.post("/sessions/failed/drop", 409)
+    await api.post("/sessions/over/kill")
+    await api.post("/sessions/fine/kill")
+    await api.post("/sessions/fine/resolve", verdict="fail")
+    await api.post("/sessions", 201, agent="echo", id="calm")
+
+    async def chosen(verb: str, **given: Any) -> dict[str, Any]:
+        return {one["session"]: one["why"] for one in (await api.post(f"/{verb}", dry_run=True, **given))["sessions"]}
+
+    doubts = {"parked": "doubt", "failed": None, "over": "doubt"}
+    assert await chosen("resolve", all=True, verdict="fail") == doubts
+    assert await chosen("resolve", why="doubt", verdict="fail") == doubts
+    assert await chosen("resolve", status="killed", verdict="fail") == {"over": "doubt"}
+    assert await chosen("resolve", status="failed", verdict="fail") == {"failed": None}
+    assert await chosen("resolve", agent="echo", verdict="fail") == {}
+    assert await chosen("cancel", why="doubt") == {"parked": "doubt"}
+    limited = await api.post("/resolve", all=True, verdict="fail", dry_run=True, limit=2)
+    assert (len(limited["sessions"]), limited["more"]) == (2, True)
+    done = await api.post("/resolve", all=True, verdict="retry", step="wire")
+    assert {one["session"] for one in done["sessions"] if one["changed"]} == set(doubts)
+    assert await chosen("resolve", status="killed", verdict="fail") == {}
+
+
+async def test_many_turns_are_given_up_and_many_attempts_interrupted(api: Api) -> None:
+    """A drop is for failed sessions unless a filter says otherwise, an interruption for running ones."""
+    for id in ("a", "b"):
+        await api.pay(id, "hang", "idle")
+    for id in ("held", "bug"):
+        await api.post("/sessions", 201, agent="echo", id=id, tenant="acme")
+    await api.post("/sessions/held/pause")
+    await api.post("/sessions/held/messages", 202, message="x")
+    await api.post("/sessions/bug/ask", 409, message="boom")
+    assert [one["session"] for one in (await api.post("/drop", tenant="acme", dry_run=True))["sessions"]] == ["bug"]
+    done = await api.post("/drop", tenant="acme", status="parked", keep_letter=True)
+    assert [(one["session"], one["changed"]) for one in done["sessions"]] == [("held", True)]
+    assert await api.runtime.store.counts() == {"working": 2, "failed": 2}
+    done = await api.post("/drop", tenant="acme")
+    assert {one["session"] for one in done["sessions"]} == {"held", "bug"}
+    done = await api.post("/interrupt", all=True, step="wire", reason="too slow")
+    assert {one["session"] for one in done["sessions"] if one["changed"]} == {"a", "b"}
+
+
 async def test_a_message_carries_the_trace_of_its_sender(api: Api) -> None:
     """As it would inside the process; what is no trace is ignored."""
     import opentelemetry.trace  # noqa: F401 — a process without it carries nothing
@@ -265,8 +372,49 @@ async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.Monkey
     assert "half-open: 9 of 10 failed" in next(check.text for check in found.checks if check.name == "breaker")
     assert {check.name for check in found.checks if check.level == "warning"} >= {"recovering", "breaker"}
     said = {check.name: check.text for check in found.checks}
-    assert said["stuck"] == "1 handler did not end when it was cancelled: restart the process to be rid of it"
+    assert said["stuck"] == "1 attempt did not end at its timeout or cancellation: restart the process to be rid of it"
     assert said["threads"] == "2 threads of plain functions run past their deadline: restart the process to be rid of them"
+
+
+async def test_a_doctor_names_agents_that_are_gone_and_ended_sessions_in_doubt() -> None:
+    """As warnings: the process itself works. `ps` says it, too, and such a session can be ended."""
+    store = MemoryStore()
+    async with Runtime(store, agents=[echo, payer]) as before:
+        api = Api(before)
+        for id in ("over", "unsure"):
+            await api.pay(id, "now")
+        await api.post("/sessions/over/kill")
+        for id in ("idle", "waiting"):
+            await api.post("/sessions", 201, agent="echo", id=id)
+        await api.post("/sessions/waiting/pause")
+        await api.post("/sessions/waiting/messages", 202, message="x")
+    async with Runtime(store, agents=[payer]) as runtime:
+        api = Api(runtime)
+        found = {check["name"]: (check["level"], check["text"]) for check in (await api.get("/doctor"))["checks"]}
+        assert found["agents"] == (
+            "warning",
+            "agents in the database that this process does not have: echo (2 sessions): add them to agents=, or cancel the sessions",
+        )
+        assert found["unresolved"] == ("warning", "1 ended session has effects whose outcome is unknown: holdfast ps")
+        lines = {line["session"]: line for line in (await api.get("/sessions"))["sessions"]}
+        assert set(lines) == {"over", "unsure", "idle", "waiting"}
+        assert lines["waiting"]["why"] == "paused; this process does not have agent 'echo'"
+        assert lines["waiting"]["next"] == "add it to agents=, or holdfast cancel waiting"
+        assert "does not have" not in lines["unsure"]["why"]
+        assert "does not have" in (await api.get("/sessions/idle"))["line"]["why"]
+        done = await api.post("/cancel", agent="echo")
+        assert all(one["changed"] for one in done["sessions"])
+        await api.post("/sessions/over/resolve", verdict="retry")
+        levels = {check["name"]: check["level"] for check in (await api.get("/doctor"))["checks"]}
+        assert (levels["agents"], levels["unresolved"]) == ("ok", "ok")
+
+
+async def test_a_list_of_sessions_tells_of_stuck_attempts(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its head, with the command that says more."""
+    assert (await api.get("/sessions"))["stuck"] == 0
+    counts = api.runtime.statistics() | {"stuck": 2}
+    monkeypatch.setattr(api.runtime, "statistics", lambda: counts)
+    assert (await api.get("/sessions"))["stuck"] == 2
 
 
 # ---------------------------------------------------------------- waiting

@@ -17,7 +17,7 @@ from holdfast.console.wire.problems import Problem, error_of, plain, portable, p
 ARGUMENTS: dict[type[errors.HoldfastError], tuple[Any, ...]] = {
     errors.MailboxFull: ("s", {"the": "message"}, 5),
     errors.ReplyTimeout: ("s", "m1", 2.5, "it is parked"),
-    errors.TurnFailed: ("s", "m1", "ValueError: no", ("refund",)),
+    errors.TurnFailed: ("s", "m1", "ValueError: no", ("refund", "mail"), ("wire",), ("book", "charge")),
     errors.SupervisorGaveUp: ("root", "writer"),
     errors.NodeUnreachable: ("/run/s", "no process listens", True),
 }
@@ -97,10 +97,18 @@ def test_an_error_that_is_not_known_here_is_still_one_of_holdfasts() -> None:
 
 def test_no_secret_goes_with_an_error() -> None:
     """Neither in its text nor in its attributes; an id stays what it was, to ask again with."""
-    error = errors.TurnFailed("s", "sk-abcdefghijkl", "Bearer abcdefghijkl was refused", ("sk-abcdefghijkl",))
-    found = over(error)
+    lists = (("sk-abcdefghijkl",), ("sk-bcdefghijklm", "wire"), ("sk-cdefghijklmn",))
+    found = over(errors.TurnFailed("s", "sk-abcdefghijkl", "Bearer abcdefghijkl was refused", *lists))
     assert "Bearer" not in str(found)
-    assert vars(found) == {"session": "s", "message_id": "sk-abcdefghijkl", "cause": "[redacted] was refused", "effects": ("[redacted]",)}
+    assert "sk-b" not in str(found)
+    assert vars(found) == {
+        "session": "s",
+        "message_id": "sk-abcdefghijkl",
+        "cause": "[redacted] was refused",
+        "effects": ("[redacted]",),
+        "in_doubt": ("[redacted]", "wire"),
+        "failed": ("[redacted]",),
+    }
 
 
 def test_values_that_json_cannot_hold_are_shown() -> None:

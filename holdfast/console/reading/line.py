@@ -1,0 +1,202 @@
+"""One line about a session: what `ps` shows of it, why it stands where it stands, and what a person does next.
+
+Pure: takes records and `now`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+import msgspec
+
+from holdfast.console.reading.amounts import Amounts, amounts, cost, limits
+from holdfast.console.reading.values import clean
+from holdfast.runtime.live import Live
+from holdfast.stores.records import (
+    ENDED,
+    RANK_PERSON,
+    DeadLetter,
+    Outcome,
+    Park,
+    Session,
+    Step,
+    StepState,
+    in_doubt,
+    rank,
+    shown_status,
+)
+
+_outcome = msgspec.msgpack.Decoder(Outcome).decode
+
+_NEXT = {
+    "doubt": "holdfast resolve {id} done|retry|fail",
+    "budget": "holdfast budget {id} --{limit} ...",
+    "drift": "fix the code, then holdfast resume {id}",
+    "unclaimed": "deploy code that calls the recorded effect, then holdfast resume {id}",
+    "state": "deploy the agent that knows this state, then holdfast resume {id}",
+    "crashes": "find out why the process died, then holdfast resume {id}",
+    "paused": "holdfast resume {id}",
+    "other": "holdfast resume {id}",
+    "failed": "fix the cause, then holdfast retry {id}, or holdfast drop {id}",
+    "failed in doubt": "holdfast resolve {id} done|retry|fail, then holdfast retry {id}, or holdfast drop {id}",
+    "no agent": "add it to agents=, or holdfast cancel {id}",
+    "nobody": "holdfast run",
+}
+"""What a person does next: by the reason to be parked, where it is failed, where its agent is gone, where no process runs it."""
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One session in `ps`. Nothing for the garbage collector: there are thousands at once, and no cycles.
+
+    Attributes:
+        status: as records.shown_status has it: "working" where a message is being handled or waits to be.
+        reason: why it is parked, or what is unresolved of one that has ended ("doubt"); None where it is neither.
+        why: one line for a person: what happened, or what it is at; "" for nothing to say.
+        next: what a person does next, a command with this session's id where there is one; "" for nothing.
+        asks_a_person: it goes on only when somebody does something; or it has ended, and the outcome of an effect is unknown.
+        turn: how many turns are done.
+        queued: messages that wait, the one under way included.
+        steps: records of the open turn.
+        used, limits: of the budget, what the open turn has cost included.
+        until: store time, seconds since the epoch, at which it goes on by itself; None for not by time.
+        updated: store time of the last change.
+        age_s: seconds since then.
+        live: what it does right now, as its actor says; None where it is not in memory, or where nobody was asked.
+    """
+
+    session: str
+    agent: str
+    tenant: str
+    status: str
+    reason: str | None
+    why: str
+    next: str
+    asks_a_person: bool
+    turn: int
+    queued: int
+    steps: int
+    used: Amounts
+    limits: Amounts
+    until: float | None
+    updated: float
+    age_s: float
+    live: Live | None = None
+
+
+def line(
+    session: Session,
+    steps: Sequence[Step],
+    letter: DeadLetter | None,
+    live: Live | None = None,
+    *,
+    alive: bool,
+    now: float,
+    has_agent: bool = True,
+) -> Line:
+    """One line about a session.
+
+    Args:
+        steps: those of its open turn.
+        letter: the dead letter that holds it up, if it is failed.
+        live: what it does right now; that goes before what the store knows.
+        alive: whether a process runs it.
+        has_agent: whether that process has its agent; True where only the store is known.
+    """
+    status = shown_status(session)
+    park = waits_for(session)
+    updated, usage = session.updated, session.usage
+    if steps:
+        updated = max([updated, *(max(step.record.opened, step.record.closed) for step in steps)])
+        usage = sum((cost(step) for step in steps), usage)
+    used = amounts(usage)
+    why, reason = _why(session, status, letter, steps, alive=alive)
+    lost = not has_agent and status not in ENDED
+    if lost:
+        why = "; ".join(part for part in (why, f"this process does not have agent {session.agent!r}") if part)
+        reason = reason if reason == "doubt" else "no agent"
+    elif live is not None and live.steps:
+        why = _doing(live)
+    elif status == "working" and alive:
+        why = _under_way(steps, now)
+    return Line(
+        session=clean(session.id),
+        agent=clean(session.agent),
+        tenant=clean(session.tenant),
+        status=status,
+        reason=None if park is None else park.reason,
+        why=clean(why) if why else "",
+        next=_next(session, reason, used),
+        asks_a_person=rank(session) <= RANK_PERSON or (lost and status != "idle"),
+        turn=session.turn,
+        queued=session.pending if live is None else max(session.pending, live.queued),
+        steps=len(steps),
+        used=used,
+        limits=limits(session.budget),
+        until=None if park is None else park.until,
+        updated=updated,
+        age_s=max(now - updated, 0.0),
+        live=live,
+    )
+
+
+def waits_for(session: Session) -> Park | None:
+    """What it is parked for, or what is unresolved of one that has ended; None for neither."""
+    if session.status in ENDED:
+        return session.unresolved
+    return session.park if session.status == "parked" else None
+
+
+def _doing(live: Live) -> str:
+    oldest = max(live.steps, key=lambda step: step.age_s)
+    others = f", and {len(live.steps) - 1} more" if len(live.steps) > 1 else ""
+    return f"{oldest.name} is under way for {oldest.age_s:.1f} s, attempt {oldest.attempt}{others}"
+
+
+def _why(session: Session, status: str, letter: DeadLetter | None, steps: Sequence[Step], *, alive: bool) -> tuple[str, str]:
+    """Why it stands where it stands, and by which key of `_NEXT` a person finds what to do next ("" for nothing)."""
+    if status == "failed":
+        if letter is None:
+            return "a message could not be handled", "failed"
+        unknown = f"; outcome unknown: {', '.join(letter.in_doubt)}" if letter.in_doubt else ""
+        return letter.cause + unknown, "failed in doubt" if unknown else "failed"
+    if status == "parked":
+        park = session.park
+        if park is None:
+            return "", "other"
+        waits = f" (waits for {', '.join(park.waits_on)})" if park.waits_on else ""
+        by_itself = park.until is not None or bool(park.waits_on)
+        return park.text + waits, park.reason if park.reason in _NEXT else "" if by_itself else "other"
+    if status == "working":
+        return ("", "") if alive else ("no process runs it: it resumes at the next start", "nobody")
+    if status == "unfinished":
+        return "its budget was exhausted and it handed over what it had", "budget"
+    if status in ENDED and session.unresolved is not None:
+        return session.unresolved.text, session.unresolved.reason if session.unresolved.reason == "doubt" else ""
+    if status in ENDED and session.result is not None:
+        failure, doubts = _outcome(session.result).failure, [step.record.name for step in steps if in_doubt(step)]
+        message = "" if failure is None else failure.message
+        return (f"{message}; {', '.join(doubts)} may or may not have happened", "doubt") if doubts else (message, "")
+    return "", ""
+
+
+def _next(session: Session, reason: str, used: Amounts) -> str:
+    """What a person does next, for this session; an id that a shell would take apart is quoted."""
+    return _NEXT[reason].format(id=shlex.quote(clean(session.id)), limit=_spent(used, limits(session.budget))) if reason else ""
+
+
+def _spent(used: Amounts, most: Amounts) -> str:
+    """The limit that most likely has to be raised, as the option of `holdfast budget` that raises it."""
+    names = [name for name in Amounts.__struct_fields__ if (limit := getattr(most, name)) is not None and getattr(used, name) >= limit]
+    return (names or ["microusd"])[0].replace("microusd", "usd").replace("_", "-")
+
+
+def _under_way(steps: Sequence[Step], now: float) -> str:
+    """What a session is at, as far as the journal knows: a free read has no record before it ends."""
+    for step in reversed(steps):
+        since_s = max(now - step.record.opened, 0.0)
+        if step.state is StepState.OPEN:
+            return f"{step.record.name} is under way for {since_s:.1f} s, attempt {step.record.attempts}"
+        if step.state is StepState.WAITING:
+            return f"{step.record.name} waits for {since_s:.1f} s"
+    return ""

@@ -15,7 +15,7 @@ from holdfast.runtime.agents.definition import Agent
 from holdfast.supervisors import ChildSpec
 
 SERVICES = "holdfast.services"
-"""The group of entry points that name what can run beside the sessions."""
+"""The group of entry points that name what can run next to the sessions."""
 
 Service = Callable[[Any, str | None], AbstractContextManager[ChildSpec]]
 """Given the Runtime and the path that its user named: what is open for as long as it runs, and the child that serves it."""

@@ -94,7 +94,7 @@ class LocalGateway:
                     raise errors.SessionEnded(session, f"session {session!r} is {ended.status}")
                 return self._value(_plain, session, id, _decode_outcome(ended.result))
             if not await self._answered(waiter, timeout_s):
-                raise errors.ReplyTimeout(session, "", timeout_s or 0.0)  # the id is the watch's own: nobody can ask with it
+                raise errors.ReplyTimeout(session, "", timeout_s or 0.0)  # the id is the watch's own: no caller can ask with it
             return self._value(_plain, session, id, waiter.result())
         finally:
             waiter.cancel()
@@ -139,7 +139,7 @@ class LocalGateway:
 
     async def _submit(self, op: Op) -> Result:
         if self._sessions.draining:
-            raise errors.RuntimeStopped("the runtime is draining: it accepts nothing")
+            raise errors.RuntimeStopped("the runtime is draining and not accepting work: send it again when it runs")
         return await self._node.group.submit(op)
 
     async def _enqueue(self, session: str, message: Any, id: str) -> Outcome | None:
@@ -153,7 +153,7 @@ class LocalGateway:
             raise errors.MessageRefused(session, f"agent {agent.name!r} does not take this message: {error}") from error
         op = Enqueue(session, id, body, codec.digest(body), self._node.clock.time(), limit=agent.mailbox, context=carried())
         if self._sessions.draining:
-            raise errors.RuntimeStopped("the runtime is draining: it accepts nothing")
+            raise errors.RuntimeStopped("the runtime is draining and not accepting work: send it again when it runs")
         result = await self._node.group.submit(op, lambda done: self._sessions.delivery.dispatch((op,), (done,)))
         if result.status is Status.DUPLICATE:
             if result.value.reply is None:

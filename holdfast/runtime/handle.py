@@ -35,7 +35,7 @@ class Handle:
     """One session. Cheap: it holds an id, no memory of the session.
 
     It is the same inside the process that runs the session and outside of it (`holdfast.connect`), where every method can also raise
-    NodeUnreachable: nobody answers; its `sent` says whether the request may have taken effect.
+    NodeUnreachable: no process answers; its `sent` tells whether the request may have taken effect.
     """
 
     __slots__ = ("_gateway", "id")
@@ -55,7 +55,7 @@ class Handle:
         Raises:
             MailboxFull: the mailbox is full; the error carries the message.
             MessageConflict: the id came before with another body.
-            SessionNotFound, SessionEnded: there is nobody to take it.
+            SessionNotFound, SessionEnded: no session can take it.
             StoreError: not written, or unknown (the class says which).
         If cancelled, the message may have been accepted; send it again with the same id.
         """
@@ -66,8 +66,8 @@ class Handle:
         before gets the same answer again.
 
         Raises:
-            ReplyTimeout: no answer within `timeout_s`; it carries the id to ask again with.
-            TurnFailed: the message became a dead letter; says why, and what had been done.
+            ReplyTimeout: no answer within `timeout_s` seconds; it carries the id to ask again with.
+            TurnFailed: the message became a dead letter; it names the cause, and the effects that were done, in doubt and failed.
             StateError: the session's state cannot be loaded.
             And as `tell`.
         If cancelled, the message may have been accepted; ask again with the same id.
@@ -76,33 +76,63 @@ class Handle:
         return await self._gateway.ask(self.id, message, id, timeout_s)
 
     async def result(self, *, timeout_s: float | None = None) -> Any:
-        """Wait until the session has ended; what it finished with, as plain data.
+        """Wait until the session has ended; the result that it finished with, as plain data.
+
+        Args:
+            timeout_s: seconds to wait; None for as long as it takes.
 
         Raises:
-            SessionEnded: it was cancelled or killed; the text says why.
-            ReplyTimeout: it has not ended within `timeout_s`.
+            SessionEnded: it was cancelled or killed; the text gives the reason.
+            ReplyTimeout: it has not ended within `timeout_s` seconds.
+            SessionNotFound: there is no such session.
+        If cancelled, only the wait ends.
         """
         check_timeout(timeout_s)
         return await self._gateway.result(self.id, timeout_s)
 
     async def row(self) -> Session:
-        """Its row in the store, as of now. Raises SessionNotFound."""
+        """Its row in the store, as of now.
+
+        Raises:
+            SessionNotFound: there is no such session.
+            StoreError: it could not be read.
+        If cancelled, nothing was changed.
+        """
         return await self._gateway.row(self.id)
 
     async def cancel(self, reason: str = "cancelled") -> bool:
-        """End it: what runs is cancelled, waiting messages become dead letters' answers, children end first; False if it had ended."""
+        """End it, and its children in reverse order: what runs is cancelled, and what waits for a reply gets SessionEnded.
+
+        Effects under way are cut; where the outcome of one is unknown, the ended session needs a person until it is resolved.
+
+        Args:
+            reason: at most 2,000 characters; what waits for the session reads it.
+
+        Returns:
+            False if it had ended before.
+
+        Raises:
+            SessionNotFound: there is no such session.
+            StoreError: not written, or unknown (the class tells which).
+        If cancelled, it may have ended; cancel it again.
+        """
         return await self._gateway.end(self.id, "cancelled", check_reason(reason))
 
     async def kill(self, reason: str = "killed") -> bool:
-        """As `cancel`, for one that misbehaves; the status says so."""
+        """As Handle.cancel, for one that misbehaves: its status is "killed", and the call waits for nothing that the session runs."""
         return await self._gateway.end(self.id, "killed", check_reason(reason))
 
     async def live(self) -> Live | None:
-        """What it is doing right now; None if it is not in memory (it rests, or nobody runs it). Raises SessionNotFound."""
+        """What it is doing right now; None if it is not in memory: it is parked or passivated, or no process runs it.
+
+        Raises:
+            SessionNotFound: there is no such session.
+        If cancelled, nothing was changed.
+        """
         return await self._gateway.live(self.id)
 
     async def pause(self, reason: str = "paused") -> None:
-        """Stop handling messages, once no step is in flight; it goes on with `resume`. What arrives meanwhile waits in the mailbox.
+        """Stop handling messages, once no step is in flight, until `resume`. What arrives meanwhile waits in the mailbox.
 
         Raises:
             SessionError: it has failed or ended, or did before it could be paused.
@@ -111,11 +141,18 @@ class Handle:
         await self._gateway.pause(self.id, check_reason(reason))
 
     async def resume(self) -> None:
-        """Run a parked session again. What it was parked for is looked at afresh: it may park at once again."""
+        """Run a parked session again. It may park at once again, where the reason that it parked for still holds.
+
+        Raises:
+            SessionError: it is not parked.
+            SessionNotFound: there is no such session.
+            StoreError: not written, or unknown (the class tells which).
+        If cancelled, it may have been resumed; look at `row`.
+        """
         await self._gateway.resume(self.id)
 
     async def raise_budget(self, by: Budget) -> None:
-        """Add to its limits; a session parked on its budget goes on.
+        """Add to its limits; a session parked on its budget resumes.
 
         Raises:
             ConfigError: `by` adds nothing.
@@ -127,30 +164,39 @@ class Handle:
         await self._gateway.raise_budget(self.id, by)
 
     async def resolve(self, verdict: str, *, step: str | None = None, result: Any = None) -> int:
-        """Settle effects in doubt, by a person's word; how many were.
+        """Resolve effects in doubt, by a person's word; how many were.
 
         Args:
-            verdict: "done" (it happened, with `result`), "retry" (it did not: run it), or "fail" (it did not: tell the handler).
+            verdict: "done" (it happened, with `result`), "retry" (it did not: run it), or "fail" (it did not: the handler gets
+                StepError).
             step: only the doubts of this name, or the one with this key in hexadecimal; None for all.
             result: what the effect returned, plain data of its type.
 
         Raises:
             ConfigError: there is no such verdict.
             MessageRefused: `result` is not what the effect returns.
-            SessionError: it is at work.
-        If cancelled, they may have been settled; resolve again: what is settled stays as it is.
+            SessionError: it is running.
+            SessionNotFound: there is no such session.
+        If cancelled, they may have been resolved; resolve again: a resolved effect stays as it is.
         """
         if verdict not in VERDICTS:
             raise ConfigError(f"verdict is {verdict!r}: a doubt is resolved as done, retry or fail")
         return await self._gateway.resolve(self.id, verdict, step, result)
 
     async def retry(self) -> None:
-        """Handle the dead letter again: from the same journal, so nothing that was done is done again. SessionError if there is none."""
+        """Handle the dead letter again, over the same journal: no effect that was done is done again.
+
+        Raises:
+            SessionError: it is running, or has no dead letter.
+            SessionNotFound: there is no such session.
+            StoreError: not written, or unknown (the class tells which).
+        If cancelled, it may be handled again already; look at `row`.
+        """
         await self._gateway.retry(self.id)
 
     async def drop(self, reason: str = "dropped", *, keep_letter: bool = False) -> None:
-        """Give the open turn up, whatever its state: failed, parked or running. The state is that of the last commit; the next turn is told
-        which effects were done (`session.dropped_effects`).
+        """Give the open turn up, whatever its state: failed, parked or running. The state is that of the last commit; the next turn can
+        read which effects were done (`session.dropped_effects`).
 
         Args:
             keep_letter: let the message be a dead letter, which can be retried, instead of dropping it for good.

@@ -1,7 +1,7 @@
 """A context manager in a task of its own: any task may open it, and any task may close it.
 
 anyio's cancel scopes, and so its task groups, must be left in the task that entered them. Fixtures, exit stacks, the cells of a notebook
-and the lifespans of web frameworks do not promise that. So one task enters and leaves; the others tell it when, and wait for it.
+and the lifespans of web frameworks do not promise that. So one task enters and leaves; the others signal it when, and wait for it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class OwnTask:
 
         Raises:
             Exception: whatever entering it raised.
-        If cancelled, it has been left again when the cancellation goes on.
+        If cancelled, it has been left again before the cancellation is raised.
         """
         task = self._task = tasks.start(self._run(), self._name)
         task.add_done_callback(lambda _: self._opened.set())
@@ -106,7 +106,7 @@ class OwnTask:
             raise
 
     def _fails(self) -> None:
-        """It failed, or the loop ends. Whoever holds it learns it now; while it closes, they wait for its end anyway."""
+        """It failed, or the loop ends. Its holder learns it now; while it closes, the holder waits for its end anyway."""
         self._failing = True
         if self._holder is not None and not self._closing.is_set():
             self._cancelled_holder = self._holder.cancel(f"{self._name} has ended")
@@ -130,7 +130,7 @@ async def _end_of(task: asyncio.Task[Any]) -> None:
             except asyncio.CancelledError as error:
                 interrupted = error  # a native one, which no shield holds off
     if not task.cancelled():
-        task.exception()  # retrieved: whoever needs it reads it from the task
+        task.exception()  # retrieved: its callers read it from the task
     if interrupted is not None:
         try:
             raise interrupted

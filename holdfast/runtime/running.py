@@ -62,7 +62,7 @@ class Running:
         """Start the tree, resume every unfinished session. Whatever it raises, cancellation included: `end` it after that.
 
         Args:
-            services: what runs beside the sessions.
+            services: what runs next to the sessions.
         """
         node, beside = self.node, list(services)
         lineage.install(node.loop)
@@ -116,6 +116,6 @@ class Running:
 
 
 def _exit_now(cause: str) -> None:
-    """The database did not return: no more can be promised, and what is open is safe in it. The next start goes on."""
+    """The database did not return: no more can be promised, and what is open is safe in it. Sessions resume at the next start."""
     events.log.critical("holdfast exits: %s", cause)
     os._exit(70)

@@ -49,15 +49,15 @@ class Runtime:
         clients: model clients by name, such as {"openai": AsyncOpenAI()}; handlers get them as `session.clients.openai`.
         prices: what models cost; default the list that comes with genai-prices.
         breaker: of each dependency (a client, or what tools name as theirs); default BreakerSpec().
-        idle_s: a session without work is put away after this long.
-        drain_s: how long steps in flight may take at the end.
-        quarantine_s: how long a cancelled handler may take to end before it is left behind.
+        idle_s: seconds after which an idle session is evicted from memory (passivated).
+        drain_s: seconds that steps in flight may take at the end.
+        quarantine_s: seconds that a cancelled handler may take to end before it counts as stuck.
         max_recovering: unfinished sessions that replay at once after a start.
-        reconciles: probes of effects in doubt that run at once.
+        reconciles: calls of `reconcile` that run at once.
         telemetry: what makes spans of turns and steps; default what the environment asks for (see Telemetry.from_environment), False
             for none.
         control: whether it opens its control socket itself, so that `holdfast ps` and `holdfast.connect()` find it: True is where they look
-            for the process of this store; a path is that of the socket, which they have to be told. `holdfast run` decides in its place.
+            for the process of this store; a path is that of the socket, which they have to be given. `holdfast run` decides in its place.
         clock, random: for tests in virtual time.
     """
 
@@ -95,7 +95,7 @@ class Runtime:
         self.store = open_store(store) if isinstance(store, str) else store
         self._prices = prices or Prices()
         self._clients = arguments.prepared(clients or {}, self._prices)
-        # As the code has it, and with what was laid over it from outside.
+        # As the code has it, and overridden from outside.
         self._own = self._settings = Settings(
             agents=arguments.agents_by_name(agents),
             breaker=breaker or BreakerSpec(),
@@ -173,7 +173,7 @@ class Runtime:
         try:
             await life.open(hold=hold)
         except BaseException:
-            self._life = None  # it told its opener
+            self._life = None  # its opener has the error
             raise
 
     async def _stop(self) -> BaseException | None:
@@ -224,7 +224,15 @@ class Runtime:
                 await running.end()
 
     async def drain(self, deadline_s: float | None = None) -> bool:
-        """Accept nothing more and let steps in flight end; False if some had to be cut off. After it, leave the block or `stop`."""
+        """Stop accepting work and let steps in flight end; False if some had to be cut off. After it, leave the block or `stop`.
+
+        Args:
+            deadline_s: seconds that they may take; default `drain_s`.
+
+        Raises:
+            RuntimeStopped: it is not open.
+        If cancelled, it accepts no work any more, and what is under way was not cut off: drain again, or `stop`.
+        """
         return await self._open_sessions().drain(self._settings.drain_s if deadline_s is None else deadline_s)
 
     def _controlled(self, stack: ExitStack) -> list[ChildSpec]:
@@ -249,10 +257,10 @@ class Runtime:
         return self._own.faults(limits)
 
     def reconfigure(self, limits: Limits) -> None:
-        """Lay these limits over those of the code, in place of any that were laid over them before; also while it runs.
+        """Override the limits of the code by these, in place of any override before; also while it runs.
 
-        What is read at each use changes at once; the breaker, repetition watch and intensity of a session change when it is next read
-        in, and budgets are those of sessions that are spawned from then on: a person raises the others.
+        What is read at each use changes at once; the breaker, repetition watch and intensity of a session change when it is next
+        activated, and new budgets apply to new sessions: raise existing ones with `Handle.raise_budget`.
 
         Raises:
             ConfigError: what `check` finds; nothing is changed then.
@@ -265,7 +273,7 @@ class Runtime:
             self._now.sessions.reconfigure(self._settings)
 
     def supervise(self, *services: ChildSpec) -> None:
-        """Run these beside the sessions, each restarted when it crashes: they start after the store's writer and stop before it.
+        """Run these next to the sessions, each restarted when it crashes: they start after the store's writer and stop before it.
 
         Raises:
             RuntimeStopped: it is open already: name them before it is opened.
@@ -305,7 +313,7 @@ class Runtime:
         return Handle(self._open_gateway(), row.id)
 
     def session(self, id: str) -> Handle:
-        """A handle on a session that is there already; what it is asked raises SessionNotFound if it is not."""
+        """A handle on a session that exists already; its methods raise SessionNotFound if it does not."""
         return Handle(self._open_gateway(), id)
 
     # ------------------------------------------------------------ what is going on
@@ -347,7 +355,7 @@ class Runtime:
         return {name: breaker.view() for name, breaker in sorted(self._running().breakers.items())}
 
     async def probe(self, deadline_s: float = 5.0) -> None:
-        """Find out whether the loop and the database answer; after a write that failed, whether one succeeds now.
+        """The health check: whether the loop and the database answer; after a write that failed, whether one succeeds now.
 
         Raises:
             StoreError: a read or that write fails, or they take longer than `deadline_s`.

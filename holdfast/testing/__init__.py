@@ -26,7 +26,7 @@ async def serve(simulation: Simulation, store: MemoryStore, bank: OutsideLedger)
         if not bank.count(order):
             raise NotDone
 
-    @tool(effect="once", reconcile=is_refunded)
+    @tool(effect="once", reconcile=is_refunded, timeout_s=10.0)
     async def refund(order: str) -> None:
         await asyncio.sleep(2.0)  # in virtual time
         bank.run(order)

@@ -198,7 +198,7 @@ async def test_a_turn_is_given_up_whatever_its_state(node: Runtime | Node) -> No
         await handle.drop(keep_letter=True)
     await handle.drop()
     assert ((await handle.row()).status, (await handle.row()).turn) == ("idle", 2)
-    with pytest.raises(holdfast.SessionError, match="there is nothing to drop"):
+    with pytest.raises(holdfast.SessionError, match="so it has none to drop"):
         await handle.drop()
     await handle.cancel()
     with pytest.raises(holdfast.SessionEnded, match="it has no open turn"):
@@ -319,7 +319,7 @@ async def test_a_session_that_is_in_no_state_for_it_says_so(node: Runtime | Node
     handle = await node.spawn(clerk, id="s")
     with pytest.raises(holdfast.MessageRefused, match="does not take this message"):
         await handle.tell({"not": "a text"})
-    with pytest.raises(holdfast.SessionError, match="nothing to resume"):
+    with pytest.raises(holdfast.SessionError, match="cannot be resumed"):
         await handle.resume()
     with pytest.raises(holdfast.SessionError, match="no dead letter"):
         await handle.retry()

@@ -313,7 +313,7 @@ async def test_errors_are_the_same_outside_as_inside(fed: Node) -> None:
         with pytest.raises(holdfast.MailboxFull) as over:
             await full.tell("one more")
         assert (over.value.message, over.value.limit) == ("one more", 3)
-        with pytest.raises(holdfast.SessionError, match="nothing to resume"):
+        with pytest.raises(holdfast.SessionError, match="cannot be resumed"):
             await node.session("hi").resume()
 
 
@@ -368,7 +368,7 @@ def test_a_turn_can_be_interrupted_and_given_up(fed: Node) -> None:
     assert hold(fed, "drop", "up/1", "--keep-letter").stdout == "up/1: turn given up; its message is a dead letter\n"
     assert "is a dead letter already" in said(hold(fed, "drop", "up/1", "--keep-letter"))
     assert hold(fed, "drop", "up/1").stdout == "up/1: dropped\n"
-    assert "there is nothing to drop" in said(hold(fed, "drop", "up/1"))
+    assert "so it has none to drop" in said(hold(fed, "drop", "up/1"))
     parked(fed, "up/2", "transfer")
     assert "the outcome of wire is unknown, so the dead letter of 'up/2' is kept: resolve it" in said(hold(fed, "drop", "up/2"))
     shown = " ".join(hold(fed, "show", "up/2").stdout.split())

@@ -262,7 +262,7 @@ def test_hup_reads_the_limits_again_and_a_wrong_file_changes_nothing(manager: Ma
     *lines, digits, again = err.splitlines()
     assert digits.startswith("holdfast: holdfast.toml: it is not TOML: ")
     assert [*lines, again] == [
-        "holdfast: holdfast.toml: agents.support.budget.stps is nothing that can be set: did you mean 'steps'?",
+        "holdfast: holdfast.toml: agents.support.budget.stps is an unknown key: did you mean 'steps'?",
         "holdfast: holdfast.toml: agents.support.mailbox is 0: give a whole number, 1 or more",
         "holdfast: the limits stay as they were before holdfast.toml was read again",
         "holdfast: the limits stay as they were before holdfast.toml was read again",

@@ -1,4 +1,7 @@
-"""The Python code in README.md and docs/ compiles, and what is marked with `<!-- test -->` runs. All code in docstrings runs."""
+"""The Python code in README.md and docs/ compiles, and what is marked with `<!-- test -->` runs. All code in docstrings runs.
+
+Every file and name on the page about the architecture exists.
+"""
 
 from __future__ import annotations
 
@@ -121,3 +124,96 @@ def test_the_reader_of_pages_sees_marks_lines_and_indented_blocks() -> None:
         Block("page.md:5", "print(1)\n", marked=True),
         Block("page.md:11", "x = 2\n", marked=False),
     ]
+
+
+# ---------------------------------------------------------------- the page about the architecture
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+RUNTIME = ROOT / "holdfast" / "runtime"
+NOT_NAMES = {"once", "settles_s", "runtime"}
+"""What stands in code marks there and is defined in no file: an effect class, an option of tools, a package."""
+
+MARKED = re.compile(r"`([^`\n]+)`")
+IN_ITS_FILE = re.compile(r"((?:`[\w.]+`(?:,\s| and\s)?)+)\s\(`([\w/]+\.py)`\)")
+"""`Name` (`file.py`), or several: defined in that file."""
+
+
+def is_file(mark: str) -> bool:
+    return mark.endswith((".py", "/"))
+
+
+def file_of(mark: str) -> Path:
+    """Without `holdfast/` it is one of the runtime's."""
+    return ROOT / mark if mark.startswith("holdfast/") else RUNTIME / mark
+
+
+def defined_in(path: Path) -> set[str]:
+    """What a module defines: classes, functions and constants, and as "Class.name" methods and attributes."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        found = names_of(node)
+        names |= found
+        if isinstance(node, ast.ClassDef):
+            members = [*node.body, *(inner for inner in ast.walk(node) if isinstance(inner, ast.Assign | ast.AnnAssign))]
+            names |= {f"{node.name}.{name}" for member in members for name in names_of(member)}
+    return names
+
+
+def names_of(node: ast.AST) -> set[str]:
+    match node:
+        case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+            return {name}
+        case ast.Assign(targets=targets):
+            return {name for target in targets for each in ast.walk(target) if (name := target_of(each))}
+        case ast.AnnAssign(target=target):
+            return {target_of(target)} - {""}
+        case _:
+            return set()
+
+
+def target_of(node: ast.AST) -> str:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case _:
+            return ""
+
+
+def missing_of(page: str) -> list[str]:
+    """The files and names on the page that do not exist, or not where the page has them."""
+    text = re.sub(r"```.*?```", "", page, flags=re.DOTALL)
+    marks = [mark for mark in MARKED.findall(text) if mark not in NOT_NAMES]
+    files = {mark for mark in marks if is_file(mark)}
+    missing = [mark for mark in files if not file_of(mark).exists()]
+    in_runtime = {name for path in RUNTIME.rglob("*.py") for name in defined_in(path)}
+    mentioned = {name for mark in files if file_of(mark).is_file() for name in defined_in(file_of(mark))}
+    dotted = re.findall(r"\b[A-Z]\w+\.\w+\b", page)
+    missing += [mark for mark in (*marks, *dotted) if not is_file(mark) and mark not in in_runtime | mentioned]
+    for names, mark in IN_ITS_FILE.findall(text):
+        if file_of(mark).is_file():
+            missing += [f"{name} in {mark}" for name in MARKED.findall(names) if name not in defined_in(file_of(mark))]
+    return sorted(set(missing))
+
+
+def packages_of(page: str) -> set[str]:
+    """The names in the list of the packages, without what they are for."""
+    block = re.findall(r"```text\n(.*?)```", page, re.DOTALL)[0]
+    return {name for line in block.splitlines() for name in re.sub(r"(\S)  .*", r"\1", re.sub(r"^runtime +", "", line).strip()).split()}
+
+
+def test_every_file_and_name_of_the_architecture_exists() -> None:
+    """The page follows the code by name: one that was renamed or moved leads nowhere."""
+    assert missing_of(ARCHITECTURE) == []
+
+
+def test_the_list_of_packages_is_complete() -> None:
+    """Each package, and each module that stands beside the packages, of holdfast and of its runtime."""
+    there = {path.stem for folder in (ROOT / "holdfast", RUNTIME) for path in folder.iterdir() if not path.name.startswith("_")}
+    assert packages_of(ARCHITECTURE) | {"runtime"} == {name for name in there if name != "py"}
+
+
+def test_the_reader_of_the_architecture_finds_what_is_wrong() -> None:
+    """A file that is gone, a name that is nowhere, and a name that is in another file."""
+    page = "`Turn.run` (`turns/turn.py`), `Turn` (`turns/tasks.py`), `Nowhere`, `turns/gone.py`, `holdfast/policies/`, `once`"
+    page += "\n```text\nTurn.walk\n```"
+    assert missing_of(page) == ["Nowhere", "Turn in turns/tasks.py", "Turn.walk", "turns/gone.py"]

@@ -1,6 +1,6 @@
 """The limits that can be set from outside of the code: of each agent, and of the Runtime.
 
-They are laid over those of the code: what is not named stays as the code has it. Nothing here changes an Agent; `apply` gives a copy.
+They override those of the code: unset keys keep the value from code. An Agent is never changed; `apply` gives a copy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SPECS: dict[str, type[msgspec.Struct]] = {
 """What can be set of an agent field by field: the names are those of AgentLimits and of the attributes of an Agent."""
 
 SINGLE = ("idle_s", "drain_s", "quarantine_s", "max_recovering", "reconciles")
-"""What can be set of the Runtime, besides its breaker."""
+"""What can be set of the Runtime, next to its breaker."""
 
 _MOST = 10**12
 _MOST_OF = {"window": 100_000, "cycle_max": 1_000, "max_recovering": 100_000, "reconciles": 10_000}
@@ -37,10 +37,10 @@ _MOST_OF = {"window": 100_000, "cycle_max": 1_000, "max_recovering": 100_000, "r
 
 
 class AgentLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What is set of one agent; what is empty or None stays as the code has it.
+    """What is set of one agent; empty and None keep the value from code.
 
     Attributes:
-        budget: fields of Budget, for sessions that are spawned from then on; those that are there keep theirs.
+        budget: fields of Budget, for new sessions; existing ones keep theirs.
         breaker, repetition, intensity, backoff: fields of BreakerSpec, RepetitionSpec, Intensity, Backoff.
         mailbox: messages that may wait.
         park_after_s: how long a wait is held in memory, in seconds.
@@ -58,7 +58,7 @@ class AgentLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuntimeLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What is set of the Runtime; None stays as the code has it. The fields mean what they mean as arguments of Runtime.
+    """What is set of the Runtime; None keeps the value from code. The fields mean what they mean as arguments of Runtime.
 
     Attributes:
         idle_s, drain_s, quarantine_s: seconds.
@@ -159,7 +159,7 @@ def _laid_over_agent(agent: Agent, limits: AgentLimits) -> tuple[dict[str, Any],
 def _laid_over(spec: msgspec.Struct, overrides: Overrides) -> tuple[msgspec.Struct, list[str]]:
     """The spec with these fields changed, or as it is where they are wrong; each fault begins with the field."""
     fields = type(spec).__struct_fields__
-    found = [f"{name} is nothing that can be set{alike(name, fields)}" for name in overrides if name not in fields] + _too_large(overrides)
+    found = [f"{name} is an unknown key{alike(name, fields)}" for name in overrides if name not in fields] + _too_large(overrides)
     try:
         # The constructor, not `replace`, which would not look at the values.
         changed = type(spec)(**{name: overrides.get(name, getattr(spec, name)) for name in fields})

@@ -1,4 +1,4 @@
-"""What a running node goes by: the limits of the code with those laid over them that were set from outside."""
+"""The limits of a running node: those of the code, overridden by those that were set from outside."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reconciles: int
 
     def faults(self, limits: Limits) -> list[str]:
-        """Everything that is wrong with laying these over, each beginning with its key; empty if nothing is."""
+        """Everything that is wrong with overriding by these, each beginning with its key; empty if nothing is."""
         return faults(limits, self.agents, self.breaker)
 
     def under(self, limits: Limits) -> Settings:
-        """These settings with `limits` laid over them. Raises ConfigError for what `faults` finds."""
+        """These settings, overridden by `limits`. Raises ConfigError for what `faults` finds."""
         single = msgspec.structs.asdict(limits.runtime)
         breaker = apply_breaker(self.breaker, single.pop("breaker"))
         agents = {name: apply(agent, limits.agents.get(name)) for name, agent in self.agents.items()}

@@ -34,7 +34,7 @@ from holdfast.stores.ops import CommitTurn, FailTurn, Op, Result, Status, Update
 from holdfast.stores.records import ENDED, Loaded, Message, Park, SessionStatus
 from holdfast.supervisors.intensity import Intensity, RestartWindow
 
-_STATE_S = 60.0  # how soon a state that did not load is tried again, besides at every message and start
+_STATE_S = 60.0  # how soon a state that did not load is tried again, next to every message and start
 _UNKNOWN = "the outcome of a write is unknown"
 _WHY: dict[Signal, Why] = {
     Signal.HOLD: "pause", Signal.DROP: "dropped", Signal.DRAIN: "drain", Signal.STOP: "stopped", Signal.END: "ended",
@@ -42,7 +42,7 @@ _WHY: dict[Signal, Why] = {
 
 
 class Host(Protocol):
-    """What an actor tells of itself, and asks for: the registry of sessions."""
+    """What an actor reports of itself, and asks for: the registry of sessions."""
 
     @property
     def draining(self) -> bool: ...
@@ -95,7 +95,7 @@ class Actor:
     def __init__(self, node: Node, host: Host, agent: Agent | None, loaded: Loaded) -> None:
         row = loaded.session
         self.node, self.host, self.row = node, host, row
-        # What could not be loaded is tried again at each activation: the agent may have been put right meanwhile.
+        # What could not be loaded is tried again at each activation: the agent may have been mended meanwhile.
         self.status: SessionStatus = "idle" if row.park is not None and row.park.reason == "state" else row.status
         self.life = Life.ENDED if row.status in ENDED else Life.RESTING
         self.park, self.crashes = row.park or row.unresolved, row.crashes
@@ -278,7 +278,7 @@ class Actor:
             if turn.interruption is not None:
                 return await self._interrupted(turn, turn.interruption)
             await self._fail(turn, cause)
-        elif self.life in WORKING and self._runnable():  # else it is about to rest: there is nothing to wait for
+        elif self.life in WORKING and self._runnable():  # else its task is about to end: no restart follows
             self.signal(Signal.CRASH)
             await self.pause.wait(then)
             self.signal(Signal.RESTART)
@@ -322,7 +322,7 @@ class Actor:
             self.status = "idle"  # what it was parked for came meanwhile
 
     async def _write_doubts(self, turn: Turn) -> None:
-        """It was cancelled or killed while effects were under way: what is left in doubt is shown for as long as it is."""
+        """It was cancelled or killed while effects were under way: the doubts that are left are stored, so that people see them."""
         await turn.written()
         park = conclusion.doubt_left(self.journal)
         if park != self.park:

@@ -11,7 +11,7 @@ from holdfast.stores.records import Park
 from holdfast.supervisors.intensity import Backoff, RestartWindow, delay
 
 PROVIDER_S, PROVIDER_MAX_S = 5.0, 300.0
-"""How soon a session goes on whose dependency was down: doubling from the first to the second, with jitter down to half."""
+"""How soon a session resumes whose dependency was down: doubling from the first to the second, with jitter down to half."""
 
 STORE_S = 5.0
 
@@ -25,7 +25,7 @@ def after_crash(
     rarely, for as long as it takes.
     """
     if isinstance(error, BudgetExhausted):
-        return Park("budget", f"budget exhausted: {error.message}; raise it to go on")
+        return Park("budget", f"budget exhausted: {error.message}; raise it, then it resumes")
     if isinstance(error, StoreError):
         return Park("store", f"the store could not be read: {error}", clock.time() + STORE_S)
     if isinstance(error, StepError) and error.category == "transient":

@@ -9,7 +9,7 @@ from typing import Literal
 class Life(Enum):
     """The states of a session in memory."""
 
-    RESTING = auto()  # it has no task: nothing to do, or nothing that it may do
+    RESTING = auto()  # it has no task: it has no work, or may not do any
     RUNNING = auto()  # its task handles messages
     WOKEN = auto()  # the same, and what its turn is about to park for came meanwhile
     BACKING_OFF = auto()  # its turn crashed, and is restarted after a pause

@@ -6,7 +6,7 @@ import asyncio
 
 
 class Pause:
-    """At most one wait at a time; `end` cuts it short, and does nothing where nobody waits."""
+    """At most one wait at a time; `end` cuts it short, and does nothing where there is none."""
 
     __slots__ = ("_future", "_loop")
 
@@ -25,6 +25,6 @@ class Pause:
             self._future = None
 
     def end(self) -> None:
-        """Whoever waits goes on."""
+        """The wait is over."""
         if self._future is not None and not self._future.done():
             self._future.set_result(None)

@@ -58,7 +58,7 @@ class Recovery:
             self._wake(id)
 
     def done(self, id: str) -> None:
-        """A session is past its records, or rests: the next may resume."""
+        """A session has replayed its records, or is idle again: the next may resume."""
         if self._replaying:
             self._replaying.discard(id)
             if self._waiting:

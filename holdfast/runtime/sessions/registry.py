@@ -70,7 +70,7 @@ class Sessions:
         await self.endings.end(id, "cancelled", "its parent has ended")
 
     def reconfigure(self, settings: Settings) -> None:
-        """Go by other limits: what waits by the old ones is begun anew."""
+        """Use other limits: waits that the old ones timed begin anew."""
         self.node.reconfigure(settings)
         for actor in self.live.values():
             if actor.owner.known:
@@ -162,7 +162,7 @@ class Sessions:
             self._set_alarm(actor)
 
     def _not_loaded(self, id: str, write: asyncio.Future[Result]) -> None:
-        """The read failed: whoever asked is told, and it is tried again until the store is back."""
+        """The read failed: its callers get the error, and it is tried again until the store is back."""
         error = write.exception()
         if error is None:
             return
@@ -194,7 +194,7 @@ class Sessions:
                 known.signal(Signal.UNSURE)
 
     def _catch_up(self, actor: Actor) -> None:
-        """It is read again: what was done unseen is told to those who wait for it."""
+        """It is read again: callers get the answers that were written unseen."""
         self._unsure.discard(actor.id)
         for session, message in self.waiters.of(actor.id):
             self.in_background(self._look_up(session, message))
@@ -216,10 +216,10 @@ class Sessions:
         else:
             actor.kick()
 
-    # ------------------------------------------------------------ resting
+    # ------------------------------------------------------------ idle and parked
 
     def rested(self, actor: Actor) -> None:
-        """It has nothing to do for now."""
+        """Its task has ended: it is idle, parked, failed or ended."""
         self.recovery.done(actor.id)
         self.unschedule(actor.id)  # what it waited for before may have timed out
         if actor.status == "parked":
@@ -273,7 +273,7 @@ class Sessions:
         return (*waits.asking, *(target for park in waits.parks() for target in park.waits_on))
 
     def dispatch(self, ops: Sequence[Op], results: Iterable[Result]) -> None:
-        """What left with a write is durable."""
+        """The ops that left with a write are durable."""
         self.delivery.dispatch(ops, results)
 
     def replied(self, session: str, message: str, outcome: bytes) -> None:
@@ -285,7 +285,7 @@ class Sessions:
         self.waiters.refuse(session, error)
 
     def recovered(self, session: str) -> None:
-        """A session is past what it had recorded before."""
+        """A session has replayed its records."""
         self.recovery.done(session)
 
     def condemn(self, session: str, reason: str) -> None:

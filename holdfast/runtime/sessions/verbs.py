@@ -34,7 +34,7 @@ class Verbs:
     async def pause(self, session: str, reason: str) -> None:
         actor = await self._sessions.actor(check_id("session", session))
         if actor.status == "failed" or actor.status in ENDED:
-            raise errors.SessionError(session, f"session {session!r} is {actor.status}: there is nothing to pause")
+            raise errors.SessionError(session, f"session {session!r} is {actor.status}, so it cannot be paused")
         self._check_accepting()
         actor.hold(Park("paused", redact.text(reason)))
         if actor.task is not None:
@@ -46,7 +46,7 @@ class Verbs:
     async def resume(self, session: str) -> None:
         actor = await self._resting(session)
         if actor.status != "parked":
-            raise errors.SessionError(session, f"session {session!r} is {actor.status}, not parked: there is nothing to resume")
+            raise errors.SessionError(session, f"session {session!r} is {actor.status}, not parked, so it cannot be resumed")
         op = UpdateSession(session, actor.owner.epoch, self._now(), status="idle", settled=True)
         await self._write(actor, op, lambda: self._again(actor))
 
@@ -111,7 +111,7 @@ class Verbs:
         return WriteStep(actor.id, epoch, doubt.turn, doubt.key, state, self._node.encode(record))
 
     async def _after_resolution(self, actor: Actor, resolved: Mapping[bytes, str]) -> list[Op]:
-        """What follows from it: a session that waited for it runs, a dead letter tells it, an ended session needs nothing more."""
+        """What follows from it: a session that waited for it runs, a dead letter lists it, an ended session needs no person any more."""
         left = [step for step in actor.journal.in_doubt() if step.key not in resolved]
         reason = None if actor.park is None else actor.park.reason
         if actor.status == "failed":
@@ -170,7 +170,7 @@ class Verbs:
     async def _given_up(self, actor: Actor, reason: str) -> Actor:
         """The actor once its open turn has failed for this reason."""
         if not actor.mailbox:
-            raise errors.SessionError(actor.id, f"session {actor.id!r} has no dead letter and no open turn: there is nothing to drop")
+            raise errors.SessionError(actor.id, f"session {actor.id!r} has no dead letter and no open turn, so it has none to drop")
         actor.give_up(f"given up by a person: {reason}")
         if actor.task is not None:
             await asyncio.wait((actor.task,))
@@ -207,7 +207,7 @@ class Verbs:
 
     def _check_accepting(self) -> None:
         if self._sessions.draining:
-            raise errors.RuntimeStopped("the runtime is draining: it accepts nothing")
+            raise errors.RuntimeStopped("the runtime is draining and not accepting work: send it again when it runs")
 
     async def _write(self, actor: Actor, op: Op, applied: Callable[[], None]) -> Result:
         """`applied` is called once the write is done, whether or not the caller still waits for it."""

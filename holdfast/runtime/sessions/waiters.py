@@ -1,4 +1,4 @@
-"""Who waits, outside any session, for the answer to a message."""
+"""The callers outside any session that wait for the answer to a message."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Waiters:
                 waiter.set_result(outcome)
 
     def refuse(self, session: str, error: SessionError) -> None:
-        """Whoever waits for this session is told why it cannot answer; the messages stay."""
+        """All that wait for this session get the error that it cannot answer for; the messages stay."""
         for _, message in self.of(session):
             for waiter in self._waiters.pop((session, message)):
                 if not waiter.done():
                     waiter.set_exception(error)
 
     def close(self, error: HoldfastError) -> None:
-        """Nobody will answer any more: whoever still waits is told."""
+        """No answer will come any more: all that still wait get the error."""
         waiting, self._waiters = self._waiters, {}
         for waiters in waiting.values():
             for waiter in waiters:
@@ -47,7 +47,7 @@ class Waiters:
                     waiter.set_exception(error)
 
     def of(self, session: str) -> list[tuple[str, str]]:
-        """The messages of a session that somebody waits for."""
+        """The messages of a session whose answers are waited for."""
         return [key for key in self._waiters if key[0] == session]
 
     def __contains__(self, key: object) -> bool:

@@ -54,8 +54,8 @@ class Ask(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 def kept(asked: Asked, value: Any) -> Outcome:
     """The outcome of a step whose effect returned `value`.
 
-    A value that the journal cannot hold fails a step that may run again. An effect that may not is done all the same: its outcome says so,
-    and that the result is lost.
+    A value that the journal cannot hold fails a step that may run again. A `once` effect is done all the same: its outcome
+    records that, and that the result is lost.
     """
     try:
         data = asked.codec.encode(value)

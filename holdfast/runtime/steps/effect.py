@@ -251,7 +251,7 @@ async def _wait_for_retry(step: Step, fault: Fault, wait_s: float) -> None:
 
 
 async def _reopen(step: Step, path: str) -> None:
-    """The next attempt asks for the steps inside again: each doubt of them is settled, and the failures that nothing follows are free."""
+    """The next attempt asks for the steps inside again: each doubt among them is resolved, and their last failures are free."""
     turn = step.turn
     for inner in turn.journal.in_doubt():
         while inner.record.branch.startswith(path) and (park := await doubt.settle(turn, inner.key)) is not None:

@@ -27,7 +27,7 @@ async def refuse(
 
 
 async def exhausted(step: Step, text: str) -> NoReturn:
-    """The budget refuses an attempt: the handler is told once, after that the session parks until its budget is raised."""
+    """The budget refuses an attempt: the handler gets BudgetExhausted once, after that the session parks until its budget is raised."""
     turn = step.turn
     if turn.refused:
         await turn.park_here(step.lane, "budget", f"budget exhausted: {text}; raise it, then it resumes")
@@ -50,5 +50,5 @@ async def spend_step(step: Step) -> None:
 
 
 def told(outcome: Outcome | None) -> bool:
-    """Whether this record tells the handler that its budget is exhausted: that happens once in a turn, also across a crash."""
+    """Whether this record raises BudgetExhausted in the handler: that happens once in a turn, also across a crash."""
     return outcome is not None and outcome.failure is not None and outcome.failure.error == "BudgetExhausted"

@@ -148,7 +148,7 @@ async def _agent_of(turn: Turn, target: str, row: Session | None = None) -> Agen
 async def _refuse_misfit(step: Step, agent: Agent | None, body: bytes) -> None:
     """What does not fit is the sender's fault: it must not put the other out of service."""
     if agent is None:
-        return  # sending it will tell
+        return  # the store checks it when it is sent
     try:
         agent.message.decode(body)
     except Exception as error:  # also whatever a user's own validator raises

@@ -52,14 +52,17 @@ class Session(SessionOf[S]):
 
     @property
     def id(self) -> str:
+        """The id of the session."""
         return self._turn.owner.id
 
     @property
     def tenant(self) -> str:
+        """The tenant that it was spawned for; "default" where none was given."""
         return self._turn.owner.tenant
 
     @property
     def user(self) -> str:
+        """The user that it was spawned for; "" where none was given."""
         return self._turn.owner.user
 
     @property
@@ -79,11 +82,12 @@ class Session(SessionOf[S]):
 
     @property
     def budget(self) -> BudgetView:
+        """The session's budget; `budget.left` is what is left of each limit."""
         return BudgetView(self._turn)
 
     @property
     def dropped_effects(self) -> tuple[str, ...]:
-        """What had been done by the turn before this one, if its message was given up (its dead letter dropped); else empty."""
+        """The names of the effects that the turn before this one had done, if that turn was dropped; else empty."""
         return self._turn.owner.notes
 
     # ------------------------------------------------------------ steps
@@ -226,8 +230,8 @@ class Session(SessionOf[S]):
 
         Args:
             state: what it starts with; default the agent's own.
-            budget: the part of this session's budget that it gets, default its agent's budget; at most what is left here, and half of that
-                where it names no limit. What it does not spend comes back when it ends.
+            budget: the part of this session's budget that it gets, default its agent's budget; capped by what is
+                left here; where the child names no limit, half of that. What it does not spend comes back when it ends.
             detached: it lives on when this session ends, on its agent's own budget.
 
         Raises:

@@ -75,7 +75,7 @@ def _taken(child: str) -> str:
 
 
 def _share(left: Budget, part: Budget) -> Budget:
-    """A child's limits: `part` cut to what is left; where it names no limit, half of that, so that the parent can use the rest."""
+    """A child's limits: `part`, capped by what the parent has left; where it names no limit, half of it, so the parent keeps the rest."""
     return Budget(
         steps=_least(left.steps, part.steps, (left.steps or 0) // 2),
         tokens=_least(left.tokens, part.tokens, (left.tokens or 0) // 2),

@@ -229,7 +229,7 @@ class Step:
         self.turn.let_go.append(write)
 
     async def _late(self, remains: asyncio.Future[Any]) -> None:
-        """The thread of an attempt that was let go of has ended: where that tells the outcome, it is written."""
+        """The thread of an attempt that was let go of has ended: where that gives the outcome, it is written."""
         await asyncio.wait((remains,))
         cut = self.turn.journal.records[self.claim.key].record.cut if self.claim.key in self.turn.journal.records else False
         error = remains.exception()

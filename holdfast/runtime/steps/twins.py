@@ -55,7 +55,7 @@ class Turnstile:
 
 
 async def answered_by_twin(step: Step) -> Outcome | None:
-    """The outcome of an earlier step of the same effect that its caller let go of, where it was done; settles the doubts among them."""
+    """The outcome of an earlier step of the same effect that its caller let go of, where it was done; resolves the doubts among them."""
     turn, call = step.turn, step.asked
     assert isinstance(call, Call)
     if step.claim.step is not None:

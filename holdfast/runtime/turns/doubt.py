@@ -1,4 +1,4 @@
-"""Effects in doubt: what the outside says of them, and what follows from that; and what is asked again when a turn restarts.
+"""Effects in doubt: how their outcome is found out, and what follows from it; and what is asked again when a turn restarts.
 
 `reconcile` is asked only when the earlier attempt can no longer take effect: in this process its task or its thread has ended; after a
 crash the deadline in its record has passed, and the tool's `settles_s` after it.
@@ -27,7 +27,7 @@ Finding = Outcome | None | Unknown
 async def reconcile(turn: Turn, call: Call, context: StepContext) -> Finding:
     """Ask the call's `reconcile`, as many at once as the node allows.
 
-    One that fails or takes longer than the call's own timeout tells nothing: the doubt stays, and a person is asked.
+    One that fails or takes longer than the call's own timeout leaves the effect in doubt: a person is asked.
     """
     if call.reconcile is None:
         return UNKNOWN
@@ -53,7 +53,7 @@ async def reconcile(turn: Turn, call: Call, context: StepContext) -> Finding:
 
 
 async def prepare(turn: Turn) -> None:
-    """Before the handler runs: every doubt is settled or the turn parks; failures that nothing follows are made free."""
+    """Before the handler runs: every doubt is resolved or the turn parks; failures that no record follows are made free."""
     await settle_all(turn)
     stale = turn.journal.trailing_failures()
     if stale and turn.interruption is None:
@@ -88,7 +88,7 @@ async def drop(turn: Turn, steps: list[Step]) -> None:
 
 
 async def settle_all(turn: Turn) -> None:
-    """While the handler does not run: each doubt is settled, or the session parks on the first that cannot be."""
+    """While the handler does not run: each doubt is resolved, or the session parks on the first that cannot be."""
     for step in turn.journal.in_doubt():
         if turn.interruption is None:
             park = await settle(turn, step.key)
@@ -97,19 +97,19 @@ async def settle_all(turn: Turn) -> None:
 
 
 async def ask_about_all(turn: Turn) -> None:
-    """Before the turn is given up: what can be settled by asking is settled, the rest stays in doubt."""
+    """Before the turn is given up: doubts that `reconcile` can decide are resolved, the others stay."""
     for step in turn.journal.in_doubt():
         await settle(turn, step.key)
 
 
 async def settle(turn: Turn, key: bytes, call: Call | None = None) -> Park | None:
-    """Settle one doubt: an effect that happened is closed; one that did not is free again, or failed where its caller let go of it.
+    """Resolve one doubt: an effect that happened is closed; one that did not is free again, or failed where its caller let go of it.
 
     Args:
         call: that of the step, where it is at hand; else it is made of the record, which needs its tool among those of the agent.
 
     Returns:
-        What to park for where it stays in doubt; None where it is settled (or the turn was interrupted meanwhile).
+        What to park for where it stays in doubt; None where it is resolved (or the turn was interrupted meanwhile).
     """
     found = await find_out(turn, key, call)
     step = turn.journal.records[key]

@@ -30,7 +30,7 @@ def redacted(fault: Fault) -> Fault:
 
 
 def failure_of(step: str, fault: Fault) -> Failure:
-    """The record of a final failure. "not_done" and "cancelled" are permanent to whoever gets them."""
+    """The record of a final failure. "not_done" and "cancelled" are permanent to the caller."""
     category = fault.category if fault.category in ("transient", "semantic") else "permanent"
     return Failure("StepError", step, fault.type, redact.text(fault.message)[:_MAX_TEXT], category)
 
@@ -51,7 +51,7 @@ def describe(error: BaseException) -> str:
     try:
         text = str(error).strip().replace("\n", " ").encode("utf-8", "backslashreplace").decode()
     except Exception:
-        text = "(its text cannot be shown)"
+        text = "(its text cannot be read)"
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return redact.text(line)[:_MAX_TEXT]  # first redacted: half a secret would not be known as one
 

@@ -1,4 +1,4 @@
-"""What a run of a turn has under way: the tasks that run its steps, whoever made them, and the ending of all of it.
+"""What a run of a turn has under way: the tasks that run its steps, of whatever origin, and the ending of all of it.
 
 A step runs in the task that asked for it. The flight knows that task from the step's first to its last moment, so that nothing of a turn
 outlives it: not in `asyncio.gather`, not in a TaskGroup, not in a task of a framework.
@@ -41,7 +41,7 @@ class Lane:
 
     @property
     def counts(self) -> bool:
-        """Whether it keeps the turn from resting: a step in it is neither waiting nor gathering."""
+        """Whether it keeps the turn from parking: a step in it is neither waiting nor gathering."""
         return self.steps > 0 and (self.pinned > 0 or not (self.waits or self.gathers))
 
 
@@ -53,7 +53,7 @@ class Open(Protocol):
 
 
 class Flight:
-    """The lanes of one run. `rested` is called when nothing in flight is left that does not wait.
+    """The lanes of one run. `rested` is called when all that is in flight waits.
 
     Attributes:
         steps: how many steps are open.
@@ -144,7 +144,7 @@ class Flight:
     # ------------------------------------------------------------ branches
 
     def start(self, work: Coroutine[Any, Any, Any], branch: Branch) -> asyncio.Task[Any]:
-        """Run `work` beside the handler, in `branch`; it ends with the run at the latest."""
+        """Run `work` concurrently with the handler, in `branch`; it ends with the run at the latest."""
         context = copy_context()
         context.run(branches.enter, branch)
         task = tasks.start(tasks.contained(lambda: work), f"branch {self._title}{branch.path}", context)
@@ -164,7 +164,7 @@ class Flight:
     # ------------------------------------------------------------ who could still do something
 
     def between(self, handler: asyncio.Task[Any]) -> Between:
-        """Whether code of the run is between two steps: it neither waits nor has a step open, so it can go on by itself.
+        """Whether code of the run is between two steps: it neither waits nor has a step open, so it can ask for the next one by itself.
 
         "maybe": it could also wait for a task of its own that waits. Of that nothing is known but what steps the task runs.
         """

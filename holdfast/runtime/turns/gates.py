@@ -63,7 +63,7 @@ class Gates:
         return own, (shared, shared.generation)
 
     def leave(self, call: Call, permits: Permits, cost: Usage, ok: bool | None, took_s: float, now: float) -> None:
-        """The attempt has ended: settle what it cost; `ok` None says nothing about anybody's health."""
+        """The attempt has ended: settle what it cost; `ok` None counts for or against no breaker."""
         self.ledger.settle(call.most, cost)
         for breaker, generation in permits:
             breaker.after(now, ok, took_s, generation)

@@ -30,7 +30,7 @@ class Claim:
         self.key = digest + nth.to_bytes(3, "big")
         self.step: Step | None = None
         self.beside = self.strayed = False
-        self.shown: tuple[str, str] | None = None  # kind and name, once the observers were told that it runs
+        self.shown: tuple[str, str] | None = None  # kind and name, once StepStarted was emitted for it
 
 
 class Effects(NamedTuple):
@@ -102,7 +102,7 @@ class Journal:
     def drift(self, claim: Claim, kind: str, name: str) -> Step | None:
         """The oldest unclaimed record of the same branch, kind and name: what the code asked for before the crash in this one's place.
 
-        Records of steps that ran beside others of their branch are left out: their order says nothing. It is not claimed by this.
+        Records of steps that ran at once with others of their branch are left out: their order means nothing. It is not claimed by this.
         """
         for step in self._unclaimed.values():
             record = step.record

@@ -80,6 +80,6 @@ class Node:
         task.add_done_callback(self.stuck.discard)
 
     def emit(self, event: Event) -> None:
-        """Tell the observers."""
+        """Emit an event to the observers."""
         if self.observers:
             self.observers.emit(event)

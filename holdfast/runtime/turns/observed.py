@@ -1,4 +1,4 @@
-"""What the observers are told of turns and steps: read off the records, so that events are a view of the journal."""
+"""The events of turns and steps: read off the records, so that events are a view of the journal."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def _facts(call: Call, value: Any) -> Mapping[str, Any] | None:
         assert call.facts is not None
         return call.facts(value)
     except Exception:
-        # What a call tells about its answer is for people: an odd answer must not fail the step that is recorded already.
+        # The facts of an answer are for people: an odd answer must not fail the step that is recorded already.
         events.log.exception("the facts of %s could not be read", call.name)
         return None

@@ -1,4 +1,4 @@
-"""The other sessions of a node, as a turn sees them: whom it may ask, and where goes what left with its writes."""
+"""The other sessions of a node, as a turn sees them: whom it may ask, and who delivers what left with its writes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Peers(Protocol):
         ...
 
     def dispatch(self, ops: Sequence[Op], results: Iterable[Result]) -> None:
-        """What left with a write is durable: those concerned are told."""
+        """The ops that left with a write are durable: deliver them."""
         ...
 
     def recovered(self, session: str) -> None:
-        """A session is past what it had recorded before."""
+        """A session has replayed its records."""
         ...
 
     def condemn(self, session: str, reason: str) -> None:

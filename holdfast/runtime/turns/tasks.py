@@ -37,7 +37,7 @@ _running = _Running()
 
 
 def start(work: Coroutine[Any, Any, Any], name: str, context: Context | None = None) -> asyncio.Task[Any]:
-    """Run `work` as a task, in a fresh context unless one is given: nothing of whoever happened to start it leaks in."""
+    """Run `work` as a task, in a fresh context unless one is given: nothing of the starting code's context leaks in."""
     task = asyncio.get_running_loop().create_task(work, name=name, context=Context() if context is None else context)
     _running.add(task)
     task.add_done_callback(_running.remove)
@@ -63,5 +63,5 @@ async def end(task: asyncio.Task[Any], deadline_s: float) -> bool:
     if not task.done():
         return False
     if not task.cancelled():
-        task.exception()  # retrieved: whoever needs it reads it from the task
+        task.exception()  # retrieved: its callers read it from the task
     return True

@@ -35,8 +35,8 @@ SETTLE_S = 0.02
 """How long a turn that waits for a person is left alone before it parks, so that what is about to begin can begin."""
 
 QUIET_S, PERSON_S = 60.0, 5.0
-"""How long a task of the handler's own may run no step, beside one that waits, until it is taken to wait for that one: in general, and
-where a person is waited for."""
+"""How many seconds a task of the handler's own may run no step, next to one that waits, until it is taken to wait for that one: in
+general, and where a person is waited for."""
 
 
 class Turn:
@@ -46,7 +46,7 @@ class Turn:
         outbox: what leaves when the turn commits.
         never_awaited: the steps that the handler asked for and did not await, once it has ended.
         over: no step is admitted any more: the handler has ended, or is being ended.
-        refused: whether the handler was told that its budget is exhausted.
+        refused: whether the handler got BudgetExhausted.
         replaying: whether every step so far had a record.
         counts: how often each identity was asked for, by the path of its branch.
         once: the `once` steps under way, by name and arguments.
@@ -156,7 +156,7 @@ class Turn:
             self._left.set_result(None)
 
     def stuck(self, task: asyncio.Future[Any]) -> None:
-        """A task or thread of this turn did not end when it should have: it is shown, and holds up this turn alone."""
+        """A task or thread of this turn did not end when it should have: it counts as stuck, and holds up this turn alone."""
         self.node.strand(task)
         self.node.emit(events.SessionStuck(self.owner.id, self.number))
 
@@ -305,6 +305,6 @@ class Turn:
             self._timer = None
 
     def emit(self, event: type[events.Event], *fields: Any) -> None:
-        """Emit an event about this turn; nothing is built when nobody observes."""
+        """Emit an event about this turn; nothing is built when there is no observer."""
         if self.node.observers:
             self.node.observers.emit(event(self.owner.id, self.number, *fields))  # type: ignore[call-arg]

@@ -148,7 +148,7 @@ def test_all_faults_are_told_at_once_each_with_its_file_and_key(tmp_path: Path) 
         "runtime.breaker.window is 1000000000.0: give a whole number, 1 or more",
         "runtime.breaker.probes is 0: give a whole number, 1 or more",
         "agents.suport names no agent of this Runtime: did you mean 'support'?",
-        "agents.support.budget.token is nothing that can be set: did you mean 'tokens'?",
+        "agents.support.budget.token is an unknown key: did you mean 'tokens'?",
         'agents.support.budget.steps is -1: give a whole number, 0 or more, or "none"',
         "agents.support.budget.usd is 'much; tokens': give an amount of dollars, from 0 to 1,000,000,000, or \"none\"",
         "agents.support.repetition.window is 10: it has to be at least same (20) and cycle_max (4)",

@@ -1,4 +1,4 @@
-"""Effects in doubt: asked about, or settled by a person; never guessed, never run again by themselves."""
+"""Effects in doubt: asked about, or resolved by a person; never guessed, never run again by themselves."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from holdfast.events import DoubtRaised, DoubtSettled
 from tests.unit.runtime.support import World, rest, steps
 
 
-def refunding(world: World, *, probe: Any = None) -> Any:
+def refunding(world: World, *, finding: Any = None) -> Any:
     """An agent whose refund is cut off the first time, after or before it was made."""
 
     async def reconcile(order: str) -> str:
-        world.done.append("probe")
-        if isinstance(probe, Exception):
-            raise probe
-        return probe  # type: ignore[no-any-return]
+        world.done.append("reconcile")
+        if isinstance(finding, Exception):
+            raise finding
+        return finding  # type: ignore[no-any-return]
 
-    @tool(effect="once", reconcile=None if probe is None else reconcile)
+    @tool(effect="once", reconcile=None if finding is None else reconcile)
     async def refund(order: str) -> str:
         world.done.append("refund")
         if world.done.count("refund") == 1:
@@ -45,7 +45,7 @@ def refunding(world: World, *, probe: Any = None) -> Any:
     [("done", "by hand", 1), ("fail", "told NotDone", 1), ("retry", "second", 2)],
 )
 @pytest.mark.parametrize("crashed", [False, True])
-def test_a_person_settles_it(verdict: str, reply: str, refunds: int, crashed: bool) -> None:
+def test_a_person_resolves_it(verdict: str, reply: str, refunds: int, crashed: bool) -> None:
     """done: the handler gets the result; fail: it gets an error and nothing runs; retry: it runs again."""
     world = World()
     support = refunding(world)
@@ -58,29 +58,29 @@ def test_a_person_settles_it(verdict: str, reply: str, refunds: int, crashed: bo
         if crashed:
             await world.crash()
 
-    async def settles(runtime: Runtime) -> Any:
+    async def resolves(runtime: Runtime) -> Any:
         handle = runtime.session("s")
         settled = await handle.resolve(verdict, step="refund", result="by hand" if verdict == "done" else None)
         return [settled, await handle.ask("o1", id="m", timeout_s=5)]
 
     world.life(support, parks)
-    assert world.life(support, settles) == [1, reply]
+    assert world.life(support, resolves) == [1, reply]
     assert world.done.count("refund") == refunds
     assert [event.by for event in world.seen(DoubtSettled)] == ["person"]
 
 
 @pytest.mark.parametrize(
-    ("probe", "reply", "done"),
+    ("finding", "reply", "done"),
     [
-        ("found it", "found it", ["refund", "probe"]),
-        (NotDone("it is not there"), "told ConnectionError", ["refund", "probe"]),
+        ("found it", "found it", ["refund", "reconcile"]),
+        (NotDone("it is not there"), "told ConnectionError", ["refund", "reconcile"]),
     ],
     ids=["done", "not done"],
 )
-def test_the_probe_decides(probe: Any, reply: str, done: list[str]) -> None:
-    """Whether it happened is asked of the outside; nobody has to be there."""
+def test_reconcile_decides(finding: Any, reply: str, done: list[str]) -> None:
+    """Whether it happened is asked of the outside; no person is needed."""
     world = World()
-    support = refunding(world, probe=probe)
+    support = refunding(world, finding=finding)
 
     async def main(runtime: Runtime) -> Any:
         return await (await runtime.spawn(support, id="s")).ask("o1")
@@ -90,11 +90,11 @@ def test_the_probe_decides(probe: Any, reply: str, done: list[str]) -> None:
     assert len(world.seen(DoubtRaised)) == 1
 
 
-@pytest.mark.parametrize("probe", [UNKNOWN, RuntimeError("the probe is broken")], ids=["unknown", "broken"])
-def test_a_probe_that_cannot_tell_leaves_it_to_a_person(probe: Any) -> None:
+@pytest.mark.parametrize("finding", [UNKNOWN, RuntimeError("reconcile is broken")], ids=["unknown", "broken"])
+def test_a_reconcile_that_cannot_tell_leaves_it_to_a_person(finding: Any) -> None:
     """A guess is no answer."""
     world = World()
-    support = refunding(world, probe=probe)
+    support = refunding(world, finding=finding)
 
     async def main(runtime: Runtime) -> Any:
         handle = await runtime.spawn(support, id="s")
@@ -105,12 +105,12 @@ def test_a_probe_that_cannot_tell_leaves_it_to_a_person(probe: Any) -> None:
     assert world.done.count("refund") == 1
 
 
-def test_a_doubt_of_a_step_that_its_caller_cancelled_is_probed_too() -> None:
+def test_a_doubt_of_a_step_that_its_caller_cancelled_is_reconciled_too() -> None:
     """Where the tool can tell what became of it, no person is needed."""
     world = World()
 
     async def reconcile(order: str) -> str:
-        world.done.append("probe")
+        world.done.append("reconcile")
         return "made"
 
     @tool(effect="once", reconcile=reconcile)
@@ -128,10 +128,10 @@ def test_a_doubt_of_a_step_that_its_caller_cancelled_is_probed_too() -> None:
         return await (await runtime.spawn(support, id="s")).ask("o1", timeout_s=20)
 
     assert world.life(support, main) == "went on"
-    assert world.done == ["probe"]
+    assert world.done == ["reconcile"]
 
 
-def test_a_doubt_of_a_killed_session_can_still_be_settled() -> None:
+def test_a_doubt_of_a_killed_session_can_still_be_resolved() -> None:
     """The verdict is recorded; the session stays ended."""
     world = World()
     support = refunding(world)
@@ -163,7 +163,7 @@ def test_a_verdict_that_is_none_is_refused() -> None:
 
 
 def test_a_result_by_hand_that_the_effect_could_not_have_is_refused() -> None:
-    """Recorded, it could not be taken back: the doubt stays, and can be settled with the right one."""
+    """Recorded, it could not be taken back: the doubt stays, and can be resolved with the right one."""
 
     @tool(effect="once")
     async def count() -> int:
@@ -184,8 +184,8 @@ def test_a_result_by_hand_that_the_effect_could_not_have_is_refused() -> None:
     assert World().life(support, main) == ["parked", 1, 5]
 
 
-def test_a_probe_that_is_cancelled_from_within_leaves_it_to_a_person() -> None:
-    """Nobody cancelled the session: it parks as with every probe that cannot tell."""
+def test_a_reconcile_that_is_cancelled_from_within_leaves_it_to_a_person() -> None:
+    """The session was not cancelled: it parks as with every reconcile that cannot tell."""
     world = World()
 
     async def reconcile() -> str:

@@ -132,7 +132,7 @@ def test_what_has_failed_or_ended_cannot_be_paused() -> None:
     async def main(runtime: Runtime) -> None:
         handle = await runtime.spawn(finisher, id="s")
         await handle.ask("go")
-        with pytest.raises(SessionError, match="is finished: there is nothing to pause"):
+        with pytest.raises(SessionError, match="is finished, so it cannot be paused"):
             await handle.pause()
 
     world.life(finisher, main)

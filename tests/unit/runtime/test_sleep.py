@@ -128,7 +128,7 @@ def test_a_writer_that_crashes_when_an_alarm_rings_leaves_no_sleeper_asleep() ->
 
 
 def test_the_deadline_of_an_ask_that_was_answered_wakes_nobody() -> None:
-    """A session that was parked on it and went on is put away, and is not read in again for it."""
+    """A session that was parked on it and resumed is passivated, and is not activated again for it."""
 
     @agent(name="asker")
     async def asker(session: Session[Any], text: str) -> str:

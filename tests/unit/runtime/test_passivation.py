@@ -1,4 +1,4 @@
-"""Idle sessions are put away and come back on their next message."""
+"""Idle sessions are passivated and activated again by their next message."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def counter(session: Session[Count], seconds: float) -> int:
     return session.state.n
 
 
-def test_an_idle_session_is_put_away_and_comes_back() -> None:
+def test_an_idle_session_is_passivated_and_comes_back() -> None:
     """No memory after `idle_s`; its state is there with the next message."""
     world = World()
 
@@ -38,7 +38,7 @@ def test_an_idle_session_is_put_away_and_comes_back() -> None:
     assert len(world.seen(Resumed)) == 2
 
 
-def test_a_working_session_is_not_put_away() -> None:
+def test_a_working_session_is_not_passivated() -> None:
     """However long its turn takes."""
     world = World()
 
@@ -61,7 +61,7 @@ def test_a_session_that_is_only_spawned_takes_no_memory() -> None:
 
 
 def test_thousands_of_sessions_come_and_go() -> None:
-    """Each keeps its own state while they are put away between their messages."""
+    """Each keeps its own state while they are passivated between their messages."""
 
     async def main(runtime: Runtime) -> list[Any]:
         handles = [await runtime.spawn(counter, id=str(number)) for number in range(200)]

@@ -1,4 +1,4 @@
-"""The probe that a service manager's watchdog hangs on."""
+"""The health check that the watchdog of a service manager depends on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FullDisk:
         pass
 
 
-def test_a_probe_after_a_failed_write_tries_one_and_the_node_is_ready_again_when_it_succeeds() -> None:
+def test_a_health_check_after_a_failed_write_tries_one_and_the_node_is_ready_again_when_it_succeeds() -> None:
     """A node that has nothing to write finds out by itself that the disk has room again."""
     world, disk = World(), FullDisk()
 

@@ -31,6 +31,7 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
         message: its text, not redacted yet, cut to `MESSAGE_MAX` characters.
         retry_after_s: how long the other side asked to wait, in seconds.
         dependency: whether it counts against the breaker of the dependency.
+        raised_as: name of the class in holdfast.errors that the handler gets.
     """
 
     category: Category
@@ -38,6 +39,7 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     retry_after_s: float | None = None
     dependency: bool = False
+    raised_as: str = "StepError"
 
 
 def classify(error: BaseException, now: float) -> Fault:

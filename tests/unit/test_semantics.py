@@ -659,7 +659,7 @@ class LetGo:
 
 
 def expect_let_go(case: LetGo, word: str) -> None:
-    step, begun = case.record(), 0 if case.of == "sleep" or (case.before_it_opens and case.how != "ended") else 1
+    step, begun = case.record(), 0 if case.of == "sleep" or case.before_it_opens else 1
     failure = None if step is None or step.record.outcome is None else step.record.outcome.failure
     match word:
         case "cut":

@@ -190,7 +190,7 @@ def _fault(error: BaseException, now: float) -> Fault:
     exhausted = _exhausted(error)
     if exhausted is not None:
         # A step inside this one: the handler is to know it for what it is.
-        return Fault("permanent", "BudgetExhausted", exhausted.message)
+        return Fault("permanent", exhausted.type, exhausted.message, raised_as="BudgetExhausted")
     return redacted(classify(error, now))
 
 

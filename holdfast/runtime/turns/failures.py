@@ -32,7 +32,7 @@ def redacted(fault: Fault) -> Fault:
 def failure_of(step: str, fault: Fault) -> Failure:
     """The record of a final failure. "not_done" and "cancelled" are permanent to the caller."""
     category = fault.category if fault.category in ("transient", "semantic") else "permanent"
-    return Failure("StepError", step, fault.type, redact.text(fault.message)[:_MAX_TEXT], category)
+    return Failure(fault.raised_as, step, fault.type, redact.text(fault.message)[:_MAX_TEXT], category)
 
 
 def state_of(outcome: Outcome) -> StepState:

@@ -378,7 +378,6 @@ def test_another_attempt_of_an_outer_step_does_not_do_its_effects_again() -> Non
     assert world.done == ["attempt", "refund", "attempt"]
 
 
-@pytest.mark.xfail(strict=True, reason="it arrives as StepError of that type, which fails the run: see turns/failures.failure_of")
 def test_a_budget_that_runs_out_inside_a_step_reaches_the_handler() -> None:
     """As BudgetExhausted, in the same run and on replay; also out of a gather inside."""
     world = World()

@@ -23,8 +23,10 @@ async def gather(turn: Turn, work: Sequence[Coroutine[Any, Any, Any]]) -> list[A
         for each in work:
             each.close()
         await turn.closed()
-    name = (here(turn) or turn.root).below("g")
-    running = [turn.flight.start(coroutine, Branch(turn, f"{name}.{position}/")) for position, coroutine in enumerate(work)]
+    within = here(turn) or turn.root
+    name = within.below("g")
+    branches = [Branch(turn, f"{name}.{position}/", apart=within.apart) for position in range(len(work))]
+    running = [turn.flight.start(each, branch, gathered=True) for each, branch in zip(work, branches, strict=True)]
     if running:
         await _all_ended(turn, running)
     if turn.interruption is not None:

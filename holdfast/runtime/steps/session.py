@@ -327,4 +327,5 @@ class _Steps:
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         turn = self._turn
-        return turn.flight.start(work, Branch(turn, f"{(here(turn) or turn.root).below('s')}/"))
+        within = here(turn) or turn.root
+        return turn.flight.start(work, Branch(turn, f"{within.below('s')}/", apart=within.apart))

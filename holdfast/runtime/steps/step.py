@@ -55,7 +55,7 @@ class Step:
         self.turn, self.asked, self.claim = turn, asked, claim
         branch = claim.branch
         self.lane: Lane = turn.flight.enter()
-        claim.beside = branch.busy > 0 or self.lane.task is not branch.task
+        claim.beside = branch.busy > 0 or branch.apart or self.lane.task is not branch.task
         branch.busy += 1
         if branch.path:
             turn.flight.nested[self] = branch.path

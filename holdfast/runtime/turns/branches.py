@@ -28,12 +28,14 @@ class Branch:
         nth: how often each identity was asked for in the branch.
         busy: how many of its steps are in flight.
         task: the task that is its own: what other tasks do in it has no place in its order.
+        apart: whether other lines have branches of the same path, so that its own order says nothing either.
     """
 
-    __slots__ = ("_numbers", "busy", "line", "nth", "path", "run", "task")
+    __slots__ = ("_numbers", "apart", "busy", "line", "nth", "path", "run", "task")
 
-    def __init__(self, run: Run, path: str, line: str = "") -> None:
+    def __init__(self, run: Run, path: str, line: str = "", *, apart: bool = False) -> None:
         self.run, self.path, self.line = run, path, line
+        self.apart = apart or bool(line)
         self.nth = run.counts.setdefault(path, {})
         self.busy = 0
         self.task: object = None

@@ -62,12 +62,26 @@ class Flight:
         mark: monotonic seconds up to which the run's activity was counted.
     """
 
-    __slots__ = ("_emptied", "_loop", "_monotonic", "_rested", "_title", "branches", "busy", "lanes", "mark", "nested", "steps")
+    __slots__ = (
+        "_emptied",
+        "_gathered",
+        "_loop",
+        "_monotonic",
+        "_rested",
+        "_title",
+        "branches",
+        "busy",
+        "lanes",
+        "mark",
+        "nested",
+        "steps",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, monotonic: Callable[[], float], title: str, rested: Callable[[], None]) -> None:
         self._loop, self._monotonic, self._title, self._rested = loop, monotonic, title, rested
         self.lanes: dict[asyncio.Task[Any], Lane] = {}
         self.branches: list[asyncio.Task[Any]] = []
+        self._gathered: set[asyncio.Task[Any]] = set()
         self.busy = self.steps = 0
         self.nested: dict[Open, str] = {}
         self.mark = 0.0
@@ -143,19 +157,22 @@ class Flight:
 
     # ------------------------------------------------------------ branches
 
-    def start(self, work: Coroutine[Any, Any, Any], branch: Branch) -> asyncio.Task[Any]:
+    def start(self, work: Coroutine[Any, Any, Any], branch: Branch, *, gathered: bool = False) -> asyncio.Task[Any]:
         """Run `work` concurrently with the handler, in `branch`; it ends with the run at the latest."""
         context = copy_context()
         context.run(branches.enter, branch)
         task = tasks.start(tasks.contained(lambda: work), f"branch {self._title}{branch.path}", context)
         branch.task = branch.task or task
         self.branches.append(task)
+        if gathered:
+            self._gathered.add(task)
         task.add_done_callback(self._branch_over)
         task.add_done_callback(lambda _: work.close())  # one that was cancelled before it began was never awaited
         return task
 
     def _branch_over(self, task: asyncio.Task[Any]) -> None:
         self.branches.remove(task)
+        self._gathered.discard(task)
         if not task.cancelled():
             task.exception()  # retrieved: where the turn goes away, no code is left to look at it
         if self.busy == 0:
@@ -168,13 +185,13 @@ class Flight:
 
         "maybe": it could also wait for a task of its own that waits. Of that nothing is known but what steps the task runs.
         """
-        own = {*self.branches, handler}
         lanes = [lane for lane in self.lanes.values() if not lane.task.done()]
         resting = {lane.task for lane in lanes if lane.waits or lane.gathers or lane.steps}
-        between = any(lane.task not in resting for lane in lanes) or any(not task.done() and task not in resting for task in own)
-        if not between:
+        running = {*self.branches, handler, *(lane.task for lane in lanes)} - resting
+        if all(task.done() for task in running):
             return "no"
-        return "maybe" if any(lane.waits and lane.task not in own for lane in lanes) else "yes"
+        known = {*self._gathered, handler}  # whether a task waits for one of these is known: it gathers
+        return "maybe" if any((lane.waits or lane.gathers) and lane.task not in known for lane in lanes) else "yes"
 
     # ------------------------------------------------------------ the end
 

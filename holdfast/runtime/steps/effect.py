@@ -120,7 +120,7 @@ async def _attempt(step: Step, call: Call, context: StepContext, permits: Permit
             step.deadline = clock.time() + timeout_s if call.effect == "once" else 0.0
             await step.write(StepState.OPEN, reserved=call.most)
             if turn.interruption is not None or turn.ending is not None:
-                await turn.admit(step.claim.branch)  # the end of the session may have been written with it
+                await turn.begins()  # the end of the session may have been written with it
         began, cost = clock.monotonic(), call.most
         fault, told = await _perform(step, call, context, timeout_s)
         if turn.flight.nested and (path := step.inside_path()):

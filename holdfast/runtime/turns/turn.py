@@ -194,10 +194,16 @@ class Turn:
         if self.replaying:
             self.replaying = False
             self.node.peers.recovered(self.owner.id)
+        await self.begins()
+        if self.interruption is not None and not enclosing(branch.path):
+            await self.never()
+
+    async def begins(self) -> None:
+        """The last look before an effect begins: it does not, once its session has ended, or its turn is left for another cause that
+        does not wait for steps in flight."""
         while self.ending is not None:
             await asyncio.wait((self.ending,))
-        left = self.interruption
-        if left is not None and not (left.why in GENTLE and enclosing(branch.path)):
+        if self.interruption is not None and self.interruption.why not in GENTLE:
             await self.never()
 
     def active_s(self) -> float:

@@ -55,6 +55,9 @@ class Author:
             case "gather" | "agather" | "group" | "task" | "completed" | "anyio":
                 # One level up a `charge` may stand beside it: none inside.
                 script = [op for op in self.script(place, depth + 1, sound=sound) if op[0] not in ("charge", "gather")]
+                if name == "completed":
+                    # It makes its tasks in the order of a set: what a task counts for itself is another's after a crash.
+                    script = [op for op in script if not {"chance", "child", "gather", *AT_ONCE}.intersection(names_in(op))]
                 extra = [[*script, self._effects()]]
             case "nested":
                 extra = [[self._effects() for _ in range(self._draw.randint(1, 3))]]
@@ -87,6 +90,14 @@ class Author:
     def _seconds(self) -> float:
         """Less than a slow effect takes, more than any, or about what a fault takes."""
         return self._draw.choice([1.0, 600.0, SLOW_S + 1.0])
+
+
+def names_in(op: Any) -> set[str]:
+    """The names of an op and of all ops in it."""
+    if not isinstance(op, list):
+        return set()
+    own = {op[0]} if op and isinstance(op[0], str) else set()
+    return own.union(*(names_in(part) for part in op))
 
 
 def deliveries(draw: random.Random) -> list[Delivery]:

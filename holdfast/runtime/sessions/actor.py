@@ -344,6 +344,6 @@ class Actor:
     def _lost(self, cause: str, at_once: bool = True) -> None:
         """What is in memory may not be what is stored: drop it, and read again; after a fault of our own not at once."""
         if self.status not in ENDED:
-            self.status = "parked"
+            self.status, self.park = "parked", None  # whatever it waited for is for its next activation
             self.node.emit(events.StoreFailed(self.id, cause))
             self.host.reread(self, at_once)

@@ -84,6 +84,8 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         strayed: recorded after the code had diverged from older records of its branch that it had not asked for yet.
         began, ended: its first and last place in the order in which the steps of the turn began and ended, over all its runs; 0 where that
             is not known (it was answered by another session).
+        line: the task of the handler's own that asked for it (see runtime.turns.lineage); "" for the branch's own.
+        since: the places at which that task, and those that it came from, were made.
     """
 
     kind: str
@@ -110,6 +112,8 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     strayed: bool = False
     began: int = 0
     ended: int = 0
+    line: str = ""
+    since: tuple[int, ...] = ()
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):

@@ -174,6 +174,7 @@ class Step:
             asked.kind, asked.name, claim.branch.path, claim.digest, claim.nth, asked.effect, outcome, args, reserved, self.used,
             self.attempts, self.opened, closed, self.until if until is None else until, self.target, self.maybe_paid, claim.beside, 0, note,
             cut, self.deadline, claim.strayed, self.began, ended,
+            claim.branch.line, claim.branch.since,
         )  # fmt: skip
         self._written = state
         return turn.submit(claim.key, state, record, outbox)

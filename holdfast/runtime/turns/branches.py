@@ -12,10 +12,12 @@ from typing import Protocol
 
 
 class Run(Protocol):
-    """One run of a turn: how often each identity was asked for, by the path of its branch."""
+    """One run of a turn: how often each identity was asked for, by the path of its branch; and the place that it has reached."""
 
     @property
     def counts(self) -> dict[str, dict[bytes, int]]: ...
+    @property
+    def reached(self) -> int: ...
 
 
 class Branch:
@@ -25,16 +27,17 @@ class Branch:
         run: the turn's run that it belongs to; code of any other run has another.
         path: its name, "" for the handler's own; what lies in it begins with the same text.
         line: the name of this line of it; "" for the branch's own task.
+        since: the places at which this line, and those that it came from, were made.
         nth: how often each identity was asked for in the branch.
         busy: how many of its steps are in flight.
         task: the task that is its own: what other tasks do in it has no place in its order.
         apart: whether other lines have branches of the same path, so that its own order says nothing either.
     """
 
-    __slots__ = ("_numbers", "apart", "busy", "line", "nth", "path", "run", "task")
+    __slots__ = ("_numbers", "apart", "busy", "line", "nth", "path", "run", "since", "task")
 
-    def __init__(self, run: Run, path: str, line: str = "", *, apart: bool = False) -> None:
-        self.run, self.path, self.line = run, path, line
+    def __init__(self, run: Run, path: str, line: str = "", since: tuple[int, ...] = (), *, apart: bool = False) -> None:
+        self.run, self.path, self.line, self.since = run, path, line, since
         self.apart = apart or bool(line)
         self.nth = run.counts.setdefault(path, {})
         self.busy = 0
@@ -55,7 +58,7 @@ class Branch:
 
     def another_line(self) -> Branch:
         """A line for a task that is made in this one."""
-        return Branch(self.run, self.path, f"{self.number('t').removeprefix(self.path)}~")
+        return Branch(self.run, self.path, f"{self.number('t').removeprefix(self.path)}~", (*self.since, self.run.reached))
 
 
 class Inside(Protocol):
@@ -116,3 +119,12 @@ def follows(later: str, branch: str) -> bool:
         if ours != theirs:
             return not ("." in ours and ours.partition(".")[0] == theirs.partition(".")[0])
     return True
+
+
+def line_follows(later: str, since: tuple[int, ...], line: str, place: int) -> bool:
+    """The same for lines: what a task does that was made before `place`, in `line` or in another, is no consequence of what ended there."""
+    ours, theirs = later.split("~")[:-1], line.split("~")[:-1]
+    same = 0
+    while same < min(len(ours), len(theirs)) and ours[same] == theirs[same]:
+        same += 1
+    return same == len(ours) or same >= len(since) or since[same] >= place

@@ -6,16 +6,19 @@ a global order, so that branches may interleave as they like.
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
 from holdfast.policies.budget import ZERO, Usage
-from holdfast.runtime.turns.branches import Branch, enclosing, follows, inside_of
+from holdfast.runtime.turns.branches import Branch, enclosing, follows, inside_of, line_follows
 from holdfast.stores.records import Step, StepRecord, StepState, in_doubt
 
 OPEN, CLOSED, FAILED, DOUBT, WAITING = StepState
 _ENDED = (CLOSED, FAILED)
+_MANY = 64
 _BY_PLACE = ("now", "spawn")
 """Kinds of steps that do not ask for anything that tells one from another: the line of code that asks is part of their identity."""
 
@@ -46,9 +49,12 @@ class Journal:
 
     `put` is called when a write is acknowledged, so memory holds what the store holds. `rewind` starts another run of the handler
     over the same records.
+
+    Attributes:
+        reached: the last place, in the order in which steps begin and end, that this run has come to.
     """
 
-    __slots__ = ("_answered", "_below", "_once", "_places", "_unclaimed", "records")
+    __slots__ = ("_answered", "_asked", "_below", "_once", "_order", "_places", "_unclaimed", "reached", "records")
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
         self.records: dict[bytes, Step] = {}
@@ -61,8 +67,11 @@ class Journal:
 
     def rewind(self) -> None:
         """Nothing is claimed any more; every record can be claimed again."""
+        self.reached = 0
+        self._asked: list[asyncio.Future[None]] = []
         self._unclaimed: dict[bytes, Step] = dict(self.records)
         self._answered: set[bytes] = set()
+        self._order = deque(sorted((step for step in self.records.values() if step.record.began), key=_began))
         self._below: dict[str, list[bytes]] = {}
         for key, step in self.records.items():
             if step.record.branch:
@@ -80,7 +89,47 @@ class Journal:
         claim = Claim(branch, digest, nth)
         if self._unclaimed:
             claim.step = self._unclaimed.pop(claim.key, None)
+            if claim.step is not None:
+                self.reached = max(self.reached, claim.step.record.began)
+            while self._asked:
+                self._release(self._asked.pop())
         return claim
+
+    @staticmethod
+    def _release(waiting: asyncio.Future[None]) -> None:
+        if not waiting.done():
+            waiting.set_result(None)
+
+    async def in_order(self, record: StepRecord, within_s: float) -> None:
+        """Wait until all is asked for that began before this step ended, while it ran: then it ends for the code as it did before.
+
+        A race that it lost, or a timeout that it met, in a task that was let run, comes out as it did. Code that does not ask for it any
+        more is waited for `within_s` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within_s
+        while self._runs_beside_others(record) and (left_s := deadline - loop.time()) > 0:
+            asked: asyncio.Future[None] = loop.create_future()
+            self._asked.append(asked)
+            await asyncio.wait((asked,), timeout=left_s)
+        self.reached = max(self.reached, record.ended)
+
+    def _runs_beside_others(self, record: StepRecord) -> bool:
+        """Whether a step is still to be asked for whose time overlaps with that of this one."""
+        order, gone = self._order, 0
+        while order and order[0].key not in self._unclaimed:
+            order.popleft()
+        for other in order:
+            if other.record.began >= record.ended:
+                return False
+            if other.key not in self._unclaimed:
+                gone += 1
+            elif other.record.began > record.began or (other.record.ended or record.ended) > record.began:
+                return True
+            if gone > _MANY:  # one that is never asked for stands before all that were: they are gone over once
+                self._order = deque(step for step in order if step.key in self._unclaimed)
+                return self._runs_beside_others(record)
+        return False
 
     @property
     def loose(self) -> bool:
@@ -96,6 +145,7 @@ class Journal:
         """The function of a step runs again: what it asked for before can be claimed again. The failures among it that nothing follows."""
         steps = [step for step in self.records.values() if step.record.branch.startswith(path)]
         self._unclaimed.update((step.key, step) for step in steps)
+        self._order = deque(sorted((step for step in self._unclaimed.values() if step.record.began), key=_began))
         self._answered.difference_update(step.key for step in steps)
         return _trailing(steps)
 
@@ -136,6 +186,7 @@ class Journal:
     def place(self) -> int:
         """The next place in the order in which steps begin and end."""
         self._places += 1
+        self.reached = self._places
         return self._places
 
     def put(self, step: Step) -> None:
@@ -196,7 +247,7 @@ class Journal:
 def _trailing(steps: Collection[Step]) -> list[Step]:
     """The failures that no step follows: none that is to stay began after they had ended, but for siblings and for steps inside them."""
     closed = {inside_of(step.record.branch, step.key) for step in steps if step.state is CLOSED}
-    latest: dict[str, StepRecord] = {}
+    latest: dict[tuple[str, str, tuple[int, ...]], StepRecord] = {}
     failures: list[tuple[int, Step]] = []
     for at, step in enumerate(steps):
         if step.record.branch and not closed.isdisjoint(enclosing(step.record.branch)):
@@ -208,26 +259,31 @@ def _trailing(steps: Collection[Step]) -> list[Step]:
     trailing: list[Step] = []
     for _, step in sorted(failures, key=lambda each: (each[1].record.ended or each[1].record.began, each[0]), reverse=True):
         inside = inside_of(step.record.branch, step.key)
-        if any(
-            _after(other, step.record) and follows(branch, step.record.branch)
-            for branch, other in latest.items()
-            if not branch.startswith(inside)
-        ):
+        if any(_is_consequence(later, step.record, inside) for later in latest.values()):
             _stays(latest, step.record)
         else:
             trailing.append(step)
     return trailing
 
 
-def _stays(latest: dict[str, StepRecord], record: StepRecord) -> None:
-    """Keep the record of each branch that began last."""
-    before = latest.get(record.branch)
+def _stays(latest: dict[tuple[str, str, tuple[int, ...]], StepRecord], record: StepRecord) -> None:
+    """Keep the record of each line that began last."""
+    line = record.branch, record.line, record.since
+    before = latest.get(line)
     if before is None or (record.began, record.opened) >= (before.began, before.opened):
-        latest[record.branch] = record
+        latest[line] = record
 
 
-def _after(later: StepRecord, failed: StepRecord) -> bool:
-    return later.began > failed.ended if later.began and failed.ended else later.opened >= failed.closed
+def _is_consequence(later: StepRecord, failed: StepRecord, inside: str) -> bool:
+    if later.branch.startswith(inside) or not follows(later.branch, failed.branch):
+        return False
+    if not (later.began and failed.ended):
+        return later.opened >= failed.closed
+    return later.began > failed.ended and line_follows(later.line, later.since, failed.line, failed.ended)
+
+
+def _began(step: Step) -> int:
+    return step.record.began
 
 
 def cost(step: Step) -> Usage:

@@ -117,6 +117,11 @@ class Turn:
         error = running.exception()
         return Crashed(error) if error is not None else Returned(running.result())
 
+    @property
+    def reached(self) -> int:
+        """The place that the run has come to in the order of its steps (see Journal)."""
+        return self.journal.reached
+
     @contextmanager
     def about_to_end(self) -> Iterator[None]:
         """The end of its session is being written: what has not begun does not begin before that is known."""

@@ -395,13 +395,13 @@ class World:
             await handle.resume()
 
     async def _resolve(self, handle: Handle, row: Row) -> None:
-        doubts = [step.record for step in await self.store.steps(row.id, row.turn + 1) if in_doubt(step)]
+        doubts = [step for step in await self.store.steps(row.id, row.turn + 1) if in_doubt(step)]
         if not doubts:  # whoever resolved it was cut off half-way, and says it again
             await handle.resolve("done")
             return
-        label = label_of(doubts[0])
-        happened = self.ledger.count((base(doubts[0].name), label)) > 0
-        await handle.resolve("done" if happened else "retry", step=doubts[0].name, result=label if happened else None)
+        label = label_of(doubts[0].record)
+        happened = self.ledger.count((base(doubts[0].record.name), label)) > 0
+        await handle.resolve("done" if happened else "retry", step=doubts[0].key.hex(), result=label if happened else None)
 
     async def _rests(self) -> bool:
         rows = await self.store.sessions()

@@ -105,8 +105,9 @@ class Verbs:
         # One that its caller let go of stays a step that was let go of: asked for again, it runs as a step of its own.
         note = "" if verdict == "retry" else _BY_PERSON
         record = msgspec.structs.replace(
-            doubt.record, outcome=outcome, used=cost(doubt), reserved=ZERO, closed=self._now(), deadline=0.0, note=note
-        )
+            doubt.record, outcome=outcome, used=cost(doubt), reserved=ZERO, closed=self._now(), deadline=0.0, note=note,
+            ended=actor.journal.place(),
+        )  # fmt: skip
         state = StepState.CLOSED if verdict == "done" else StepState.FAILED
         return WriteStep(actor.id, epoch, doubt.turn, doubt.key, state, self._node.encode(record))
 

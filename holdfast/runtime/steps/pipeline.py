@@ -88,11 +88,11 @@ async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, agai
     turn.refused = turn.refused or told(outcome) or any(told(step.record.outcome) for step in below)
     if again is not None:
         await again(turn, claim)
-    if claim.step is not None and claim.step.record.ended:
+    if claim.step is not None and claim.step.record.began:
         if turn.journal.loose:
             await turn.journal.in_order(claim.step.record, asked.timeout_s)
         else:
-            turn.journal.reached = max(turn.journal.reached, claim.step.record.ended)
+            turn.journal.reached = max(turn.journal.reached, claim.step.record.ended or claim.step.record.began)
     if claim.step is not None and claim.step.record.cut:
         # Its caller lets go of it again (a timeout of its own, say), and takes the same way as before; if not, it gets what is recorded.
         await asyncio.wait((turn.node.loop.create_future(),), timeout=asked.timeout_s)

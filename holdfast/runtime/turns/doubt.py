@@ -163,8 +163,9 @@ def _until(turn: Turn, step: Step, call: Call) -> float | None:
 
 async def _close(turn: Turn, step: Step, outcome: Outcome) -> None:
     closed = msgspec.structs.replace(
-        step.record, outcome=outcome, used=cost(step), reserved=ZERO, closed=turn.node.clock.time(), deadline=0.0, note=""
-    )
+        step.record, outcome=outcome, used=cost(step), reserved=ZERO, closed=turn.node.clock.time(), deadline=0.0, note="",
+        ended=turn.journal.place(),
+    )  # fmt: skip
     await turn.outcome(turn.submit(step.key, state_of(outcome), closed))
 
 

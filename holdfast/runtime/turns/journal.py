@@ -112,7 +112,7 @@ class Journal:
             asked: asyncio.Future[None] = loop.create_future()
             self._asked.append(asked)
             await asyncio.wait((asked,), timeout=left_s)
-        self.reached = max(self.reached, record.ended)
+        self.reached = max(self.reached, record.ended or record.began)
 
     def _runs_beside_others(self, record: StepRecord) -> bool:
         """Whether a step is still to be asked for whose time overlaps with that of this one."""
@@ -120,11 +120,11 @@ class Journal:
         while order and order[0].key not in self._unclaimed:
             order.popleft()
         for other in order:
-            if other.record.began >= record.ended:
+            if record.ended and other.record.began >= record.ended:
                 return False
             if other.key not in self._unclaimed:
                 gone += 1
-            elif other.record.began > record.began or (other.record.ended or record.ended) > record.began:
+            elif _overlaps(record, other.record):
                 return True
             if gone > _MANY:  # one that is never asked for stands before all that were: they are gone over once
                 self._order = deque(step for step in order if step.key in self._unclaimed)
@@ -280,6 +280,13 @@ def _is_consequence(later: StepRecord, failed: StepRecord, inside: str) -> bool:
     if not (later.began and failed.ended):
         return later.opened >= failed.closed
     return later.began > failed.ended and line_follows(later.line, later.since, failed.line, failed.ended)
+
+
+def _overlaps(record: StepRecord, other: StepRecord) -> bool:
+    """Whether one of two steps began while the other ran. When an answer of another session came is known by its time alone."""
+    if other.began > record.began:
+        return other.began < record.ended if record.ended else other.opened < record.closed
+    return not other.ended or other.ended > record.began
 
 
 def _began(step: Step) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLost
 from holdfast.events import log
-from holdfast.stores.ops import Op, Result
+from holdfast.stores.ops import Op, Result, concerns
 from holdfast.stores.protocol import Store
 
 OVERLAP = 64
@@ -151,8 +151,10 @@ class GroupCommit:
             self._fail(self._keep(batch, error), error)
             if isinstance(error, StoreLost):
                 raise
-            if isinstance(error, OutcomeUnknown) and self._unknown is not None:
-                self._unknown([op for op, *_ in batch])
+            if isinstance(error, OutcomeUnknown):
+                self._refuse_what_follows(batch)
+                if self._unknown is not None:
+                    self._unknown([op for op, *_ in batch])
             return
         except asyncio.CancelledError:
             self._fail(batch, OutcomeUnknown("the write was cut off: read again"))
@@ -196,6 +198,14 @@ class GroupCommit:
             raise OutcomeUnknown(f"a transaction took longer than {self.deadline_s:g} s: read again") from None
         self._late = False
         return results
+
+    def _refuse_what_follows(self, batch: list[_Entry]) -> None:
+        """A session with an op of unknown outcome is read again: what it wrote after that must not be there without it."""
+        unsure = {id for op, *_ in batch for id in concerns(op)}
+        later = [entry for entry in self._queue if hasattr(entry[0], "epoch") and unsure.intersection(concerns(entry[0]))]
+        if later:
+            self._queue = [entry for entry in self._queue if entry not in later]
+            self._fail(later, NotWritten("the outcome of an earlier write of the session is unknown: nothing was written"))
 
     def _keep(self, batch: list[_Entry], error: StoreError) -> list[_Entry]:
         """Put back what is to be written again after a batch that failed; those that fail now."""

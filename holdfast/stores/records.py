@@ -82,8 +82,9 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         cut: its caller let go of it while it ran: replay waits until the caller lets go again.
         deadline: store time after which its last attempt can no longer take effect; 0 where it has none.
         strayed: recorded after the code had diverged from older records of its branch that it had not asked for yet.
-        began, ended: its first and last place in the order in which the steps of the turn began and ended, over all its runs; 0 where that
-            is not known (it was answered by another session).
+        ended: its place in the order in which the steps of the turn came to their outcomes, over all its runs; 0 where that is not known
+            (another session answered it).
+        seen: the last of those places that its code had seen when it asked for the step; 0 in old records.
         line: the task of the handler's own that asked for it (see runtime.turns.lineage); "" for the branch's own.
         since: the places at which that task, and those that it came from, were made.
     """
@@ -110,8 +111,8 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     cut: bool = False
     deadline: float = 0.0
     strayed: bool = False
-    began: int = 0
     ended: int = 0
+    seen: int = 0
     line: str = ""
     since: tuple[int, ...] = ()
 

@@ -58,6 +58,8 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
         outcome = await _drifted(step) if found is None and turn.journal.loose else None
         if outcome is None:
             outcome = await perform(step)
+            if turn.journal.loose:
+                await _in_order(step, found is not None)
     except asyncio.CancelledError:
         step.let_go()
         raise
@@ -66,6 +68,15 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
             step_over(turn, claim, asked if type(asked) is Call else None, step.value)
         step.leave()
     return result(asked, outcome)
+
+
+async def _in_order(step: Step, resumed: bool) -> None:
+    """It ran again while other code still has what it recorded before the crash: that comes first, as it did then."""
+    journal, claim = step.turn.journal, step.claim
+    if resumed:
+        await journal.in_order(journal.records[claim.key].record, step.asked.timeout_s)
+    elif not step.durable:
+        await journal.others_asked(claim.branch, step.asked.timeout_s)
 
 
 async def _drifted(step: Step) -> Outcome | None:
@@ -88,11 +99,11 @@ async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, agai
     turn.refused = turn.refused or told(outcome) or any(told(step.record.outcome) for step in below)
     if again is not None:
         await again(turn, claim)
-    if claim.step is not None and claim.step.record.began:
+    if claim.step is not None and claim.step.record.seen:
         if turn.journal.loose:
             await turn.journal.in_order(claim.step.record, asked.timeout_s)
         else:
-            turn.journal.reached = max(turn.journal.reached, claim.step.record.ended or claim.step.record.began)
+            turn.journal.sees(claim.step.record.ended)
     if claim.step is not None and claim.step.record.cut:
         # Its caller lets go of it again (a timeout of its own, say), and takes the same way as before; if not, it gets what is recorded.
         await asyncio.wait((turn.node.loop.create_future(),), timeout=asked.timeout_s)

@@ -47,8 +47,8 @@ class Step:
     """
 
     __slots__ = (
-        "_inside", "_written", "asked", "attempts", "began", "claim", "context", "deadline", "lane", "made", "maybe_paid",
-        "opened", "outcome", "phase", "target", "turn", "until", "used", "value",
+        "_ended", "_inside", "_written", "asked", "attempts", "claim", "context", "deadline", "lane", "made", "maybe_paid",
+        "opened", "outcome", "phase", "seen", "target", "turn", "until", "used", "value",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, asked: Asked, claim: Claim) -> None:
@@ -60,9 +60,9 @@ class Step:
         if branch.path:
             turn.flight.nested[self] = branch.path
         self.phase = Phase.BEFORE
-        self.opened, self.began = turn.node.clock.time(), turn.journal.place()
+        self.opened, self.seen = turn.node.clock.time(), turn.journal.seen
         self.used, self.attempts, self.made, self.maybe_paid = ZERO, 0, 0, 0
-        self.deadline = 0.0
+        self.deadline, self._ended = 0.0, 0
         self.until: float | None = None
         self.target: str | None = None
         self.outcome: Outcome | None = None
@@ -77,7 +77,7 @@ class Step:
         if self.claim.step is None:
             return
         state, before = self.claim.step.state, self.claim.step.record
-        self._written, self.began = state, before.began or self.began
+        self._written, self.seen = state, before.seen or self.seen
         self.used, self.attempts, self.maybe_paid = before.used + before.reserved, before.attempts, before.maybe_paid
         if state is StepState.WAITING:  # it resumes between two attempts: their number and time are limited over a park, too
             self.opened, self.made, self.until, self.target = before.opened, before.attempts, before.until, before.target
@@ -151,6 +151,7 @@ class Step:
         write = self._submit(state_of(outcome), outcome)
         try:
             if (await write).status is Status.DONE:
+                self.turn.journal.sees(self._ended)
                 return outcome
         except StoreError:
             pass
@@ -161,6 +162,7 @@ class Step:
         """The same with an op that leaves in the same transaction; what became of that."""
         self.outcome, self.phase = outcome, Phase.KNOWN
         written = await self.turn.acknowledged(self._submit(state_of(outcome), outcome, outbox=(op,)))
+        self.turn.journal.sees(self._ended)
         return outcome, written.outbox[0]
 
     def _submit(
@@ -170,10 +172,11 @@ class Step:
         asked, claim, turn = self.asked, self.claim, self.turn
         args = asked.args if len(asked.args) <= _MAX_ARGS or asked.effect == "once" else b""
         closed, ended = (0.0, 0) if outcome is None else (turn.node.clock.time(), turn.journal.place())
+        self._ended = ended
         record = StepRecord(
             asked.kind, asked.name, claim.branch.path, claim.digest, claim.nth, asked.effect, outcome, args, reserved, self.used,
             self.attempts, self.opened, closed, self.until if until is None else until, self.target, self.maybe_paid, claim.beside, 0, note,
-            cut, self.deadline, claim.strayed, self.began, ended,
+            cut, self.deadline, claim.strayed, ended, self.seen,
             claim.branch.line, claim.branch.since,
         )  # fmt: skip
         self._written = state
@@ -227,6 +230,7 @@ class Step:
         return self.turn.node.clock.time() + settles_s if settles_s else 0.0
 
     def _last(self, write: asyncio.Future[Result]) -> None:
+        self.turn.journal.sees(self._ended)
         self.turn.let_go.append(write)
 
     async def _late(self, remains: asyncio.Future[Any]) -> None:

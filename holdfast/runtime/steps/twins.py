@@ -71,5 +71,6 @@ async def answered_by_twin(step: Step) -> Outcome | None:
         twin = turn.journal.records.get(key)
         if twin is not None and twin.record.cut and twin.state is StepState.CLOSED and turn.journal.answer_again(twin):
             turn.emit(events.StepReplayed, step.kind, step.name)
+            turn.journal.sees(twin.record.ended)
             return twin.record.outcome
     return None

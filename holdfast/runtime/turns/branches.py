@@ -12,12 +12,12 @@ from typing import Protocol
 
 
 class Run(Protocol):
-    """One run of a turn: how often each identity was asked for, by the path of its branch; and the place that it has reached."""
+    """One run of a turn: how often each identity was asked for, by the path of its branch; and the last outcome that its code has seen."""
 
     @property
     def counts(self) -> dict[str, dict[bytes, int]]: ...
     @property
-    def reached(self) -> int: ...
+    def seen(self) -> int: ...
 
 
 class Branch:
@@ -58,7 +58,7 @@ class Branch:
 
     def another_line(self) -> Branch:
         """A line for a task that is made in this one."""
-        return Branch(self.run, self.path, f"{self.number('t').removeprefix(self.path)}~", (*self.since, self.run.reached))
+        return Branch(self.run, self.path, f"{self.number('t').removeprefix(self.path)}~", (*self.since, self.run.seen))
 
 
 class Inside(Protocol):

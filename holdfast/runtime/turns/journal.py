@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -51,27 +51,27 @@ class Journal:
     over the same records.
 
     Attributes:
-        reached: the last place, in the order in which steps begin and end, that this run has come to.
+        seen: the last place, in the order in which steps come to their outcomes, that the code of this run has seen the outcome of.
     """
 
-    __slots__ = ("_answered", "_asked", "_below", "_once", "_order", "_places", "_unclaimed", "reached", "records")
+    __slots__ = ("_answered", "_asked", "_below", "_once", "_order", "_places", "_unclaimed", "records", "seen")
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
         self.records: dict[bytes, Step] = {}
-        self._places = 0
+        self._places = 1
         self._once: dict[tuple[str, bytes], list[bytes]] = {}
         for step in steps:
             self.put(step)
-            self._places = max(self._places, step.record.began, step.record.ended)
+            self._places = max(self._places, step.record.ended)
         self.rewind()
 
     def rewind(self) -> None:
         """Nothing is claimed any more; every record can be claimed again."""
-        self.reached = 0
+        self.seen = 1
         self._asked: list[asyncio.Future[None]] = []
         self._unclaimed: dict[bytes, Step] = dict(self.records)
         self._answered: set[bytes] = set()
-        self._order = deque(sorted((step for step in self.records.values() if step.record.began), key=_began))
+        self._order = deque(sorted((step for step in self.records.values() if step.record.seen), key=_seen))
         self._below: dict[str, list[bytes]] = {}
         for key, step in self.records.items():
             if step.record.branch:
@@ -89,8 +89,6 @@ class Journal:
         claim = Claim(branch, digest, nth)
         if self._unclaimed:
             claim.step = self._unclaimed.pop(claim.key, None)
-            if claim.step is not None:
-                self.reached = max(self.reached, claim.step.record.began)
             while self._asked:
                 self._release(self._asked.pop())
         return claim
@@ -101,18 +99,28 @@ class Journal:
             waiting.set_result(None)
 
     async def in_order(self, record: StepRecord, within_s: float) -> None:
-        """Wait until all is asked for that began before this step ended, while it ran: then it ends for the code as it did before.
+        """Wait until all is asked for that was asked for while this step ran: then its outcome comes to the code when it did before.
 
         A race that it lost, or a timeout that it met, in a task that was let run, comes out as it did. Code that does not ask for it any
         more is waited for `within_s` seconds.
         """
+        await self._while_not_asked(lambda: self._runs_beside_others(record), within_s)
+        self.sees(record.ended)
+
+    async def others_asked(self, branch: Branch, within_s: float) -> None:
+        """Wait until all is asked for that other lines and branches have records of: a free read that was under way at the crash left no
+        record, and what they did meanwhile they did without it."""
+        await self._while_not_asked(
+            lambda: any((step.record.branch, step.record.line) != (branch.path, branch.line) for step in self._unclaimed.values()), within_s
+        )
+
+    async def _while_not_asked(self, outstanding: Callable[[], bool], within_s: float) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within_s
-        while self._runs_beside_others(record) and (left_s := deadline - loop.time()) > 0:
+        while outstanding() and (left_s := deadline - loop.time()) > 0:
             asked: asyncio.Future[None] = loop.create_future()
             self._asked.append(asked)
             await asyncio.wait((asked,), timeout=left_s)
-        self.reached = max(self.reached, record.ended or record.began)
 
     def _runs_beside_others(self, record: StepRecord) -> bool:
         """Whether a step is still to be asked for whose time overlaps with that of this one."""
@@ -120,7 +128,7 @@ class Journal:
         while order and order[0].key not in self._unclaimed:
             order.popleft()
         for other in order:
-            if record.ended and other.record.began >= record.ended:
+            if record.ended and other.record.seen >= record.ended:
                 return False
             if other.key not in self._unclaimed:
                 gone += 1
@@ -145,7 +153,7 @@ class Journal:
         """The function of a step runs again: what it asked for before can be claimed again. The failures among it that nothing follows."""
         steps = [step for step in self.records.values() if step.record.branch.startswith(path)]
         self._unclaimed.update((step.key, step) for step in steps)
-        self._order = deque(sorted((step for step in self._unclaimed.values() if step.record.began), key=_began))
+        self._order = deque(sorted((step for step in self._unclaimed.values() if step.record.seen), key=_seen))
         self._answered.difference_update(step.key for step in steps)
         return _trailing(steps)
 
@@ -184,10 +192,14 @@ class Journal:
     # ------------------------------------------------------------ writes
 
     def place(self) -> int:
-        """The next place in the order in which steps begin and end."""
+        """The next place in the order in which steps come to their outcomes."""
         self._places += 1
-        self.reached = self._places
         return self._places
+
+    def sees(self, place: int) -> None:
+        """The outcome that has this place has come to the code."""
+        if place > self.seen:
+            self.seen = place
 
     def put(self, step: Step) -> None:
         """A record was written."""
@@ -257,7 +269,7 @@ def _trailing(steps: Collection[Step]) -> list[Step]:
         else:
             _stays(latest, step.record)
     trailing: list[Step] = []
-    for _, step in sorted(failures, key=lambda each: (each[1].record.ended or each[1].record.began, each[0]), reverse=True):
+    for _, step in sorted(failures, key=lambda each: (each[1].record.ended, each[0]), reverse=True):
         inside = inside_of(step.record.branch, step.key)
         if any(_is_consequence(later, step.record, inside) for later in latest.values()):
             _stays(latest, step.record)
@@ -270,27 +282,27 @@ def _stays(latest: dict[tuple[str, str, tuple[int, ...]], StepRecord], record: S
     """Keep the record of each line that began last."""
     line = record.branch, record.line, record.since
     before = latest.get(line)
-    if before is None or (record.began, record.opened) >= (before.began, before.opened):
+    if before is None or (record.seen, record.opened) >= (before.seen, before.opened):
         latest[line] = record
 
 
 def _is_consequence(later: StepRecord, failed: StepRecord, inside: str) -> bool:
     if later.branch.startswith(inside) or not follows(later.branch, failed.branch):
         return False
-    if not (later.began and failed.ended):
+    if not (later.seen and failed.ended):
         return later.opened >= failed.closed
-    return later.began > failed.ended and line_follows(later.line, later.since, failed.line, failed.ended)
+    return later.seen >= failed.ended and line_follows(later.line, later.since, failed.line, failed.ended)
 
 
 def _overlaps(record: StepRecord, other: StepRecord) -> bool:
-    """Whether one of two steps began while the other ran. When an answer of another session came is known by its time alone."""
-    if other.began > record.began:
-        return other.began < record.ended if record.ended else other.opened < record.closed
-    return not other.ended or other.ended > record.began
+    """Whether each of two steps was asked for before the outcome of the other came. When an answer of another session came is known by
+    its time alone."""
+    before = other.seen < record.ended if record.ended else other.opened < record.closed
+    return before and (not other.ended or record.seen < other.ended)
 
 
-def _began(step: Step) -> int:
-    return step.record.began
+def _seen(step: Step) -> int:
+    return step.record.seen
 
 
 def cost(step: Step) -> Usage:

@@ -118,9 +118,9 @@ class Turn:
         return Crashed(error) if error is not None else Returned(running.result())
 
     @property
-    def reached(self) -> int:
-        """The place that the run has come to in the order of its steps (see Journal)."""
-        return self.journal.reached
+    def seen(self) -> int:
+        """The last outcome of a step that the code of the run has seen (see Journal)."""
+        return self.journal.seen
 
     @contextmanager
     def about_to_end(self) -> Iterator[None]:

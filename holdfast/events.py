@@ -63,8 +63,8 @@ class TurnCommitted(Event, frozen=True):
 
 
 class TurnLeft(Event, frozen=True):
-    """A run of a turn was interrupted; it goes on later, or its session has ended. `why`: "park", "pause", "drain", "lost" or
-    "ended"."""
+    """A run of a turn was interrupted; it resumes later, or its session has ended. `why`: "park", "pause", "drain", "stopped", "unsure",
+    "lost", "dropped" or "ended" (see holdfast.runtime.turns.verdict.Interrupted)."""
 
     turn: int
     why: str

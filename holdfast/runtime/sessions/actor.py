@@ -37,7 +37,7 @@ from holdfast.supervisors.intensity import Intensity, RestartWindow
 _STATE_S = 60.0  # how soon a state that did not load is tried again, next to every message and start
 _UNKNOWN = "the outcome of a write is unknown"
 _WHY: dict[Signal, Why] = {
-    Signal.HOLD: "pause", Signal.DROP: "dropped", Signal.DRAIN: "drain", Signal.STOP: "stopped", Signal.END: "ended",
+    Signal.HOLD: "pause", Signal.UNSURE: "unsure", Signal.DROP: "dropped", Signal.DRAIN: "drain", Signal.STOP: "stopped", Signal.END: "ended",
 }  # fmt: skip
 
 
@@ -144,7 +144,7 @@ class Actor:
         elif action:
             self.pause.end()
             if action == "leave" and self.current is not None:
-                self.current.interrupt(_WHY[signal], self.wish if isinstance(self.wish, Park) else None)
+                self.current.interrupt(_WHY[signal], self.wish if signal is Signal.HOLD and isinstance(self.wish, Park) else None)
 
     def hold(self, park: Park) -> None:
         """Leave what is being done once no step is in flight, and park."""

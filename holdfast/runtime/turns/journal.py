@@ -290,7 +290,7 @@ def _is_consequence(later: StepRecord, failed: StepRecord, inside: str) -> bool:
     if later.branch.startswith(inside) or not follows(later.branch, failed.branch):
         return False
     if not (later.seen and failed.ended):
-        return later.opened >= failed.closed
+        return later.opened >= failed.closed and line_follows(later.line, later.since, failed.line, failed.seen + 1)
     return later.seen >= failed.ended and line_follows(later.line, later.since, failed.line, failed.ended)
 
 

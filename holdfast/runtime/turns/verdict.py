@@ -8,8 +8,8 @@ import msgspec
 
 from holdfast.stores.records import Park
 
-Why = Literal["park", "drain", "pause", "lost", "dropped", "ended", "stopped"]
-GENTLE: frozenset[Why] = frozenset({"drain", "pause"})
+Why = Literal["park", "drain", "pause", "unsure", "lost", "dropped", "ended", "stopped"]
+GENTLE: frozenset[Why] = frozenset({"drain", "pause", "unsure"})
 """Interruptions that wait until no step is in flight, and that a handler which finished by itself has nothing to do with."""
 
 
@@ -25,7 +25,8 @@ class Interrupted(msgspec.Struct, frozen=True):
     """The run was left before its end.
 
     Attributes:
-        why: "park" and "pause" (with `park`), "drain", "lost" (fenced, or the store failed: read again), "dropped" (a person gives the turn
+        why: "park" and "pause" (with `park`), "drain", "unsure" (a write may not be there: read again once nothing is
+            in flight), "lost" (fenced, or the store failed: read again now), "dropped" (a person gives the turn
             up), "ended" (the session was cancelled or killed) or "stopped" (the process ends before the steps in flight do).
         cause: for "lost", what happened, in words.
     """

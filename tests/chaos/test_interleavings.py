@@ -56,8 +56,11 @@ class Author:
                 # One level up a `charge` may stand beside it: none inside.
                 script = [op for op in self.script(place, depth + 1, sound=sound) if op[0] not in ("charge", "gather")]
                 if name == "completed":
-                    # It makes its tasks in the order of a set: what a task counts for itself is another's after a crash.
-                    script = [op for op in script if not {"chance", "child", "gather", *AT_ONCE}.intersection(names_in(op))]
+                    # It makes its tasks in the order of a set: what a task counts for itself is another's after a crash, and so is
+                    # which failure came before what.
+                    script = [
+                        op for op in script if not {"chance", "child", "call", "stumble", "gather", *AT_ONCE}.intersection(names_in(op))
+                    ]
                 extra = [[*script, self._effects()]]
             case "nested":
                 extra = [[self._effects() for _ in range(self._draw.randint(1, 3))]]

@@ -37,7 +37,8 @@ from holdfast.supervisors.intensity import Intensity, RestartWindow
 _STATE_S = 60.0  # how soon a state that did not load is tried again, next to every message and start
 _UNKNOWN = "the outcome of a write is unknown"
 _WHY: dict[Signal, Why] = {
-    Signal.HOLD: "pause", Signal.UNSURE: "unsure", Signal.DROP: "dropped", Signal.DRAIN: "drain", Signal.STOP: "stopped", Signal.END: "ended",
+    Signal.HOLD: "pause", Signal.UNSURE: "unsure", Signal.DROP: "dropped", Signal.DRAIN: "drain", Signal.STOP: "stopped",
+    Signal.END: "ended",
 }  # fmt: skip
 
 

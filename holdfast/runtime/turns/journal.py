@@ -160,13 +160,15 @@ class Journal:
     def drift(self, claim: Claim, kind: str, name: str) -> Step | None:
         """The oldest unclaimed record of the same branch, kind and name: what the code asked for before the crash in this one's place.
 
-        Records of steps that ran at once with others of their branch are left out: their order means nothing. It is not claimed by this.
+        Records of steps that ran at once with others of their branch are left out: their order means nothing. One that asked
+        for just the same comes first: a record before it was lost. It is not claimed by this.
         """
-        for step in self._unclaimed.values():
-            record = step.record
-            if record.branch == claim.branch.path and record.kind == kind and record.name == name and not record.beside:
-                return step
-        return None
+        found = [
+            step
+            for step in self._unclaimed.values()
+            if (step.record.branch, step.record.kind, step.record.name) == (claim.branch.path, kind, name) and not step.record.beside
+        ]
+        return next((step for step in found if step.record.digest == claim.digest), found[0] if found else None)
 
     def astray(self, branch: Branch) -> bool:
         """Whether the code of a branch has gone another way than its records: some are left that come before what it asks for now."""

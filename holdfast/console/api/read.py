@@ -10,8 +10,8 @@ from fastapi import Path, Query
 from holdfast.console.api.control import Control, Json
 from holdfast.console.api.routes import Routes
 from holdfast.console.reading import inspect, timeline
+from holdfast.console.reading.timeline import Mailbox, Timeline
 from holdfast.console.reading.views import Detail, Overview
-from holdfast.console.wire.answers import Mailbox, Timeline
 from holdfast.console.wire.bodies import MAX_LISTED, MOST
 from holdfast.runtime.agents.ids import MAX_CHARS, check_id
 from holdfast.runtime.live import Live

@@ -57,13 +57,13 @@ def refuse(text: str) -> NoReturn:
 
 
 def ask_source(db: str | None, store: str | None, socket: str | None, question: Callable[[Source], Awaitable[T]]) -> T:
-    """The answer to a question about the store that is meant, from whoever `target.ask` chooses."""
+    """The answer to a question about the store that is meant, from where `client.source.ask` finds it."""
     import asyncio
 
-    from holdfast.console.reading import target
+    from holdfast.console.client import source
 
     async def answer() -> T:
-        return await target.ask(question, path=db, url=store, socket=socket)
+        return await source.ask(question, path=db, url=store, socket=socket)
 
     return asyncio.run(answer())
 

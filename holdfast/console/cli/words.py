@@ -11,8 +11,9 @@ from rich.text import Text
 
 from holdfast.console.cli.render import console, table, with_reason
 from holdfast.console.reading.amounts import clock, number, span, used
+from holdfast.console.reading.timeline import Entry, Mailbox, Timeline
 from holdfast.console.reading.values import clean, compact, escaped, legible
-from holdfast.console.wire.answers import Diagnosis, Did, DidMany, Entry, Happened, Mailbox, Timeline
+from holdfast.console.wire.answers import Diagnosis, Did, DidMany, Happened
 from holdfast.policies.breaker import BreakerView
 from holdfast.supervisors.view import SupervisorView
 

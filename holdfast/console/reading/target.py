@@ -1,34 +1,26 @@
-"""Which store the reading commands mean, by `--db`, `--store` or the current folder, and whom they ask about it."""
+"""Which store the reading commands mean, by `--db`, `--store` or the current folder, and how it is read without its process."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from holdfast.console.reading import inspect, timeline
+from holdfast.console.reading.timeline import Mailbox, Timeline
 from holdfast.console.reading.views import Detail, Overview
-from holdfast.console.wire.answers import Mailbox, Timeline
-from holdfast.errors import ConfigError, NodeUnreachable
-from holdfast.events import log
+from holdfast.errors import ConfigError
 from holdfast.stores import Store, open_store
-from holdfast.stores.records import SHOWN_STATUSES
-
-if TYPE_CHECKING:
-    from holdfast.console.client.node import Node
-
-T = TypeVar("T")
 
 _SQLITE = "sqlite:///"
 _POSTGRES = ("postgresql://", "postgres://", "postgres:")
-_ANSWER_S = 10.0
 _SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 
 class Source(Protocol):
-    """Whoever can say what the sessions of a store are doing."""
+    """What can say what the sessions of a store are doing."""
 
     async def overview(
         self, *, ended: bool = False, status: str | None = None, agent: str | None = None, tenant: str | None = None, limit: int = 200
@@ -75,68 +67,6 @@ class StoreSource:
 
     async def mailbox(self, id: str) -> Mailbox:
         return await timeline.mailbox(self._store, id, now=time.time())
-
-
-class NodeSource:
-    """Asks the process that runs the store: its lines also say what each session does right now."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    async def overview(
-        self, *, ended: bool = False, status: str | None = None, agent: str | None = None, tenant: str | None = None, limit: int = 200
-    ) -> Overview:
-        if status is not None and status not in SHOWN_STATUSES:
-            raise ConfigError(f"there is no status {status!r}: use one of {', '.join(SHOWN_STATUSES)}")
-        return await self._node.get("/sessions", Overview, all=ended, status=status, agent=agent, tenant=tenant, limit=limit)
-
-    async def detail(self, id: str, *, turn: int | None = None) -> Detail:
-        from holdfast.console.client.node import path_of
-
-        return await self._node.get(path_of(id), Detail, turn=turn)
-
-    async def timeline(self, id: str, *, first: int, turns: int) -> Timeline:
-        from holdfast.console.client.node import path_of
-
-        return await self._node.get(f"{path_of(id)}/timeline", Timeline, first=first, turns=turns)
-
-    async def mailbox(self, id: str) -> Mailbox:
-        from holdfast.console.client.node import path_of
-
-        return await self._node.get(f"{path_of(id)}/mailbox", Mailbox)
-
-
-async def ask(question: Callable[[Source], Awaitable[T]], *, path: str | None, url: str | None, socket: str | None) -> T:
-    """The answer of the process that runs the store, where there is one; else that of the store: the one place where that is chosen.
-
-    Args:
-        path, url: of the store, as `--db` and `--store` name it.
-        socket: the control socket of the process; then only that will do.
-
-    Raises:
-        ConfigError: nothing says which store is meant, or it is none that can be looked into from outside.
-        NodeUnreachable: nobody answers at `socket`.
-        StoreError: the store is not there, cannot be read, or is not of this holdfast.
-    """
-    from holdfast.console.client import reach
-
-    if path is not None and url is not None:
-        raise ConfigError("give --db or --store, not both")
-    listening = reach.find(path, url, socket)
-    if listening is not None:
-        from holdfast.console.client.node import open_node
-
-        try:
-            async with open_node(listening, timeout_s=_ANSWER_S) as node:
-                return await question(NodeSource(node))
-        except NodeUnreachable as error:
-            if socket is not None:
-                raise
-            # A socket that outlived its process, or a process that is blocked: its store can be read all the same.
-            if error.sent:
-                log.warning("%s; what follows is read from its store", error)
-    async with source(store_url(path, url)) as found:
-        return await question(found)
 
 
 @asynccontextmanager

@@ -7,16 +7,56 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from holdfast.console.reading.amounts import amounts, cost
+import msgspec
+
+from holdfast.console.reading.amounts import Amounts, amounts, cost
 from holdfast.console.reading.inspect import waiting
 from holdfast.console.reading.values import clean, compact, plain
-from holdfast.console.reading.views import answer, effects_of, letter_view, message_view, step_view
-from holdfast.console.wire.answers import Entry, Mailbox, Timeline
+from holdfast.console.reading.views import MessageView, answer, effects_of, letter_view, message_view, step_view
 from holdfast.errors import SessionNotFound
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import Checkpoint, DeadLetter, Message, Session, Step, StepState
 
 _TEXT = 400
+
+
+class Mailbox(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits in a session's mailbox, in order of arrival; `limit` is how many may wait."""
+
+    session: str
+    messages: list[MessageView]
+    limit: int | None
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """Something in the life of a session.
+
+    Attributes:
+        at: store time, seconds since the epoch.
+        what: "spawned", "message" (a turn begins), "step", "turn" (it is committed) or "letter" (it failed for good).
+        name: of the step, or the id of the message.
+        state: of a step, that of records.StepState; else "".
+        text: for a person: a step's outcome or error, a message's body, a turn's reply.
+    """
+
+    at: float
+    turn: int
+    what: str
+    name: str
+    kind: str = ""
+    state: str = ""
+    branch: str = ""
+    duration_s: float | None = None
+    cost: Amounts = Amounts()
+    text: str = ""
+
+
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    """The turns of a session with their steps, in order of time; `next` is the first turn of the next page, None on the last one."""
+
+    session: str
+    entries: list[Entry]
+    next: int | None
 
 
 async def mailbox(store: Store, id: str, *, now: float) -> Mailbox:

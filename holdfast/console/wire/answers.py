@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from holdfast.console.reading.amounts import Amounts
-from holdfast.console.reading.views import MessageView
 from holdfast.console.wire.problems import Problem
 
 HEARTBEAT_S = 10.0
@@ -82,45 +81,6 @@ class DidMany(Answer, frozen=True, kw_only=True):
     dry_run: bool
     sessions: list[One]
     more: bool
-
-
-class Mailbox(Answer, frozen=True, kw_only=True):
-    """What waits in a session's mailbox, in order of arrival; `limit` is how many may wait."""
-
-    session: str
-    messages: list[MessageView]
-    limit: int | None
-
-
-class Entry(Answer, frozen=True, kw_only=True):
-    """Something in the life of a session.
-
-    Attributes:
-        at: store time, seconds since the epoch.
-        what: "spawned", "message" (a turn begins), "step", "turn" (it is committed) or "letter" (it failed for good).
-        name: of the step, or the id of the message.
-        state: of a step, that of records.StepState; else "".
-        text: for a person: a step's outcome or error, a message's body, a turn's reply.
-    """
-
-    at: float
-    turn: int
-    what: str
-    name: str
-    kind: str = ""
-    state: str = ""
-    branch: str = ""
-    duration_s: float | None = None
-    cost: Amounts = Amounts()
-    text: str = ""
-
-
-class Timeline(Answer, frozen=True, kw_only=True):
-    """The turns of a session with their steps, in order of time; `next` is the first turn of the next page, None on the last one."""
-
-    session: str
-    entries: list[Entry]
-    next: int | None
 
 
 class AgentView(Answer, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from holdfast.runtime.steps.asked import Asked, result
 from holdfast.runtime.steps.drift import drift
 from holdfast.runtime.steps.refusal import told
 from holdfast.runtime.steps.step import Step
+from holdfast.runtime.turns.failures import CUT
 from holdfast.runtime.turns.journal import Claim
 from holdfast.runtime.turns.observed import step_over
 from holdfast.runtime.turns.turn import Turn
@@ -50,7 +51,9 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
         return await _for_a_stranger(turn, run(turn, asked, perform, again))
     found = claim.step
     if found is not None and found.record.outcome is not None:
-        return await _replay(turn, asked, claim, found.record.outcome, again)
+        outcome = await _replay(turn, asked, claim, found.record.outcome, again)
+        if outcome is not None:
+            return result(asked, outcome)
     if turn.replaying or turn.interruption is not None or turn.ending is not None:
         await turn.admit(claim.branch)
     step = Step(turn, asked, claim)
@@ -91,7 +94,8 @@ async def _drifted(step: Step) -> Outcome | None:
     return outcome
 
 
-async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, again: Again | None) -> Any:
+async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, again: Again | None) -> Outcome | None:
+    """What its record says; None for a read that was cut and that the code waits for by now: it runs again."""
     if asked.kind == "tool" and claim.step is not None and claim.step.record.attempts:
         turn.owner.gates.repetition.note(asked.name, claim.digest)
     turn.emit(events.StepReplayed, asked.kind, asked.name)
@@ -104,12 +108,13 @@ async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, agai
             await turn.journal.in_order(claim.step.record, asked.timeout_s)
         else:
             turn.journal.sees(claim.step.record.ended)
-    if claim.step is not None and claim.step.record.cut:
-        # Its caller lets go of it again (a timeout of its own, say), and takes the same way as before; if not, it gets what is recorded.
-        await asyncio.wait((turn.node.loop.create_future(),), timeout=asked.timeout_s)
-        if turn.over:
-            await turn.closed()
-    return result(asked, outcome)
+    if claim.step is None or not claim.step.record.cut:
+        return outcome
+    # Its caller lets go of it again (a timeout of its own, say), and takes the same way as before.
+    await asyncio.wait((turn.node.loop.create_future(),), timeout=asked.timeout_s)
+    if turn.over:
+        await turn.closed()
+    return None if asked.effect == "read" and outcome.failure is not None and outcome.failure.type == CUT.type else outcome
 
 
 async def _for_a_stranger(turn: Turn, work: Any) -> Any:

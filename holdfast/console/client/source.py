@@ -1,0 +1,72 @@
+"""Where the reading commands get their answers: from the process that runs the store, where there is one, else from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from holdfast.console.client import reach
+from holdfast.console.client.node import Node, open_node, path_of
+from holdfast.console.reading import target
+from holdfast.console.reading.target import Source
+from holdfast.console.reading.timeline import Mailbox, Timeline
+from holdfast.console.reading.views import Detail, Overview
+from holdfast.errors import ConfigError, NodeUnreachable
+from holdfast.events import log
+from holdfast.stores.records import SHOWN_STATUSES
+
+T = TypeVar("T")
+
+_ANSWER_S = 10.0
+
+
+class NodeSource:
+    """Asks the process that runs the store: its lines also say what each session does right now."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def overview(
+        self, *, ended: bool = False, status: str | None = None, agent: str | None = None, tenant: str | None = None, limit: int = 200
+    ) -> Overview:
+        if status is not None and status not in SHOWN_STATUSES:
+            raise ConfigError(f"there is no status {status!r}: use one of {', '.join(SHOWN_STATUSES)}")
+        return await self._node.get("/sessions", Overview, all=ended, status=status, agent=agent, tenant=tenant, limit=limit)
+
+    async def detail(self, id: str, *, turn: int | None = None) -> Detail:
+        return await self._node.get(path_of(id), Detail, turn=turn)
+
+    async def timeline(self, id: str, *, first: int, turns: int) -> Timeline:
+        return await self._node.get(f"{path_of(id)}/timeline", Timeline, first=first, turns=turns)
+
+    async def mailbox(self, id: str) -> Mailbox:
+        return await self._node.get(f"{path_of(id)}/mailbox", Mailbox)
+
+
+async def ask(question: Callable[[Source], Awaitable[T]], *, path: str | None, url: str | None, socket: str | None) -> T:
+    """The answer of the process that runs the store, where there is one; else that of the store: the one place where that is chosen.
+
+    Args:
+        path, url: of the store, as `--db` and `--store` name it.
+        socket: the control socket of the process; then only that will do.
+
+    Raises:
+        ConfigError: nothing says which store is meant, or it is none that can be looked into from outside.
+        NodeUnreachable: nobody answers at `socket`.
+        StoreError: the store is not there, cannot be read, or is not of this holdfast.
+    """
+    if path is not None and url is not None:
+        raise ConfigError("give --db or --store, not both")
+    listening = reach.find(path, url, socket)
+    if listening is not None:
+        try:
+            async with open_node(listening, timeout_s=_ANSWER_S) as node:
+                return await question(NodeSource(node))
+        except NodeUnreachable as error:
+            if socket is not None:
+                raise
+            # A socket that outlived its process, or a process that is blocked: its store can be read all the same.
+            if error.sent:
+                log.warning("%s; what follows is read from its store", error)
+    async with target.source(target.store_url(path, url)) as found:
+        return await question(found)

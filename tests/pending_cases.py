@@ -7,7 +7,6 @@ from __future__ import annotations
 
 PENDING: dict[str, str] = {
     "calls/01_pydantic_state_mutated_defaults": "a pydantic value loses what was changed in place when it is stored",
-    "calls/04_once_result_cannot_be_kept": "a `once` effect whose result cannot be stored counts as failed and is made again",
     "calls/05_stream_tool_call_indexes": "tool calls of a stream are told apart by their index, not by their id",
     "calls/06_stream_finish_reasons": "the finish reason is taken for the end of a stream",
     "calls/08_surrogates_in_answers": "half a surrogate pair in a model's answer cannot be stored",

@@ -183,10 +183,12 @@ class World:
             "refund": {"effect": "once", "reconcile": self._outside(was_refunded)},
             "charge": {"effect": "once"},
         }
+        # Where time is real, a refund that a crash cut is not to wait a minute until it can be asked about.
+        timeout_s = 60.0 if self.pace == 1.0 else 0.3
         tools: dict[str, Tool[Any, Any]] = {}
         for name, effect in self._effects().items():
             for each in (effect, slow(effect)):
-                tools[each.__name__] = tool(**options[name])(self._watched(self._outside(each)))
+                tools[each.__name__] = tool(timeout_s=timeout_s, **options[name])(self._watched(self._outside(each)))
         return tools
 
     def _worker(self) -> Agent:

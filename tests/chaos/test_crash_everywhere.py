@@ -65,12 +65,18 @@ def recover(world: World, sent: list[Delivery], seed: int | None, start_s: float
     at_once(world.check(sent))
 
 
+def strides(quick: int) -> pytest.MarkDecorator:
+    """Every point of a script where there is time for it; else some of them are left out, others for each script."""
+    return pytest.mark.parametrize("stride", [quick, pytest.param(1, marks=pytest.mark.slow)])
+
+
+@strides(3)
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("shape", SCRIPTS)
-def test_a_crash_at_every_point_of_a_turn_loses_nothing_and_repeats_nothing(shape: str, seed: int | None) -> None:
+def test_a_crash_at_every_point_of_a_turn_loses_nothing_and_repeats_nothing(shape: str, seed: int | None, stride: int) -> None:
     """Whatever instant the process dies at, its next life ends where an undisturbed one does, each effect done once."""
     sent = deliveries(SCRIPTS[shape])
-    crash_at = doubted = 0
+    crash_at, doubted = list(SCRIPTS).index(shape) % stride, 0
     while True:
         world = World()
         life = live(world, sent, seed, crash_at=crash_at)
@@ -78,20 +84,17 @@ def test_a_crash_at_every_point_of_a_turn_loses_nothing_and_repeats_nothing(shap
             break
         recover(world, sent, seed, life.time_s)
         doubted += any(isinstance(event, events.DoubtSettled) for event in world.seen)
-        crash_at += 1
+        crash_at += stride
     world.disk.crash()
     at_once(world.check(sent))
     assert crash_at > 200
-    assert doubted >= 8, "some of the crashes fell into a `once` effect"
+    assert doubted >= 8 // stride, "some of the crashes fell into a `once` effect"
 
 
-@pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.slow)])
+@strides(7)
 @pytest.mark.parametrize("shape", SHAPED)
 def test_a_crash_at_every_point_of_a_handler_that_strangers_wrote_changes_nothing(shape: str, stride: int) -> None:
-    """Tasks, groups, steps in steps, timeouts of its own, loops: the way that it went is the way that it goes, each effect done once.
-
-    With a stride some of the points are left out, others for each shape.
-    """
+    """Tasks, groups, steps in steps, timeouts of its own, loops: the way that it went is the way that it goes, each effect done once."""
     sent = [Delivery("worker", "long", SHAPED[shape]), Delivery("worker", "after", [["note", "note-9"]])]
     crash_at = first = list(SHAPED).index(shape) % stride
     while True:
@@ -113,17 +116,18 @@ def test_a_crash_at_every_point_of_a_handler_that_strangers_wrote_changes_nothin
     assert crash_at - first > 50
 
 
+@strides(3)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_an_answer_that_comes_while_its_asker_is_parked_wakes_it(seed: int) -> None:
+def test_an_answer_that_comes_while_its_asker_is_parked_wakes_it(seed: int, stride: int) -> None:
     """In whatever order the two are written, and wherever the process dies between: nobody waits for what is there."""
-    sent, crash_at = deliveries(PARKING), 0
+    sent, crash_at = deliveries(PARKING), seed
     while True:
         world = World()
         life = live(world, sent, seed, crash_at=crash_at)
         if life is None:
             break
         recover(world, sent, seed, life.time_s)
-        crash_at += 1
+        crash_at += stride
 
 
 @pytest.mark.parametrize("shape", SCRIPTS)

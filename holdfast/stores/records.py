@@ -87,6 +87,7 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         seen: the last of those places that its code had seen when it asked for the step; 0 in old records.
         line: the task of the handler's own that asked for it (see runtime.turns.lineage); "" for the branch's own.
         since: the places at which that task, and those that it came from, were made.
+        cut_after_s: for a cut one, how many seconds after its run had begun: a timeout that cut it was no longer than that.
     """
 
     kind: str
@@ -115,6 +116,7 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     seen: int = 0
     line: str = ""
     since: tuple[int, ...] = ()
+    cut_after_s: float = 0.0
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):

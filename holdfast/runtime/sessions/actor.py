@@ -89,7 +89,7 @@ class Actor:
     """
 
     __slots__ = (
-        "crashes", "current", "host", "journal", "life", "mailbox", "node", "owner", "park", "pause", "restarts", "row", "state", "status",
+        "begun", "crashes", "current", "host", "journal", "life", "mailbox", "node", "owner", "park", "pause", "restarts", "row", "state", "status",
         "task", "touched", "version", "wish",
     )  # fmt: skip
 
@@ -106,6 +106,7 @@ class Actor:
         self.owner = Owner(loaded, agent, self.journal.spent(), node.clock.time())
         self.restarts = RestartWindow(Intensity() if agent is None else agent.intensity)
         self.current: Turn | None = None
+        self.begun = 0
         self.task: asyncio.Task[None] | None = None
         self.pause = Pause(node.loop)
         self.wish: Park | GiveUp | None = None
@@ -149,7 +150,8 @@ class Actor:
 
     def hold(self, park: Park) -> None:
         """Leave what is being done once no step is in flight, and park."""
-        self.wish = park
+        if move(self.life, Signal.HOLD)[0] is Life.HOLDING:  # one whose turn is being given up is not paused
+            self.wish = park
         self.signal(Signal.HOLD)
 
     def give_up(self, cause: str) -> None:
@@ -212,6 +214,9 @@ class Actor:
             return await self._park(Park("state", str(error), self.node.clock.time() + _STATE_S))
         except Exception as error:  # also whatever a user's own validator raises
             return await self._fail(turn, f"the message does not decode: {describe(error)}")
+        if turn.number == self.begun:
+            self.owner.gates.repetition.clear()  # another run of the same turn notes the recorded calls again
+        self.begun = turn.number
         turn_starts(turn, self.restarts.count(self.node.clock.monotonic()))
         await turn.unless_left(doubt.prepare(turn))
         match turn.interruption or await turn.run(partial(self.agent.handler, session, body)):

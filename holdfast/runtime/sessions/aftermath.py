@@ -32,6 +32,5 @@ def after_crash(
         gates.failures += 1
         wait_s = min(PROVIDER_S * 2.0 ** min(gates.failures - 1, 10), PROVIDER_MAX_S) * uniform(0.5, 1.0)
         return Park("provider", f"{error.step}: {error.message}", clock.time() + wait_s)
-    gates.repetition.clear()  # the next run notes the recorded calls again
     now = clock.monotonic()
     return delay(backoff, restarts.count(now), uniform) if restarts.allow(now) else None

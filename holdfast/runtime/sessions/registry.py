@@ -94,8 +94,8 @@ class Sessions:
         _, late = await asyncio.wait(working, timeout=deadline_s)
         for actor in list(self.live.values()):
             actor.signal(Signal.STOP)
-        for task in (*late, *self._background):
-            await tasks.end(task, self.node.settings.quarantine_s)
+        ending = [tasks.end(task, self.node.settings.quarantine_s) for task in (*late, *self._background)]
+        await asyncio.gather(*ending)
         return not late
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:

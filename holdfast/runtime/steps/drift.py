@@ -9,6 +9,15 @@ from holdfast.runtime.steps.step import Step
 from holdfast.stores.records import Outcome
 
 
+async def another_way(step: Step) -> None:
+    """Where an effect on record has not been asked for, and the code asks for another one in its place, the session parks before it runs:
+    with both of them done, the code's own either-or would not hold."""
+    old = None if step.effect == "read" else step.turn.journal.passed_over(step.claim)
+    if old is not None:
+        text = f"{step.name} was asked for where {old.record.name} is on record: deploy code that repeats the old call, then resume"
+        await step.turn.park_here(step.lane, "drift", text)
+
+
 async def drift(step: Step) -> Outcome | None:
     """What an unclaimed record of the same branch, kind and name says, if there is one.
 

@@ -37,7 +37,7 @@ def run_effect(turn: Turn, call: Call, number: int = 0) -> Coroutine[Any, Any, A
 async def perform_once(step: Step) -> Outcome:
     """As `perform`, one at a time of the same effect: it begins only when the outcome of each before it in the turn is known."""
     async with Turnstile(step):
-        return await answered_by_twin(step) or await perform(step)
+        return await answered_by_twin(step) or await pipeline.drifted(step) or await perform(step)
 
 
 async def perform(step: Step) -> Outcome:
@@ -56,6 +56,7 @@ async def perform(step: Step) -> Outcome:
             continue
         step.attempts += 1
         step.made += 1
+        step.attempt_over = False
         context = step.context = StepContext(turn.owner.id, turn.name_of(step.claim.key), step.attempts)
         fault = await _attempt(step, call, context, permits)
         if fault is None:
@@ -124,11 +125,13 @@ async def _attempt(step: Step, call: Call, context: StepContext, permits: Permit
         began, cost = clock.monotonic(), call.most
         fault, told = await _perform(step, call, context, timeout_s)
         if turn.flight.nested and (path := step.inside_path()):
+            step.attempt_over = True
             await turn.flight.end_inside(path)
         cost = _cost(step, call, fault, told)
         ok = True if fault is None else False if fault.dependency else None
         return fault
     except asyncio.CancelledError:
+        cost = _timed(step, cost)
         if turn.flight.nested and (path := step.inside_path()):
             turn.flight.cancel_inside(path)
         raise
@@ -145,27 +148,27 @@ async def _perform(step: Step, call: Call, context: StepContext, timeout_s: floa
     step.value, step.phase = None, Phase.RUNNING
     step.lane.pinned += pinned
     inside = branches.enter(step)
-    deadline = step.turn.node.deadlines.add(task, timeout_s, step)
+    deadline = step.timer = step.turn.node.deadlines.add(task, timeout_s, step)
     try:
         step.value = await call.run(context)
         if call.check is not None:
             call.check(step.value)
     except asyncio.CancelledError as error:
-        if deadline.passed():
+        if deadline.taken_back():
             text = "ended by a person" if deadline.by_person else f"no answer within {timeout_s:g} s"
             return await _timed_out(step, call, context, text), None
-        if task.cancelling():
+        if task.cancelling() > deadline.before:
             raise
         # This task was not cancelled: the effect awaited something that was. That is its own crash.
         return Fault("permanent", "CancelledError", f"the effect was cancelled from within: {error}"), None
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # a tool that calls sys.exit() ends no other session
-        deadline.passed()
+        deadline.taken_back()
         return _fault(error, step.turn.node.clock.time()), _told_cost(error, call)
     finally:
         step.turn.node.deadlines.remove(deadline)
         branches.leave(inside)
         step.lane.pinned -= pinned
-    deadline.passed()  # it swallowed its cancellation and has a result all the same: the result counts
+    deadline.taken_back()  # it swallowed its cancellation and has a result all the same: the result counts
     return None, None
 
 
@@ -209,11 +212,17 @@ def _told_cost(error: BaseException, call: Call) -> Usage | None:
 
 def _cost(step: Step, call: Call, fault: Fault | None, told: Usage | None) -> Usage:
     """What the attempt came to: metered from its answer, what its error says, a mere step where the other side refused it; else all."""
-    cost, seconds = call.most, step.turn.active_s()
+    cost = call.most
     if step.value is not None and call.meter is not None:
         cost = call.meter(step.value)
     elif fault is not None and told is not None:
         cost = told
+    return _timed(step, cost)
+
+
+def _timed(step: Step, cost: Usage) -> Usage:
+    """With the seconds of activity that the attempt took."""
+    seconds = step.turn.active_s()
     return Usage(cost.steps, cost.tokens, cost.microusd, seconds, cost.tool_calls) if seconds else cost
 
 

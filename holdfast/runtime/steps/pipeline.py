@@ -15,7 +15,7 @@ from holdfast import events
 from holdfast.calls.call import Call
 from holdfast.errors import RuntimeStopped
 from holdfast.runtime.steps.asked import Asked, result
-from holdfast.runtime.steps.drift import drift
+from holdfast.runtime.steps.drift import another_way, drift
 from holdfast.runtime.steps.refusal import told
 from holdfast.runtime.steps.step import Step
 from holdfast.runtime.turns.failures import CUT
@@ -58,7 +58,8 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
         await turn.admit(claim.branch)
     step = Step(turn, asked, claim)
     try:
-        outcome = await _drifted(step) if found is None and turn.journal.loose else None
+        # A `once` effect looks at those that are the same effect first, one at a time (see effect.perform_once).
+        outcome = await drifted(step) if found is None and turn.journal.loose and asked.effect != "once" else None
         if outcome is None:
             outcome = await perform(step)
             if turn.journal.loose:
@@ -77,19 +78,21 @@ async def _in_order(step: Step, resumed: bool) -> None:
     """It ran again while other code still has what it recorded before the crash: that comes first, as it did then."""
     journal, claim = step.turn.journal, step.claim
     if resumed:
-        await journal.in_order(journal.records[claim.key].record, step.asked.timeout_s)
+        await journal.in_order(journal.records[claim.key], step.asked.timeout_s)
     elif not step.durable:
         await journal.others_asked(claim.branch, step.asked.timeout_s)
 
 
-async def _drifted(step: Step) -> Outcome | None:
+async def drifted(step: Step) -> Outcome | None:
     """The answer of an older record, where the code went another way than before; None where the step is new."""
     claim, journal = step.claim, step.turn.journal
-    if claim.beside:
+    if claim.step is not None or claim.beside or not journal.loose:
         return None
     outcome = await drift(step) if type(step.asked) is Call else None
     if outcome is None:
         step.resume()
+        if claim.step is None:
+            await another_way(step)
         claim.strayed = journal.astray(claim.branch)
     return outcome
 
@@ -105,13 +108,14 @@ async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, agai
         await again(turn, claim)
     if claim.step is not None and claim.step.record.seen:
         if turn.journal.loose:
-            await turn.journal.in_order(claim.step.record, asked.timeout_s)
+            await turn.journal.in_order(claim.step, asked.timeout_s)
         else:
             turn.journal.sees(claim.step.record.ended)
     if claim.step is None or not claim.step.record.cut:
         return outcome
     # Its caller lets go of it again (a timeout of its own, say), and takes the same way as before.
-    await asyncio.wait((turn.node.loop.create_future(),), timeout=asked.timeout_s)
+    within_s = max(asked.timeout_s, claim.step.record.cut_after_s + 1.0)
+    await asyncio.wait((turn.node.loop.create_future(),), timeout=within_s)
     if turn.over:
         await turn.closed()
     return None if asked.effect == "read" and outcome.failure is not None and outcome.failure.type == CUT.type else outcome

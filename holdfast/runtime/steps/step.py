@@ -14,7 +14,8 @@ from holdfast.errors import NotDone, StoreError
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.steps.asked import Asked, kept
 from holdfast.runtime.turns import tasks
-from holdfast.runtime.turns.branches import Branch, inside_of
+from holdfast.runtime.turns.branches import Branch, enclosing, inside_of
+from holdfast.runtime.turns.deadlines import Deadline
 from holdfast.runtime.turns.failures import CUT, describe, state_of
 from holdfast.runtime.turns.flight import Lane
 from holdfast.runtime.turns.journal import Claim
@@ -44,11 +45,13 @@ class Step:
         attempts, made: how many there were, over all runs of the turn, and those that count against its retries.
         value: what the last attempt returned.
         context: that of the attempt under way.
+        timer: its deadline.
+        attempt_over: it has ended: what it asked for itself is let go of by that, and the next attempt asks for it again.
     """
 
     __slots__ = (
-        "_ended", "_inside", "_written", "asked", "attempts", "claim", "context", "deadline", "lane", "made", "maybe_paid",
-        "opened", "outcome", "phase", "seen", "target", "turn", "until", "used", "value",
+        "_ended", "_inside", "_written", "asked", "attempt_over", "attempts", "claim", "context", "deadline", "lane", "made", "maybe_paid",
+        "opened", "outcome", "phase", "seen", "target", "timer", "turn", "until", "used", "value",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, asked: Asked, claim: Claim) -> None:
@@ -68,6 +71,8 @@ class Step:
         self.outcome: Outcome | None = None
         self.context: StepContext | None = None
         self.value: Any = None
+        self.timer: Deadline | None = None
+        self.attempt_over = False
         self._inside: Branch | None = None
         self._written: StepState | None = None
         self.resume()
@@ -116,6 +121,7 @@ class Step:
         if self._inside is None:
             self._inside = Branch(self.turn, inside_of(self.claim.branch.path, self.claim.key))
             self._inside.task = self.lane.task
+            self.turn.insides[self._inside.path] = self
         return self._inside
 
     def inside_path(self) -> str:
@@ -125,6 +131,8 @@ class Step:
     def forget_inside(self) -> str | None:
         """Another attempt begins: the path of the steps that the one before asked for itself, if it did."""
         inside, self._inside = self._inside, None
+        if inside is not None:
+            self.turn.insides.pop(inside.path, None)
         if inside is None:
             return None
         for path in [path for path in self.turn.counts if path.startswith(inside.path)]:
@@ -177,7 +185,7 @@ class Step:
             asked.kind, asked.name, claim.branch.path, claim.digest, claim.nth, asked.effect, outcome, args, reserved, self.used,
             self.attempts, self.opened, closed, self.until if until is None else until, self.target, self.maybe_paid, claim.beside, 0, note,
             cut, self.deadline, claim.strayed, ended, self.seen,
-            claim.branch.line, claim.branch.since,
+            claim.branch.line, claim.branch.since, turn.node.clock.time() - turn.started if cut else 0.0,
         )  # fmt: skip
         self._written = state
         return turn.submit(claim.key, state, record, outbox)
@@ -187,6 +195,8 @@ class Step:
     def leave(self) -> None:
         """It is not in flight any more."""
         self.claim.branch.busy -= 1
+        if self._inside is not None:
+            self.turn.insides.pop(self._inside.path, None)
         self.turn.flight.nested.pop(self, None)
         self.turn.flight.leave(self.lane)
 
@@ -195,13 +205,14 @@ class Step:
 
         Where the turn is only left (parked, drained, fenced), nothing is written: it resumes from the record that there is.
         """
+        self._keep_remains()
         left = self.turn.interruption
         resumes = left is not None and left.why not in ("ended", "dropped")
         if resumes and left is not None and (self.turn.over or left.why not in GENTLE):
             if self.phase is Phase.KNOWN and self.outcome is not None and left.why == "lost" and self.asked.effect == "once":
-                self.turn.node.in_hand[self.turn.owner.id, self.turn.number, self.claim.key] = self.outcome
+                self.turn.node.in_hand[self.turn.place_of(self.claim.key)] = self.outcome
             return
-        cut = not self.turn.over and (left is None or resumes)
+        cut = not self.turn.over and (left is None or resumes) and not self._left_by_an_attempt()
         if self.phase is Phase.KNOWN and self.outcome is not None:
             # Again: the write that is under way says nothing of the cut, and its future went with the task.
             self._last(self._submit(state_of(self.outcome), self.outcome, cut=cut))
@@ -211,23 +222,40 @@ class Step:
             failure = msgspec.structs.replace(CUT, step=self.asked.name)
             self._last(self._submit(StepState.FAILED, Outcome(failure=failure), cut=cut))
 
+    def _left_by_an_attempt(self) -> bool:
+        """Whether it is let go of since the attempt of a step around it has ended: that one asks for it again, and does not let go."""
+        around = (self.turn.insides.get(path) for path in enclosing(self.claim.branch.path))
+        return any(step.attempt_over or (step.timer is not None and step.timer.passed) for step in around if step is not None)
+
+    def overdue(self, deadline: Deadline, seconds: float) -> None:
+        """Its attempt goes on, so many seconds after its deadline cancelled it: it swallows that."""
+        if deadline.hangs is None and seconds >= self.turn.node.settings.quarantine_s:
+            deadline.hangs = self.turn.node.loop.create_future()
+            self.turn.stuck(deadline.hangs)
+
     def _may_have_happened(self) -> bool:
         return self.context is None or self.context.begun
 
+    def _keep_remains(self) -> None:
+        """A thread of a `once` effect runs on, whatever becomes of the turn: nothing is asked about the effect before it has ended."""
+        if self.asked.effect != "once" or self.context is None or self.context.remains is None:
+            return
+        if self.phase not in (Phase.RUNNING, Phase.DOUBTED):
+            return
+        node, place = self.turn.node, self.turn.place_of(self.claim.key)
+        late = node.remains[place] = tasks.start(self._late(self.context.remains), f"remains of {self.asked.name} of {self.session}")
+        late.add_done_callback(lambda _: node.remains.pop(place, None))
+
     def _doubt(self, cut: bool) -> None:
-        remains = None if self.context is None else self.context.remains
-        if remains is None:
+        if self.context is None or self.context.remains is None:
             self.deadline = self.ended_at()
-        else:
-            self.turn.remains[self.claim.key] = tasks.start(self._late(remains), f"remains of {self.asked.name} of {self.session}")
         note = "cancelled by its caller while under way" if cut else "its turn ended while it was under way"
         self._last(self._submit(StepState.DOUBT, None, note=note, cut=cut))
         self.turn.emit(events.DoubtRaised, self.asked.name, note)
 
     def ended_at(self) -> float:
-        """Until when an attempt that has ended here may still take effect there; 0 where its tool says that it cannot."""
-        settles_s = getattr(self.asked, "settles_s", 0.0)
-        return self.turn.node.clock.time() + settles_s if settles_s else 0.0
+        """When the attempt ended, where it may still take effect there for the `settles_s` of its tool; 0 where it cannot."""
+        return self.turn.node.clock.time() if getattr(self.asked, "settles_s", 0.0) else 0.0
 
     def _last(self, write: asyncio.Future[Result]) -> None:
         self.turn.journal.sees(self._ended)
@@ -245,4 +273,8 @@ class Step:
             outcome = Outcome(failure=msgspec.structs.replace(CUT, step=self.asked.name, type="NotDone", message=describe(error)))
         else:
             return
-        await self.turn.outcome(self._submit(state_of(outcome), outcome, cut=cut))
+        # A later activation of the session writes it, where this one does not own the session any more.
+        in_hand, place = self.turn.node.in_hand, self.turn.place_of(self.claim.key)
+        in_hand[place] = outcome
+        if await self.turn.outcome(self._submit(state_of(outcome), outcome, cut=cut)) is not None:
+            in_hand.pop(place, None)

@@ -61,7 +61,7 @@ async def answered_by_twin(step: Step) -> Outcome | None:
     if step.claim.step is not None:
         return None
     for key in [twin.key for twin in turn.journal.twins(step.name, step.asked.args, step.claim.key, step.branch)]:
-        while in_doubt(turn.journal.records[key]):
+        while (twin := turn.journal.records.get(key)) is not None and in_doubt(twin):
             park = await doubt.settle(turn, key, call)
             if park is None:
                 break

@@ -31,6 +31,8 @@ async def reconcile(turn: Turn, call: Call, context: StepContext) -> Finding:
     """
     if call.reconcile is None:
         return UNKNOWN
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
     try:
         async with turn.node.reconciles, asyncio.timeout(call.timeout_s):
             value = await call.reconcile(context)
@@ -38,8 +40,7 @@ async def reconcile(turn: Turn, call: Call, context: StepContext) -> Finding:
     except NotDone:
         found = None
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if task is None or task.cancelling() > before:
             raise
         # This task was not cancelled: reconcile awaited something that was. It would end the session's task unseen.
         events.log.warning("reconcile of %s in %s was cancelled from within: %s", call.name, context.session, describe(error))
@@ -55,6 +56,8 @@ async def reconcile(turn: Turn, call: Call, context: StepContext) -> Finding:
 async def prepare(turn: Turn) -> None:
     """Before the handler runs: every doubt is resolved or the turn parks; failures that no record follows are made free."""
     await settle_all(turn)
+    if turn.interruption is None:
+        turn.forget_in_hand()  # where the write that seemed to fail was done after all
     stale = turn.journal.trailing_failures()
     if stale and turn.interruption is None:
         await ask_again(turn, stale)
@@ -112,11 +115,11 @@ async def settle(turn: Turn, key: bytes, call: Call | None = None) -> Park | Non
         What to park for where it stays in doubt; None where it is resolved (or the turn was interrupted meanwhile).
     """
     found = await find_out(turn, key, call)
-    step = turn.journal.records[key]
     if isinstance(found, Park):
         return found
-    if not in_doubt(step):
-        return None
+    step = turn.journal.records.get(key)
+    if step is None or not in_doubt(step):
+        return None  # another line resolved it meanwhile
     if found is not None:
         await _close(turn, step, found)
     elif step.record.cut:
@@ -131,14 +134,16 @@ async def settle(turn: Turn, key: bytes, call: Call | None = None) -> Park | Non
 async def find_out(turn: Turn, key: bytes, call: Call | None = None) -> Park | Outcome | None:
     """What became of an effect in doubt: its outcome, None if it certainly did not happen, or what to park for until that is known."""
     await turn.written()
-    remains = turn.remains.get(key)
+    remains = turn.node.remains.get(turn.place_of(key))
     if remains is not None:
         await asyncio.wait((remains,))  # a thread that its step left: where it brings the result, the doubt is over
-    step = turn.journal.records[key]
+    step = turn.journal.records.get(key)
+    if step is None:
+        return None
     record = step.record
     if not in_doubt(step):
         return record.outcome
-    in_hand = turn.node.in_hand.pop((turn.owner.id, turn.number, key), None)
+    in_hand = turn.node.in_hand.pop(turn.place_of(key), None)
     if in_hand is not None:
         return in_hand
     call = call or turn.owner.agent.recall(record)

@@ -124,7 +124,12 @@ class Flight:
         if len(self.lanes) >= _MANY and len(self.lanes) % _MANY == 0:
             self.lanes = {task: lane for task, lane in self.lanes.items() if lane.steps or not task.done()}
         lane = self.lanes[task] = Lane(task)
+        task.add_done_callback(self._task_over)
         return lane
+
+    def _task_over(self, task: asyncio.Task[Any]) -> None:
+        if self.busy == 0:
+            self._rested()
 
     def pause(self, lane: Lane) -> None:
         """What runs in the lane waits from here on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -54,12 +54,13 @@ class Journal:
         seen: the last place, in the order in which steps come to their outcomes, that the code of this run has seen the outcome of.
     """
 
-    __slots__ = ("_answered", "_asked", "_below", "_once", "_order", "_places", "_unclaimed", "records", "seen")
+    __slots__ = ("_answered", "_asked", "_below", "_missed", "_once", "_order", "_places", "_unclaimed", "records", "seen")
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
         self.records: dict[bytes, Step] = {}
         self._places = 1
         self._once: dict[tuple[str, bytes], list[bytes]] = {}
+        self._below: dict[str, set[bytes]] = {}
         for step in steps:
             self.put(step)
             self._places = max(self._places, step.record.ended)
@@ -71,12 +72,8 @@ class Journal:
         self._asked: list[asyncio.Future[None]] = []
         self._unclaimed: dict[bytes, Step] = dict(self.records)
         self._answered: set[bytes] = set()
+        self._missed: set[bytes] = set()  # what was waited for in vain: it is waited for once in a run
         self._order = deque(sorted((step for step in self.records.values() if step.record.seen), key=_seen))
-        self._below: dict[str, list[bytes]] = {}
-        for key, step in self.records.items():
-            if step.record.branch:
-                for path in enclosing(step.record.branch):
-                    self._below.setdefault(path, []).append(key)
 
     # ------------------------------------------------------------ claiming
 
@@ -88,56 +85,66 @@ class Journal:
         branch.nth[digest] = nth + 1
         claim = Claim(branch, digest, nth)
         if self._unclaimed:
-            claim.step = self._unclaimed.pop(claim.key, None)
-            while self._asked:
-                self._release(self._asked.pop())
+            claim.step = self._claimed(claim.key)
         return claim
 
-    @staticmethod
-    def _release(waiting: asyncio.Future[None]) -> None:
-        if not waiting.done():
-            waiting.set_result(None)
+    def _claimed(self, key: bytes) -> Step | None:
+        """Take a record out of those that can be claimed, and let what waits for it look again."""
+        step = self._unclaimed.pop(key, None)
+        while self._asked:
+            waiting = self._asked.pop()
+            if not waiting.done():
+                waiting.set_result(None)
+        return step
 
-    async def in_order(self, record: StepRecord, within_s: float) -> None:
+    async def in_order(self, step: Step, within_s: float) -> None:
         """Wait until all is asked for that was asked for while this step ran: then its outcome comes to the code when it did before.
 
         A race that it lost, or a timeout that it met, in a task that was let run, comes out as it did. Code that does not ask for it any
-        more is waited for `within_s` seconds.
+        more is waited for `within_s` seconds, once in a run.
         """
-        await self._while_not_asked(lambda: self._runs_beside_others(record), within_s)
-        self.sees(record.ended)
+        await self._while_not_asked(lambda: self._overlapping(step), within_s)
+        self.sees(step.record.ended)
 
     async def others_asked(self, branch: Branch, within_s: float) -> None:
         """Wait until all is asked for that other lines and branches have records of: a free read that was under way at the crash left no
         record, and what they did meanwhile they did without it."""
         await self._while_not_asked(
-            lambda: any((step.record.branch, step.record.line) != (branch.path, branch.line) for step in self._unclaimed.values()), within_s
+            lambda: (
+                key
+                for key, step in self._unclaimed.items()
+                if (step.record.branch, step.record.line) != (branch.path, branch.line) and key not in self._missed
+            ),
+            within_s,
         )
 
-    async def _while_not_asked(self, outstanding: Callable[[], bool], within_s: float) -> None:
+    async def _while_not_asked(self, outstanding: Callable[[], Iterator[bytes]], within_s: float) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within_s
-        while outstanding() and (left_s := deadline - loop.time()) > 0:
+        while next(outstanding(), None) is not None:
+            left_s = deadline - loop.time()
+            if left_s <= 0:
+                self._missed.update(list(outstanding()))
+                return
             asked: asyncio.Future[None] = loop.create_future()
             self._asked.append(asked)
             await asyncio.wait((asked,), timeout=left_s)
 
-    def _runs_beside_others(self, record: StepRecord) -> bool:
-        """Whether a step is still to be asked for whose time overlaps with that of this one."""
-        order, gone = self._order, 0
+    def _overlapping(self, step: Step) -> Iterator[bytes]:
+        """The steps that are still to be asked for whose time overlaps with that of this one, but for those inside it."""
+        order, record, inside = self._order, step.record, inside_of(step.record.branch, step.key)
         while order and order[0].key not in self._unclaimed:
             order.popleft()
+        gone = 0
         for other in order:
             if record.ended and other.record.seen >= record.ended:
-                return False
+                break
             if other.key not in self._unclaimed:
                 gone += 1
-            elif _overlaps(record, other.record):
-                return True
-            if gone > _MANY:  # one that is never asked for stands before all that were: they are gone over once
-                self._order = deque(step for step in order if step.key in self._unclaimed)
-                return self._runs_beside_others(record)
-        return False
+            elif other.key not in self._missed and not other.record.branch.startswith(inside) and _overlaps(record, other.record):
+                yield other.key
+        if gone > _MANY:  # one that is never asked for stands before all that were: they are gone over once
+            self._order = deque(other for other in order if other.key in self._unclaimed)
 
     @property
     def loose(self) -> bool:
@@ -147,7 +154,7 @@ class Journal:
     def claim_below(self, claim: Claim) -> list[Step]:
         """What the function of a step that has ended asked for itself: it counts as asked for, too."""
         keys = self._below.get(inside_of(claim.branch.path, claim.key), ())
-        return [step for key in keys if (step := self._unclaimed.pop(key, None)) is not None]
+        return [step for key in keys if (step := self._claimed(key)) is not None]
 
     def reopen(self, path: str) -> list[Step]:
         """The function of a step runs again: what it asked for before can be claimed again. The failures among it that nothing follows."""
@@ -174,9 +181,18 @@ class Journal:
         """Whether the code of a branch has gone another way than its records: some are left that come before what it asks for now."""
         return any(step.record.branch == branch.path and not step.record.beside for step in self._unclaimed.values())
 
+    def passed_over(self, claim: Claim) -> Step | None:
+        """An effect on record, done or possibly done, that comes before what the same line of code asks for now."""
+        line = claim.branch.path, claim.branch.line
+        for step in self._unclaimed.values():
+            record = step.record
+            if record.effect != "read" and not record.beside and step.state is not FAILED and (record.branch, record.line) == line:
+                return step
+        return None
+
     def take(self, claim: Claim, step: Step) -> None:
         """Let `claim` have a record of another identity (drift)."""
-        del self._unclaimed[step.key]
+        self._claimed(step.key)
         claim.step, claim.key = step, step.key
 
     def twins(self, name: str, args: bytes, key: bytes, path: str) -> list[Step]:
@@ -205,17 +221,24 @@ class Journal:
 
     def put(self, step: Step) -> None:
         """A record was written."""
-        if step.record.effect == "once" and step.key not in self.records:
-            self._once.setdefault((step.record.name, step.record.args), []).append(step.key)
+        if step.key not in self.records:
+            if step.record.effect == "once":
+                self._once.setdefault((step.record.name, step.record.args), []).append(step.key)
+            for path in enclosing(step.record.branch) if step.record.branch else ():
+                self._below.setdefault(path, set()).add(step.key)
         self.records[step.key] = step
 
     def drop(self, keys: Iterable[bytes]) -> None:
         """Records were dropped: their steps are free."""
         for key in keys:
             step = self.records.pop(key, None)
-            self._unclaimed.pop(key, None)
-            if step is not None and step.record.effect == "once":
+            self._claimed(key)
+            if step is None:
+                continue
+            if step.record.effect == "once":
                 self._once[step.record.name, step.record.args].remove(key)
+            for path in enclosing(step.record.branch):
+                self._below[path].discard(key)
 
     # ------------------------------------------------------------ what there is
 

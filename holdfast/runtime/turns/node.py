@@ -20,18 +20,23 @@ from holdfast.stores.protocol import Store
 from holdfast.stores.records import Outcome
 
 
+Place = tuple[str, int, bytes]
+"""A step among those of all sessions: session, turn, key."""
+
+
 class Node:
     """One running Runtime, as its turns see it.
 
     Attributes:
         peers: the other sessions.
-        in_hand: outcomes of effects that could not be written, by session, turn and key: the next activation writes them.
+        in_hand: outcomes of effects that could not be written, by step: the next activation writes them.
+        remains: threads that were left by their steps and may still do something, by step.
         stuck: tasks and threads that did not end when they should have.
     """
 
     __slots__ = (
         "breakers", "clients", "clock", "deadlines", "encode", "group", "in_hand", "loop", "observers", "peers", "random", "reconciles",
-        "settings", "store", "stuck",
+        "remains", "settings", "store", "stuck",
     )  # fmt: skip
 
     peers: Peers
@@ -54,7 +59,8 @@ class Node:
         self.settings = settings
         self.reconciles = asyncio.Semaphore(settings.reconciles)
         self.stuck: set[asyncio.Future[Any]] = set()
-        self.in_hand: dict[tuple[str, int, bytes], Outcome] = {}
+        self.in_hand: dict[Place, Outcome] = {}
+        self.remains: dict[Place, asyncio.Task[None]] = {}
         self.encode = msgspec.msgpack.Encoder().encode
         self.breakers: dict[str, Breaker] = {}
 

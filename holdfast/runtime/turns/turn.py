@@ -23,7 +23,7 @@ from holdfast.runtime.turns.branches import Branch, enclosing, here
 from holdfast.runtime.turns.failures import describe, state_of
 from holdfast.runtime.turns.flight import Flight, Lane
 from holdfast.runtime.turns.journal import Claim, Journal
-from holdfast.runtime.turns.node import Node
+from holdfast.runtime.turns.node import Node, Place
 from holdfast.runtime.turns.owner import Owner
 from holdfast.runtime.turns.unstarted import Unstarted
 from holdfast.runtime.turns.verdict import GENTLE, Crashed, Interrupted, Returned, Verdict, Why
@@ -50,14 +50,14 @@ class Turn:
         replaying: whether every step so far had a record.
         counts: how often each identity was asked for, by the path of its branch.
         once: the `once` steps under way, by name and arguments.
+        insides: the open steps that asked for steps themselves, by the path of those.
         let_go: writes of steps that were let go of, which no code waits for.
-        remains: threads that were left by their steps and may still do something, by step.
         root: the handler's own branch.
     """
 
     __slots__ = (
-        "_handler", "_left", "_prefix", "_quiet_from", "_timer", "counts", "ending", "finishing", "flight", "interruption", "journal",
-        "let_go", "message", "never_awaited", "node", "number", "once", "outbox", "over", "owner", "refused", "remains",
+        "_endings", "_gone", "_handler", "_left", "_prefix", "_quiet_from", "_timer", "counts", "ending", "finishing", "flight", "insides", "interruption", "journal",
+        "let_go", "message", "never_awaited", "node", "number", "once", "outbox", "over", "owner", "refused",
         "replaying", "result", "root", "started", "unstarted", "waits",
     )  # fmt: skip
 
@@ -71,9 +71,10 @@ class Turn:
         self.replaying = True
         self.interruption: Interrupted | None = None
         self.ending: asyncio.Future[None] | None = None
-        self.remains: dict[bytes, asyncio.Task[None]] = {}
+        self._endings = 0
         self.once: dict[tuple[str, bytes], list[Any]] = {}
         self.let_go: list[asyncio.Future[Result]] = []
+        self.insides: dict[str, Any] = {}
         self.counts: dict[str, dict[bytes, int]] = {}
         self.root = Branch(self, "")
         self.waits = Waits(node.loop, node.clock)
@@ -83,6 +84,7 @@ class Turn:
         self.never_awaited: list[str] = []
         self._handler: asyncio.Task[Any] | None = None
         self._left: asyncio.Future[None] = node.loop.create_future()
+        self._gone: asyncio.Future[None] = node.loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._quiet_from = 0.0
 
@@ -103,6 +105,8 @@ class Turn:
             finished = running.done()
             self.over = True
             self._forget_timer()
+            if not self._gone.done():
+                self._gone.set_result(None)
             ended = await self.flight.end(running, self.node.settings.quarantine_s, self.stuck)
         self.never_awaited = self.unstarted.close()
         await self.written()
@@ -125,12 +129,15 @@ class Turn:
     @contextmanager
     def about_to_end(self) -> Iterator[None]:
         """The end of its session is being written: what has not begun does not begin before that is known."""
-        ending = self.ending = self.node.loop.create_future()
+        ending = self.ending = self.ending or self.node.loop.create_future()
+        self._endings += 1
         try:
             yield
         finally:
-            self.ending = None
-            ending.set_result(None)
+            self._endings -= 1
+            if self._endings == 0:
+                self.ending = None
+                ending.set_result(None)
 
     async def unless_left(self, work: Coroutine[Any, Any, None]) -> None:
         """Do `work` while the handler does not run; cut short where the turn is left meanwhile."""
@@ -168,12 +175,16 @@ class Turn:
     async def written(self) -> None:
         """Wait for the records of steps that were let go of: the journal in memory has them then, and a restart finds them."""
         while self.let_go:
-            await self.outcome(self.let_go.pop())
+            write = self.let_go[0]
+            await asyncio.wait((write,))
+            await self.outcome(write)
+            if write in self.let_go:  # another that waits may have taken it out
+                self.let_go.remove(write)
 
     async def never(self) -> NoReturn:
-        """Where code waits whose turn is being left; it is cancelled with it."""
-        await self.node.loop.create_future()
-        raise AssertionError("unreachable: the turn is cancelled here")
+        """Where code waits whose turn is being left; it is cancelled with it, in whatever task it runs."""
+        await asyncio.wait((self._gone,))
+        raise asyncio.CancelledError("its turn was left")
 
     # ------------------------------------------------------------ steps
 
@@ -231,6 +242,15 @@ class Turn:
     def name_of(self, key: bytes) -> str:
         """A step's key as the outside knows it: the same on every run, and like no other of any turn or session."""
         return f"{self._prefix}{key.hex()}"
+
+    def place_of(self, key: bytes) -> Place:
+        """Where a step is, among those of all sessions."""
+        return self.owner.id, self.number, key
+
+    def forget_in_hand(self) -> None:
+        """What is in hand for this turn has been looked at."""
+        for place in [place for place in self.node.in_hand if place[:2] == (self.owner.id, self.number)]:
+            del self.node.in_hand[place]
 
     async def outcome(self, write: asyncio.Future[Result]) -> Result | None:
         """The result of a write that was done; None if the session is not ours any more, or it is unknown what is written."""

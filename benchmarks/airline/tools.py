@@ -20,6 +20,9 @@ from holdfast import NotDone, StepContext, tool
 _WAY_S = 0.02
 """How long a write takes to get to the airline's system, and its answer to come back."""
 
+ANSWERS_WITHIN_S = 2.0
+"""After a crash a write is looked up once its attempt can no longer arrive: that long after it began."""
+
 
 class _System:
     """What the tools of this process talk to."""
@@ -160,7 +163,7 @@ async def _booked(
     return await _was_made(context)
 
 
-@tool(effect="once", reconcile=_booked)
+@tool(effect="once", reconcile=_booked, timeout_s=ANSWERS_WITHIN_S)
 def book_reservation(
     user_id: str,
     origin: str,
@@ -206,7 +209,7 @@ async def _flights_updated(reservation_id: str, cabin: str, flights: list[Row], 
     return await _was_made(context)
 
 
-@tool(effect="once", reconcile=_flights_updated)
+@tool(effect="once", reconcile=_flights_updated, timeout_s=ANSWERS_WITHIN_S)
 def update_reservation_flights(reservation_id: str, cabin: str, flights: list[Row], payment_id: str, context: StepContext) -> str:
     """Change the flights of a reservation, or its cabin.
 
@@ -223,7 +226,7 @@ async def _baggages_updated(reservation_id: str, total_baggages: int, nonfree_ba
     return await _was_made(context)
 
 
-@tool(effect="once", reconcile=_baggages_updated)
+@tool(effect="once", reconcile=_baggages_updated, timeout_s=ANSWERS_WITHIN_S)
 def update_reservation_baggages(
     reservation_id: str, total_baggages: int, nonfree_baggages: int, payment_id: str, context: StepContext
 ) -> str:
@@ -236,7 +239,7 @@ async def _cancelled(reservation_id: str, context: StepContext) -> str:
     return await _was_made(context)
 
 
-@tool(effect="once", reconcile=_cancelled)
+@tool(effect="once", reconcile=_cancelled, timeout_s=ANSWERS_WITHIN_S)
 def cancel_reservation(reservation_id: str, context: StepContext) -> str:
     """Cancel a whole reservation; what was paid is paid back."""
     return _write("cancel_reservation", context, reservation_id=reservation_id)
@@ -246,7 +249,7 @@ async def _certificate_sent(user_id: str, amount: int | float, context: StepCont
     return await _was_made(context)
 
 
-@tool(effect="once", reconcile=_certificate_sent)
+@tool(effect="once", reconcile=_certificate_sent, timeout_s=ANSWERS_WITHIN_S)
 def send_certificate(user_id: str, amount: int | float, context: StepContext) -> str:
     """Send a certificate of an amount of dollars to a user."""
     return _write("send_certificate", context, user_id=user_id, amount=amount)

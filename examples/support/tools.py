@@ -37,7 +37,8 @@ async def was_refunded(order_id: str, cents: int) -> str:
     raise NotDone(f"{order_id} was not refunded")
 
 
-@tool(effect="once", reconcile=was_refunded)  # never runs again unless the probe says that it did not happen
+# Never runs again unless the probe says that it did not happen; after a crash the bank is asked once the call can no longer arrive.
+@tool(effect="once", reconcile=was_refunded, timeout_s=5.0)
 async def refund(order_id: str, cents: int) -> str:
     """Pay an order back.
 

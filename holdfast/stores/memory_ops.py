@@ -306,6 +306,7 @@ class Tables:
             turn=op.turn,
             usage=session.usage + op.usage,
             park=None,
+            unresolved=None,
             gates=op.gates,
             notes=(),
             result=op.result,
@@ -327,7 +328,7 @@ class Tables:
         if session.status in ENDED:
             failed = _replace(session, updated=op.now)
         else:
-            failed = _replace(session, status="failed", park=None, updated=op.now)
+            failed = _replace(session, status="failed", park=None, unresolved=None, updated=op.now)
         self._put(self.sessions, op.session, failed)
         self._settle_message(op.session, op.message, MessageState.DEAD, op.reply, op.now)
         letter = DeadLetter(op.session, op.message, op.turn, op.cause, op.effects, op.now, op.in_doubt, op.failed)
@@ -342,7 +343,7 @@ class Tables:
         if letter is None or session.status in ENDED:
             return Result(Status.REFUSED, "none")
         self._drop(self.letters, (op.session, letter.turn))
-        self._put(self.sessions, op.session, _replace(session, status="idle", park=None, updated=op.now))
+        self._put(self.sessions, op.session, _replace(session, status="idle", park=None, unresolved=None, updated=op.now))
         message = _replace(self.messages[op.session][letter.message], state=MessageState.QUEUED, reply=None, done=None)
         self._store_message(message, op.now)
         return Result(Status.DONE, message)

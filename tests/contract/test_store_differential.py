@@ -163,6 +163,7 @@ BUILD: dict[str, Callable[[View], Op]] = {
     ),
     "settle": lambda v: UpdateSession(v.draw.session, v.epoch, v.now, v.status),
 }
+OF_THE_LIVING = ("commit", "retry", "update")
 OF_A_TURN = ("step", "wait", "drop steps")
 SENT = ("enqueue", "watch", "create", "reply", "return", "step", "wait")
 COMMON = ("enqueue", "activate", "step", "wait", "wait", "commit", "fail", "letter", "update", "reply", "again", "dropped child")
@@ -201,7 +202,8 @@ batches = st.lists(st.lists(draws, min_size=1, max_size=7), min_size=6, max_size
 class Builder:
     """Turns draws into ops that name the epoch and the turn that are current, but for their lag."""
 
-    def __init__(self, sessions: list[Session], messages: set[tuple[str, str]], number: int) -> None:
+    def __init__(self, sessions: list[Session], messages: set[tuple[str, str]], letters: dict[str, str], number: int) -> None:
+        self.letters = letters
         self.epochs = {s.id: s.epoch for s in sessions}
         self.turns = {s.id: s.turn + 1 for s in sessions}
         self.statuses = {s.id: s.status for s in sessions}
@@ -222,6 +224,12 @@ class Builder:
         if draw.kind == "fail" and (draw.session, f"m{draw.x}") not in self.messages:
             # No turn without a message: a letter of a message that never arrived is nothing that could be retried.
             draw = draw._replace(kind="enqueue")
+        if draw.kind == "fail" and self.letters.setdefault(draw.session, f"m{draw.x}") != f"m{draw.x}":
+            draw = draw._replace(kind="enqueue")  # a session with a letter handles no other message before that is retried or dropped
+        if draw.kind in OF_THE_LIVING and self.statuses.get(draw.session) in ENDED:
+            draw = draw._replace(kind="settle")  # its owner knows that it has ended: nothing brings it back
+        if draw.kind == "commit" and STATUSES[draw.x] in ENDED:
+            self.statuses[draw.session] = STATUSES[draw.x]
         turn = abs(self.turns.get(draw.session, 1) - draw.late) if draw.kind in OF_A_TURN else self.turns.get(draw.session, 1)
         status = self.statuses.get(draw.session, "idle")
         return BUILD[draw.kind](View(draw, abs(epoch - draw.lag), turn, now, status, outbox))
@@ -265,7 +273,8 @@ async def _compare(store: Store, batches: list[list[Draw]]) -> None:
         for number, batch in enumerate([opening, *batches]):
             sessions = await oracle.sessions()
             messages = {(s.id, m.id) for s in sessions for m in await oracle.messages(s.id)}
-            builder = Builder(sessions, messages, number)
+            letters = {letter.session: letter.message for letter in await oracle.dead_letters()}
+            builder = Builder(sessions, messages, letters, number)
             ops = [builder.op(part) for draw in batch for part in _spelled_out(draw)]
             assert await _apply(store, ops) == await _apply(oracle, ops)
             assert await _rows(store) == await _rows(oracle)

@@ -89,8 +89,8 @@ class Actor:
     """
 
     __slots__ = (
-        "begun", "crashes", "current", "host", "journal", "life", "mailbox", "node", "owner", "park", "pause", "restarts", "row", "state", "status",
-        "task", "touched", "version", "wish",
+        "begun", "crashes", "current", "host", "journal", "life", "mailbox", "node", "owner", "park", "pause", "restarts", "row", "state",
+        "status", "task", "touched", "version", "wish",
     )  # fmt: skip
 
     def __init__(self, node: Node, host: Host, agent: Agent | None, loaded: Loaded) -> None:

@@ -16,6 +16,7 @@ from holdfast.calls.call import Call
 from holdfast.errors import RuntimeStopped
 from holdfast.runtime.steps.asked import Asked, result
 from holdfast.runtime.steps.drift import another_way, drift
+from holdfast.runtime.steps.outbox import send_again
 from holdfast.runtime.steps.refusal import told
 from holdfast.runtime.steps.step import Step
 from holdfast.runtime.turns.failures import CUT
@@ -104,6 +105,8 @@ async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, agai
     turn.emit(events.StepReplayed, asked.kind, asked.name)
     below = turn.journal.claim_below(claim) if turn.journal.loose else []
     turn.refused = turn.refused or told(outcome) or any(told(step.record.outcome) for step in below)
+    for step in below:
+        send_again(turn, step)
     if again is not None:
         await again(turn, claim)
     if claim.step is not None and claim.step.record.seen:

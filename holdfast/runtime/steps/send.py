@@ -13,6 +13,7 @@ from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.ids import check_id
 from holdfast.runtime.steps import pipeline
 from holdfast.runtime.steps.asked import Ask, plain
+from holdfast.runtime.steps.outbox import sends, tells
 from holdfast.runtime.steps.refusal import refuse, spend_step
 from holdfast.runtime.steps.step import Step
 from holdfast.runtime.steps.wait import begin, check_time, wait_for
@@ -20,7 +21,7 @@ from holdfast.runtime.turns.failures import describe
 from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.ops import Enqueue, Op, Result, Status
 from holdfast.stores.records import ENDED, Address, Failure, Outcome, Session
-from holdfast.telemetry.context import carried, linked
+from holdfast.telemetry.context import carried
 
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 _KINDS = {"unknown": "SessionNotFound", "full": "MailboxFull", "conflict": "MessageConflict"}
@@ -104,10 +105,9 @@ def _watching(step: Step) -> tuple[Op, ...]:
 async def tell(turn: Turn, target: str, message: Any) -> None:
     """Send a message when the turn commits. That there is such a session, with room, is found out now: either is a record."""
     check_id("session", target)
-    body = plain.encode(message)
-    asked = Ask(kind="tell", name=target, args=canonical([target, message]))
-    id = await pipeline.run(turn, asked, partial(_tell, body=body))
-    turn.outbox.append(Enqueue(target, id, body, digest(body), turn.node.clock.time(), context=linked()))
+    asked = Ask(kind="tell", name=target, args=tells(target, message))
+    id = await pipeline.run(turn, asked, partial(_tell, body=canonical(message)))
+    sends(turn, id, asked.args)
 
 
 async def _tell(step: Step, *, body: bytes) -> Outcome:

@@ -24,7 +24,7 @@ from holdfast.runtime.steps.asked import plain
 from holdfast.runtime.steps.effect import run_effect
 from holdfast.runtime.steps.gather import gather
 from holdfast.runtime.steps.spawn import spawn
-from holdfast.runtime.turns.branches import Branch, here
+from holdfast.runtime.turns.branches import Branch, enclosing, here
 from holdfast.runtime.turns.failures import NOT_KEPT
 from holdfast.runtime.turns.turn import Turn
 
@@ -141,7 +141,7 @@ class Session(SessionOf[S]):
         All of them run to their end before the first failure (by position) is raised: a sibling's effect is never cut off half-way. If
         cancelled, all branches are cancelled.
         """
-        return self._made("gather", lambda: gather(self._turn, work))
+        return self._made("gather", lambda: gather(self._turn, work), work)
 
     def sleep(self, seconds: float) -> Work[None]:
         """Wait so many seconds. A long wait parks the session and takes no memory; it survives a restart.
@@ -187,7 +187,7 @@ class Session(SessionOf[S]):
         call = Call(kind=kind, name=kind, effect="read", args=canonical(args), run=noted, codec=plain, retry=NO_RETRY)
         return await run_effect(self._turn, call)
 
-    def _made(self, what: str, start: Callable[[], Coroutine[Any, Any, T]]) -> Work[T]:
+    def _made(self, what: str, start: Callable[[], Coroutine[Any, Any, T]], within: Sequence[Any] = ()) -> Work[T]:
         """The coroutine of a step: one that is never awaited fails the turn, since what it was to do is not done."""
         unstarted = self._turn.unstarted
         number = unstarted.number()
@@ -196,7 +196,7 @@ class Session(SessionOf[S]):
             unstarted.begun(number)
             return await start()
 
-        return unstarted.made(number, what, run())
+        return unstarted.made(number, what, run(), within)
 
     # ------------------------------------------------------------ other sessions
 
@@ -257,7 +257,14 @@ class Session(SessionOf[S]):
 
     def finish(self, result: Any = None) -> None:
         """End the session when this turn commits; `result`, plain data by then, is what `Handle.result` and a parent's
-        `Child.result` get."""
+        `Child.result` get.
+
+        Raises:
+            ConfigError: inside a step: a replay, which does not run the step's function again, would not know of it.
+        """
+        branch = here(self._turn)
+        if branch is not None and enclosing(branch.path):
+            raise ConfigError("finish() was called inside a step, which is not run again on replay: call it after the step")
         self._turn.finishing, self._turn.result = True, result
 
 

@@ -25,7 +25,9 @@ from holdfast.runtime.turns.verdict import GENTLE
 from holdfast.stores.ops import Op, Result, Status
 from holdfast.stores.records import Outcome, StepRecord, StepState
 
-_MAX_ARGS = 4096  # larger ones are kept as their digest alone, but for `once`, whose `reconcile` needs them
+_MAX_ARGS = (
+    4096  # larger ones are kept as their digest alone, but where `reconcile` needs them (once), and where they are what is sent (tell)
+)
 
 
 class Phase(IntEnum):
@@ -178,7 +180,7 @@ class Step:
         outbox: tuple[Op, ...] = (), cut: bool = False,
     ) -> asyncio.Future[Result]:  # fmt: skip
         asked, claim, turn = self.asked, self.claim, self.turn
-        args = asked.args if len(asked.args) <= _MAX_ARGS or asked.effect == "once" else b""
+        args = asked.args if len(asked.args) <= _MAX_ARGS or asked.effect == "once" or asked.kind == "tell" else b""
         closed, ended = (0.0, 0) if outcome is None else (turn.node.clock.time(), turn.journal.place())
         self._ended = ended
         record = StepRecord(

@@ -1,6 +1,6 @@
 """One registry of deadlines for all attempts that are under way, swept, instead of a cancel scope for each (0.6 µs against 12).
 
-An attempt that passes its deadline has its task cancelled; the step takes the cancellation back (`Deadline.taken_back`) and calls it a timeout.
+An attempt that passes its deadline has its task cancelled; the step takes the cancellation back (`taken_back`) and calls it a timeout.
 Resolution is the sweep's period: a deadline is kept to within that much after it. Time for which the loop was blocked does not count: what
 was answered meanwhile is looked at first.
 """

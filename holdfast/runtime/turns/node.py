@@ -19,7 +19,6 @@ from holdfast.stores.group import GroupCommit
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import Outcome
 
-
 Place = tuple[str, int, bytes]
 """A step among those of all sessions: session, turn, key."""
 

@@ -96,7 +96,7 @@ class Turn:
         # What the observers set for the turn (the trace that it belongs to) is there for its handler.
         context = copy_context() if self.node.observers.all else Context()
         context.run(branches.enter, self.root)
-        running = self._handler = tasks.start(tasks.contained(handler), f"turn {self._prefix}", context)
+        running = self._handler = tasks.start(tasks.contained(handler), f"turn {self.owner.id}/{self.number}", context)
         self.root.task = running
         running.add_done_callback(lambda _: None if left.done() else left.set_result(None))
         try:

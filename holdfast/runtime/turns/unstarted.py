@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 C = TypeVar("C", bound=Coroutine[Any, Any, Any])
@@ -15,7 +15,7 @@ class Unstarted:
     __slots__ = ("_made", "_number")
 
     def __init__(self) -> None:
-        self._made: dict[int, tuple[str, Coroutine[Any, Any, Any]]] = {}
+        self._made: dict[int, tuple[str, Coroutine[Any, Any, Any], Sequence[Any]]] = {}
         self._number = 0
 
     def number(self) -> int:
@@ -23,9 +23,17 @@ class Unstarted:
         self._number += 1
         return self._number
 
-    def made(self, number: int, what: str, coroutine: C) -> C:
-        """Remember a coroutine until it begins. `what`: the call, or only the name of a step."""
-        self._made[number] = what, coroutine
+    def made(self, number: int, what: str, coroutine: C, within: Sequence[Any] = ()) -> C:
+        """Remember a coroutine until it begins.
+
+        Args:
+            what: the call, or only the name of a step.
+            within: coroutines that it takes over: they are not missed for themselves, and where it does not begin they do not, either.
+        """
+        if within:
+            taken = {id(each) for each in within}
+            self._made = {at: entry for at, entry in self._made.items() if id(entry[1]) not in taken}
+        self._made[number] = what, coroutine, within
         return coroutine
 
     def begun(self, number: int) -> None:
@@ -34,8 +42,16 @@ class Unstarted:
 
     def close(self) -> list[str]:
         """What was never awaited; its coroutines are closed."""
-        found = [(what, made) for what, made in self._made.values() if inspect.getcoroutinestate(made) == inspect.CORO_CREATED]
+        found = []
+        for what, made, within in self._made.values():
+            if _not_begun(made):
+                found.append(what if "(" in what else f"step({what})")
+            for each in (made, *within):
+                if _not_begun(each):
+                    each.close()
         self._made.clear()
-        for _, made in found:
-            made.close()
-        return [what if "(" in what else f"step({what})" for what, _ in found]
+        return found
+
+
+def _not_begun(coroutine: Any) -> bool:
+    return inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED

@@ -1,0 +1,30 @@
+"""What leaves when a turn commits: the messages told, made of what their steps asked for, live and from a record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.codec import canonical, digest
+from holdfast.runtime.steps.asked import plain
+from holdfast.runtime.turns.turn import Turn
+from holdfast.stores.ops import Enqueue
+from holdfast.stores.records import Step, StepState
+from holdfast.telemetry.context import linked
+
+
+def tells(target: str, message: Any) -> bytes:
+    """The arguments of the step that tells `target` a message."""
+    return canonical([target, message])
+
+
+def sends(turn: Turn, id: str, args: bytes) -> None:
+    """A step told what `args` say: it leaves with the commit, as message `id`."""
+    target, message = plain.decode(args)
+    body = canonical(message)
+    turn.outbox.append(Enqueue(target, id, body, digest(body), turn.node.clock.time(), context=linked()))
+
+
+def send_again(turn: Turn, step: Step) -> None:
+    """The same for a step inside another, which is answered from its record without running its function."""
+    if step.record.kind == "tell" and step.state is StepState.CLOSED:
+        sends(turn, turn.name_of(step.key), step.record.args)

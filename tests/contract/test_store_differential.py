@@ -226,6 +226,8 @@ class Builder:
             draw = draw._replace(kind="enqueue")
         if draw.kind == "fail" and self.letters.setdefault(draw.session, f"m{draw.x}") != f"m{draw.x}":
             draw = draw._replace(kind="enqueue")  # a session with a letter handles no other message before that is retried or dropped
+        if draw.kind == "commit" and draw.session in self.letters:
+            draw = draw._replace(kind="settle")
         if draw.kind in OF_THE_LIVING and self.statuses.get(draw.session) in ENDED:
             draw = draw._replace(kind="settle")  # its owner knows that it has ended: nothing brings it back
         if draw.kind == "commit" and STATUSES[draw.x] in ENDED:

@@ -56,9 +56,9 @@ class Turn:
     """
 
     __slots__ = (
-        "_endings", "_gone", "_handler", "_left", "_prefix", "_quiet_from", "_timer", "counts", "ending", "finishing", "flight", "insides", "interruption", "journal",
-        "let_go", "message", "never_awaited", "node", "number", "once", "outbox", "over", "owner", "refused",
-        "replaying", "result", "root", "started", "unstarted", "waits",
+        "_endings", "_gone", "_handler", "_left", "_prefix", "_quiet_from", "_timer", "counts", "ending", "finishing", "flight",
+        "insides", "interruption", "journal", "let_go", "message", "never_awaited", "node", "number", "once", "outbox", "over",
+        "owner", "refused", "replaying", "result", "root", "started", "unstarted", "waits",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, node: Node, message: Message, journal: Journal) -> None:

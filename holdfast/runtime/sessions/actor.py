@@ -139,6 +139,8 @@ class Actor:
     def signal(self, signal: Signal) -> None:
         """Something happened: go by the table of `life`."""
         self.life, action = move(self.life, signal)
+        if self.life is Life.WOKEN and self.status == "parked":
+            self.status = "idle"  # what it has just parked for came in the same batch
         if action == "start":
             self.task = tasks.start(self._work(), f"session {self.id}")
         elif action == "reread":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from holdfast import Runtime, Session, agent
-from holdfast.events import Resumed
+from holdfast.events import Resumed, SessionParked
+from holdfast.stores.ops import Op, Result, WriteStep
 from tests.unit.runtime.support import World
 
 
@@ -72,3 +74,40 @@ def test_thousands_of_sessions_come_and_go() -> None:
         return [found, runtime.statistics()["live"]]
 
     assert World().life(counter, main, idle_s=10.0) == [{1, 2, 3}, 0]
+
+
+def test_an_answer_in_the_same_batch_as_the_park_that_waits_for_it_wakes_the_session() -> None:
+    """The park is written first, the reply after it, and both are known at once: the session does not sleep on."""
+    world = World()
+    store, write = world.store, world.store.apply
+
+    async def slowly(ops: Sequence[Op]) -> list[Result]:
+        if any(isinstance(op, WriteStep) and op.session == "third" for op in ops):
+            await asyncio.sleep(1.1)  # what comes meanwhile is one batch after this one
+        return await write(ops)
+
+    store.apply = slowly  # type: ignore[method-assign]
+
+    @agent
+    async def clerk(session: Session[None], text: str) -> str:
+        await asyncio.sleep(1.0)
+        return "answer"
+
+    @agent(park_after_s=0.5)
+    async def worker(session: Session[None], text: str) -> str:
+        return str(await session.ask("clerk", text, timeout_s=1_000))
+
+    @agent
+    async def third(session: Session[None], text: str) -> None:
+        await asyncio.sleep(0.4)
+        await session.now()
+
+    async def main(runtime: Runtime) -> Any:
+        await runtime.spawn(clerk, id="clerk")
+        await (await runtime.spawn(third, id="third")).tell("go")
+        handle = await runtime.spawn(worker, id="s")
+        answer = await handle.ask("go", id="m", timeout_s=5_000)
+        return answer, len(world.seen(SessionParked))
+
+    assert world.life([clerk, worker, third], main) == ("answer", 1)
+    assert world.now_s() < 60

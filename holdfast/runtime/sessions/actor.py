@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -70,6 +70,10 @@ class Host(Protocol):
 
     def reread(self, actor: Actor, at_once: bool = True) -> None:
         """What it holds may not be what is stored."""
+        ...
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a follow-up that no code waits for."""
         ...
 
 
@@ -330,8 +334,19 @@ class Actor:
             self.status = "idle"  # what it was parked for came meanwhile
 
     async def _write_doubts(self, turn: Turn) -> None:
-        """It was cancelled or killed while effects were under way: the doubts that are left are stored, so that people see them."""
+        """It was cancelled or killed while effects were under way: the doubts that are left are stored, so that people see them, and
+        again once the threads that still run have ended."""
         await turn.written()
+        await self._write_what_is_left()
+        threads = [task for step in self.journal.in_doubt() if (task := self.node.remains.get(turn.place_of(step.key))) is not None]
+        if threads:
+            self.host.in_background(self._write_after(threads))
+
+    async def _write_after(self, threads: list[asyncio.Task[None]]) -> None:
+        await asyncio.wait(threads)
+        await self._write_what_is_left()
+
+    async def _write_what_is_left(self) -> None:
         park = conclusion.doubt_left(self.journal)
         if park != self.park:
             self.park = park

@@ -226,3 +226,31 @@ def test_the_seconds_of_attempts_that_were_let_go_of_count() -> None:
 
     assert world.life(shop, main) == "budget"
     assert world.now_s() < 60
+
+
+async def test_what_a_thread_comes_to_after_its_session_was_killed_needs_no_person() -> None:
+    """The doubt of the ended session is gone once the thread has brought the outcome."""
+    loop = asyncio.get_running_loop()
+    begun, may_end = asyncio.Event(), threading.Event()
+
+    @tool(effect="once")
+    def pay() -> str:
+        loop.call_soon_threadsafe(begun.set)
+        may_end.wait(20)
+        return "paid"
+
+    @agent(tools=[pay])
+    async def shop(session: Session[None], text: str) -> str:
+        return await session.step(pay)
+
+    async with Runtime("memory:", [shop]) as runtime:
+        handle = await runtime.spawn(shop, id="s")
+        await handle.tell("go")
+        await begun.wait()
+        await handle.kill()
+        while (row := await handle.row()).unresolved is None:
+            await asyncio.sleep(0)
+        assert "pay" in row.unresolved.text
+        may_end.set()
+        while (await handle.row()).unresolved is not None:
+            await asyncio.sleep(0)

@@ -13,7 +13,8 @@ from holdfast.telemetry.context import linked
 
 
 def tells(target: str, message: Any) -> bytes:
-    """The arguments of the step that tells `target` a message."""
+    """The arguments of the step that tells `target` a message. Raises NotJournalable where it is not plain data, as an ask does."""
+    plain.encode(message)
     return canonical([target, message])
 
 

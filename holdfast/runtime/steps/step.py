@@ -133,10 +133,9 @@ class Step:
     def forget_inside(self) -> str | None:
         """Another attempt begins: the path of the steps that the one before asked for itself, if it did."""
         inside, self._inside = self._inside, None
-        if inside is not None:
-            self.turn.insides.pop(inside.path, None)
         if inside is None:
             return None
+        self.turn.insides.pop(inside.path, None)
         for path in [path for path in self.turn.counts if path.startswith(inside.path)]:
             del self.turn.counts[path]
         return inside.path
@@ -266,7 +265,8 @@ class Step:
     async def _late(self, remains: asyncio.Future[Any]) -> None:
         """The thread of an attempt that was let go of has ended: where that gives the outcome, it is written."""
         await asyncio.wait((remains,))
-        cut = self.turn.journal.records[self.claim.key].record.cut if self.claim.key in self.turn.journal.records else False
+        step = self.turn.journal.records.get(self.claim.key)
+        cut = step is not None and step.record.cut
         error = remains.exception()
         self.deadline = 0.0
         if error is None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from holdfast import Agent, Runtime, Session, TurnFailed, agent, tool
+from holdfast.errors import NotJournalable
 from holdfast.testing import Crashed
 from tests.unit.runtime.support import World, rest
 
@@ -63,6 +66,34 @@ def test_a_message_told_inside_a_step_is_sent_after_a_crash() -> None:
 
     assert over_a_crash(world, [other, boss], boss) == "told"
     assert got == ["x" * 10_000]
+
+
+@pytest.mark.parametrize("message", [{1, 2}, Decimal("1.20"), datetime(2026, 1, 1, tzinfo=UTC)], ids=["set", "decimal", "datetime"])
+@pytest.mark.parametrize("verb", ["tell", "ask"])
+def test_a_message_that_is_not_plain_data_is_refused_where_it_is_sent(verb: str, message: object) -> None:
+    """It would arrive as something else: the sender hears of it, in a tell as in an ask."""
+    world = World()
+
+    @agent
+    async def other(session: Session[None], text: Any) -> None:
+        world.done.append(text)
+
+    @agent
+    async def boss(session: Session[None], text: str) -> str:
+        try:
+            await getattr(session, verb)("other", message)
+        except NotJournalable as error:
+            return str(error)
+        return "sent"
+
+    async def main(runtime: Runtime) -> Any:
+        await runtime.spawn(other, id="other")
+        answer = await (await runtime.spawn(boss, id="s")).ask("go", id="m")
+        await asyncio.sleep(10)
+        return answer
+
+    assert "annotation" in world.life([other, boss], main)
+    assert world.done == []
 
 
 def test_a_second_call_that_the_first_one_answers_is_no_drift() -> None:

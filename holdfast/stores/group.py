@@ -202,9 +202,11 @@ class GroupCommit:
     def _refuse_what_follows(self, batch: list[_Entry]) -> None:
         """A session with an op of unknown outcome is read again: what it wrote after that must not be there without it."""
         unsure = {id for op, *_ in batch for id in concerns(op)}
-        later = [entry for entry in self._queue if hasattr(entry[0], "epoch") and unsure.intersection(concerns(entry[0]))]
+        later, others = list[_Entry](), list[_Entry]()
+        for entry in self._queue:
+            (later if hasattr(entry[0], "epoch") and unsure.intersection(concerns(entry[0])) else others).append(entry)
         if later:
-            self._queue = [entry for entry in self._queue if entry not in later]
+            self._queue = others
             self._fail(later, NotWritten("the outcome of an earlier write of the session is unknown: nothing was written"))
 
     def _keep(self, batch: list[_Entry], error: StoreError) -> list[_Entry]:

@@ -1,4 +1,4 @@
-"""What leaves when a turn commits: the messages told, made of what their steps asked for, live and from a record."""
+"""What leaves when a turn commits: the messages of `tell`, made of what its step asked for, live and from a record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def tells(target: str, message: Any) -> bytes:
 
 
 def sends(turn: Turn, id: str, args: bytes) -> None:
-    """A step told what `args` say: it leaves with the commit, as message `id`."""
+    """What a `tell` with these arguments sends leaves with the commit, as message `id`."""
     target, message = plain.decode(args)
     body = canonical(message)
     turn.outbox.append(Enqueue(target, id, body, digest(body), turn.node.clock.time(), context=linked()))

@@ -57,6 +57,10 @@ async def note(work: Work, context: StepContext) -> str:
     return "noted"
 
 
+PAY_S = 0.5
+"""A payment takes at most 50 ms. After a kill its session waits until this has passed before it asks whether it happened."""
+
+
 async def _paid(work: Work, context: StepContext) -> str:
     """Did this payment happen?"""
     world.log("probe", session=work.session, message=work.message)
@@ -65,7 +69,7 @@ async def _paid(work: Work, context: StepContext) -> str:
     raise NotDone
 
 
-@tool(effect="once", reconcile=_paid)
+@tool(effect="once", reconcile=_paid, timeout_s=PAY_S)
 async def pay(work: Work, context: StepContext) -> str:
     await _run("pay", work, lambda: world.append("payments", work.session, f"{work.message} {context.key}"))
     return "paid"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -252,10 +253,10 @@ class Case:
 
     async def claim(self, session: Session[Any], effect: Any, more: tuple[str, ...]) -> str:
         """The step itself, as the handler asks for it."""
-        said = await self.ask(session, effect, more, 1.0 if self.event in LET_GO else FOREVER)
+        said = await self.ask(session, effect, more, 1.0 if self.event in LET_GO else math.inf)
         if self.event == "again":
             self.said.append(said)
-            said = await self.ask(session, effect, more, FOREVER)
+            said = await self.ask(session, effect, more, math.inf)
         return said
 
     async def ask(self, session: Session[Any], effect: Any, more: tuple[str, ...], patience_s: float) -> str:

@@ -60,6 +60,7 @@ async def answered_by_twin(step: Step) -> Outcome | None:
     assert isinstance(call, Call)
     if step.claim.step is not None:
         return None
+    await turn.written()  # a twin that was let go of while its outcome was written says so in a second record
     for key in [twin.key for twin in turn.journal.twins(step.name, step.asked.args, step.claim.key, step.branch)]:
         while (twin := turn.journal.records.get(key)) is not None and in_doubt(twin):
             park = await doubt.settle(turn, key, call)

@@ -8,16 +8,19 @@ it names, and its steps are found by what they ask for among those of the whole 
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Run(Protocol):
-    """One run of a turn: how often each identity was asked for, by the path of its branch; and the last outcome that its code has seen."""
+    """One run of a turn: how often each identity was asked for, by the path of its branch; the last outcome that its code has
+    seen; and its tasks."""
 
     @property
     def counts(self) -> dict[str, dict[bytes, int]]: ...
     @property
     def seen(self) -> int: ...
+    def task_made(self, task: Any) -> None:
+        """Code of it has made a task."""
 
 
 class Branch:

@@ -56,6 +56,8 @@ class Flight:
     """The lanes of one run. `rested` is called when all that is in flight waits.
 
     Attributes:
+        handler: the task of the handler, once it runs.
+        made: the tasks that the handler's code made by itself and that have not ended, with or without a step in them.
         steps: how many steps are open.
         busy: how many lanes have one that does not wait.
         nested: the open steps of branches below the handler's own, each with the path of its branch.
@@ -71,7 +73,9 @@ class Flight:
         "_title",
         "branches",
         "busy",
+        "handler",
         "lanes",
+        "made",
         "mark",
         "nested",
         "steps",
@@ -81,6 +85,8 @@ class Flight:
         self._loop, self._monotonic, self._title, self._rested = loop, monotonic, title, rested
         self.lanes: dict[asyncio.Task[Any], Lane] = {}
         self.branches: list[asyncio.Task[Any]] = []
+        self.handler: asyncio.Task[Any] | None = None
+        self.made: set[asyncio.Task[Any]] = set()
         self._gathered: set[asyncio.Task[Any]] = set()
         self.busy = self.steps = 0
         self.nested: dict[Open, str] = {}
@@ -185,18 +191,32 @@ class Flight:
 
     # ------------------------------------------------------------ who could still do something
 
-    def between(self, handler: asyncio.Task[Any]) -> Between:
+    def between(self) -> Between:
         """Whether code of the run is between two steps: it neither waits nor has a step open, so it can ask for the next one by itself.
 
         "maybe": it could also wait for a task of its own that waits. Of that nothing is known but what steps the task runs.
         """
+        if self.handler is None or self.handler.done():
+            return "yes"  # the run begins or ends by itself
         lanes = [lane for lane in self.lanes.values() if not lane.task.done()]
         resting = {lane.task for lane in lanes if lane.waits or lane.gathers or lane.steps}
-        running = {*self.branches, handler, *(lane.task for lane in lanes)} - resting
+        running = {*self.branches, self.handler, *(lane.task for lane in lanes)} - resting
         if all(task.done() for task in running):
-            return "no"
-        known = {*self._gathered, handler}  # whether a task waits for one of these is known: it gathers
+            return "maybe" if self.made - resting else "no"
+        known = {*self._gathered, self.handler}  # whether a task waits for one of these is known: it gathers
         return "maybe" if any((lane.waits or lane.gathers) and lane.task not in known for lane in lanes) else "yes"
+
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """All tasks of the run that are known, ended ones among them."""
+        tasks = {*self.branches, *self.made, *self.lanes}
+        if self.handler is not None:
+            tasks.add(self.handler)
+        return tasks
+
+    def task_made(self, task: asyncio.Task[Any]) -> None:
+        """The handler's code has made a task by itself."""
+        self.made.add(task)
+        task.add_done_callback(self.made.discard)
 
     # ------------------------------------------------------------ the end
 
@@ -214,7 +234,7 @@ class Flight:
             task.cancel()
         return tasks
 
-    async def end(self, handler: asyncio.Task[Any], quarantine_s: float, stuck: Callable[[asyncio.Future[Any]], None]) -> bool:
+    async def end(self, quarantine_s: float, stuck: Callable[[asyncio.Future[Any]], None]) -> bool:
         """Cancel all that is under way, and wait until it has ended.
 
         A task that swallows its cancellation is cancelled again. After `quarantine_s` seconds, `stuck` is called with each that has not
@@ -222,15 +242,15 @@ class Flight:
         behind without one.
         """
         deadline, pause_s, told = self._loop.time() + quarantine_s, FIRST_S, set[asyncio.Task[Any]]()
-        while pending := self._pending(handler):
+        while pending := self._pending():
             for task in pending:
                 task.cancel()
             left_s = deadline - self._loop.time()
-            await self._some_end(handler, min(pause_s, left_s) if left_s > 0 else pause_s)
+            await self._some_end(min(pause_s, left_s) if left_s > 0 else pause_s)
             pause_s = min(2 * pause_s, MOST_S)
             if self._loop.time() < deadline:
                 continue
-            for task in self._pending(handler):
+            for task in self._pending():
                 if task not in told:
                     told.add(task)
                     stuck(task)
@@ -238,12 +258,12 @@ class Flight:
                 return False
         return True
 
-    def _pending(self, handler: asyncio.Task[Any]) -> list[asyncio.Task[Any]]:
-        tasks = [*reversed(self.branches), *(lane.task for lane in self.lanes.values() if lane.steps), handler]
-        return [task for task in dict.fromkeys(tasks) if not task.done()]
+    def _pending(self) -> list[asyncio.Task[Any]]:
+        tasks = [*reversed(self.branches), *(lane.task for lane in self.lanes.values() if lane.steps), self.handler]
+        return [task for task in dict.fromkeys(tasks) if task is not None and not task.done()]
 
-    async def _some_end(self, handler: asyncio.Task[Any], within_s: float) -> None:
-        waited: list[asyncio.Future[Any]] = [task for task in (*self.branches, handler) if not task.done()]
+    async def _some_end(self, within_s: float) -> None:
+        waited: list[asyncio.Future[Any]] = [task for task in (*self.branches, self.handler) if task is not None and not task.done()]
         if self.steps:
             self._emptied = self._loop.create_future()
             waited.append(self._emptied)

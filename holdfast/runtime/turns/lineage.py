@@ -34,7 +34,9 @@ class TaskFactory:
             if made_in is not None:
                 context = copy_context()
                 context.run(branches.enter, made_in)
-                return context.run(make, *arguments, **first, **given)
+                task = context.run(make, *arguments, **first, **given)
+                made_in.run.task_made(task)
+                return task
         return make(*arguments, **first, **given)
 
 

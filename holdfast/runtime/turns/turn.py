@@ -25,18 +25,12 @@ from holdfast.runtime.turns.flight import Flight, Lane
 from holdfast.runtime.turns.journal import Claim, Journal
 from holdfast.runtime.turns.node import Node, Place
 from holdfast.runtime.turns.owner import Owner
+from holdfast.runtime.turns.parking import SETTLE_S, Parking
 from holdfast.runtime.turns.unstarted import Unstarted
 from holdfast.runtime.turns.verdict import GENTLE, Crashed, Interrupted, Returned, Verdict, Why
 from holdfast.runtime.turns.waits import Waits
 from holdfast.stores.ops import Op, Result, Status, WriteStep
 from holdfast.stores.records import Message, Outcome, Park, Step, StepRecord, StepState
-
-SETTLE_S = 0.02
-"""How long a turn that waits for a person is left alone before it parks, so that what is about to begin can begin."""
-
-QUIET_S, PERSON_S = 60.0, 5.0
-"""How many seconds a task of the handler's own may run no step, next to one that waits, until it is taken to wait for that one: in
-general, and where a person is waited for."""
 
 
 class Turn:
@@ -56,7 +50,7 @@ class Turn:
     """
 
     __slots__ = (
-        "_endings", "_gone", "_handler", "_left", "_prefix", "_quiet_from", "_timer", "counts", "ending", "finishing", "flight",
+        "_endings", "_gone", "_left", "_parking", "_prefix", "counts", "ending", "finishing", "flight",
         "insides", "interruption", "journal", "let_go", "message", "never_awaited", "node", "number", "once", "outbox", "over",
         "owner", "refused", "replaying", "result", "root", "started", "unstarted", "waits",
     )  # fmt: skip
@@ -82,11 +76,9 @@ class Turn:
         self.flight = Flight(node.loop, node.clock.monotonic, self._prefix, self._rested)
         self.unstarted = Unstarted()
         self.never_awaited: list[str] = []
-        self._handler: asyncio.Task[Any] | None = None
         self._left: asyncio.Future[None] = node.loop.create_future()
         self._gone: asyncio.Future[None] = node.loop.create_future()
-        self._timer: asyncio.TimerHandle | None = None
-        self._quiet_from = 0.0
+        self._parking = Parking(node.loop, self.waits, self.flight, partial(self.interrupt, "park"))
 
     # ------------------------------------------------------------ one run
 
@@ -96,7 +88,7 @@ class Turn:
         # What the observers set for the turn (the trace that it belongs to) is there for its handler.
         context = copy_context() if self.node.observers.all else Context()
         context.run(branches.enter, self.root)
-        running = self._handler = tasks.start(tasks.contained(handler), f"turn {self.owner.id}/{self.number}", context)
+        running = self.flight.handler = tasks.start(tasks.contained(handler), f"turn {self.owner.id}/{self.number}", context)
         self.root.task = running
         running.add_done_callback(lambda _: None if left.done() else left.set_result(None))
         try:
@@ -104,10 +96,10 @@ class Turn:
         finally:
             finished = running.done()
             self.over = True
-            self._forget_timer()
+            self._parking.forget()
             if not self._gone.done():
                 self._gone.set_result(None)
-            ended = await self.flight.end(running, self.node.settings.quarantine_s, self.stuck)
+            ended = await self.flight.end(self.node.settings.quarantine_s, self.stuck)
         self.never_awaited = self.unstarted.close()
         await self.written()
         if not ended:
@@ -125,6 +117,10 @@ class Turn:
     def seen(self) -> int:
         """The last outcome of a step that the code of the run has seen (see Journal)."""
         return self.journal.seen
+
+    def task_made(self, task: asyncio.Task[Any]) -> None:
+        """Code of the handler has made a task by itself."""
+        self.flight.task_made(task)
 
     @contextmanager
     def about_to_end(self) -> Iterator[None]:
@@ -308,32 +304,12 @@ class Turn:
 
     def _rested(self) -> None:
         """All that is in flight waits."""
-        if self.interruption is None and not self.waits.held:
-            return  # the usual end of a step: the handler asks for the next one
-        self._quiet_from = self.node.loop.time()
-        self._review()
-
-    def _review(self) -> None:
-        """Park the turn, leave it, or look again later."""
-        self._forget_timer()
-        if self.flight.busy or self._handler is None:
-            return
         if self.interruption is not None:
-            return self._leave()
-        if not self.waits.held or self.waits.answered() or (between := self.flight.between(self._handler)) == "yes":
-            return
-        at = self.waits.hold_until()
-        if between == "maybe":
-            at = max(at, self._quiet_from + (PERSON_S if self.waits.for_a_person else QUIET_S))
-        if at > self.node.loop.time():
-            self._timer = self.node.loop.call_at(at, self._review)
-        else:
-            self.interrupt("park", self.waits.joined())
-
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            if self.flight.busy == 0:
+                self._leave()
+        elif self.waits.held:
+            self._parking.consider()
+        # Else it is the usual end of a step: the handler asks for the next one.
 
     def emit(self, event: type[events.Event], *fields: Any) -> None:
         """Emit an event about this turn; nothing is built when there is no observer."""

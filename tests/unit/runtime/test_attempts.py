@@ -260,3 +260,34 @@ async def _doubt(handle: Handle, wanted: bool) -> bool:
             break
         await asyncio.sleep(0)
     return (await handle.row()).unresolved is not None
+
+
+@pytest.mark.parametrize("later", range(8))
+def test_an_effect_that_is_let_go_of_at_any_moment_of_its_close_is_not_made_again(later: int) -> None:
+    """The caller lets go so many rounds of the loop after the effect returned, and asks again."""
+    world = World()
+    returned = asyncio.Event()
+
+    @tool(effect="once")
+    async def pay() -> str:
+        world.done.append("paid")
+        returned.set()
+        return "paid"
+
+    @agent
+    async def shop(session: Session[None], text: str) -> str:
+        task = asyncio.create_task(session.step(pay))
+        await returned.wait()
+        for _ in range(later):
+            await asyncio.sleep(0)
+        task.cancel()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return await session.step(pay)
+
+    async def main(runtime: Runtime) -> str:
+        return str(await ask(runtime, shop))
+
+    assert world.life(shop, main) == "paid"
+    assert world.done == ["paid"]

@@ -243,8 +243,9 @@ def test_a_step_that_is_never_awaited_fails_the_turn() -> None:
 )
 def test_a_task_between_two_steps_is_running_not_waiting(own: bool, computes_s: float, order: list[str]) -> None:
     """One branch sleeps for long, another one computes before its next step: the session parks after that step, or after a minute without
-    one in a task of the handler's own."""
+    one in a task of the handler's own that has no timer running."""
     world = World()
+    computed = asyncio.Event()
 
     async def note() -> None:
         world.done.append("noted")
@@ -252,7 +253,7 @@ def test_a_task_between_two_steps_is_running_not_waiting(own: bool, computes_s: 
     @agent(park_after_s=1.0)
     async def worker(session: Session[Any], text: str) -> str:
         async def computes() -> None:
-            await asyncio.sleep(computes_s)
+            await computed.wait()
             await session.step(note)
 
         await (asyncio.gather if own else session.gather)(session.sleep(1000), computes())
@@ -260,6 +261,7 @@ def test_a_task_between_two_steps_is_running_not_waiting(own: bool, computes_s: 
 
     async def main(runtime: Runtime) -> Any:
         runtime.observe(lambda event: world.done.append("parked") if isinstance(event, SessionParked) else None)
+        asyncio.get_running_loop().call_later(computes_s, computed.set)
         return await (await runtime.spawn(worker, id="s")).ask("go", timeout_s=5000)
 
     assert world.life(worker, main) == "done"

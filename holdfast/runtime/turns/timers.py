@@ -1,0 +1,81 @@
+"""The timers that a handler's own code has running: `asyncio.timeout`, `asyncio.wait_for`, `asyncio.wait`, `asyncio.sleep`, anyio's scopes.
+
+Code that has one running is not waiting for the session's answer alone. A timer belongs to the frames of the task that made it, so it is
+looked for there: what a suspended coroutine refers to is what its frame holds, the exits of its `async with` blocks included
+(`gc.get_referents`, which every container type of CPython answers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from types import CellType, MethodType
+from typing import Any
+
+import anyio
+
+_MOST = 1_000
+"""How many frames of one task are looked at."""
+
+
+def running_until(tasks: Iterable[asyncio.Task[Any]], now: float) -> float:
+    """Loop time at which the last timer of these tasks goes off that is to go off after `now`; -inf where there is none."""
+    times = (at for task in tasks if not task.done() for at in _timers(task))
+    return max((at for at in times if now <= at < math.inf), default=-math.inf)
+
+
+def _timers(task: asyncio.Task[Any]) -> Iterator[float]:
+    """When each timer that the task's code holds goes off."""
+    frames: list[Any] = [task.get_coro()]
+    seen: set[int] = set()
+    while frames and len(seen) < _MOST:
+        frame = frames.pop()
+        if id(frame) in seen:
+            continue
+        seen.add(id(frame))
+        awaited = getattr(frame, "cr_await", None) or getattr(frame, "gi_yieldfrom", None) or getattr(frame, "ag_await", None)
+        if awaited is not None:
+            frames.append(awaited)
+        for held in gc.get_referents(frame):
+            if isinstance(held, MethodType):  # the exit of a `with` block, on the frame's stack
+                yield from _of_a_context(held.__self__, frames)
+            elif _is_code(held):
+                frames.append(held)
+            else:
+                yield from _goes_off(held)
+
+
+def _is_code(held: object) -> bool:
+    """Whether it is to be looked into, too: code that stands still, or a variable that it shares with a function inside."""
+    return inspect.isgenerator(held) or inspect.isasyncgen(held) or isinstance(held, CellType)
+
+
+def _goes_off(held: object) -> Iterator[float]:
+    if isinstance(held, asyncio.TimerHandle):
+        if not held.cancelled():
+            yield held.when()
+    elif isinstance(held, asyncio.Timeout):
+        at = held.when()
+        if at is not None:
+            yield at
+    elif isinstance(held, anyio.CancelScope):
+        yield held.deadline
+
+
+def _of_a_context(context: object, frames: list[Any]) -> Iterator[float]:
+    """Timers that a context manager is, keeps as an attribute, or has entered; generators that it is made of are added to `frames`."""
+    yield from _goes_off(context)
+    if isinstance(context, asyncio.Timeout | anyio.CancelScope):
+        return
+    parts: list[Any] = gc.get_referents(context)
+    for part in [*parts, *(value for each in parts if type(each) is dict for value in each.values())]:
+        if _is_code(part):
+            frames.append(part)
+        elif isinstance(part, deque):  # an exit stack's
+            frames.extend(part)
+        else:
+            yield from _goes_off(part)

@@ -1,0 +1,202 @@
+"""A timeout of the handler's own around a wait that is long enough to park: it goes off, live and on replay."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from holdfast import Retry, Runtime, Session, agent, tool
+from holdfast.events import SessionParked
+from tests.unit.runtime.support import World, rest
+
+LIMIT_S, LONG_S = 100.0, 3_600.0
+Wait = Callable[[], Awaitable[Any]]
+
+
+@contextlib.asynccontextmanager
+async def limited() -> AsyncIterator[None]:
+    """What a library of the user's offers."""
+    async with asyncio.timeout(LIMIT_S):
+        yield
+
+
+@contextlib.contextmanager
+def limited_by_anyio() -> Iterator[None]:
+    """The same, of a plain `with`."""
+    with anyio.fail_after(LIMIT_S):
+        yield
+
+
+class Limited:
+    """The same, as a class of its own."""
+
+    async def __aenter__(self) -> None:
+        self.timeout = asyncio.timeout(LIMIT_S)
+        await self.timeout.__aenter__()
+
+    async def __aexit__(self, *of: Any) -> None:
+        await self.timeout.__aexit__(*of)
+
+
+async def timeout(wait: Wait) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        await wait()
+
+
+async def timeout_around_a_task(wait: Wait) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        await asyncio.ensure_future(wait())
+
+
+async def wait_for(wait: Wait) -> None:
+    await asyncio.wait_for(wait(), LIMIT_S)
+
+
+async def gathered_wait_for(wait: Wait) -> None:
+    await asyncio.gather(asyncio.wait_for(wait(), LIMIT_S), asyncio.sleep(0))
+
+
+async def waiting_for_a_task(wait: Wait) -> None:
+    task = asyncio.ensure_future(wait())
+    done, _ = await asyncio.wait({task}, timeout=LIMIT_S)
+    if not done:
+        task.cancel()
+        raise TimeoutError
+
+
+async def as_completed(wait: Wait) -> None:
+    for each in asyncio.as_completed([wait()], timeout=LIMIT_S):
+        await each
+
+
+async def group(wait: Wait) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(timeout, wait)
+
+
+async def a_race_with_a_sleep(wait: Wait) -> None:
+    task, clock = asyncio.ensure_future(wait()), asyncio.ensure_future(asyncio.sleep(LIMIT_S))
+    await asyncio.wait({task, clock}, return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        task.cancel()
+        raise TimeoutError
+
+
+async def fail_after(wait: Wait) -> None:
+    with anyio.fail_after(LIMIT_S):
+        await wait()
+
+
+async def generator(wait: Wait) -> None:
+    async with limited():
+        await wait()
+
+
+async def plain_generator(wait: Wait) -> None:
+    with limited_by_anyio():
+        await wait()
+
+
+async def own_class(wait: Wait) -> None:
+    async with Limited():
+        await wait()
+
+
+async def exit_stack(wait: Wait) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(limited())
+        await wait()
+
+
+WAYS = [
+    timeout, timeout_around_a_task, wait_for, gathered_wait_for, waiting_for_a_task, as_completed, group, a_race_with_a_sleep, fail_after,
+    generator, plain_generator, own_class, exit_stack,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["", "crash after it"])
+@pytest.mark.parametrize("waits_for", ["sleep", "ask", "retry"])
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_a_timeout_around_a_long_wait_goes_off(way: Callable[[Wait], Awaitable[None]], waits_for: str, crash: bool) -> None:
+    """At its time; what follows is the same after a crash."""
+    world = World()
+
+    @tool(retry=Retry(attempts=3, base_s=LONG_S, max_s=LONG_S, total_s=10 * LONG_S))
+    async def look() -> str:
+        raise ConnectionError("the provider is down")
+
+    @tool(effect="once")
+    async def note(text: str) -> str:
+        world.done.append(text)
+        return text
+
+    @tool
+    async def last() -> str:
+        if crash and world.lives == 1:
+            await world.crash()
+        return "last"
+
+    @agent
+    async def slow(session: Session[None], text: str) -> str:
+        await session.sleep(LONG_S)
+        return "the reply"
+
+    @agent(park_after_s=1.0, tools=[note])
+    async def worker(session: Session[None], text: str) -> str:
+        waits: dict[str, Wait] = {
+            "sleep": lambda: session.sleep(LONG_S),
+            "ask": lambda: session.ask("slow", "go", timeout_s=2 * LONG_S),
+            "retry": lambda: session.step(look),
+        }
+        try:
+            await way(waits[waits_for])
+        except (TimeoutError, ExceptionGroup):
+            await session.step(note, "timeout")
+        else:
+            await session.step(note, "in time")
+        await session.step(last)
+        return "done"
+
+    async def main(runtime: Runtime) -> tuple[str, float]:
+        await runtime.spawn(slow, id="slow")
+        began_s = world.now_s()
+        reply = await (await runtime.spawn(worker, id="s")).ask("go", id="m", timeout_s=10 * LONG_S)
+        return str(reply), world.now_s() - began_s
+
+    result = world.life([worker, slow], main)
+    if crash:
+        result = world.life([worker, slow], main)
+    assert result[0] == "done"
+    assert world.done == ["timeout"]
+    assert result[1] == pytest.approx(LIMIT_S, abs=2.0)
+
+
+def test_a_person_is_waited_for_without_regard_to_timers() -> None:
+    """A session that needs a person is listed as such at once, whatever timers its code has running."""
+    world = World()
+    parked_s: list[float] = []
+
+    @tool(effect="once")
+    async def refund() -> str:
+        raise ConnectionError("cut off")
+
+    @agent
+    async def worker(session: Session[Any], text: str) -> str:
+        async with asyncio.timeout(LONG_S):
+            return await session.step(refund)
+
+    async def main(runtime: Runtime) -> str:
+        runtime.observe(lambda event: parked_s.append(world.now_s()) if isinstance(event, SessionParked) else None)
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go", id="m")
+        await rest(handle)
+        await handle.resolve("done", result="by hand")
+        return str(await handle.ask("go", id="m"))
+
+    assert world.life(worker, main) == "by hand"
+    assert parked_s[0] < 5.0

@@ -204,7 +204,11 @@ class Actor:
         if self.current is not None:
             await self.current.written()
         if self.mailbox and self.mailbox[0].id == wish.message and self.status not in ("failed", *ENDED):
-            await self._fail(Turn(self.owner, self.node, self.mailbox[0], self.journal), wish.cause)
+            turn = self.current = Turn(self.owner, self.node, self.mailbox[0], self.journal)
+            await turn.unless_left(doubt.ask_about_all(turn, threads=False))
+            if turn.interruption is not None:
+                return await self._interrupted(turn, turn.interruption)
+            await self._fail(turn, wish.cause)
 
     async def _handle(self, message: Message) -> None:
         if self.crashes >= self.agent.crash_limit:

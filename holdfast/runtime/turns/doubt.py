@@ -99,10 +99,15 @@ async def settle_all(turn: Turn) -> None:
                 turn.interrupt("park", park)
 
 
-async def ask_about_all(turn: Turn) -> None:
-    """Before the turn is given up: doubts that `reconcile` can decide are resolved, the others stay."""
+async def ask_about_all(turn: Turn, *, threads: bool = True) -> None:
+    """Before the turn is given up: doubts that `reconcile` can decide are resolved, the others stay.
+
+    Args:
+        threads: whether to wait for attempts that still run in a thread.
+    """
     for step in turn.journal.in_doubt():
-        await settle(turn, step.key)
+        if threads or turn.place_of(step.key) not in turn.node.remains:
+            await settle(turn, step.key)
 
 
 async def settle(turn: Turn, key: bytes, call: Call | None = None) -> Park | None:

@@ -254,3 +254,37 @@ def test_a_doubt_that_several_people_resolve_at_once_is_charged_once() -> None:
         return reply, (await handle.row()).usage.steps
 
     assert world.life(support, main) == ("second", 2)
+
+
+@pytest.mark.parametrize("paid", [True, False])
+def test_a_drop_asks_reconcile_before_it_asks_a_person(paid: bool) -> None:
+    """An effect under way when its turn is given up: where the tool can tell what became of it, no person has to."""
+    world = World()
+    told: list[tuple[str, ...]] = []
+
+    async def was_paid() -> str:
+        if world.done:
+            return "paid"
+        raise NotDone("no such payment")
+
+    @tool(effect="once", reconcile=was_paid)
+    async def pay() -> str:
+        if paid:
+            world.done.append("paid")
+        await asyncio.sleep(30)
+        return "paid"
+
+    @agent(tools=[pay])
+    async def shop(session: Session[None], text: str) -> str:
+        told.append(session.dropped_effects)
+        return await session.step(pay) if text == "pay" else "handled"
+
+    async def main(runtime: Runtime) -> str:
+        handle = await runtime.spawn(shop, id="s")
+        await handle.tell("pay")
+        await asyncio.sleep(1)
+        await handle.drop("it takes too long")
+        return str(await handle.ask("next"))
+
+    assert world.life(shop, main) == "handled"
+    assert told == [(), ("pay",) if paid else ()]

@@ -162,7 +162,8 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why a session is parked and what would bring it back.
 
     Attributes:
-        reason: "doubt", "budget", "drift", "unclaimed", "breaker", "wait", "provider", "crashes", "repetition", "migration", ...
+        reason: for a person: "doubt", "budget", "drift", "unclaimed", "crashes", "paused", "state"; for a time or an answer: "wait",
+            "retry", "breaker", "reconcile", "provider", "store".
         text: one line for a person: what happened and what to do.
         until: store time at which it resumes by itself; None until someone does something.
         waits_on: ids of the sessions it waits for (the wait-for graph).

@@ -1,4 +1,4 @@
-"""What follows when a handler raised: a pure decision."""
+"""What follows when a handler raised: decided here, and noted in the session's gates and its window of restarts; nothing is written."""
 
 from __future__ import annotations
 

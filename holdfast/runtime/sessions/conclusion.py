@@ -1,4 +1,4 @@
-"""The ops that turns and sessions end with, made of what they have come to: pure, but for reading the clock."""
+"""The ops that turns and sessions end with, made of what they have come to."""
 
 from __future__ import annotations
 

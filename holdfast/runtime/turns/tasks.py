@@ -1,7 +1,7 @@
-"""The one place that makes tasks for turns and their branches, and ends each of them.
+"""The one place that makes tasks for turns and their branches.
 
 Plain asyncio tasks, since starting one through a task group costs five times as much; in exchange this module keeps a strong reference
-to each and every caller of `start` ends what it started.
+to each. The caller of `start` ends the task, or waits for it, unless it ends by itself: the thread of an attempt that was left, say.
 """
 
 from __future__ import annotations

@@ -55,15 +55,16 @@ def _is_code(held: object) -> bool:
 
 
 def _goes_off(held: object) -> Iterator[float]:
-    if isinstance(held, asyncio.TimerHandle):
-        if not held.cancelled():
-            yield held.when()
-    elif isinstance(held, asyncio.Timeout):
+    if isinstance(held, asyncio.Timeout):
         at = held.when()
         if at is not None:
             yield at
     elif isinstance(held, anyio.CancelScope):
         yield held.deadline
+    elif type(held).__name__ == "TimerHandle":  # of asyncio, or of another loop: asyncio's documentation has its methods
+        handle: Any = held
+        if not handle.cancelled():
+            yield handle.when()
 
 
 def _of_a_context(context: object, frames: list[Any]) -> Iterator[float]:

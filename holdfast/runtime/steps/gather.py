@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from holdfast.errors import StepError
-from holdfast.runtime.turns.branches import Branch, here
+from holdfast.runtime.turns.branches import here
 from holdfast.runtime.turns.turn import Turn
 
 
@@ -25,7 +25,7 @@ async def gather(turn: Turn, work: Sequence[Coroutine[Any, Any, Any]]) -> list[A
         await turn.closed()
     within = here(turn) or turn.root
     name = within.below("g")
-    branches = [Branch(turn, f"{name}.{position}/", apart=within.apart) for position in range(len(work))]
+    branches = [within.beneath(f"{name}.{position}/") for position in range(len(work))]
     running = [turn.flight.start(each, branch, gathered=True) for each, branch in zip(work, branches, strict=True)]
     if running:
         await _all_ended(turn, running)

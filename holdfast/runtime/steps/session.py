@@ -24,7 +24,7 @@ from holdfast.runtime.steps.asked import plain
 from holdfast.runtime.steps.effect import run_effect
 from holdfast.runtime.steps.gather import gather
 from holdfast.runtime.steps.spawn import spawn
-from holdfast.runtime.turns.branches import Branch, enclosing, here
+from holdfast.runtime.turns.branches import enclosing, here
 from holdfast.runtime.turns.failures import NOT_KEPT
 from holdfast.runtime.turns.turn import Turn
 
@@ -335,4 +335,4 @@ class _Steps:
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         turn = self._turn
         within = here(turn) or turn.root
-        return turn.flight.start(work, Branch(turn, f"{within.below('s')}/", apart=within.apart))
+        return turn.flight.start(work, within.beneath(f"{within.below('s')}/"))

@@ -29,7 +29,7 @@ class Branch:
     Attributes:
         run: the turn's run that it belongs to; code of any other run has another.
         path: its name, "" for the handler's own; what lies in it begins with the same text.
-        line: the name of this line of it; "" for the branch's own task.
+        line: the name of this line of it, or of the line that began it; "" for the handler's own task, and what that begins.
         since: the places at which this line, and those that it came from, were made.
         nth: how often each identity was asked for in the branch.
         busy: how many of its steps are in flight.
@@ -58,6 +58,10 @@ class Branch:
     def below(self, what: str) -> str:
         """The path of the next branch of a kind below this one: the same for each line, since its steps are found by what they ask for."""
         return self.path + self.number(what).removeprefix(self.path + self.line)
+
+    def beneath(self, path: str) -> Branch:
+        """A branch of that path that this line begins: what it counts is not what another line with a branch of the same path counts."""
+        return Branch(self.run, path, self.line, self.since, apart=self.apart)
 
     def another_line(self) -> Branch:
         """A line for a task that is made in this one."""

@@ -142,3 +142,65 @@ def test_tasks_count_for_themselves_in_the_order_they_are_made() -> None:
     (before,) = [event for event in world.events if isinstance(event, list)]
     assert world.life([boss, kid], main) == [list(line) for line in before]
     assert len(world.done) == 2
+
+
+def test_gathers_of_two_tasks_count_for_themselves() -> None:
+    """What is drawn inside a gather of one task is not what another task draws in its own."""
+    world = World()
+
+    @agent
+    async def boss(session: Session[Any], text: str) -> list[str]:
+        async def drawn() -> str:
+            return f"{session.uuid()} {session.random().random()}"
+
+        async def line() -> list[Any]:
+            return await session.gather(drawn(), drawn())
+
+        return [one for each in await asyncio.gather(line(), line()) for one in each]
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(boss, id="s")).ask("go", id="m")
+
+    drawn = world.life(boss, main)
+    assert len(set(drawn)) == 4
+
+
+def test_a_timeout_in_a_gather_of_a_task_is_followed_by_what_the_task_does_next() -> None:
+    """After a crash the step that was cut stays cut, and the task takes the way that it took."""
+    world = World()
+
+    @tool(effect="idempotent")
+    async def slow(text: str) -> str:
+        await asyncio.sleep(5)
+        return text
+
+    @tool(effect="once")
+    async def note(text: str) -> str:
+        world.done.append(text)
+        return text
+
+    @tool
+    async def last() -> None:
+        if world.lives == 1:
+            await world.crash()
+
+    @agent(tools=[slow, note])
+    async def boss(session: Session[Any], text: str) -> str:
+        async def line() -> str:
+            try:
+                async with asyncio.timeout(1.0 if world.lives == 1 else 10.0):
+                    await session.gather(session.step(slow, "a"))
+            except TimeoutError:
+                return await session.step(note, "late")
+            return await session.step(note, "in time")
+
+        (came,) = await asyncio.gather(line())
+        await session.step(last)
+        return came
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(boss, id="s")).ask("go", id="m", timeout_s=1000)
+
+    world.life(boss, main)
+    assert world.life(boss, main) == "late"
+    assert world.done == ["late"]

@@ -163,6 +163,8 @@ async def _perform(step: Step, call: Call, context: StepContext, timeout_s: floa
         return Fault("permanent", "CancelledError", f"the effect was cancelled from within: {error}"), None
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # a tool that calls sys.exit() ends no other session
         deadline.taken_back()
+        if task.cancelling() > deadline.before and call.effect != "once":
+            raise asyncio.CancelledError from error  # its caller let go of it: the effect made an error of that
         return _fault(error, step.turn.node.clock.time()), _told_cost(error, call)
     finally:
         step.turn.node.deadlines.remove(deadline)
@@ -267,6 +269,4 @@ async def _reopen(step: Step, path: str) -> None:
             if park.until is None:
                 await turn.park_here(step.lane, park.reason, park.text)
             await turn.pause(step.lane, park.until or 0.0, park.reason, park.text)
-    stale = turn.journal.reopen(path)
-    if stale:
-        await doubt.ask_again(turn, stale)
+    await doubt.reopen(turn, path)

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from holdfast.errors import StepError
-from holdfast.runtime.turns.branches import here
+from holdfast.runtime.turns.branches import Gathered, here
 from holdfast.runtime.turns.turn import Turn
 
 
@@ -28,7 +28,7 @@ async def gather(turn: Turn, work: Sequence[Coroutine[Any, Any, Any]]) -> list[A
     branches = [within.beneath(f"{name}.{position}/") for position in range(len(work))]
     running = [turn.flight.start(each, branch, gathered=True) for each, branch in zip(work, branches, strict=True)]
     if running:
-        await _all_ended(turn, running)
+        await _all_ended(turn, running, Gathered(f"{name}.", within.line))
     if turn.interruption is not None:
         await turn.never()  # the branches were ended with the turn: there is nothing for the handler to see
     for position, task in enumerate(running):
@@ -40,11 +40,12 @@ async def gather(turn: Turn, work: Sequence[Coroutine[Any, Any, Any]]) -> list[A
     return [task.result() for task in running]
 
 
-async def _all_ended(turn: Turn, running: list[asyncio.Task[Any]]) -> None:
+async def _all_ended(turn: Turn, running: list[asyncio.Task[Any]], gathered: Gathered) -> None:
     turn.flight.gathering(True)
     try:
         await asyncio.wait(running)
     except asyncio.CancelledError:
+        turn.left_gathers.append(gathered)
         for task in running:
             task.cancel()
         # What the branches record last is in the journal before the handler resumes: the order is the same on every run.

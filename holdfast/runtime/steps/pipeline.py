@@ -19,6 +19,8 @@ from holdfast.runtime.steps.drift import another_way, drift
 from holdfast.runtime.steps.outbox import send_again
 from holdfast.runtime.steps.refusal import told
 from holdfast.runtime.steps.step import Step
+from holdfast.runtime.turns import doubt
+from holdfast.runtime.turns.branches import inside_of
 from holdfast.runtime.turns.failures import CUT
 from holdfast.runtime.turns.journal import Claim
 from holdfast.runtime.turns.observed import step_over
@@ -121,7 +123,10 @@ async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, agai
     await asyncio.wait((turn.node.loop.create_future(),), timeout=within_s)
     if turn.over:
         await turn.closed()
-    return None if asked.effect == "read" and outcome.failure is not None and outcome.failure.type == CUT.type else outcome
+    if asked.effect != "read" or outcome.failure is None or outcome.failure.type != CUT.type:
+        return outcome
+    await doubt.reopen(turn, inside_of(claim.branch.path, claim.key))
+    return None
 
 
 async def _for_a_stranger(turn: Turn, work: Any) -> Any:

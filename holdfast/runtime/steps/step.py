@@ -180,8 +180,8 @@ class Step:
     ) -> asyncio.Future[Result]:  # fmt: skip
         asked, claim, turn = self.asked, self.claim, self.turn
         args = asked.args if len(asked.args) <= _MAX_ARGS or asked.effect == "once" or asked.kind == "tell" else b""
-        closed, ended = (0.0, 0) if outcome is None else (turn.node.clock.time(), turn.journal.place())
-        self._ended = ended
+        closed = 0.0 if outcome is None else turn.node.clock.time()
+        ended = self._ended = 0 if outcome is None and not cut else turn.journal.place()
         record = StepRecord(
             asked.kind, asked.name, claim.branch.path, claim.digest, claim.nth, asked.effect, outcome, args, reserved, self.used,
             self.attempts, self.opened, closed, self.until if until is None else until, self.target, self.maybe_paid, claim.beside, 0, note,
@@ -198,6 +198,7 @@ class Step:
         self.claim.branch.busy -= 1
         if self._inside is not None:
             self.turn.insides.pop(self._inside.path, None)
+            self.turn.flight.forget_inside(self._inside.path)
         self.turn.flight.nested.pop(self, None)
         self.turn.flight.leave(self.lane)
 

@@ -1,7 +1,7 @@
 """The same `once` effect asked for again in one turn: by a loop of the handler, by another branch, by another attempt of an outer step.
 
-It never begins while the outcome of one before it is open. Where the caller of the one before let go of it, and it was done, its record
-answers: the loop asked for one effect, not for two.
+It never begins while the outcome of one before it is open. Where the caller of the one before let go of it, or of a step or gather around
+it, and it was done, its record answers: the loop asked for one effect, not for two.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from holdfast import events
 from holdfast.calls.call import Call
 from holdfast.runtime.steps.step import Step
 from holdfast.runtime.turns import doubt
-from holdfast.stores.records import Outcome, StepState, in_doubt
+from holdfast.runtime.turns.branches import keys_around
+from holdfast.runtime.turns.turn import Turn
+from holdfast.stores.records import Outcome, StepRecord, StepState, in_doubt
 
 
 class Turnstile:
@@ -55,7 +57,7 @@ class Turnstile:
 
 
 async def answered_by_twin(step: Step) -> Outcome | None:
-    """The outcome of an earlier step of the same effect that its caller let go of, where it was done; resolves the doubts among them."""
+    """The outcome of an earlier step of the same effect that was let go of, where it was done; resolves the doubts among them."""
     turn, call = step.turn, step.asked
     assert isinstance(call, Call)
     if step.claim.step is not None:
@@ -70,8 +72,16 @@ async def answered_by_twin(step: Step) -> Outcome | None:
                 await turn.park_here(step.lane, park.reason, park.text)
             await turn.pause(step.lane, park.until or 0.0, park.reason, park.text)
         twin = turn.journal.records.get(key)
-        if twin is not None and twin.record.cut and twin.state is StepState.CLOSED and turn.journal.answer_again(twin):
+        if twin is not None and twin.state is StepState.CLOSED and _let_go(turn, twin.record) and turn.journal.answer_again(twin):
             turn.emit(events.StepReplayed, step.kind, step.name)
             turn.journal.sees(twin.record.ended)
             return twin.record.outcome
     return None
+
+
+def _let_go(turn: Turn, record: StepRecord) -> bool:
+    """Whether the code that asked for it let go of it, or of a step or `session.gather` that it was asked for in."""
+    if record.cut or (turn.left_gathers and any(gather.holds(record.branch, record.line) for gather in turn.left_gathers)):
+        return True
+    around = (turn.journal.records.get(key) for key in keys_around(record.branch)) if record.branch else ()
+    return any(step is not None and step.record.cut for step in around)

@@ -8,7 +8,7 @@ it names, and its steps are found by what they ask for among those of the whole 
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class Run(Protocol):
@@ -19,8 +19,8 @@ class Run(Protocol):
     def counts(self) -> dict[str, dict[bytes, int]]: ...
     @property
     def seen(self) -> int: ...
-    def task_made(self, task: Any) -> None:
-        """Code of it has made a task."""
+    def task_made(self, task: Any, line: Branch) -> None:
+        """Code of it has made a task, which is a line of its own."""
 
 
 class Branch:
@@ -34,16 +34,18 @@ class Branch:
         nth: how often each identity was asked for in the branch.
         busy: how many of its steps are in flight.
         task: the task that is its own: what other tasks do in it has no place in its order.
+        asked: whether a step was asked for in it.
         apart: whether other lines have branches of the same path, so that its own order says nothing either.
     """
 
-    __slots__ = ("_numbers", "apart", "busy", "line", "nth", "path", "run", "since", "task")
+    __slots__ = ("_numbers", "apart", "asked", "busy", "line", "nth", "path", "run", "since", "task")
 
     def __init__(self, run: Run, path: str, line: str = "", since: tuple[int, ...] = (), *, apart: bool = False) -> None:
         self.run, self.path, self.line, self.since = run, path, line, since
         self.apart = apart or bool(line)
         self.nth = run.counts.setdefault(path, {})
         self.busy = 0
+        self.asked = False
         self.task: object = None
         self._numbers: dict[str, int] | None = None
 
@@ -65,7 +67,8 @@ class Branch:
 
     def another_line(self) -> Branch:
         """A line for a task that is made in this one."""
-        return Branch(self.run, self.path, f"{self.number('t').removeprefix(self.path)}~", (*self.since, self.run.seen))
+        name = self.number("t").removeprefix(self.path + self.line)
+        return Branch(self.run, self.path, f"{self.line}{self.path}{name}~", (*self.since, self.run.seen))
 
 
 class Inside(Protocol):
@@ -118,6 +121,27 @@ def enclosing(path: str) -> list[str]:
         if part.startswith(_STEP):
             found.append("/".join(parts[: at + 1]) + "/")
     return found
+
+
+def keys_around(path: str) -> list[bytes]:
+    """The keys of the steps whose insides `path` lies in."""
+    return [bytes.fromhex(part[len(_STEP) :]) for part in path.split("/") if part.startswith(_STEP)]
+
+
+class Gathered(NamedTuple):
+    """The branches of one `session.gather`.
+
+    Attributes:
+        path: what the paths of its branches begin with.
+        line: the line that called it.
+    """
+
+    path: str
+    line: str
+
+    def holds(self, path: str, line: str) -> bool:
+        """Whether a step of that branch and line was asked for in it."""
+        return path.startswith(self.path) and (line == self.line or line.startswith(self.line + self.path))
 
 
 def follows(later: str, branch: str) -> bool:

@@ -75,6 +75,17 @@ async def ask_again(turn: Turn, failures: list[Step]) -> None:
         await drop(turn, free)
 
 
+async def reopen(turn: Turn, path: str) -> None:
+    """The function of a step runs again: what it asked for before can be asked for again, and the failures that nothing follows are free.
+
+    Args:
+        path: of the inside of the step. No effect in it is in doubt.
+    """
+    stale = turn.journal.reopen(path)
+    if stale:
+        await ask_again(turn, stale)
+
+
 def _was_paid_for_nothing(step: Step) -> bool:
     record, failure = step.record, None if step.record.outcome is None else step.record.outcome.failure
     cut = failure is not None and (failure.type, failure.message) == (CUT.type, CUT.message)
@@ -174,7 +185,7 @@ def _until(turn: Turn, step: Step, call: Call) -> float | None:
 async def _close(turn: Turn, step: Step, outcome: Outcome) -> None:
     closed = msgspec.structs.replace(
         step.record, outcome=outcome, used=cost(step), reserved=ZERO, closed=turn.node.clock.time(), deadline=0.0, note="",
-        ended=turn.journal.place(),
+        ended=step.record.ended or turn.journal.place(),  # where its caller let go of it, what the caller saw came then
     )  # fmt: skip
     await turn.outcome(turn.submit(step.key, state_of(outcome), closed))
 

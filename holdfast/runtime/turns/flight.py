@@ -57,7 +57,8 @@ class Flight:
 
     Attributes:
         handler: the task of the handler, once it runs.
-        made: the tasks that the handler's code made by itself and that have not ended, with or without a step in them.
+        made: the tasks that the handler's code made by itself and that have not ended, with or without a step in them; each with its
+            line.
         steps: how many steps are open.
         busy: how many lanes have one that does not wait.
         nested: the open steps of branches below the handler's own, each with the path of its branch.
@@ -86,7 +87,7 @@ class Flight:
         self.lanes: dict[asyncio.Task[Any], Lane] = {}
         self.branches: list[asyncio.Task[Any]] = []
         self.handler: asyncio.Task[Any] | None = None
-        self.made: set[asyncio.Task[Any]] = set()
+        self.made: dict[asyncio.Task[Any], Branch] = {}
         self._gathered: set[asyncio.Task[Any]] = set()
         self.busy = self.steps = 0
         self.nested: dict[Open, str] = {}
@@ -199,12 +200,15 @@ class Flight:
         if self.handler is None or self.handler.done():
             return "yes"  # the run begins or ends by itself
         lanes = [lane for lane in self.lanes.values() if not lane.task.done()]
-        resting = {lane.task for lane in lanes if lane.waits or lane.gathers or lane.steps}
-        running = {*self.branches, self.handler, *(lane.task for lane in lanes)} - resting
-        if all(task.done() for task in running):
-            return "maybe" if self.made - resting else "no"
-        known = {*self._gathered, self.handler}  # whether a task waits for one of these is known: it gathers
-        return "maybe" if any((lane.waits or lane.gathers) and lane.task not in known for lane in lanes) else "yes"
+        waiting = {lane.task for lane in lanes if lane.waits or lane.gathers}
+        resting = waiting.union(lane.task for lane in lanes if lane.steps)
+        ours = {*self.branches, self.handler}
+        running = {task for task in (*ours, *(lane.task for lane in lanes), *self.made) if not task.done()} - resting
+        if not running:
+            return "no"
+        # Whether a task waits for a gathered one is known: it gathers.
+        awaited = waiting - self._gathered - {self.handler}
+        return "yes" if running & ours and not awaited else "maybe"
 
     def tasks(self) -> set[asyncio.Task[Any]]:
         """All tasks of the run that are known, ended ones among them."""
@@ -213,10 +217,18 @@ class Flight:
             tasks.add(self.handler)
         return tasks
 
-    def task_made(self, task: asyncio.Task[Any]) -> None:
-        """The handler's code has made a task by itself."""
-        self.made.add(task)
-        task.add_done_callback(self.made.discard)
+    def task_made(self, task: asyncio.Task[Any], line: Branch) -> None:
+        """The handler's code has made a task by itself, which is a line of its own."""
+        self.made[task] = line
+        task.add_done_callback(self._forget_made)
+
+    def _forget_made(self, task: asyncio.Task[Any]) -> None:
+        self.made.pop(task, None)
+
+    def forget_inside(self, path: str) -> None:
+        """A step has ended: tasks that its function left (the heartbeat of a client that it opened, say) are not the handler's."""
+        for task in [task for task, line in self.made.items() if line.path.startswith(path)]:
+            del self.made[task]
 
     # ------------------------------------------------------------ the end
 
@@ -241,6 +253,8 @@ class Flight:
         ended. Steps are waited for however long they take, since an effect may still happen; False if the handler, or a branch, is left
         behind without one.
         """
+        for made in [task for task, line in self.made.items() if line.asked]:
+            made.cancel()  # also one that is between two steps, or waits for work: there is no more
         deadline, pause_s, told = self._loop.time() + quarantine_s, FIRST_S, set[asyncio.Task[Any]]()
         while pending := self._pending():
             for task in pending:

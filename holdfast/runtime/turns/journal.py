@@ -79,6 +79,7 @@ class Journal:
 
     def claim(self, branch: Branch, kind: str, name: str, args: bytes) -> Claim:
         """The next step of this identity, with its record if it has one."""
+        branch.asked = True
         place = branch.path + branch.line if kind in _BY_PLACE else branch.path
         digest = blake2b(f"{place}\0{kind}\0{name}\0".encode() + args, digest_size=14).digest()
         nth = branch.nth.get(digest, 0)

@@ -35,7 +35,7 @@ class TaskFactory:
                 context = copy_context()
                 context.run(branches.enter, made_in)
                 task = context.run(make, *arguments, **first, **given)
-                made_in.run.task_made(task)
+                made_in.run.task_made(task, made_in)
                 return task
         return make(*arguments, **first, **given)
 

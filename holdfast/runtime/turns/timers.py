@@ -45,13 +45,18 @@ def _timers(task: asyncio.Task[Any]) -> Iterator[float]:
                 yield from _of_a_context(held.__self__, frames)
             elif _is_code(held):
                 frames.append(held)
-            else:
+            elif _is_handle(held):
                 yield from _goes_off(held)
 
 
 def _is_code(held: object) -> bool:
     """Whether it is to be looked into, too: code that stands still, or a variable that it shares with a function inside."""
     return inspect.isgenerator(held) or inspect.isasyncgen(held) or isinstance(held, CellType)
+
+
+def _is_handle(held: object) -> bool:
+    """Whether it is what `call_later` returned, of asyncio's loop or of another one: asyncio's documentation has its methods."""
+    return type(held).__name__ == "TimerHandle"
 
 
 def _goes_off(held: object) -> Iterator[float]:
@@ -61,7 +66,7 @@ def _goes_off(held: object) -> Iterator[float]:
             yield at
     elif isinstance(held, anyio.CancelScope):
         yield held.deadline
-    elif type(held).__name__ == "TimerHandle":  # of asyncio, or of another loop: asyncio's documentation has its methods
+    elif _is_handle(held):
         handle: Any = held
         if not handle.cancelled():
             yield handle.when()

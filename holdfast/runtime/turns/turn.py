@@ -19,7 +19,7 @@ import msgspec
 from holdfast import events
 from holdfast.errors import RuntimeStopped, StoreError
 from holdfast.runtime.turns import branches, tasks
-from holdfast.runtime.turns.branches import Branch, enclosing, here
+from holdfast.runtime.turns.branches import Branch, Gathered, enclosing, here
 from holdfast.runtime.turns.failures import describe, state_of
 from holdfast.runtime.turns.flight import Flight, Lane
 from holdfast.runtime.turns.journal import Claim, Journal
@@ -45,14 +45,15 @@ class Turn:
         counts: how often each identity was asked for, by the path of its branch.
         once: the `once` steps under way, by name and arguments.
         insides: the open steps that asked for steps themselves, by the path of those.
+        left_gathers: each `session.gather` that its caller let go of.
         let_go: writes of steps that were let go of, which no code waits for.
         root: the handler's own branch.
     """
 
     __slots__ = (
-        "_endings", "_gone", "_left", "_parking", "_prefix", "counts", "ending", "finishing", "flight",
-        "insides", "interruption", "journal", "let_go", "message", "never_awaited", "node", "number", "once", "outbox", "over",
-        "owner", "refused", "replaying", "result", "root", "started", "unstarted", "waits",
+        "_endings", "_gone", "_left", "_parking", "_prefix", "counts", "ending", "finishing", "flight", "insides", "interruption",
+        "journal", "left_gathers", "let_go", "message", "never_awaited", "node", "number", "once", "outbox", "over", "owner", "refused",
+        "replaying", "result", "root", "started", "unstarted", "waits",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, node: Node, message: Message, journal: Journal) -> None:
@@ -69,6 +70,7 @@ class Turn:
         self.once: dict[tuple[str, bytes], list[Any]] = {}
         self.let_go: list[asyncio.Future[Result]] = []
         self.insides: dict[str, Any] = {}
+        self.left_gathers: list[Gathered] = []
         self.counts: dict[str, dict[bytes, int]] = {}
         self.root = Branch(self, "")
         self.waits = Waits(node.loop, node.clock)
@@ -118,9 +120,9 @@ class Turn:
         """The last outcome of a step that the code of the run has seen (see Journal)."""
         return self.journal.seen
 
-    def task_made(self, task: asyncio.Task[Any]) -> None:
-        """Code of the handler has made a task by itself."""
-        self.flight.task_made(task)
+    def task_made(self, task: asyncio.Task[Any], line: Branch) -> None:
+        """Code of the handler has made a task by itself, which is a line of its own."""
+        self.flight.task_made(task, line)
 
     @contextmanager
     def about_to_end(self) -> Iterator[None]:

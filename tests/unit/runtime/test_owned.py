@@ -14,7 +14,7 @@ import pytest
 from holdfast import Budget, BudgetExhausted, Intensity, Runtime, Session, TurnFailed, agent, tool
 from holdfast.events import SessionParked, SessionStuck, TurnCrashed
 from holdfast.stores.records import StepState
-from tests.unit.runtime.support import World, rest, steps
+from tests.unit.runtime.support import World, idle, rest, steps
 
 NO_RESTART = Intensity(0, 60.0)
 Start = Callable[[Awaitable[Any]], Awaitable[Any]]
@@ -231,6 +231,42 @@ def test_a_step_that_is_never_awaited_fails_the_turn() -> None:
         cause = world.life(forgetful, main)
     assert cause == "NotAwaited: never awaited: session.step(note): put an await before each"
     assert world.done == []
+
+
+@pytest.mark.parametrize("parks", [False, True])
+def test_tasks_that_wait_for_work_end_with_the_turn(parks: bool) -> None:
+    """Workers on a queue, which the handler leaves behind when it returns, and when its session parks."""
+    world = World()
+
+    async def note(number: int) -> None:
+        world.done.append(number)
+
+    @agent
+    async def boss(session: Session[Any], text: str) -> str:
+        queue: asyncio.Queue[int] = asyncio.Queue()
+
+        async def works() -> None:
+            while True:
+                await session.step(note, await queue.get())
+                queue.task_done()
+
+        workers = [asyncio.create_task(works(), name=f"worker {number}") for number in range(3)]
+        for number in range(6):
+            queue.put_nowait(number)
+        await queue.join()
+        if parks:
+            await session.sleep(1_000)
+        return f"{len(workers)} left"
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(boss, id="s")
+        await handle.tell("go")
+        await (rest(handle) if parks else idle(handle))
+        await asyncio.sleep(1)
+        return [task for task in asyncio.all_tasks() if task.get_name().startswith("worker")]
+
+    assert world.life(boss, main) == []
+    assert sorted(world.done) == list(range(6))
 
 
 # ---------------------------------------------------------------- when a turn parks

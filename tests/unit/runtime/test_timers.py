@@ -200,3 +200,34 @@ def test_a_person_is_waited_for_without_regard_to_timers() -> None:
 
     assert world.life(worker, main) == "by hand"
     assert parked_s[0] < 5.0
+
+
+def test_a_timer_of_what_is_over_does_not_hold_the_park() -> None:
+    """A scope that the code has left, and the heartbeat of a client that a tool has opened."""
+    world = World()
+    kept: list[asyncio.Task[None]] = []
+    parked_s: list[float] = []
+
+    async def heartbeat() -> None:
+        for _ in range(1_000):
+            await asyncio.sleep(30)
+
+    @tool
+    async def look() -> None:
+        kept.append(asyncio.create_task(heartbeat()))
+
+    @agent
+    async def worker(session: Session[None], text: str) -> str:
+        async with asyncio.timeout(LONG_S) as limit:
+            await session.step(look)
+        with anyio.move_on_after(LONG_S) as scope:
+            await session.step(look)
+        await session.sleep(10 * LONG_S)
+        return f"{limit.expired()} {scope.cancelled_caught}"
+
+    async def main(runtime: Runtime) -> str:
+        runtime.observe(lambda event: parked_s.append(world.now_s()) if isinstance(event, SessionParked) else None)
+        return str(await (await runtime.spawn(worker, id="s")).ask("go", timeout_s=100 * LONG_S))
+
+    assert world.life(worker, main) == "False False"
+    assert parked_s[0] < 60.0

@@ -12,6 +12,7 @@ from holdfast.policies.budget import Usage
 from holdfast.stores import ops
 from holdfast.stores.ops import DONE, FENCED, Result, Status
 from holdfast.stores.records import ENDED, Loaded, Message, MessageState, Session, StepState
+from holdfast.stores.returns import settle
 from holdfast.stores.sqlite_rows import (
     CHECKPOINT,
     MESSAGE,
@@ -250,8 +251,12 @@ class Interpreter:
         return encode(charge if row is None else decode_usage(row[0]) + charge)
 
     def _return_budget(self, op: ops.ReturnBudget) -> Result:
-        self._add_usage(op.session, Usage() - op.unspent)
-        return DONE
+        return settle(op, self.session, self._put_returns)
+
+    def _put_returns(self, session: Session) -> None:
+        self.db.execute(
+            "UPDATE sessions SET usage = ?, returns = ? WHERE id = ?", (encode(session.usage), encode(session.returns), session.id)
+        )
 
     def _all_waiting(self, session: str, keys: tuple[bytes, ...]) -> bool:
         marks = ", ".join("?" * len(keys))

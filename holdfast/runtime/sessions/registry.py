@@ -182,7 +182,10 @@ class Sessions:
 
     def unsure(self, ops: Sequence[Op]) -> None:
         """It is unknown whether these were written: every session that they concern is read again."""
-        concerned = {id for op in ops for id in concerns(op)}
+        self._read_again({id for op in ops for id in concerns(op)})
+
+    def _read_again(self, concerned: set[str]) -> None:
+        """Read these sessions again, and those that wait for them."""
         concerned |= self.waits.waiting_for(concerned)
         concerned |= {actor.id for actor in self.live.values() if concerned.intersection(self._waits_of(actor.id))}
         self._unsure |= concerned
@@ -199,6 +202,8 @@ class Sessions:
         for session, message in self.waiters.of(actor.id):
             self.in_background(self._look_up(session, message))
         if actor.status in ENDED:
+            if actor.owner.parent is not None:
+                self._read_again({actor.owner.parent})  # it may have got back what this one, or a child of it, did not spend
             self.in_background(self.endings.end_children(actor.id))
 
     async def _look_up(self, session: str, message: str) -> None:

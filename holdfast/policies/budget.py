@@ -278,7 +278,7 @@ class Ledger:
         )
 
     def balance(self) -> Usage:
-        """What is left, negative where more is used and reserved than the limits; hugely so where there is none: none of it is ever left."""
+        """What is left; negative where more is used and reserved than the limit, hugely so where there is no limit (none is left of it)."""
         return Usage(
             self._steps_limit - self._steps_held if self.limits.steps is not None else -_UNLIMITED,
             self._tokens_limit - self._tokens_held if self.limits.tokens is not None else -_UNLIMITED,

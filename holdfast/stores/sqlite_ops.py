@@ -236,15 +236,12 @@ class Interpreter:
             "DELETE FROM steps WHERE session = ? AND turn = ? AND key = ?", [(op.session, op.turn, key) for key in op.keys]
         ).rowcount
         if op.charge and dropped:
-            self._add_usage(op.session, op.charge)
+            self.db.execute("UPDATE sessions SET usage = ? WHERE id = ?", (self._total(op.session, op.charge), op.session))
         return DONE
 
     def _touch(self, op: ops.Touch) -> Result:
         self.db.execute("UPDATE nodes SET touched = touched + 1 WHERE id = 1")  # the same value again would not be written
         return DONE
-
-    def _add_usage(self, session: str, charge: Usage) -> None:
-        self.db.execute("UPDATE sessions SET usage = ? WHERE id = ?", (self._total(session, charge), session))
 
     def _total(self, session: str, charge: Usage) -> bytes:
         row = self.db.execute("SELECT usage FROM sessions WHERE id = ?", (session,)).fetchone()
@@ -253,10 +250,8 @@ class Interpreter:
     def _return_budget(self, op: ops.ReturnBudget) -> Result:
         return settle(op, self.session, self._put_returns)
 
-    def _put_returns(self, session: Session) -> None:
-        self.db.execute(
-            "UPDATE sessions SET usage = ?, returns = ? WHERE id = ?", (encode(session.usage), encode(session.returns), session.id)
-        )
+    def _put_returns(self, row: Session) -> None:
+        self.db.execute("UPDATE sessions SET usage = ?, returns = ? WHERE id = ?", (encode(row.usage), encode(row.returns), row.id))
 
     def _all_waiting(self, session: str, keys: tuple[bytes, ...]) -> bool:
         marks = ", ".join("?" * len(keys))

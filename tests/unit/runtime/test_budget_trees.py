@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from holdfast import Budget, OutcomeUnknown, Runtime, Session, SessionEnded, StoreError, agent
-from holdfast.testing import Crashed, Simulation
 from holdfast.stores.memory import MemoryStore
 from holdfast.stores.ops import EndSession, Op, Result
+from holdfast.testing import Crashed, Simulation
 from tests.unit.runtime.support import World, rest
 
 PARTS = {"p": 60, "c": 30, "d": 12}
@@ -108,38 +108,37 @@ def test_members_that_end_at_the_same_moment_lose_nothing(order: tuple[str, ...]
 @pytest.mark.parametrize(("way", "first"), [(cancel, "p"), (kill, "c"), (finish, "p"), (finish, "d")])
 def test_a_crash_at_any_moment_of_the_ends_loses_nothing(way: Way, first: str) -> None:
     """The process is killed at every point between the first end and the last; the next one ends what is left."""
-    crash_at: int | None = None
-    points = [0, 0]
+    points: list[int] = []
 
-    async def run(simulation: Simulation, world: World, main: Callable[[Runtime], Awaitable[Any]]) -> Any:
-        async with Runtime(world.store, [member], clock=simulation.clock, random=simulation.random) as runtime:
-            return await main(runtime)
+    def live(store: MemoryStore, main: Callable[[Runtime], Awaitable[Any]], start_s: float, crash_at: int | None) -> tuple[Any, float]:
+        async def run(simulation: Simulation) -> Any:
+            async with Runtime(store, [member], clock=simulation.clock, random=simulation.random) as runtime:
+                return await main(runtime)
 
-    while crash_at is None or crash_at <= points[1]:
-        world, life = World(seed=1), Simulation(seed=1, crash_at=crash_at, max_points=100_000)
+        life = Simulation(seed=1, start_s=start_s, crash_at=crash_at, max_points=100_000)
+        return life.run(run), life.loop.time()
 
-        async def one(runtime: Runtime, life: Simulation = life) -> None:
-            await grow(runtime, LINE)
-            if crash_at is None:
-                points[0] = life.points
-            await way(runtime, first)
-            await left(runtime, LINE[LINE.index(first) - 1 :])
-            if crash_at is None:
-                points[1] = life.points
+    async def ends(runtime: Runtime) -> None:
+        loop: Any = asyncio.get_running_loop()
+        await grow(runtime, LINE)
+        points.append(loop.points)
+        await way(runtime, first)
+        await left(runtime, LINE[LINE.index(first) - 1 :])
+        points.append(loop.points)
 
-        async def two(runtime: Runtime) -> tuple[Any, int]:
-            await cancel(runtime, "p")
-            return await left(runtime, LINE)
+    async def ends_the_rest(runtime: Runtime) -> tuple[Any, int]:
+        await cancel(runtime, "p")
+        return await left(runtime, LINE)
 
-        died = isinstance(life.run(lambda simulation, world=world, one=one: run(simulation, world, one)), Crashed)  # type: ignore[misc]
-        if died:
-            world.store.crash()
-        assert died == (crash_at is not None)
-        again = Simulation(seed=1, start_s=life.loop.time(), max_points=100_000)
-        found = again.run(lambda simulation, world=world, two=two: run(simulation, world, two))  # type: ignore[misc]
-        assert found == (100 - spent(LINE), 100 - spent(LINE)), crash_at
-        crash_at = points[0] if crash_at is None else crash_at + 1
-    assert points[1] - points[0] > 20
+    live(MemoryStore(), ends, 0.0, None)
+    begun, over = points
+    for crash_at in range(begun, over):
+        store = MemoryStore()
+        found, time_s = live(store, ends, 0.0, crash_at)
+        assert isinstance(found, Crashed)
+        store.crash()
+        assert live(store, ends_the_rest, time_s, None)[0] == (100 - spent(LINE), 100 - spent(LINE)), crash_at
+    assert over - begun > 20
 
 
 @pytest.mark.parametrize("used", [10, 40, 77], ids=["within its part", "beyond it for a while", "beyond it"])

@@ -277,6 +277,16 @@ class Ledger:
             tool_calls=None if limits.tool_calls is None else max(self._calls_limit - self._calls_held, 0),
         )
 
+    def balance(self) -> Usage:
+        """What is left; negative where more is used and reserved than the limit, hugely so where there is no limit (none is left of it)."""
+        return Usage(
+            self._steps_limit - self._steps_held if self.limits.steps is not None else -_UNLIMITED,
+            self._tokens_limit - self._tokens_held if self.limits.tokens is not None else -_UNLIMITED,
+            self._money_limit - self._money_held if self.limits.usd is not None else -_UNLIMITED,
+            (self._time_limit - self._time_held) / 1e6 if self.limits.seconds is not None else -float(_UNLIMITED),
+            self._calls_limit - self._calls_held if self.limits.tool_calls is not None else -_UNLIMITED,
+        )
+
     def raise_(self, by: Budget) -> None:
         """Adds `by` to the limits."""
         self._set_limits(self.limits.raised(by))

@@ -16,9 +16,10 @@ from holdfast.runtime.agents.ids import check_id
 from holdfast.runtime.live import Live, live, under_way
 from holdfast.runtime.sessions.registry import Sessions, missing_agent
 from holdfast.runtime.sessions.verbs import Verbs
+from holdfast.runtime.sessions.waiters import END
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import CreateSession, Enqueue, Op, Result, Status
-from holdfast.stores.records import Outcome, Session
+from holdfast.stores.records import ENDED, Outcome, Session
 from holdfast.telemetry.context import carried
 
 _plain = codec.codec_for(Any)
@@ -81,21 +82,17 @@ class LocalGateway:
             waiter.cancel()
 
     async def result(self, session: str, timeout_s: float | None) -> Any:
-        id = f"watch/{uuid.uuid4().hex}"
-        waiter = self._sessions.waiters.add(session, id)
+        self._check_accepting()
+        waiter = self._sessions.waiters.add(session, END)  # before the row is read: it may end meanwhile
         try:
-            op = Enqueue(session, id, b"", b"", self._node.clock.time(), kind="watch")
-            result = await self._submit(op)
-            if result.value == "unknown":
-                self._unknown(session)
-            if isinstance(result.value, tuple):
-                ended: Session = result.value[1]
-                if ended.result is None:
-                    raise errors.SessionEnded(session, f"session {session!r} is {ended.status}")
-                return self._value(_plain, session, id, _decode_outcome(ended.result))
+            row = await self.row(session)
+            if row.status in ENDED:
+                if row.result is None:
+                    raise errors.SessionEnded(session, f"session {session!r} is {row.status}")
+                return self._value(_plain, session, END, _decode_outcome(row.result))
             if not await self._answered(waiter, timeout_s):
-                raise errors.ReplyTimeout(session, "", timeout_s or 0.0)  # the id is the watch's own: no caller can ask with it
-            return self._value(_plain, session, id, waiter.result())
+                raise errors.ReplyTimeout(session, END, timeout_s or 0.0)
+            return self._value(_plain, session, END, waiter.result())
         finally:
             waiter.cancel()
 
@@ -137,9 +134,12 @@ class LocalGateway:
 
     # ------------------------------------------------------------ the way in
 
-    async def _submit(self, op: Op) -> Result:
+    def _check_accepting(self) -> None:
         if self._sessions.draining:
             raise errors.RuntimeStopped("the runtime is draining and not accepting work: send it again when it runs")
+
+    async def _submit(self, op: Op) -> Result:
+        self._check_accepting()
         return await self._node.group.submit(op)
 
     async def _enqueue(self, session: str, message: Any, id: str) -> Outcome | None:
@@ -152,8 +152,7 @@ class LocalGateway:
         except (msgspec.ValidationError, ValueError, TypeError) as error:
             raise errors.MessageRefused(session, f"agent {agent.name!r} does not take this message: {error}") from error
         op = Enqueue(session, id, body, codec.digest(body), self._node.clock.time(), limit=agent.mailbox, context=carried())
-        if self._sessions.draining:
-            raise errors.RuntimeStopped("the runtime is draining and not accepting work: send it again when it runs")
+        self._check_accepting()
         result = await self._node.group.submit(op, lambda done: self._sessions.delivery.dispatch((op,), (done,)))
         if result.status is Status.DUPLICATE:
             if result.value.reply is None:

@@ -22,6 +22,7 @@ from holdfast.stores.records import (
     StepRecord,
     StepState,
 )
+from holdfast.stores.returns import settle
 
 _ABSENT: Any = object()
 _replace = msgspec.structs.replace
@@ -182,10 +183,7 @@ class Tables:
         return DONE
 
     def _return_budget(self, op: ops.ReturnBudget) -> Result:
-        session = self.sessions.get(op.session)
-        if session is not None:
-            self._put(self.sessions, op.session, _replace(session, usage=session.usage - op.unspent))
-        return DONE
+        return settle(op, self.sessions.get, lambda session: self._put(self.sessions, session.id, session))
 
     def _end(self, op: ops.EndSession) -> Result:
         session = self.sessions.get(op.session)

@@ -231,11 +231,20 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReturnBudget(msgspec.Struct, frozen=True, gc=False):
-    """Give back to a parent what its child did not spend: taken off the parent's usage, which may get negative by it (what was reserved for
-    the child can still lie in the journal of the parent's open turn). Under no epoch. DONE, also where there is no such session."""
+    """Give back to a parent what its child, which has ended, did not spend: taken off the parent's usage, which may get negative by it
+    (what was reserved for the child can still lie in the journal of the parent's open turn). What is due to the parent of a parent that
+    has ended passes on to that, and so up to the first that lives, or was given no part by its own.
+
+    Under no epoch. DONE, also where there is no such session, with all that got something, as pairs of id and amount.
+
+    Attributes:
+        session: the parent.
+        left: see `records.Returns`: the store adds what came back to the child, also since this was made.
+    """
 
     session: str
-    unspent: Usage
+    child: str
+    left: Usage
 
 
 class EndSession(msgspec.Struct, frozen=True, gc=False):
@@ -286,5 +295,7 @@ def concerns(op: Op) -> Iterator[str]:
         return
     else:
         yield op.session
+        if isinstance(op, ReturnBudget):
+            yield op.child
     for sent in getattr(op, "outbox", ()):
         yield from concerns(sent)

@@ -177,6 +177,8 @@ class Interpreter:
             more = needs.after_endings(batch, part)
             if more.sessions or more.steps:
                 await self._load(connection, more, part)
+        while needs.settled and (more := needs.ancestors(part)).sessions:
+            await self._load(connection, more, part)
         part.open = {**self._known_of(batch), **part.open}
         results = [part.do(op) for op in batch]
         changes = part.changes()

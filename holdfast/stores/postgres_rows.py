@@ -17,7 +17,7 @@ _TYPES = {
     "text": ("id", "session", "agent", "tenant", "user", "status", "parent", "reason", "kind", "context", "message"),
     "bytea": (
         *("budget", "usage", "seed", "parent_at", "park", "gates", "notes", "result", "body", "digest", "reply_to", "reply"),
-        *("key", "cause", "effects", "in_doubt", "failed"),
+        *("key", "cause", "effects", "in_doubt", "failed", "returns"),
     ),
     "bigint": ("num", "epoch", "turn", "pending", "crashes", "crash_mark", "seq", "version"),
     "smallint": ("rank",),
@@ -29,6 +29,7 @@ _TYPE_OF = {column: type for type, columns in _TYPES.items() for column in colum
 SESSIONS = (
     *("num", "id", "agent", "tenant", "user", "status", "epoch", "turn", "pending", "budget", "usage", "seed", "parent", "parent_at"),
     *("detached", "park", "reason", "wake_at", "gates", "notes", "result", "crashes", "crash_mark", "created", "updated", "rank"),
+    "returns",
 )
 MESSAGES = ("seq", "session", "id", "body", "digest", "kind", "reply_to", "state", "reply", "created", "done", "context")
 STEPS = ("num", "session", "turn", "key", "state", "body")
@@ -84,6 +85,7 @@ def session_values(session: Session, num: int, crash_mark: int | None) -> Values
         session.created,
         session.updated,
         rank(session),
+        encode(session.returns),
     )
 
 

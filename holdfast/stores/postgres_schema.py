@@ -104,6 +104,10 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE {schema}.turns ADD COLUMN dropped boolean NOT NULL DEFAULT false;
     CREATE INDEX turns_dropped ON {schema}.turns (session) WHERE dropped;
     """,
+    # An empty records.Returns. What comes back to a session that had ended before stays there.
+    """
+    ALTER TABLE {schema}.sessions ADD COLUMN returns bytea NOT NULL DEFAULT '\\x80';
+    """,
 )
 
 

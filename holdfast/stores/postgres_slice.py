@@ -41,6 +41,8 @@ class Needs:
         open_steps: records of the open turn, by session and key.
         steps: records by session, turn and key.
         ending: sessions that may end, so that the steps that wait for their messages are needed, too.
+        settled: sessions that give their budget back, with their parents: what passes on from there goes up.
+        made: sessions that are made, with the parents that give them a part.
     """
 
     def __init__(self) -> None:
@@ -54,6 +56,8 @@ class Needs:
         self.open_steps: set[tuple[str, bytes]] = set()
         self.steps: set[tuple[str, int, bytes]] = set()
         self.ending: set[str] = set()
+        self.settled: dict[str, str] = {}
+        self.made: dict[str, str] = {}
 
     @classmethod
     def of(cls, batch: Iterable[Op], known: Mapping[str, tuple[int, int]]) -> Needs:
@@ -79,6 +83,11 @@ class Needs:
             case _:
                 self.sessions.add(op.session)
         match op:
+            case ops.CreateSession() if op.parent is not None and not op.detached:
+                self.made[op.id] = op.parent.session
+            case ops.ReturnBudget():
+                self.sessions.add(op.child)
+                self.settled[op.child] = op.session
             case ops.Enqueue():
                 self.messages.add((op.session, op.id))
             case ops.Activate():
@@ -125,6 +134,22 @@ class Needs:
         more.sessions -= self.sessions
         more.steps -= self.steps
         more.steps = {key for key in more.steps if key[0] not in self.journals or not rows.holds(*key)}
+        return more
+
+    def ancestors(self, rows: Slice) -> Needs:
+        """The next sessions, beyond `rows`, to which what is given back may pass on."""
+        more = Needs()
+        for above in self.settled.values():
+            passed = set[str]()
+            while above not in passed:
+                passed.add(above)
+                row = rows.sessions.get(above)
+                if above not in rows.known:
+                    more.sessions.add(above)
+                parent = self.made.get(above) if row is None else None if row.detached or row.parent is None else row.parent.session
+                if parent is None or not (above in self.settled or (row is not None and row.returns.left is not None)):
+                    break
+                above = parent
         return more
 
 

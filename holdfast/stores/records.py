@@ -177,12 +177,30 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     keys: tuple[bytes, ...] = ()
 
 
+class Returns(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """The account of a session with its parent, as far as its own children gave something back.
+
+    Attributes:
+        back: all that its children gave back so far.
+        left: what was left, when it ended, of the part that its parent gave it, without `back`; negative where it had given out and used
+            more. None while it lives, and where no parent gave it a part.
+    """
+
+    back: Usage = ZERO
+    left: Usage | None = None
+
+    def due(self) -> Usage:
+        """All that is its parent's by now."""
+        return ZERO if self.left is None else (self.left + self.back).clamp()
+
+
 class Session(msgspec.Struct, frozen=True, gc=False):
     """A session's row, without its state (that is the checkpoint, in the row of its last turn).
 
     Attributes:
         park: what a parked session waits for.
         unresolved: what a person still has to do about one that has ended: effects whose outcome is unknown. It never resumes.
+        returns: what its children gave back, and what is its parent's of it.
     """
 
     id: str
@@ -206,6 +224,7 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     created: float = 0.0
     updated: float = 0.0
     unresolved: Park | None = None
+    returns: Returns = Returns()
 
 
 ASKS_A_PERSON: frozenset[str] = frozenset({"doubt", "budget", "drift", "unclaimed", "state", "crashes"})

@@ -12,6 +12,7 @@ from holdfast.policies.budget import Usage
 from holdfast.stores import ops
 from holdfast.stores.ops import DONE, FENCED, Result, Status
 from holdfast.stores.records import ENDED, Loaded, Message, MessageState, Session, StepState
+from holdfast.stores.returns import settle
 from holdfast.stores.sqlite_rows import (
     CHECKPOINT,
     MESSAGE,
@@ -235,23 +236,22 @@ class Interpreter:
             "DELETE FROM steps WHERE session = ? AND turn = ? AND key = ?", [(op.session, op.turn, key) for key in op.keys]
         ).rowcount
         if op.charge and dropped:
-            self._add_usage(op.session, op.charge)
+            self.db.execute("UPDATE sessions SET usage = ? WHERE id = ?", (self._total(op.session, op.charge), op.session))
         return DONE
 
     def _touch(self, op: ops.Touch) -> Result:
         self.db.execute("UPDATE nodes SET touched = touched + 1 WHERE id = 1")  # the same value again would not be written
         return DONE
 
-    def _add_usage(self, session: str, charge: Usage) -> None:
-        self.db.execute("UPDATE sessions SET usage = ? WHERE id = ?", (self._total(session, charge), session))
-
     def _total(self, session: str, charge: Usage) -> bytes:
         row = self.db.execute("SELECT usage FROM sessions WHERE id = ?", (session,)).fetchone()
         return encode(charge if row is None else decode_usage(row[0]) + charge)
 
     def _return_budget(self, op: ops.ReturnBudget) -> Result:
-        self._add_usage(op.session, Usage() - op.unspent)
-        return DONE
+        return settle(op, self.session, self._put_returns)
+
+    def _put_returns(self, row: Session) -> None:
+        self.db.execute("UPDATE sessions SET usage = ?, returns = ? WHERE id = ?", (encode(row.usage), encode(row.returns), row.id))
 
     def _all_waiting(self, session: str, keys: tuple[bytes, ...]) -> bool:
         marks = ", ".join("?" * len(keys))

@@ -18,6 +18,7 @@ from holdfast.stores.records import (
     MessageState,
     Outcome,
     Park,
+    Returns,
     Session,
     Step,
     StepRecord,
@@ -28,14 +29,18 @@ encode = msgspec.msgpack.Encoder().encode
 decode_usage = msgspec.msgpack.Decoder(Usage).decode
 decode_budget = lru_cache(1024)(msgspec.msgpack.Decoder(Budget).decode)  # it checks its limits, and most sessions have those of their agent
 decode_address = msgspec.msgpack.Decoder(Address).decode
+decode_returns = msgspec.msgpack.Decoder(Returns).decode
 decode_park = msgspec.msgpack.Decoder(Park).decode
 decode_record = msgspec.msgpack.Decoder(StepRecord).decode
 decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 decode_texts = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
+_NO_RETURNS = Returns()  # that of most sessions
+_NONE = encode(_NO_RETURNS)
+
 SESSION = (
     "id, agent, tenant, user, status, epoch, turn, pending, budget, usage, seed, parent_at, detached, park, wake_at, gates, notes, "
-    "result, crashes, created, updated"
+    "result, crashes, created, updated, returns"
 )
 MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created, done, context"
 STEP = "turn, key, state, body"
@@ -69,6 +74,7 @@ def session_of(row: Sequence[Any]) -> Session:
         created=row[19],
         updated=row[20],
         unresolved=park if row[4] in ENDED else None,
+        returns=_NO_RETURNS if row[21] == _NONE else decode_returns(row[21]),
     )
 
 

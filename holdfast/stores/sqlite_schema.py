@@ -130,6 +130,10 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE turns ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX turns_dropped ON turns (session, turn) WHERE dropped;
     """,
+    # An empty records.Returns. What comes back to a session that had ended before stays there.
+    """
+    ALTER TABLE sessions ADD COLUMN returns BLOB NOT NULL DEFAULT x'80';
+    """,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from collections import Counter
@@ -49,6 +50,7 @@ from holdfast.stores.records import (
     MessageState,
     Outcome,
     Park,
+    Returns,
     Runnable,
     Session,
     SessionStatus,
@@ -459,13 +461,54 @@ async def test_what_is_released_is_still_there(store: Store) -> None:
     assert (await row(store)).status == "killed"
 
 
+def part_of(parent: str, id: str) -> CreateSession:
+    """A session that a step of `parent` gave a part of its budget to."""
+    return CreateSession(id, "agent", "acme", "ann", 3, b"", Budget(steps=10), b"seed", 1.0, Address(parent, 1, b"k"))
+
+
 async def test_a_parent_gets_back_what_its_child_left(store: Store) -> None:
     """ReturnBudget is taken off the usage, below zero too (the open turn may hold the charge); on nobody it does nothing."""
     await active(store)
-    await store.apply([commit(usage=Usage(steps=5, tokens=100, microusd=7, seconds=2.0, tool_calls=1))])
-    back = ReturnBudget("s", Usage(steps=2, tokens=500, seconds=0.5, tool_calls=1))
-    assert await store.apply([back, ReturnBudget("nobody", Usage(steps=1))]) == [DONE, DONE]
+    await store.apply([commit(usage=Usage(steps=5, tokens=100, microusd=7, seconds=2.0, tool_calls=1)), part_of("s", "c")])
+    rest = Usage(steps=2, tokens=500, microusd=-3, seconds=0.5, tool_calls=1)
+    got = rest.clamp()
+    assert await one(store, ReturnBudget("s", "c", rest)) == Result(Status.DONE, (("s", got),))
     assert (await row(store)).usage == Usage(steps=3, tokens=-400, microusd=7, seconds=1.5, tool_calls=0)
+    assert (await row(store)).returns == Returns(back=got)
+    await store.apply([part_of("nobody", "d")])
+    for parent, child in (("nobody", "d"), ("s", "nobody")):
+        assert await one(store, ReturnBudget(parent, child, Usage(steps=1))) == Result(Status.DONE, ())
+
+
+def ends(id: str, parent: str, left: int) -> EndSession:
+    return EndSession(id, "cancelled", GONE, 5.0, (ReturnBudget(parent, id, Usage(left)),))
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "in one batch"])
+@pytest.mark.parametrize("order", list(itertools.permutations("pcd")), ids="".join)
+async def test_what_is_given_back_passes_on_to_the_first_that_lives(store: Store, order: tuple[str, ...], at_once: bool) -> None:
+    """In whatever order a line of sessions ends: g gave 10 to p, p 7 of them to c, c 4 to d; p and c used 1 each, d used 2."""
+    await store.apply([create("g"), part_of("g", "p"), part_of("p", "c"), part_of("c", "d")])
+    lines = {"p": ends("p", "g", 2), "c": ends("c", "p", 2), "d": ends("d", "c", 2)}
+    batches = [[lines[id] for id in order]] if at_once else [[lines[id]] for id in order]
+    got = [result.outbox[0].value for batch in batches for result in await store.apply(batch)]
+    assert (await row(store, "g")).usage == Usage(steps=-6)
+    assert [(await row(store, id)).usage.steps for id in "pcd"] == [-4, -2, 0]
+    assert sum(amount.steps for credited in got for id, amount in credited if id == "g") == 6
+
+
+async def test_what_a_parent_used_beyond_its_part_is_not_passed_on(store: Store) -> None:
+    """It had 3 more from a person and used them: what comes back to it is a person's up to there."""
+    await store.apply([create("g"), part_of("g", "p"), part_of("p", "c"), part_of("p", "d"), ends("p", "g", -3)])
+    assert (await one(store, ends("c", "p", 2))).outbox[0].value == (("p", Usage(2)),)
+    assert (await one(store, ends("d", "p", 4))).outbox[0].value == (("p", Usage(4)), ("g", Usage(3)))
+
+
+async def test_nothing_passes_on_from_a_session_that_got_no_part(store: Store) -> None:
+    """A detached one has a parent and a budget of its own."""
+    await store.apply([create("g"), create("p", parent=Address("g", 1, b"k")), part_of("p", "c"), EndSession("p", "killed", GONE, 5.0)])
+    assert (await one(store, ends("c", "p", 2))).outbox[0].value == (("p", Usage(2)),)
+    assert (await row(store, "g")).usage == ZERO
 
 
 # ---------------------------------------------------------------- mailbox

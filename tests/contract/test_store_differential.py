@@ -157,7 +157,7 @@ BUILD: dict[str, Callable[[View], Op]] = {
     "update": _update,
     "reply": lambda v: Reply(v.other, OUTCOMES[v.draw.x % 3], v.now),
     "malformed": lambda v: Reply(v.other, b"\xc1", v.now),
-    "return": lambda v: ReturnBudget(v.draw.session, USAGES[v.draw.x]),
+    "return": lambda v: ReturnBudget(v.other.session, v.draw.session, USAGES[v.draw.x] - USAGES[v.draw.lag]),
     "end": lambda v: EndSession(
         v.draw.session, "killed" if v.draw.x else "cancelled", OUTCOMES[v.draw.y % 2], v.now, v.outbox, KEPT[v.draw.y]
     ),
@@ -166,7 +166,7 @@ BUILD: dict[str, Callable[[View], Op]] = {
 OF_THE_LIVING = ("commit", "retry", "update")
 OF_A_TURN = ("step", "wait", "drop steps")
 SENT = ("enqueue", "watch", "create", "reply", "return", "step", "wait")
-COMMON = ("enqueue", "activate", "step", "wait", "wait", "commit", "fail", "letter", "update", "reply", "again", "dropped child")
+COMMON = ("enqueue", "activate", "step", "wait", "wait", "commit", "fail", "letter", "update", "reply", "again", "dropped child", "line")
 
 
 def _draws(kinds: st.SearchStrategy[str], outboxes: st.SearchStrategy[tuple[Draw, ...]]) -> st.SearchStrategy[Draw]:
@@ -191,6 +191,11 @@ def _spelled_out(draw: Draw) -> tuple[Draw, ...]:
         kinds = ("create", "enqueue", "activate", "fail", "drop")
         child = draw._replace(kind="create", session=f"{draw.session}-child", lag=0, late=0, x=1, outbox=())
         return (child, *(draw._replace(kind=kind, lag=0, late=0) for kind in kinds))
+    elif draw.kind == "line":
+        child = draw._replace(kind="create", session="c", lag=0, x=1, y=1, outbox=())
+        back = tuple(draw._replace(kind="return", session=id, y=at, outbox=()) for at, id in enumerate("bc"))
+        ends = [each._replace(kind="end", lag=0, outbox=(each,)) for each in back]
+        return (child, *(ends if draw.x % 2 else reversed(ends)), *back[: draw.y % 2])
     else:
         return (draw,)
     return tuple(draw._replace(kind=kind, lag=0, late=0) for kind in kinds)

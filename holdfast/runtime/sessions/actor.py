@@ -60,8 +60,8 @@ class Host(Protocol):
         """No message of it can be answered for now."""
         ...
 
-    def ended(self, session: str, status: str, answered: list[Message]) -> None:
-        """It takes no more messages; those that waited were answered."""
+    def ended(self, session: str, status: str, result: bytes, answered: list[Message]) -> None:
+        """It takes no more messages; `result` is what it came to, an encoded Outcome; those that waited were answered."""
         ...
 
     def rested(self, actor: Actor) -> None:
@@ -278,7 +278,7 @@ class Actor:
         self.node.emit(events.TurnCommitted(self.id, op.turn, op.message, op.status, op.usage.tokens, op.usage.microusd))
         if op.status in ENDED:
             self.life = Life.ENDED
-            self.host.ended(self.id, op.status, result.value)
+            self.host.ended(self.id, op.status, op.result or b"", result.value)
 
     async def _crashed(self, turn: Turn, error: BaseException) -> None:
         node = self.node

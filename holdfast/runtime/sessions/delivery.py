@@ -46,9 +46,9 @@ class Delivery:
                 case Reply():
                     self.deliver(op.to, op.outcome)
                 case ReturnBudget():
-                    parent = self._residents.find(op.session)
-                    if parent is not None:
-                        parent.owner.ledger.credit(op.unspent)
+                    for id, unspent in result.value:
+                        if (parent := self._residents.find(id)) is not None:
+                            parent.owner.credit(unspent)
                 case CreateSession() if self._node.observers:
                     self._node.emit(events.Spawned(op.id, op.agent))
 

@@ -14,6 +14,7 @@ from holdfast.runtime.sessions import conclusion
 from holdfast.runtime.sessions.actor import Actor
 from holdfast.runtime.sessions.delivery import Delivery
 from holdfast.runtime.sessions.life import Signal
+from holdfast.runtime.sessions.waiters import END
 from holdfast.runtime.turns.failures import describe
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import EndSession, Result, Status
@@ -64,16 +65,17 @@ class Endings:
         # Under the new epoch only this process writes: what the steps that are cut now came to.
         actor.owner.epoch, actor.status, actor.park = result.value.epoch, op.status, op.park
         actor.signal(Signal.END)
-        self.ended(actor.id, op.status, result.value.answered)
+        self.ended(actor.id, op.status, op.outcome, result.value.answered)
         if actor.task is None:
             self._registry.forget(actor)
 
-    def ended(self, id: str, status: str, answered: list[Message]) -> None:
-        """It takes no more messages; all that still waited was answered."""
+    def ended(self, id: str, status: str, result: bytes, answered: list[Message]) -> None:
+        """It takes no more messages; all that still waited was answered, and so are those that wait for its `result`."""
         for message in answered:
             if message.reply_to is not None and message.reply is not None:
                 self._delivery.deliver(message.reply_to, message.reply)
             self._delivery.replied(id, message.id, message.reply or b"")
+        self._delivery.replied(id, END, result)
         self._registry.unschedule(id)  # it may have parked while its end was written
         self._node.emit(events.SessionEndedEvent(id, status))
         if status == "finished":

@@ -18,7 +18,7 @@ from holdfast.runtime.sessions.endings import Endings
 from holdfast.runtime.sessions.graph import WaitGraph
 from holdfast.runtime.sessions.life import Signal
 from holdfast.runtime.sessions.recovery import Recovery
-from holdfast.runtime.sessions.waiters import Waiters
+from holdfast.runtime.sessions.waiters import END, Waiters
 from holdfast.runtime.turns import tasks
 from holdfast.runtime.turns.failures import describe
 from holdfast.runtime.turns.node import Node
@@ -182,7 +182,10 @@ class Sessions:
 
     def unsure(self, ops: Sequence[Op]) -> None:
         """It is unknown whether these were written: every session that they concern is read again."""
-        concerned = {id for op in ops for id in concerns(op)}
+        self._read_again({id for op in ops for id in concerns(op)})
+
+    def _read_again(self, concerned: set[str]) -> None:
+        """Read these sessions again, and those that wait for them."""
         concerned |= self.waits.waiting_for(concerned)
         concerned |= {actor.id for actor in self.live.values() if concerned.intersection(self._waits_of(actor.id))}
         self._unsure |= concerned
@@ -196,9 +199,14 @@ class Sessions:
     def _catch_up(self, actor: Actor) -> None:
         """It is read again: callers get the answers that were written unseen."""
         self._unsure.discard(actor.id)
-        for session, message in self.waiters.of(actor.id):
-            self.in_background(self._look_up(session, message))
+        for message in self.waiters.of(actor.id):
+            if message != END:
+                self.in_background(self._look_up(actor.id, message))
         if actor.status in ENDED:
+            if actor.row.result is not None:
+                self.replied(actor.id, END, actor.row.result)
+            if actor.owner.parent is not None:
+                self._read_again({actor.owner.parent})  # it may have got back what this one, or a child of it, did not spend
             self.in_background(self.endings.end_children(actor.id))
 
     async def _look_up(self, session: str, message: str) -> None:
@@ -292,9 +300,9 @@ class Sessions:
         """Kill a session that is spent, from within one of its own steps."""
         self.endings.condemn(session, reason)
 
-    def ended(self, session: str, status: str, answered: list[Message]) -> None:
+    def ended(self, session: str, status: str, result: bytes, answered: list[Message]) -> None:
         """It takes no more messages; those that waited were answered."""
-        self.endings.ended(session, status, answered)
+        self.endings.ended(session, status, result, answered)
 
 
 def missing_agent(session: str, agent: str) -> ConfigError:

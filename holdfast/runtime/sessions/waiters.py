@@ -1,61 +1,75 @@
-"""The callers outside any session that wait for the answer to a message."""
+"""The callers outside any session that wait for the answer to a message, or for the end of a session."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping
 
 from holdfast.errors import HoldfastError, SessionError
 from holdfast.stores.records import Outcome
 
+END = ""
+"""In place of a message id (none is empty): the session's end, with its result. Who waits for that is known in memory alone: however often
+a caller looks again, it leaves no row."""
+
 
 class Waiters:
-    """Futures by (session, message id)."""
+    """Futures by session and message id."""
 
     __slots__ = ("_loop", "_waiters")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiters: dict[tuple[str, str], list[asyncio.Future[Outcome]]] = {}
+        # The innermost as a set that keeps its order: many may wait for one end, each with a timeout of its own.
+        self._waiters: dict[str, dict[str, dict[asyncio.Future[Outcome], None]]] = {}
 
     def add(self, session: str, message: str) -> asyncio.Future[Outcome]:
         """A future for the answer to a message. Cancel it when you stop waiting."""
-        key = (session, message)
         future: asyncio.Future[Outcome] = self._loop.create_future()
-        self._waiters.setdefault(key, []).append(future)
-        future.add_done_callback(lambda done: self._gave_up(key, done) if done.cancelled() else None)
+        self._waiters.setdefault(session, {}).setdefault(message, {})[future] = None
+        future.add_done_callback(lambda done: self._gave_up(session, message, done) if done.cancelled() else None)
         return future
 
     def answer(self, session: str, message: str, outcome: Outcome) -> None:
         """The message is done or dead."""
-        for waiter in self._waiters.pop((session, message), ()):
+        for waiter in self._taken(session, message):
             if not waiter.done():
                 waiter.set_result(outcome)
 
     def refuse(self, session: str, error: SessionError) -> None:
         """All that wait for this session get the error that it cannot answer for; the messages stay."""
-        for _, message in self.of(session):
-            for waiter in self._waiters.pop((session, message)):
-                if not waiter.done():
-                    waiter.set_exception(error)
+        _fail(self._waiters.pop(session, {}), error)
 
     def close(self, error: HoldfastError) -> None:
         """No answer will come any more: all that still wait get the error."""
         waiting, self._waiters = self._waiters, {}
-        for waiters in waiting.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(error)
+        for messages in waiting.values():
+            _fail(messages, error)
 
-    def of(self, session: str) -> list[tuple[str, str]]:
+    def of(self, session: str) -> list[str]:
         """The messages of a session whose answers are waited for."""
-        return [key for key in self._waiters if key[0] == session]
+        return list(self._waiters.get(session, ()))
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._waiters
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        session, message = key
+        return message in self._waiters.get(session, ())
 
-    def _gave_up(self, key: tuple[str, str], future: asyncio.Future[Outcome]) -> None:
-        waiters = self._waiters.get(key, [])
-        if future in waiters:
-            waiters.remove(future)
+    def _taken(self, session: str, message: str) -> Iterable[asyncio.Future[Outcome]]:
+        messages = self._waiters.get(session, {})
+        waiters = messages.pop(message, {})
+        if not messages:
+            self._waiters.pop(session, None)
+        return waiters
+
+    def _gave_up(self, session: str, message: str, future: asyncio.Future[Outcome]) -> None:
+        waiters = self._waiters.get(session, {}).get(message, {})
+        waiters.pop(future, None)
         if not waiters:
-            self._waiters.pop(key, None)
+            self._taken(session, message)
+
+
+def _fail(messages: Mapping[str, Iterable[asyncio.Future[Outcome]]], error: HoldfastError) -> None:
+    for waiters in messages.values():
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)

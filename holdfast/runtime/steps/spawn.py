@@ -6,6 +6,9 @@ from decimal import Decimal
 from functools import partial
 from typing import TypeVar
 
+import msgspec
+
+from holdfast.calls.call import ONE_STEP
 from holdfast.codec import canonical
 from holdfast.policies.budget import Budget, Usage
 from holdfast.runtime.agents.definition import Agent
@@ -18,7 +21,7 @@ from holdfast.runtime.turns.failures import error_of
 from holdfast.runtime.turns.journal import Claim
 from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.ops import CreateSession, Status
-from holdfast.stores.records import Address, Failure, Outcome
+from holdfast.stores.records import Address, Failure, Outcome, StepState
 
 Amount = TypeVar("Amount", int, float, Decimal)
 
@@ -42,6 +45,9 @@ async def _spawn(step: Step, *, agent: Agent, state: bytes, part: Budget | None,
     child = id or f"{owner.id}/{turn.number}.{step.claim.digest.hex()[:12]}.{step.claim.nth}"
     step.begins()
     await spend_step(step)
+    parent = Address(owner.id, turn.number, step.claim.key)
+    if id is not None and await _belongs_to_another(turn, id, parent):
+        await refuse(step, _taken(id), cause="SessionConflict")
     limits, share = agent.budget, Usage()
     if not detached:
         # The child's own limits, cut to what is left here: all of it is charged now, and what is not spent comes back at its end.
@@ -49,14 +55,13 @@ async def _spawn(step: Step, *, agent: Agent, state: bytes, part: Budget | None,
         share = owner.ledger.part(limits)
         owner.ledger.charge(share)
         step.used = step.used + share
-    parent = Address(owner.id, turn.number, step.claim.key)
     seed = turn.node.random.randbytes(8)
     create = CreateSession(
         child, agent.name, owner.tenant, owner.user, agent.version, state, limits, seed, now, parent=parent, detached=detached
     )
     step.target = child
     outcome, made = await step.close_with(Outcome(plain.encode(child)), create)
-    if made.status is Status.DUPLICATE and made.value.parent != parent:
+    if made.status is Status.DUPLICATE and made.value.parent != parent:  # it was made meanwhile
         owner.ledger.credit(share)
         step.used = step.used - share
         await refuse(step, _taken(child), cause="SessionConflict")
@@ -64,10 +69,22 @@ async def _spawn(step: Step, *, agent: Agent, state: bytes, part: Budget | None,
 
 
 async def _look_again(turn: Turn, claim: Claim, *, id: str) -> None:
-    """The process may have died between the record and finding out that the id is another session's."""
+    """The process may have died between the record and finding out that the id is another session's: then the record is mended, and
+    what it charged for the child comes back."""
+    step = claim.step
+    if step is None or step.state is not StepState.CLOSED:
+        return
+    if await _belongs_to_another(turn, id, Address(turn.owner.id, turn.number, claim.key)):
+        failure = Failure("StepError", step.record.name, "SessionConflict", _taken(id))
+        turn.owner.ledger.credit(step.record.used - ONE_STEP)
+        record = msgspec.structs.replace(step.record, outcome=Outcome(failure=failure), used=ONE_STEP)
+        await turn.acknowledged(turn.submit(step.key, StepState.FAILED, record))
+        raise error_of(failure)
+
+
+async def _belongs_to_another(turn: Turn, id: str, parent: Address) -> bool:
     row = await turn.node.store.session(id)
-    if row is not None and row.parent != Address(turn.owner.id, turn.number, claim.key):
-        raise error_of(Failure("StepError", claim.step.record.name if claim.step else id, "SessionConflict", _taken(id)))
+    return row is not None and row.parent != parent
 
 
 def _taken(child: str) -> str:

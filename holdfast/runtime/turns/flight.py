@@ -85,7 +85,7 @@ class Flight:
     def __init__(self, loop: asyncio.AbstractEventLoop, monotonic: Callable[[], float], title: str, rested: Callable[[], None]) -> None:
         self._loop, self._monotonic, self._title, self._rested = loop, monotonic, title, rested
         self.lanes: dict[asyncio.Task[Any], Lane] = {}
-        self.branches: list[asyncio.Task[Any]] = []
+        self.branches: dict[asyncio.Task[Any], None] = {}  # a set that keeps its order
         self.handler: asyncio.Task[Any] | None = None
         self.made: dict[asyncio.Task[Any], Branch] = {}
         self._gathered: set[asyncio.Task[Any]] = set()
@@ -175,7 +175,7 @@ class Flight:
         context.run(branches.enter, branch)
         task = tasks.start(tasks.contained(lambda: work), f"branch {self._title}{branch.path}", context)
         branch.task = branch.task or task
-        self.branches.append(task)
+        self.branches[task] = None
         if gathered:
             self._gathered.add(task)
         task.add_done_callback(self._branch_over)
@@ -183,7 +183,7 @@ class Flight:
         return task
 
     def _branch_over(self, task: asyncio.Task[Any]) -> None:
-        self.branches.remove(task)
+        del self.branches[task]
         self._gathered.discard(task)
         if not task.cancelled():
             task.exception()  # retrieved: where the turn goes away, no code is left to look at it

@@ -77,13 +77,6 @@ class Gates:
         self.ledger.raise_(by)
         self.raised = self.raised + Usage(by.steps or 0, by.tokens or 0, by.microusd or 0, by.seconds or 0.0, by.tool_calls or 0)
 
-    def unspent(self) -> Usage:
-        """What is left of the limits, but for what people added; what is not limited counts as nothing."""
-        left = self.ledger.left()
-        money = 0 if left.usd is None else int(left.usd * 1_000_000)
-        rest = Usage(left.steps or 0, left.tokens or 0, money, left.seconds or 0.0, left.tool_calls or 0)
-        return (rest - self.raised).clamp() if self.raised else rest
-
     def snapshot(self) -> dict[str, Any]:
         """What has to survive the session's memory; empty where all is well."""
         stored: dict[str, Any] = {}

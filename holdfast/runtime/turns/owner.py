@@ -18,15 +18,17 @@ class Owner:
         agent: its definition, with the limits that hold now; None where this Runtime does not have it.
         notes: the effects of the turn before, where that was dropped.
         parent: the session that gets back what is left of the budget; None for none.
+        back: all that its children gave back so far.
     """
 
-    __slots__ = ("_agent", "epoch", "gates", "id", "ledger", "notes", "parent", "seed", "tenant", "turn", "user")
+    __slots__ = ("_agent", "back", "epoch", "gates", "id", "ledger", "notes", "parent", "seed", "tenant", "turn", "user")
 
     def __init__(self, loaded: Loaded, agent: Agent | None, spent: Usage, now: float) -> None:
         row = loaded.session
         self.id, self.tenant, self.user, self.seed = row.id, row.tenant, row.user, row.seed
         self.epoch, self.turn, self.notes = row.epoch, row.turn, row.notes
         self.parent = None if row.parent is None or row.detached else row.parent.session
+        self.back = row.returns.back
         self.ledger = Ledger(row.budget, row.usage + spent)
         self._agent = agent
         self.gates = Gates(agent, row.id, self.ledger, read_gates(row.gates), now)
@@ -46,7 +48,14 @@ class Owner:
         """The same agent under other limits."""
         self._agent = agent
 
+    def credit(self, unspent: Usage) -> None:
+        """A child gave this back."""
+        self.ledger.credit(unspent)
+        self.back = self.back + unspent
+
     def unspent(self) -> tuple[Op, ...]:
-        """What goes back to the parent when this session ends."""
-        rest = self.gates.unspent() if self.parent is not None else None
-        return (ReturnBudget(self.parent, rest),) if self.parent is not None and rest else ()
+        """What goes back to the parent when this session ends: what is left, but for what people added. What children give back counts
+        when it is written: it may come before this, after it, or with it."""
+        if self.parent is None:
+            return ()
+        return (ReturnBudget(self.parent, self.id, self.ledger.balance() - self.gates.raised - self.back),)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from holdfast import Agent, Budget, Intensity, Runtime, Session, StepError, TurnFailed, agent
 from holdfast.events import SessionEndedEvent, Spawned
+from holdfast.stores.memory import MemoryStore
+from holdfast.stores.ops import CreateSession, Op, Result, WriteStep
+from holdfast.testing import Crashed
 from tests.unit.runtime.support import World, rest
 
 
@@ -248,3 +252,51 @@ def test_a_child_cannot_take_over_a_session_that_is_there(taken: str) -> None:
         return await (await runtime.spawn(parent, id="p", tenant="acme")).ask("go")
 
     assert World().life([parent, child, other], main) == "SessionConflict 49"
+
+
+class Rival(MemoryStore):
+    """Another makes session "x" just before a spawn is written; after that the process dies."""
+
+    rival: CreateSession | None = None
+    dies: Callable[[], object] | None = None
+
+    async def apply(self, ops: Sequence[Op]) -> list[Result]:
+        made = [sent for op in ops if isinstance(op, WriteStep) for sent in op.outbox if isinstance(sent, CreateSession)]
+        if not made or self.rival is None:
+            return await super().apply(ops)
+        rival, self.rival = self.rival, None
+        results = (await super().apply((rival, *ops)))[1:]
+        if self.dies is not None:
+            self.dies()
+        return results
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["live", "over a crash"])
+def test_nothing_stays_charged_for_a_child_whose_id_was_taken_meanwhile(dies: bool) -> None:
+    """Also where the process dies before it has found out: the spawn fails, and its part comes back."""
+    world = World()
+    store = world.store = Rival()
+    store.rival = CreateSession("x", "child", "", "", 1, b"\xc0", Budget(), b"", 0.0)
+
+    @agent(name="parent", budget=Budget(steps=50))
+    async def parent(session: Session[Any], text: str) -> list[Any]:
+        found: list[Any] = []
+        try:
+            await session.spawn(child, id="x", budget=Budget(steps=20))
+        except StepError as error:
+            found = [error.type, session.budget.left.steps]
+        await session.sleep(1)
+        return found
+
+    async def first(runtime: Runtime) -> Any:
+        if dies:
+            store.dies = asyncio.get_running_loop().kill  # type: ignore[attr-defined]
+        return await (await runtime.spawn(parent, id="p")).ask("go", id="m")
+
+    async def second(runtime: Runtime) -> Any:
+        return [await runtime.session("p").ask("go", id="m"), (await runtime.session("p").row()).usage.steps]
+
+    found = world.life([parent, child], first)
+    assert isinstance(found, Crashed) == dies
+    store.dies = None
+    assert world.life([parent, child], second) == [["SessionConflict", 49], 2]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from holdfast import ReplyTimeout, Runtime, Session, SessionEnded, SessionNotFound, agent
+from holdfast import OutcomeUnknown, ReplyTimeout, Runtime, Session, SessionEnded, SessionNotFound, agent
+from holdfast.stores.memory import MemoryStore
+from holdfast.stores.ops import CommitTurn, EndSession, Op, Result
 from tests.unit.runtime.support import World
 
 
@@ -103,3 +106,54 @@ def test_the_result_of_an_unknown_session_is_an_error() -> None:
             await runtime.session("nobody").result(timeout_s=5)
 
     World().life(worker, main)
+
+
+def test_a_caller_that_looks_for_the_result_again_and_again_leaves_nothing_behind() -> None:
+    """A wait of a caller outside is in memory: no row is written for it, and it is gone when the caller stops waiting."""
+
+    async def main(runtime: Runtime) -> list[Any]:
+        handle = await runtime.spawn(worker, id="s")
+        for _ in range(20):
+            with pytest.raises(ReplyTimeout):
+                await handle.result(timeout_s=1)
+        waiting = [asyncio.ensure_future(handle.result(timeout_s=100)) for _ in range(3)]
+        await handle.ask("last", id="m")
+        rows = await runtime.store.messages("s")
+        return [[row.id for row in rows], await asyncio.gather(*waiting)]
+
+    assert World().life(worker, main) == [["m"], ["the result"] * 3]
+
+
+@pytest.mark.parametrize("way", ["finished", "cancelled"])
+def test_a_result_is_given_also_where_it_is_unknown_whether_the_end_was_written(way: str) -> None:
+    """The session is read again, and those that wait for its end get what is there."""
+
+    class Forgetful(MemoryStore):
+        forgets = False
+
+        async def apply(self, ops: Sequence[Op]) -> list[Result]:
+            results = await super().apply(ops)
+            if self.forgets and any(isinstance(op, (CommitTurn, EndSession)) for op in ops):
+                self.forgets = False
+                raise OutcomeUnknown("the answer was lost")
+            return results
+
+    world = World()
+    store = world.store = Forgetful()
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(worker, id="s")
+        waiting = asyncio.ensure_future(handle.result(timeout_s=60))
+        await asyncio.sleep(1)
+        store.forgets = True
+        if way == "finished":
+            await handle.tell("last")
+        else:
+            with pytest.raises(OutcomeUnknown):
+                await handle.cancel("no more")
+        try:
+            return await waiting
+        except SessionEnded as error:
+            return str(error)
+
+    assert world.life(worker, main) == ("the result" if way == "finished" else "session 's' is cancelled: no more")

@@ -18,7 +18,7 @@ from holdfast import NotWritten, OutcomeUnknown, Runtime, Session, StoreLost, ag
 from holdfast.errors import StoreError, SupervisorGaveUp
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.memory import MemoryStore
-from holdfast.stores.ops import Activate, Op, Result
+from holdfast.stores.ops import Activate, Op, Result, UpdateSession
 from tests.unit.supervisors.support import VirtualLoop
 
 
@@ -293,3 +293,17 @@ def test_an_error_keeps_whether_it_passes_when_it_is_copied() -> None:
     for error, passing in ((NotWritten("a"), True), (NotWritten("a", passing=False), False), (StoreLost("a"), False)):
         copies = [pickle.loads(pickle.dumps(error)), type(error)(*error.args), copy.copy(error)]
         assert [(type(c), str(c), c.passing) for c in copies] == [(type(error), "a", passing)] * 3
+
+
+def test_the_count_of_what_is_kept_holds_where_what_follows_an_unknown_write_is_refused() -> None:
+    """All that is kept is in the next batch, so what is refused behind that is none of it."""
+
+    async def main() -> None:
+        async with writing(Flaky(full(), OutcomeUnknown("the answer was lost"), None), max_batch=2) as group:
+            futures = [group.submit(UpdateSession("A", 1, 1.0), keep=True) for _ in range(5)]
+            other = group.submit(Activate("B", 1.0), keep=True)
+            assert [await how(future) for future in futures] == ["OutcomeUnknown"] * 2 + ["NotWritten"] * 3
+            assert group.kept == 0
+            assert await how(other) == "unknown"
+
+    run_virtual(main)

@@ -87,6 +87,7 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         seen: the last of those places that its code had seen when it asked for the step; 0 in old records.
         line: the task of the handler's own that asked for it (see runtime.turns.lineage); "" for the branch's own.
         since: the places at which that task, and those that it came from, were made.
+        heard: answers of other sessions that came to the code since the record before: the keys of their steps, and their places.
         cut_after_s: for a cut one, how many seconds after its run had begun: a timeout that cut it was no longer than that.
     """
 
@@ -117,6 +118,7 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     line: str = ""
     since: tuple[int, ...] = ()
     cut_after_s: float = 0.0
+    heard: tuple[tuple[bytes, int], ...] = ()
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):

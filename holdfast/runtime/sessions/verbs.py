@@ -106,7 +106,7 @@ class Verbs:
         note = "" if verdict == "retry" else _BY_PERSON
         record = msgspec.structs.replace(
             doubt.record, outcome=outcome, used=cost(doubt), reserved=ZERO, closed=self._now(), deadline=0.0, note=note,
-            ended=doubt.record.ended or actor.journal.place(),
+            ended=doubt.record.ended or actor.journal.order.place(),
         )  # fmt: skip
         state = StepState.CLOSED if verdict == "done" else StepState.FAILED
         return WriteStep(actor.id, epoch, doubt.turn, doubt.key, state, self._node.encode(record))

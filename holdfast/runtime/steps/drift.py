@@ -6,16 +6,29 @@ import msgspec
 
 from holdfast import events
 from holdfast.runtime.steps.step import Step
+from holdfast.runtime.turns.order import SLACK_S
 from holdfast.stores.records import Outcome
 
 
 async def another_way(step: Step) -> None:
     """Where an effect on record has not been asked for, and the code asks for another one in its place, the session parks before it runs:
-    with both of them done, the code's own either-or would not hold."""
-    old = None if step.effect == "read" else step.turn.journal.passed_over(step.claim)
-    if old is not None:
-        text = f"{step.name} was asked for where {old.record.name} is on record: deploy code that repeats the old call, then resume"
-        await step.turn.park_here(step.lane, "drift", text)
+    with both of them done, the code's own either-or would not hold.
+
+    In tasks of the handler's own that holds for `once` effects: what a task did since a sibling failed (in a `finally`, say) may come after
+    what it does when the sibling is asked again. The tasks can have changed places, too (`asyncio.as_completed`): other code is given time
+    to ask for it first.
+    """
+    turn, branch = step.turn, step.claim.branch
+    if step.effect == "read" or (branch.line and step.effect != "once"):
+        return
+    while (old := turn.journal.passed_over(branch)) is not None:
+        if branch.line and await turn.journal.order.asked_elsewhere(old, SLACK_S):
+            continue
+        if old.record.name == step.name:
+            text = f"{step.name} was called with other arguments than before the crash: deploy code that repeats the old call, then resume"
+        else:
+            text = f"{step.name} was asked for where {old.record.name} is on record: deploy code that repeats the old call, then resume"
+        await turn.park_here(step.lane, "drift", text)
 
 
 async def drift(step: Step) -> Outcome | None:

@@ -24,8 +24,9 @@ from holdfast.runtime.turns.branches import inside_of
 from holdfast.runtime.turns.failures import CUT
 from holdfast.runtime.turns.journal import Claim
 from holdfast.runtime.turns.observed import step_over
+from holdfast.runtime.turns.order import SLACK_S, Coming
 from holdfast.runtime.turns.turn import Turn
-from holdfast.stores.records import Outcome
+from holdfast.stores.records import Outcome, StepRecord
 
 Perform = Callable[[Step], Awaitable[Outcome]]
 """What a kind of step does once it is admitted: its outcome, recorded by then."""
@@ -62,11 +63,9 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
     step = Step(turn, asked, claim)
     try:
         # A `once` effect looks at those that are the same effect first, one at a time (see effect.perform_once).
-        outcome = await drifted(step) if found is None and turn.journal.loose and asked.effect != "once" else None
+        outcome = await drifted(step) if found is None and turn.journal.left and asked.effect != "once" else None
         if outcome is None:
             outcome = await perform(step)
-            if turn.journal.loose:
-                await _in_order(step, found is not None)
     except asyncio.CancelledError:
         step.let_go()
         raise
@@ -77,21 +76,12 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
     return result(asked, outcome)
 
 
-async def _in_order(step: Step, resumed: bool) -> None:
-    """It ran again while other code still has what it recorded before the crash: that comes first, as it did then."""
-    journal, claim = step.turn.journal, step.claim
-    if resumed:
-        await journal.in_order(journal.records[claim.key], step.asked.timeout_s)
-    elif not step.durable:
-        await journal.others_asked(claim.branch, step.asked.timeout_s)
-
-
 async def drifted(step: Step) -> Outcome | None:
     """The answer of an older record, where the code went another way than before; None where the step is new."""
     claim, journal = step.claim, step.turn.journal
-    if claim.step is not None or claim.beside or not journal.loose:
+    if claim.step is not None or not journal.left or (claim.beside and not claim.branch.line):
         return None
-    outcome = await drift(step) if type(step.asked) is Call else None
+    outcome = await drift(step) if type(step.asked) is Call and not claim.beside else None
     if outcome is None:
         step.resume()
         if claim.step is None:
@@ -105,28 +95,49 @@ async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, agai
     if asked.kind == "tool" and claim.step is not None and claim.step.record.attempts:
         turn.owner.gates.repetition.note(asked.name, claim.digest)
     turn.emit(events.StepReplayed, asked.kind, asked.name)
-    below = turn.journal.claim_below(claim) if turn.journal.loose else []
+    below = turn.journal.claim_below(claim) if turn.journal.left else []
     turn.refused = turn.refused or told(outcome) or any(told(step.record.outcome) for step in below)
     for step in below:
         send_again(turn, step)
     if again is not None:
         await again(turn, claim)
-    if claim.step is not None and claim.step.record.seen:
-        if turn.journal.loose:
-            await turn.journal.in_order(claim.step, asked.timeout_s)
-        else:
-            turn.journal.sees(claim.step.record.ended)
-    if claim.step is None or not claim.step.record.cut:
+    record = None if claim.step is None else claim.step.record
+    if claim.step is None or record is None or not (record.seen or record.cut):
         return outcome
-    # Its caller lets go of it again (a timeout of its own, say), and takes the same way as before.
-    within_s = max(asked.timeout_s, claim.step.record.cut_after_s + 1.0)
-    await asyncio.wait((turn.node.loop.create_future(),), timeout=within_s)
-    if turn.over:
-        await turn.closed()
-    if asked.effect != "read" or outcome.failure is None or outcome.failure.type != CUT.type:
+    order = turn.journal.order
+    if record.cut or not order.comes_alone(claim.step):
+        coming = order.begin(claim.step)
+        try:
+            await order.comes(coming, asked.timeout_s)
+            if record.cut:
+                await _let_go_again(turn, asked, record, coming)
+        except asyncio.CancelledError:
+            if record.cut:
+                order.sees(record.ended)
+            raise
+        finally:
+            order.end(coming)
+    if record.ended:
+        order.sees(record.ended)
+    else:
+        order.heard(claim.key)
+    if not record.cut or asked.effect != "read" or outcome.failure is None or outcome.failure.type != CUT.type:
         return outcome
     await doubt.reopen(turn, inside_of(claim.branch.path, claim.key))
     return None
+
+
+async def _let_go_again(turn: Turn, asked: Asked, record: StepRecord, coming: Coming) -> None:
+    """Its caller lets go of it again (a timeout of its own, say), and takes the same way as before: then it is cancelled here.
+
+    What came after that comes after it again, but waits no longer than until it is due.
+    """
+    never, due_s = turn.node.loop.create_future(), record.cut_after_s + SLACK_S
+    await asyncio.wait((never,), timeout=max(due_s - (turn.node.clock.time() - turn.started), 0.0))
+    turn.journal.order.end(coming)
+    await asyncio.wait((never,), timeout=max(asked.timeout_s, due_s))
+    if turn.over:
+        await turn.closed()
 
 
 async def _for_a_stranger(turn: Turn, work: Any) -> Any:

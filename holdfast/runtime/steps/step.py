@@ -52,8 +52,8 @@ class Step:
     """
 
     __slots__ = (
-        "_ended", "_inside", "_written", "asked", "attempt_over", "attempts", "claim", "context", "deadline", "lane", "made", "maybe_paid",
-        "opened", "outcome", "phase", "seen", "target", "timer", "turn", "until", "used", "value",
+        "_ended", "_heard", "_inside", "_written", "asked", "attempt_over", "attempts", "claim", "context", "deadline", "lane", "made",
+        "maybe_paid", "opened", "outcome", "phase", "seen", "target", "timer", "turn", "until", "used", "value",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, asked: Asked, claim: Claim) -> None:
@@ -65,9 +65,10 @@ class Step:
         if branch.path:
             turn.flight.nested[self] = branch.path
         self.phase = Phase.BEFORE
-        self.opened, self.seen = turn.node.clock.time(), turn.journal.seen
+        self.opened, self.seen = turn.node.clock.time(), turn.journal.order.seen
         self.used, self.attempts, self.made, self.maybe_paid = ZERO, 0, 0, 0
         self.deadline, self._ended = 0.0, 0
+        self._heard: tuple[tuple[bytes, int], ...] = ()
         self.until: float | None = None
         self.target: str | None = None
         self.outcome: Outcome | None = None
@@ -84,7 +85,7 @@ class Step:
         if self.claim.step is None:
             return
         state, before = self.claim.step.state, self.claim.step.record
-        self._written, self.seen = state, before.seen or self.seen
+        self._written, self._heard, self.seen = state, before.heard, before.seen or self.seen
         self.used, self.attempts, self.maybe_paid = before.used + before.reserved, before.attempts, before.maybe_paid
         if state is StepState.WAITING:  # it resumes between two attempts: their number and time are limited over a park, too
             self.opened, self.made, self.until, self.target = before.opened, before.attempts, before.until, before.target
@@ -159,20 +160,44 @@ class Step:
         self.outcome, self.phase, self.deadline = outcome, Phase.KNOWN, 0.0
         write = self._submit(state_of(outcome), outcome)
         try:
-            if (await write).status is Status.DONE:
-                self.turn.journal.sees(self._ended)
-                return outcome
+            written = (await write).status is Status.DONE
         except StoreError:
-            pass
-        await self.turn.acknowledged(write)  # looks at the same answer again, and leaves the turn
-        raise AssertionError("unreachable: a turn that lost its session does not come back")
+            written = False
+        if not written:
+            await self.turn.acknowledged(write)  # looks at the same answer again, and leaves the turn
+        await self._comes()
+        return outcome
 
     async def close_with(self, outcome: Outcome, op: Op) -> tuple[Outcome, Result]:
         """The same with an op that leaves in the same transaction; what became of that."""
         self.outcome, self.phase = outcome, Phase.KNOWN
         written = await self.turn.acknowledged(self._submit(state_of(outcome), outcome, outbox=(op,)))
-        self.turn.journal.sees(self._ended)
+        await self._comes()
         return outcome, written.outbox[0]
+
+    async def answered(self, outcome: Outcome) -> Outcome:
+        """Another session has answered it, and recorded that."""
+        self.outcome = outcome
+        await self._comes()
+        self.turn.journal.order.heard(self.claim.key)
+        return outcome
+
+    async def _comes(self) -> None:
+        """Its outcome is on record: it comes to the code by itself, and after what came before it."""
+        turn, claim = self.turn, self.claim
+        order = turn.journal.order
+        if turn.journal.left and claim.step is not None:
+            coming = order.begin(turn.journal.records[claim.key])
+            try:
+                await order.comes(coming, self.asked.timeout_s)
+            finally:
+                order.end(coming)
+        else:
+            if turn.journal.left and not self.durable:
+                await order.others_asked(claim.branch, self.asked.timeout_s)
+            if turn.flight.steps > self.lane.steps:
+                await order.by_itself()
+        order.sees(self._ended)
 
     def _submit(
         self, state: StepState, outcome: Outcome | None, *, reserved: Usage = ZERO, note: str = "", until: float | None = None,
@@ -181,12 +206,14 @@ class Step:
         asked, claim, turn = self.asked, self.claim, self.turn
         args = asked.args if len(asked.args) <= _MAX_ARGS or asked.effect == "once" or asked.kind == "tell" else b""
         closed = 0.0 if outcome is None else turn.node.clock.time()
-        ended = self._ended = 0 if outcome is None and not cut else turn.journal.place()
+        self._heard += turn.journal.order.take_heard()
+        ended = self._ended = 0 if outcome is None and not cut else turn.journal.order.place()
         record = StepRecord(
             asked.kind, asked.name, claim.branch.path, claim.digest, claim.nth, asked.effect, outcome, args, reserved, self.used,
             self.attempts, self.opened, closed, self.until if until is None else until, self.target, self.maybe_paid, claim.beside, 0, note,
             cut, self.deadline, claim.strayed, ended, self.seen,
             claim.branch.line, claim.branch.since, turn.node.clock.time() - turn.started if cut else 0.0,
+            self._heard,
         )  # fmt: skip
         self._written = state
         return turn.submit(claim.key, state, record, outbox)
@@ -260,7 +287,7 @@ class Step:
         return self.turn.node.clock.time() if getattr(self.asked, "settles_s", 0.0) else 0.0
 
     def _last(self, write: asyncio.Future[Result]) -> None:
-        self.turn.journal.sees(self._ended)
+        self.turn.journal.order.sees(self._ended)
         self.turn.let_go.append(write)
 
     async def _late(self, remains: asyncio.Future[Any]) -> None:

@@ -74,7 +74,7 @@ async def answered_by_twin(step: Step) -> Outcome | None:
         twin = turn.journal.records.get(key)
         if twin is not None and twin.state is StepState.CLOSED and _let_go(turn, twin.record) and turn.journal.answer_again(twin):
             turn.emit(events.StepReplayed, step.kind, step.name)
-            turn.journal.sees(twin.record.ended)
+            turn.journal.order.sees(twin.record.ended)
             return twin.record.outcome
     return None
 

@@ -72,7 +72,7 @@ async def wait_for(step: Step, target: str, send: Send, at_once: AtOnce, hold_s:
     if answer is not None:
         return await step.close(answer)
     written = step.turn.journal.records[step.claim.key].record.outcome
-    if written is not None:
-        return written
-    park = Park("wait", f"waits for {step.kind} {target}", step.until, (target,))
-    return await step.turn.wait(step.lane, step.claim.key, park, hold_s)
+    if written is None:
+        park = Park("wait", f"waits for {step.kind} {target}", step.until, (target,))
+        written = await step.turn.wait(step.lane, step.claim.key, park, hold_s)
+    return None if written is None else await step.answered(written)

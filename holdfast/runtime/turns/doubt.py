@@ -185,7 +185,7 @@ def _until(turn: Turn, step: Step, call: Call) -> float | None:
 async def _close(turn: Turn, step: Step, outcome: Outcome) -> None:
     closed = msgspec.structs.replace(
         step.record, outcome=outcome, used=cost(step), reserved=ZERO, closed=turn.node.clock.time(), deadline=0.0, note="",
-        ended=step.record.ended or turn.journal.place(),  # where its caller let go of it, what the caller saw came then
+        ended=step.record.ended or turn.journal.order.place(),  # where its caller let go of it, what the caller saw came then
     )  # fmt: skip
     await turn.outcome(turn.submit(step.key, state_of(outcome), closed))
 

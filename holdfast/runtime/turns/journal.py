@@ -6,19 +6,17 @@ a global order, so that branches may interleave as they like.
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.turns.branches import Branch, enclosing, follows, inside_of, line_follows
+from holdfast.runtime.turns.order import Order
 from holdfast.stores.records import Step, StepRecord, StepState, in_doubt
 
 OPEN, CLOSED, FAILED, DOUBT, WAITING = StepState
 _ENDED = (CLOSED, FAILED)
-_MANY = 64
 _BY_PLACE = ("now", "spawn")
 """Kinds of steps that do not ask for anything that tells one from another: the line of code that asks is part of their identity."""
 
@@ -51,29 +49,26 @@ class Journal:
     over the same records.
 
     Attributes:
-        seen: the last place, in the order in which steps come to their outcomes, that the code of this run has seen the outcome of.
+        order: that of the outcomes.
     """
 
-    __slots__ = ("_answered", "_asked", "_below", "_missed", "_once", "_order", "_places", "_unclaimed", "records", "seen")
+    __slots__ = ("_answered", "_below", "_once", "_unclaimed", "order", "records")
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
         self.records: dict[bytes, Step] = {}
-        self._places = 1
+        self.order = Order()
         self._once: dict[tuple[str, bytes], list[bytes]] = {}
         self._below: dict[str, set[bytes]] = {}
         for step in steps:
             self.put(step)
-            self._places = max(self._places, step.record.ended)
+            self.order.known(step)
         self.rewind()
 
     def rewind(self) -> None:
         """Nothing is claimed any more; every record can be claimed again."""
-        self.seen = 1
-        self._asked: list[asyncio.Future[None]] = []
         self._unclaimed: dict[bytes, Step] = dict(self.records)
         self._answered: set[bytes] = set()
-        self._missed: set[bytes] = set()  # what was waited for in vain: it is waited for once in a run
-        self._order = deque(sorted((step for step in self.records.values() if step.record.seen), key=_seen))
+        self.order.rewind(self._unclaimed)
 
     # ------------------------------------------------------------ claiming
 
@@ -92,63 +87,11 @@ class Journal:
     def _claimed(self, key: bytes) -> Step | None:
         """Take a record out of those that can be claimed, and let what waits for it look again."""
         step = self._unclaimed.pop(key, None)
-        while self._asked:
-            waiting = self._asked.pop()
-            if not waiting.done():
-                waiting.set_result(None)
+        self.order.claimed()
         return step
 
-    async def in_order(self, step: Step, within_s: float) -> None:
-        """Wait until all is asked for that was asked for while this step ran: then its outcome comes to the code when it did before.
-
-        A race that it lost, or a timeout that it met, in a task that was let run, comes out as it did. Code that does not ask for it any
-        more is waited for `within_s` seconds, once in a run.
-        """
-        await self._while_not_asked(lambda: self._overlapping(step), within_s)
-        self.sees(step.record.ended)
-
-    async def others_asked(self, branch: Branch, within_s: float) -> None:
-        """Wait until all is asked for that other lines and branches have records of: a free read that was under way at the crash left no
-        record, and what they did meanwhile they did without it."""
-        await self._while_not_asked(
-            lambda: (
-                key
-                for key, step in self._unclaimed.items()
-                if (step.record.branch, step.record.line) != (branch.path, branch.line) and key not in self._missed
-            ),
-            within_s,
-        )
-
-    async def _while_not_asked(self, outstanding: Callable[[], Iterator[bytes]], within_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + within_s
-        while next(outstanding(), None) is not None:
-            left_s = deadline - loop.time()
-            if left_s <= 0:
-                self._missed.update(list(outstanding()))
-                return
-            asked: asyncio.Future[None] = loop.create_future()
-            self._asked.append(asked)
-            await asyncio.wait((asked,), timeout=left_s)
-
-    def _overlapping(self, step: Step) -> Iterator[bytes]:
-        """The steps that are still to be asked for whose time overlaps with that of this one, but for those inside it."""
-        order, record, inside = self._order, step.record, inside_of(step.record.branch, step.key)
-        while order and order[0].key not in self._unclaimed:
-            order.popleft()
-        gone = 0
-        for other in order:
-            if record.ended and other.record.seen >= record.ended:
-                break
-            if other.key not in self._unclaimed:
-                gone += 1
-            elif other.key not in self._missed and not other.record.branch.startswith(inside) and _overlaps(record, other.record):
-                yield other.key
-        if gone > _MANY:  # one that is never asked for stands before all that were: they are gone over once
-            self._order = deque(other for other in order if other.key in self._unclaimed)
-
     @property
-    def loose(self) -> bool:
+    def left(self) -> bool:
         """Whether there are records that the code has not asked for yet."""
         return bool(self._unclaimed)
 
@@ -161,9 +104,9 @@ class Journal:
         """The function of a step runs again: what it asked for before can be claimed again. The failures among it that nothing follows."""
         steps = [step for step in self.records.values() if step.record.branch.startswith(path)]
         self._unclaimed.update((step.key, step) for step in steps)
-        self._order = deque(sorted((step for step in self._unclaimed.values() if step.record.seen), key=_seen))
+        self.order.reopened()
         self._answered.difference_update(step.key for step in steps)
-        return _trailing(steps)
+        return _trailing(steps, self.order.place_of)
 
     def drift(self, claim: Claim, kind: str, name: str) -> Step | None:
         """The oldest unclaimed record of the same branch, kind and name: what the code asked for before the crash in this one's place.
@@ -179,15 +122,15 @@ class Journal:
         return next((step for step in found if step.record.digest == claim.digest), found[0] if found else None)
 
     def astray(self, branch: Branch) -> bool:
-        """Whether the code of a branch has gone another way than its records: some are left that come before what it asks for now."""
-        return any(step.record.branch == branch.path and not step.record.beside for step in self._unclaimed.values())
+        """Whether a line of code has gone another way than its records: some are left that come before what it asks for now."""
+        return any(_before(step.record, branch) for step in self._unclaimed.values())
 
-    def passed_over(self, claim: Claim) -> Step | None:
-        """An effect on record, done or possibly done, that comes before what the same line of code asks for now."""
-        line = claim.branch.path, claim.branch.line
+    def passed_over(self, branch: Branch) -> Step | None:
+        """An effect on record, done or possibly done, that comes before what the same line of code asks for now; in a task of the handler's
+        own, a `once` effect."""
+        effects = ("once",) if branch.line else ("once", "idempotent")
         for step in self._unclaimed.values():
-            record = step.record
-            if record.effect != "read" and not record.beside and step.state is not FAILED and (record.branch, record.line) == line:
+            if step.record.effect in effects and step.state is not FAILED and _before(step.record, branch):
                 return step
         return None
 
@@ -209,16 +152,6 @@ class Journal:
         return True
 
     # ------------------------------------------------------------ writes
-
-    def place(self) -> int:
-        """The next place in the order in which steps come to their outcomes."""
-        self._places += 1
-        return self._places
-
-    def sees(self, place: int) -> None:
-        """The outcome that has this place has come to the code."""
-        if place > self.seen:
-            self.seen = place
 
     def put(self, step: Step) -> None:
         """A record was written."""
@@ -262,7 +195,7 @@ class Journal:
     def trailing_failures(self) -> list[Step]:
         """The failures that nothing follows, but for a person's word: dropped when the turn starts again, so that what was down is
         asked again. What a sibling branch did does not follow, nor does what a step did inside itself."""
-        return _trailing(self.records.values())
+        return _trailing(self.records.values(), self.order.place_of)
 
     def spent(self) -> Usage:
         """What the turn has cost so far; an attempt that was never closed counts in full."""
@@ -282,7 +215,7 @@ class Journal:
         return Effects(*map(tuple, found))
 
 
-def _trailing(steps: Collection[Step]) -> list[Step]:
+def _trailing(steps: Collection[Step], place_of: Callable[[Step], int]) -> list[Step]:
     """The failures that no step follows: none that is to stay began after they had ended, but for siblings and for steps inside them."""
     closed = {inside_of(step.record.branch, step.key) for step in steps if step.state is CLOSED}
     latest: dict[tuple[str, str, tuple[int, ...]], StepRecord] = {}
@@ -295,9 +228,9 @@ def _trailing(steps: Collection[Step]) -> list[Step]:
         else:
             _stays(latest, step.record)
     trailing: list[Step] = []
-    for _, step in sorted(failures, key=lambda each: (each[1].record.ended, each[0]), reverse=True):
+    for _, step in sorted(failures, key=lambda each: (place_of(each[1]), each[0]), reverse=True):
         inside = inside_of(step.record.branch, step.key)
-        if any(_is_consequence(later, step.record, inside) for later in latest.values()):
+        if any(_is_consequence(later, step.record, place_of(step), inside) for later in latest.values()):
             _stays(latest, step.record)
         else:
             trailing.append(step)
@@ -312,23 +245,17 @@ def _stays(latest: dict[tuple[str, str, tuple[int, ...]], StepRecord], record: S
         latest[line] = record
 
 
-def _is_consequence(later: StepRecord, failed: StepRecord, inside: str) -> bool:
+def _is_consequence(later: StepRecord, failed: StepRecord, place: int, inside: str) -> bool:
     if later.branch.startswith(inside) or not follows(later.branch, failed.branch):
         return False
-    if not (later.seen and failed.ended):
-        return later.opened >= failed.closed and line_follows(later.line, later.since, failed.line, failed.seen + 1)
-    return later.seen >= failed.ended and line_follows(later.line, later.since, failed.line, failed.ended)
+    if not later.seen:
+        return later.opened >= failed.closed  # records of databases in which the order was not kept
+    return later.seen >= place and line_follows(later.line, later.since, failed.line, place)
 
 
-def _overlaps(record: StepRecord, other: StepRecord) -> bool:
-    """Whether each of two steps was asked for before the outcome of the other came. When an answer of another session came is known by
-    its time alone."""
-    before = other.seen < record.ended if record.ended else other.opened < record.closed
-    return before and (not other.ended or record.seen < other.ended)
-
-
-def _seen(step: Step) -> int:
-    return step.record.seen
+def _before(record: StepRecord, branch: Branch) -> bool:
+    """Whether a record that was not asked for yet comes before what a line of code asks for now: a line asks for one step at a time."""
+    return (record.branch, record.line) == (branch.path, branch.line) and (bool(record.line) or not record.beside)
 
 
 def cost(step: Step) -> Usage:

@@ -118,7 +118,7 @@ class Turn:
     @property
     def seen(self) -> int:
         """The last outcome of a step that the code of the run has seen (see Journal)."""
-        return self.journal.seen
+        return self.journal.order.seen
 
     def task_made(self, task: asyncio.Task[Any], line: Branch) -> None:
         """Code of the handler has made a task by itself, which is a line of its own."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from holdfast import Agent, Runtime, Session, agent, tool
-from tests.unit.runtime.support import World
+from holdfast import Agent, Retry, Runtime, Session, agent, tool
+from tests.unit.runtime.support import World, rest
 
 Race = Callable[[Session[Any], Any], Awaitable[str]]
 
@@ -204,3 +204,208 @@ def test_a_timeout_in_a_gather_of_a_task_is_followed_by_what_the_task_does_next(
     world.life(boss, main)
     assert world.life(boss, main) == "late"
     assert world.done == ["late"]
+
+
+# ---------------------------------------------------------------- the first that came decides
+
+Decide = Callable[[dict[str, "asyncio.Task[str]"]], Awaitable[str]]
+
+
+async def by_as_completed(tasks: dict[str, asyncio.Task[str]]) -> str:
+    return await next(iter(asyncio.as_completed(tasks.values())))
+
+
+async def by_a_queue(tasks: dict[str, asyncio.Task[str]]) -> str:
+    queue: asyncio.Queue[str] = asyncio.Queue()
+    for task in tasks.values():
+        task.add_done_callback(lambda done: queue.put_nowait(done.result()))
+    return await queue.get()
+
+
+async def by_a_list(tasks: dict[str, asyncio.Task[str]]) -> str:
+    came: list[str] = []
+    for task in tasks.values():
+        task.add_done_callback(lambda done: came.append(done.result()))
+    await asyncio.gather(*tasks.values())
+    return came[0]
+
+
+async def by_a_look_at_the_losers(tasks: dict[str, asyncio.Task[str]]) -> str:
+    done, _ = await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+    return " ".join(sorted(task.result() for task in done))
+
+
+@pytest.mark.parametrize("leave", ["crash", "park"])
+@pytest.mark.parametrize("own_task", [False, True], ids=["handler", "task"])
+@pytest.mark.parametrize("decide", [by_as_completed, by_a_queue, by_a_list, by_a_look_at_the_losers], ids=lambda way: way.__name__)
+def test_what_came_first_comes_first_again(decide: Decide, own_task: bool, leave: str) -> None:
+    """Three answers after 2, 1 and 3 s, asked for in another order than they came in: the same one decides after a crash or a park."""
+    world = World()
+
+    @tool
+    async def look(name: str, seconds: float) -> str:
+        await asyncio.sleep(seconds)
+        return name
+
+    @tool(effect="once")
+    async def buy(name: str) -> str:
+        world.done.append(name)
+        return name
+
+    @tool
+    async def last() -> None:
+        if leave == "crash" and world.lives == 1:
+            await world.crash()
+
+    @agent(tools=[look, buy])
+    async def boss(session: Session[Any], text: str) -> str:
+        async def line() -> str:
+            asked = {"b": 2.0, "a": 1.0, "c": 3.0}
+            tasks = {name: asyncio.create_task(session.step(look, name, seconds)) for name, seconds in asked.items()}
+            first = await decide(tasks)
+            await asyncio.gather(*tasks.values())
+            return str(await session.step(buy, first))
+
+        bought = await (asyncio.create_task(line()) if own_task else line())
+        await session.step(last)
+        await session.sleep(1_000)
+        return bought
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(boss, id="s")).ask("go", id="m", timeout_s=10_000)
+
+    bought = world.life(boss, main)
+    if leave == "crash":
+        bought = world.life(boss, main)
+    assert bought == "a"
+    assert world.done == ["a"]
+
+
+def test_two_outcomes_of_one_write_come_one_after_the_other() -> None:
+    """A loser that was recorded in the same batch as the winner is still a loser to code that looks, live and on replay."""
+    world = World()
+    looks: list[int] = []
+
+    @tool
+    async def look(name: str) -> str:
+        await asyncio.sleep(1.0)
+        return name
+
+    @tool
+    async def last() -> None:
+        if world.lives == 1:
+            await world.crash()
+
+    @agent(tools=[look])
+    async def boss(session: Session[Any], text: str) -> int:
+        tasks = [asyncio.create_task(session.step(look, name)) for name in "abc"]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        looks.append(len(done))
+        await asyncio.gather(*tasks)
+        await session.step(last)
+        return len(done)
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(boss, id="s")).ask("go", id="m")
+
+    world.life(boss, main)
+    assert world.life(boss, main) == 1
+    assert looks == [1, 1]
+
+
+@pytest.mark.parametrize("what", ["a child's result", "a read with retries", "a reply"])
+def test_an_outcome_that_came_late_comes_late_again(what: str) -> None:
+    """It came later than its step's own timeout, after the code had decided without it."""
+    world = World()
+    failures = [ConnectionError("cut off")] * 3
+
+    @tool(timeout_s=1.0, retry=Retry(attempts=9, base_s=2.0, max_s=2.0))
+    async def flaky() -> str:
+        if failures:
+            raise failures.pop()
+        return "late"
+
+    @tool(effect="once")
+    async def buy(name: str) -> str:
+        world.done.append(name)
+        return name
+
+    @tool
+    async def last() -> None:
+        if world.lives == 1:
+            await world.crash()
+
+    @agent
+    async def slow(session: Session[Any], text: str) -> str:
+        await asyncio.sleep(200)
+        session.finish("late")
+        return "late"
+
+    @agent
+    async def other(session: Session[Any], text: str) -> str:
+        await asyncio.sleep(200)
+        return "late"
+
+    @agent(tools=[buy, flaky])
+    async def boss(session: Session[Any], text: str) -> str:
+        async def wait_for_it() -> str:
+            if what == "a read with retries":
+                return str(await session.step(flaky))
+            if what == "a reply":
+                return str(await session.ask("other", "go", timeout_s=1_000))
+            child = await session.spawn(slow)
+            await child.tell("go")
+            return str(await child.result())
+
+        task = asyncio.create_task(wait_for_it())
+        done, _ = await asyncio.wait({task}, timeout=0.5 if what == "a read with retries" else 100)
+        bought = await session.step(buy, "card" if done else "voucher")
+        await task
+        await session.step(last)
+        return str(bought)
+
+    async def main(runtime: Runtime) -> Any:
+        await runtime.spawn(other, id="other")
+        return await (await runtime.spawn(boss, id="s")).ask("go", id="m", timeout_s=10_000)
+
+    world.life([boss, slow, other], main)
+    assert world.life([boss, slow, other], main) == "voucher"
+    assert world.done == ["voucher"]
+
+
+@pytest.mark.parametrize("how", ["gather", "wait_for", "shield", "task group"])
+def test_another_amount_in_a_task_parks_before_it_is_paid(how: str) -> None:
+    """What a task pays was on record with another amount: the session parks, and does not pay both."""
+    world = World()
+
+    @tool(effect="once")
+    async def pay(cents: int) -> int:
+        world.done.append(cents)
+        return cents
+
+    @agent(tools=[pay])
+    async def boss(session: Session[Any], text: str) -> int:
+        paying = session.step(pay, 9 + world.lives)
+        if how == "gather":
+            (paid,) = await asyncio.gather(paying)
+        elif how == "wait_for":
+            paid = await asyncio.wait_for(paying, 30)
+        elif how == "shield":
+            paid = await asyncio.shield(paying)
+        else:
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(paying)
+            paid = task.result()
+        if world.lives == 1:
+            await world.crash()
+        return int(paid)
+
+    async def first(runtime: Runtime) -> None:
+        await (await runtime.spawn(boss, id="s")).ask("go", id="m")
+
+    async def again(runtime: Runtime) -> Any:
+        return (await rest(runtime.session("s"))).park.reason
+
+    world.life(boss, first)
+    assert world.life(boss, again) == "drift"
+    assert world.done == [10]

@@ -63,7 +63,7 @@ PAY_S = 0.5
 
 async def _paid(work: Work, context: StepContext) -> str:
     """Did this payment happen?"""
-    world.log("probe", session=work.session, message=work.message)
+    world.log("reconcile", session=work.session, message=work.message)
     if any(line.endswith(context.key) for line in world.lines("payments", work.session)):
         return "paid"
     raise NotDone

@@ -85,7 +85,7 @@ class Count:
     payments_missing: int = 0
     asked_again: int = 0
     both_ways: int = 0
-    probes: int = 0
+    reconciled: int = 0
     unsettled: int = 0
     faults: list[str] = field(default_factory=list)
 
@@ -106,8 +106,8 @@ def count(world: World, answers: dict[str, dict[str, str]], unsettled: int) -> C
             running.clear()
         elif event == "accepted":
             accepted.add((line["session"], line["message"]))
-        elif event == "probe":
-            result.probes += 1
+        elif event == "reconcile":
+            result.reconciled += 1
         elif event == "begin":
             turn = (line["session"], line["message"])
             place = (PLAIN if shape_of(turn[1]) == "plain" else ORDER)[line["tool"]]

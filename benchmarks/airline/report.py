@@ -38,7 +38,7 @@ class Report:
         writes_missing: expected and not made.
         worlds_differing: sessions whose tables are not those that the same calls leave when they are made without holdfast.
         broken: what a process did that should not have; empty if none did.
-        doubts, doubts_made: writes of which a probe had to find out whether they were made, and those that were.
+        doubts, doubts_made: writes for which `reconcile` had to find out whether they were made, and those that were made.
         differing: in what outputs differ from the recorded ones, and how many do.
     """
 
@@ -102,8 +102,8 @@ def count(folder: Path, tables: Tables, conversations: Sequence[Conversation], *
     _count_model(result, read(folder / MODEL))
     witness = list(read(folder / WITNESS))
     result.steps_replayed = sum(line["what"] == "replayed" for line in witness)
-    probes = [line["made"] for line in witness if line["what"] == "probe"]
-    result.doubts, result.doubts_made = len(probes), sum(probes)
+    reconciled = [line["made"] for line in witness if line["what"] == "reconcile"]
+    result.doubts, result.doubts_made = len(reconciled), sum(reconciled)
     answers = {line["message"]: line for line in witness if line["what"] == "answered"}
     accepted = {line["message"] for line in witness if line["what"] == "accepted"}
     result.messages_lost = len(accepted - answers.keys() | {line["message"] for line in witness if line["what"] == "lost"})

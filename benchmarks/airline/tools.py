@@ -66,7 +66,7 @@ async def _was_made(context: StepContext) -> str:
     """What the write answered, if the ledger has it."""
     answer = _system.world.made(context.session, context.key)
     if _system.witness is not None:
-        _system.witness.append(what="probe", session=context.session, key=context.key, made=answer is not None)
+        _system.witness.append(what="reconcile", session=context.session, key=context.key, made=answer is not None)
     if answer is None:
         raise NotDone
     return answer

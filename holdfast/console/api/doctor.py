@@ -24,7 +24,7 @@ from holdfast.stores.records import ENDED
 
 OK, WARNING, FAIL = "ok", "warning", "fail"
 
-_PROBE_S = 5.0
+_HEALTH_CHECK_S = 5.0
 _LAG_S, _SAMPLE_S = 0.1, 0.01
 _LOW_BYTES, _WAL_BYTES = 1 << 30, 256 << 20
 _OLD_S = 300.0
@@ -61,7 +61,7 @@ async def _loop() -> Check:
 async def _database(runtime: Runtime) -> Check:
     began = time.perf_counter()
     try:
-        await runtime.probe(_PROBE_S)
+        await runtime.check_health(_HEALTH_CHECK_S)
     except errors.HoldfastError as error:
         return _check("database", FAIL, str(error))
     return _check("database", OK, f"the database answers within {span(time.perf_counter() - began)}")

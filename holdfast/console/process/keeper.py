@@ -28,7 +28,7 @@ STUCK = 70
 """The exit code of a process whose loop is blocked for good: as where the database does not return, the next start goes on."""
 
 _STATUS_S, _LOOK_S, _AGAIN_S, _TRIES = 5.0, 0.05, 0.1, 50
-_PROBE = 0.8  # of the time between two signs of life: a probe that takes longer has failed, and the next one is in time
+_HEALTH_CHECK = 0.8  # of the time between two pings of the watchdog: a check that takes longer has failed, and the next one is in time
 _FRAMES = 8
 _log = logging.getLogger("holdfast.run")
 
@@ -89,7 +89,7 @@ class Keeper:
             self._doing = "running"
 
     async def _pulse(self) -> None:
-        """A sign of life for the watchdog at twice the pace that it asks for, each after the loop and the database answered."""
+        """Ping the watchdog at twice its rate, each time only if the loop and the database respond."""
         watchdog_s = self._notifier.watchdog_s
         period_s = _STATUS_S if watchdog_s is None else watchdog_s / 2
         well = True
@@ -97,9 +97,9 @@ class Keeper:
             began = anyio.current_time()
             try:
                 if watchdog_s is not None:
-                    await self._runtime.probe(period_s * _PROBE)
+                    await self._runtime.check_health(period_s * _HEALTH_CHECK)
             except Exception as error:
-                # Whatever a probe or a store raises: it is no sign of life, and the service manager is the one to act on it.
+                # Any exception of the health check withholds the ping; the service manager acts on that.
                 if well:
                     _log.error("the watchdog is not pinged: %s", error)
                 well = False

@@ -25,7 +25,7 @@ MAX_BYTES = 107
 
 VARIABLE = "HOLDFAST_SOCKET"
 _CREDENTIALS = struct.Struct("3i")
-_PROBE_S = 1.0
+_CONNECT_S = 1.0
 
 
 class Peer(NamedTuple):
@@ -193,15 +193,15 @@ def _clear(path: str) -> None:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise ConfigError(f"{path} is no socket and stays as it is: name another place with --socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(_PROBE_S)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(_CONNECT_S)
         try:
-            probe.connect(path)
+            client.connect(path)
         except OSError as error:
             if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
                 raise _in_use(path, "unknown") from error  # such as one whose backlog is full: somebody listens
         else:
-            raise _in_use(path, str(peer(probe).pid))
+            raise _in_use(path, str(peer(client).pid))
     os.unlink(path)
 
 

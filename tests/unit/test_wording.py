@@ -20,13 +20,8 @@ ROOT = Path(__file__).parents[2]
 NOT_YET: tuple[str, ...] = (
     "holdfast/runtime/",
     "holdfast/stores/",
-    "holdfast/telemetry/",
-    "holdfast/calls/",
     "holdfast/console/",
     "holdfast/testing/",
-    "holdfast/errors.py",
-    "holdfast/events.py",
-    "holdfast/redact.py",
     "benchmarks/",
     "examples/",
 )

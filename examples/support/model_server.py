@@ -152,7 +152,7 @@ class _Exchange:
             whole=self._status == 200 and not cut and (b"[DONE]" in self._sent or not self._body.get("stream")),
             tokens_in=tokens.get("prompt", 0),
             tokens_out=tokens.get("completion", 0),
-            said=[id.decode() for id in _CALL_ID.findall(self._sent)],
+            call_ids=[id.decode() for id in _CALL_ID.findall(self._sent)],
             calls=[[name, arguments] for name, arguments in line.calls],
         )
 

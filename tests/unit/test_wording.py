@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[2]
 NOT_YET: tuple[str, ...] = (
     "holdfast/runtime/",
     "holdfast/stores/",
-    "holdfast/console/",
     "holdfast/testing/",
     "benchmarks/",
     "examples/",

@@ -23,7 +23,7 @@ async def accept(listener: socket.socket, attach: Callable[[socket.socket], Awai
 
     Args:
         listener: the listening socket, not blocking. It stays open.
-        attach: gets the connection, and owns it from then on.
+        attach: gets the connection, and owns it afterwards.
     """
     loop, well = asyncio.get_running_loop(), True
     while True:

@@ -1,4 +1,4 @@
-"""What the agent may do, and what kind of effect each of it is: that is all holdfast has to know to go on after a crash."""
+"""The agent's tools, each with its effect class: holdfast needs no more to resume after a crash."""
 
 from __future__ import annotations
 

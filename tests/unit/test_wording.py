@@ -41,6 +41,7 @@ PHRASES: dict[str, str] = {
     r"was asked yet": "has been called yet",
     r"(?:would be|was) done to": "would ... N sessions",
     r"nobody|no one": "name the actor: no process, no person",
+    r"somebody|someone|anybody|everybody": "name the actor: a person, a process, the caller",
     r"whoever|whomever": "name the actor",
     r"nothing that|nothing says|names nothing|is nothing": "unknown key; not of the form ...; give at least one of",
     r"what was": "name the thing",
@@ -59,7 +60,8 @@ PHRASES: dict[str, str] = {
     r"shown": "the actor shows, lists, prints",
     r"loose": "name the thing",
     r"beside|besides": "next to; also",
-    r"(?<![.])prob(?:e|es|ed|ing)": "reconcile; half-open call; health check (a name in full, X.probe, is the change log's)",
+    # But not a name in full, such as BreakerSpec.probes in the change log.
+    r"(?<![.])prob(?:e|es|ed|ing)": "reconcile; half-open call; health check",
 }
 
 PARAGRAPH = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|$))+")
@@ -108,20 +110,17 @@ def messages() -> Iterator[Text]:
 
 
 def docstrings() -> Iterator[Text]:
-    """Each docstring of a module, class, function or attribute, paragraph by paragraph: a line break may split a phrase."""
+    """Each paragraph of the docstrings of modules, classes, functions and attributes."""
     for path in documented():
-        for node in docstring_nodes(ast.parse(path.read_text())):
-            text = str(node.value)
-            for found in PARAGRAPH.finditer(text):
-                number = node.lineno + text.count("\n", 0, found.start())
-                yield Text(f"{path.relative_to(ROOT)}:{number}", " ".join(found[0].split()))
+        for number, text in docstring_paragraphs(path.read_text()):
+            yield Text(f"{path.relative_to(ROOT)}:{number}", text)
 
 
 def comments() -> Iterator[Text]:
     """Each comment; consecutive lines are one text."""
     for path in documented():
-        for first, lines in comment_blocks(path.read_text()):
-            yield Text(f"{path.relative_to(ROOT)}:{first}", " ".join(lines))
+        for number, text in comment_blocks(path.read_text()):
+            yield Text(f"{path.relative_to(ROOT)}:{number}", text)
 
 
 def docstring_nodes(tree: ast.AST) -> Iterator[ast.Constant]:
@@ -131,20 +130,28 @@ def docstring_nodes(tree: ast.AST) -> Iterator[ast.Constant]:
             yield node.value
 
 
-def comment_blocks(source: str) -> Iterator[tuple[int, list[str]]]:
-    """The line of each block of comments, and its lines without the marks."""
+def docstring_paragraphs(source: str) -> Iterator[tuple[int, str]]:
+    """The line of each paragraph, and its text on one line: a line break may split a phrase."""
+    for node in docstring_nodes(ast.parse(source)):
+        text = str(node.value)
+        for found in PARAGRAPH.finditer(text):
+            yield node.lineno + text.count("\n", 0, found.start()), " ".join(found[0].split())
+
+
+def comment_blocks(source: str) -> Iterator[tuple[int, str]]:
+    """The line of each comment, and its text without the marks; comments on consecutive lines are one text."""
     first, lines = 0, list[str]()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT:
             continue
         if lines and token.start[0] != first + len(lines):
-            yield first, lines
+            yield first, " ".join(lines)
             lines = []
         if not lines:
             first = token.start[0]
         lines.append(token.string.lstrip("#: "))
     if lines:
-        yield first, lines
+        yield first, " ".join(lines)
 
 
 def documented() -> list[Path]:
@@ -187,3 +194,10 @@ def test_the_search_finds_phrases_wherever_a_person_reads_them() -> None:
     for texts in (docstrings, comments):
         where = {text.where.partition(":")[0] for text in texts()}
         assert {"holdfast/policies/breaker.py", "benchmarks/airline/tools.py", "examples/support/tools.py"} <= where
+
+
+def test_the_search_finds_phrases_across_the_lines_of_docstrings_and_comments() -> None:
+    """Also below an attribute, and in a comment at the end of a line of code."""
+    source = '"""One.\n\nIt goes\non.\n"""\n# A session at\n# work.\nLIMIT = 1  # of nobody\n"""Is\ntold."""\n'
+    assert list(docstring_paragraphs(source)) == [(1, "One."), (3, "It goes on."), (9, "Is told.")]
+    assert list(comment_blocks(source)) == [(6, "A session at work. of nobody")]

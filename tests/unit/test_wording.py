@@ -78,16 +78,17 @@ class Text:
 
 
 def pages() -> Iterator[Text]:
-    """README, the docs, the change log, and the examples of files that an operator writes; line by line."""
+    """README, the docs, the change log, and the examples of files that an operator writes; paragraph by paragraph."""
     paths = [
         ROOT / "README.md",
         ROOT / "CHANGELOG.md",
+        ROOT / "benchmarks" / "README.md",
         *sorted((ROOT / "docs").glob("**/*.md")),
         *sorted((ROOT / "examples").glob("holdfast.*")),
     ]
     for path in paths:
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            yield Text(f"{path.relative_to(ROOT)}:{number}", line)
+        for number, text in paragraphs(path.read_text(), 1):
+            yield Text(f"{path.relative_to(ROOT)}:{number}", text)
 
 
 def help_texts() -> Iterator[Text]:
@@ -131,11 +132,15 @@ def docstring_nodes(tree: ast.AST) -> Iterator[ast.Constant]:
 
 
 def docstring_paragraphs(source: str) -> Iterator[tuple[int, str]]:
-    """The line of each paragraph, and its text on one line: a line break may split a phrase."""
+    """The line of each paragraph of the docstrings, and its text on one line."""
     for node in docstring_nodes(ast.parse(source)):
-        text = str(node.value)
-        for found in PARAGRAPH.finditer(text):
-            yield node.lineno + text.count("\n", 0, found.start()), " ".join(found[0].split())
+        yield from paragraphs(str(node.value), node.lineno)
+
+
+def paragraphs(text: str, first: int) -> Iterator[tuple[int, str]]:
+    """The line of each paragraph of a text that begins on line `first`, and the paragraph on one line: a line break may split a phrase."""
+    for found in PARAGRAPH.finditer(text):
+        yield first + text.count("\n", 0, found.start()), " ".join(found[0].split())
 
 
 def comment_blocks(source: str) -> Iterator[tuple[int, str]]:

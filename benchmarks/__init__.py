@@ -1,1 +1,1 @@
-"""What holdfast costs, each figure beside the raw limit of the same machine in the same run. See README.md."""
+"""The cost of holdfast, each figure next to the raw limit of the same machine in the same run. See README.md."""

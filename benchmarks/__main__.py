@@ -16,10 +16,10 @@ NAMES = ("throughput", "postgres", "latency", "asks", "spawns", "memory", "recov
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What holdfast costs, beside the raw limit.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="The cost of holdfast, next to the raw limit.")
     parser.add_argument("names", nargs="*", help=f"which measurements; default all: {', '.join(NAMES)}")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures and single blocks there")
-    parser.add_argument("--quick", action="store_true", help="few and short blocks: to try it, not to judge by it")
+    parser.add_argument("--quick", action="store_true", help="few and short blocks: for a trial, not for figures")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in NAMES]
     if unknown:

@@ -1,4 +1,4 @@
-"""Agents of the benchmarks that fail on purpose: what the runtime logs of them is formatted, as for a user, and not printed."""
+"""For agents of the benchmarks that fail on purpose: the runtime's log records about them are formatted, as for a user, but not printed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LOGGER = logging.getLogger("holdfast")
 
 
 class _Handler(logging.Handler):
-    """Formats every record, so that its cost stays in the measurement; prints those that are not expected."""
+    """Formats every record, so that its cost stays in the measurement; prints only unexpected ones."""
 
     def __init__(self, expected: tuple[str, ...]) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class _Handler(logging.Handler):
 
 @contextmanager
 def failures(*expected: str) -> Iterator[None]:
-    """Print nothing of the runtime's warnings that contain one of `expected`."""
+    """Do not print warnings of the runtime that contain one of `expected`."""
     handler, propagate = _Handler(expected), _LOGGER.propagate
     handler.setLevel(logging.WARNING)
     _LOGGER.addHandler(handler)

@@ -1,4 +1,4 @@
-"""What a session that misbehaves does to the others: the 99th percentile of their step time with it, against without it."""
+"""The effect of a misbehaving session on the others: the 99th percentile of their step time with it and without it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SOON = Backoff(base_s=0.005, max_s=0.01)
 
 @tool
 async def call(n: int) -> int:
-    """A call to something that answers after 10 ms."""
+    """A call to a service that answers after 10 ms."""
     await asyncio.sleep(_STEP_S)
     return n
 
@@ -33,7 +33,7 @@ async def raises(session: Session[None], text: str) -> None:
 
 @agent(intensity=_FOREVER, backoff=_SOON)
 async def recurses(session: Session[None], text: str) -> None:
-    """Recurses until the interpreter says no, for ever."""
+    """Recurses to the interpreter's limit, for ever."""
 
     def down(depth: int) -> int:
         return down(depth + 1) + 1
@@ -54,7 +54,7 @@ async def swallows(session: Session[None], text: str) -> None:
 
 @agent(mailbox=1000)
 async def floods(session: Session[None], text: str) -> None:
-    """Fills its own mailbox, as fast as it is let."""
+    """Fills its own mailbox, as fast as it can."""
     for n in range(20):
         try:
             await session.tell(session.id, f"more {n}")
@@ -64,7 +64,7 @@ async def floods(session: Session[None], text: str) -> None:
 
 @agent
 async def asks_itself(session: Session[None], text: str) -> None:
-    """Asks itself, and is told that this would never end."""
+    """Asks itself, which is refused as a circular ask."""
     for _ in range(200):
         try:
             await session.ask(session.id, "me", timeout_s=1.0)

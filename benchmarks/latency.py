@@ -1,4 +1,4 @@
-"""One session, nothing else: a free read step against one commit handed to the same database thread, in turn on the same connection."""
+"""One session alone: a free read step against one commit by the same database thread, in turn on the same connection."""
 
 from __future__ import annotations
 

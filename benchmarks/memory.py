@@ -1,4 +1,4 @@
-"""Memory of an idle session: live, and passivated. Measured in processes of their own, so that nothing else is counted."""
+"""Memory of an idle session: live, and passivated. Each is measured in a process of its own, so that no other memory counts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def _fill(runtime: Runtime, first: int, count: int) -> None:
 
 
 def _passivate(runtime: Runtime) -> None:
-    """Passivate idle sessions at once instead of in an hour: limits that change begin the sweep anew."""
+    """Passivate idle sessions at once instead of in an hour: a change of limits begins the sweep anew."""
     time.sleep(0.02)
     for idle_s in (0.01, _IDLE_S):
         runtime.reconfigure(Limits(runtime=RuntimeLimits(idle_s=idle_s)))
@@ -54,7 +54,7 @@ async def _live(sessions: int, traced: bool) -> dict[str, float]:
 
     with raw.scratch() as directory:
         async with Runtime(f"sqlite:///{directory}/memory.db", [echo], idle_s=_IDLE_S) as runtime:
-            await _fill(runtime, 0, 1000)  # what is made once: caches, pools, statements
+            await _fill(runtime, 0, 1000)  # created once: caches, pools, statements
             if traced:
                 tracemalloc.start()
             before = now()
@@ -65,7 +65,7 @@ async def _live(sessions: int, traced: bool) -> dict[str, float]:
 
 
 async def _left(many: int) -> dict[str, float]:
-    """What more there is once `many` sessions were passivated than once 1,000 were: blocks that Python has allocated, resident bytes."""
+    """The growth from 1,000 passivated sessions to `many`: blocks that Python has allocated, and resident bytes."""
 
     def now() -> tuple[int, int]:
         gc.collect()

@@ -1,4 +1,4 @@
-"""Durable steps a second on Postgres, beside a bare flusher of the same rows on the same server."""
+"""Durable steps a second on Postgres, next to a bare flusher of the same rows on the same server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Row = tuple[int, str, int, bytes, int, bytes]
 
 @contextmanager
 def server() -> Iterator[str]:
-    """The DSN of a server with the settings that Postgres comes with, on the disk that the temporary directory (TMPDIR) is on."""
+    """The DSN of a server with the default settings of Postgres, on the disk of the temporary directory (TMPDIR)."""
     with raw.scratch() as folder:
         development = DevServer(folder, idle_s=1.0)
         try:
@@ -42,7 +42,7 @@ def server() -> Iterator[str]:
 
 
 class BareFlusher:
-    """A group commit and nothing else: what waits goes as one statement over arrays. `write` gives a future of the commit."""
+    """Only a group commit: all waiting rows go into one statement over arrays. `write` returns a future of the commit."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Row, asyncio.Future[None]]] = []

@@ -1,4 +1,4 @@
-"""Server time of `ps` with 10,000 sessions in the store, over the real control socket, as the answer's own Server-Timing says."""
+"""Server time of `ps` with 10,000 sessions in the store, over the real control socket, by the answer's Server-Timing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from holdfast.console.process.main import tune
 SESSIONS, WORKING, AT_ONCE = 10_000, 200, 500
 _LIMIT_MS = 200.0
 _ALL = ", all of them"
-_KINDS = {25: "failed", 10: "doubt", 7: "sleep"}  # every so many sessions one of these; all others rest after a turn
+_KINDS = {25: "failed", 10: "doubt", 7: "sleep"}  # one of these in so many sessions; all others are idle after a turn
 
 
 @tool(effect="once")
@@ -58,7 +58,7 @@ def _kind(number: int) -> str:
 
 
 async def _fill(runtime: Runtime, sessions: int) -> None:
-    """Sessions of every kind, each where it will stay."""
+    """Sessions of every kind, each in its final state."""
 
     async def one(number: int) -> None:
         handle = await runtime.spawn(mixed, id=f"session-{number:05}", tenant=f"tenant-{number % 20}")

@@ -1,4 +1,4 @@
-"""The bare limits: the same rows in the same tables, with nothing of holdfast around them but the schema."""
+"""The bare limits: the same rows in the same tables, with only the schema of holdfast."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Statement = tuple[str, tuple[Any, ...]]
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A directory for databases, on the disk that the temporary directory (TMPDIR) is on."""
+    """A directory for databases, on the disk of the temporary directory (TMPDIR)."""
     with TemporaryDirectory(prefix="holdfast-bench-") as directory:
         yield Path(directory)
 
@@ -40,7 +40,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 class BareWriter:
-    """A group commit and nothing else: a thread that writes all that waits in one transaction, one `executemany` a statement.
+    """Only a group commit: a thread that writes all waiting rows in one transaction, one `executemany` a statement.
 
     `write` takes the rows of one logical write, as (SQL, values), and gives a future that is resolved after the commit.
     """

@@ -35,7 +35,7 @@ async def endless() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-@agent(crash_limit=1_000_000)  # it is killed again and again on purpose, without a new record
+@agent(crash_limit=1_000_000)  # this benchmark kills it repeatedly, without a new record
 async def opened(session: Session[None], text: str) -> None:
     global _replayed
     for n in range(RECORDS):
@@ -45,7 +45,8 @@ async def opened(session: Session[None], text: str) -> None:
 
 
 async def _program(database: str, fill: int, expect: int) -> None:
-    """Open the runtime; make `fill` sessions with an open turn, or wait until `expect` are where they were; say so, and go on."""
+    """Open the runtime; create `fill` sessions with an open turn, or wait until `expect` sessions have replayed; print that, and keep
+    running."""
     async with Runtime(f"sqlite:///{database}", [opened]) as runtime:
         for start in range(0, fill, 500):
             handles = await asyncio.gather(*(runtime.spawn(opened, id=f"s-{n}") for n in range(start, min(start + 500, fill))))

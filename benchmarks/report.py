@@ -18,13 +18,13 @@ class Figure:
     """One line of the table.
 
     Attributes:
-        name: what was measured.
-        unit: of `ours` and `raw`.
+        name: the measurement.
+        unit: the unit of `ours` and `raw`.
         ours: the median of holdfast's blocks.
-        raw: the median of the raw blocks between them; None where there is no such limit.
-        limit_text: what `ours` is expected to be; "" where nothing was promised.
-        ok: whether it is; None where nothing was promised.
-        ratio: of ours to raw, or whatever `limit_text` speaks of.
+        raw: the median of the raw blocks between them; None if there is no raw limit.
+        limit_text: the promise for `ours`; "" if there is none.
+        ok: whether the promise is kept; None if there is none.
+        ratio: the ratio of ours to raw, or another one that `limit_text` names.
         blocks: all single measurements.
     """
 
@@ -41,7 +41,7 @@ class Figure:
 
 
 def alternate(pairs: int, raw: Callable[[], float], ours: Callable[[], float]) -> tuple[list[float], list[float]]:
-    """Measure raw, ours, raw, ours, ...: what else the machine does meanwhile meets both."""
+    """Measure raw, ours, raw, ours, ...: so other load of the machine affects both."""
     raws: list[float] = []
     mine: list[float] = []
     for _ in range(pairs):
@@ -100,7 +100,7 @@ def table(figures: Iterable[Figure]) -> str:
 
 
 def as_json(figures: Iterable[Figure], *, quick: bool) -> dict[str, Any]:
-    """The figures for a machine, with what they were measured on."""
+    """The figures for a machine, with the machine on which they were measured."""
     return {
         "measured": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "quick": quick,

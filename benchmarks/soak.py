@@ -1,4 +1,4 @@
-"""`python -m benchmarks.soak [--kills 200] [--sessions 200]`: kill a process at work again and again; count from outside."""
+"""`python -m benchmarks.soak [--kills 200] [--sessions 200]`: kill a running process again and again; count from outside."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _start(directory: Path, sessions: int, mode: str) -> subprocess.Popen[str]:
 
 
 def _life(directory: Path, sessions: int, seconds: float, early: bool) -> None:
-    """Start the program and kill it `seconds` after it is up, or (early) so long after it was started, wherever it is by then."""
+    """Start the program and kill it `seconds` after it is ready, or (early) so long after its start, wherever it is then."""
     process = _start(directory, sessions, "work")
     assert process.stdout is not None
     if not early and process.stdout.readline() != "started\n":

@@ -1,4 +1,4 @@
-"""The program that the soak kills: sessions at work without end, each step with a trace outside."""
+"""The program that the soak kills: sessions that run without end; each step leaves a trace outside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ world: World
 
 
 class Work(msgspec.Struct):
-    """What a message asks for."""
+    """The body of a message."""
 
     message: str
     session: str
@@ -58,12 +58,12 @@ async def note(work: Work, context: StepContext) -> str:
 
 
 PAY_S = 0.5
-"""A payment takes at most 50 ms. After a kill its session waits until this has passed before it asks whether it happened."""
+"""A payment takes at most 50 ms. After a kill its session waits so long, in seconds, before it asks whether the payment happened."""
 
 
 async def _paid(work: Work, context: StepContext) -> str:
     """Did this payment happen?"""
-    world.log("probe", session=work.session, message=work.message)
+    world.log("reconcile", session=work.session, message=work.message)
     if any(line.endswith(context.key) for line in world.lines("payments", work.session)):
         return "paid"
     raise NotDone
@@ -83,19 +83,19 @@ async def confirm(work: Work) -> str:
 
 @tool(effect="idempotent")
 async def fresh(work: Work) -> str:
-    """The way of a handler that had its answer in time."""
+    """The step of a handler that got its answer in time."""
     await _run("fresh", work)
     return "fresh"
 
 
 @tool(effect="idempotent")
 async def stale(work: Work) -> str:
-    """The way of a handler that let go of its answer."""
+    """The step of a handler that let go of its answer."""
     await _run("stale", work)
     return "stale"
 
 
-# It is killed every second on purpose: five kills without a new record of a turn say nothing about the turn.
+# The soak kills it every second: five kills without a new record of a turn are not the turn's fault.
 @agent(tools=[look, answer, note, pay, fresh, stale, confirm], crash_limit=1_000_000)
 async def worker(session: Session[list[str]], message: str) -> str:
     work = Work(message, session.id)
@@ -128,7 +128,8 @@ class Middle:
 
 
 async def _feed(handle: Handle, accepted: set[str]) -> None:
-    """Give the session one message after the other; what was accepted is written down, what was not is sent again under its id."""
+    """Send the session one message after the other; accepted messages are written to the ledger, the others are sent again under their
+    ids."""
     number = len(accepted)
     while True:
         message = f"m{number}"
@@ -141,7 +142,7 @@ async def _feed(handle: Handle, accepted: set[str]) -> None:
 
 
 async def _answers(runtime: Runtime, handle: Handle, accepted: set[str]) -> dict[str, str]:
-    """The answers to all that was accepted. Looked for first: asking under the id of a message that was lost would send it anew."""
+    """The answers to all accepted messages. Each message is looked up first: to ask under the id of a lost message would send it anew."""
     stored = {message.id for message in await runtime.store.messages(handle.id, limit=1_000_000)}
     answers = {}
     for message in sorted(accepted & stored, key=lambda message: int(message[1:])):
@@ -149,12 +150,12 @@ async def _answers(runtime: Runtime, handle: Handle, accepted: set[str]) -> dict
             answers[message] = await handle.ask(message, id=message, timeout_s=120)
         except HoldfastError as error:
             print(f"{handle.id}, {message}: {error}; {(await handle.row()).park}", file=sys.stderr)
-            break  # what came after it waits behind it
+            break  # later messages wait behind it
     return answers
 
 
 async def main(directory: Path, sessions: int, finish: bool) -> None:
-    """Work until killed; with `finish`, answer what was accepted, write down all answers, and end."""
+    """Run until killed; with `finish`, answer all accepted messages, write all answers to a file, and end."""
     global world
     world = World(directory)
     accepted: dict[str, set[str]] = {f"s-{n}": set() for n in range(sessions)}
@@ -166,7 +167,7 @@ async def main(directory: Path, sessions: int, finish: bool) -> None:
         handles = await asyncio.gather(*(runtime.spawn(worker, id=id, state=[]) for id in accepted))
         if not finish:
             await asyncio.gather(*(_feed(handle, accepted[handle.id]) for handle in handles))
-        # Each session's last message may still be under way: its answer is waited for.
+        # Each session's last message may still be in its turn: this waits for its answer.
         given = await asyncio.gather(*(_answers(runtime, handle, accepted[handle.id]) for handle in handles))
         answers = dict(zip(accepted, given, strict=True))
         unsettled = sum([(await handle.row()).status == "parked" for handle in handles])

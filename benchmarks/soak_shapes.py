@@ -1,4 +1,4 @@
-"""The ways in which the handlers of the soak order an answer, a note and a payment: those of strangers, with timeouts of their own."""
+"""The orders in which the handlers of the soak run an answer, a note and a payment: as users' handlers do, with timeouts of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import anyio
 from holdfast import Session, StepError
 
 HURRY_S = 0.03
-"""A timeout that a step of 5 to 50 ms sometimes keeps."""
+"""A timeout, in seconds, that a step of 5 to 50 ms sometimes keeps."""
 
 
 class Steps(Protocol):
@@ -29,10 +29,10 @@ class Steps(Protocol):
         """An effect that must not happen twice."""
 
     async def fresh(self) -> str:
-        """Recorded where an answer came in time."""
+        """Recorded if an answer came in time."""
 
     async def stale(self) -> str:
-        """Recorded where it was let go of."""
+        """Recorded if the handler let go of it."""
 
 
 async def plain(steps: Steps) -> None:

@@ -1,8 +1,8 @@
-"""The outside of the soak: what the tools do, in files that holdfast knows nothing of, and what is read from them afterwards.
+"""The outside world of the soak: the effects of the tools, in files that holdfast does not know, and the counts of them.
 
-A ledger line is appended and synced at the begin and the end of every run of a tool; nothing in it is unique, so that a second run is
-seen. Effects are lines in one account a session: a `note` looks for its key first, as a service that takes idempotency keys does; a
-`pay` does not look, and would be made twice by a second run.
+A ledger line is appended and synced at the begin and the end of every run of a tool; no field is unique, so that a second run is visible.
+Effects are lines in one account a session: a `note` looks for its key first, as a service that takes idempotency keys does; a `pay` does
+not look, and would be made twice by a second run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ORDER = {"look": 0, "answer": 1, "note": 1, "pay": 1, "fresh": 1, "stale": 1, "c
 """The place of each step in its turn; those between the first and the last come in the order of the message's shape."""
 
 PLAIN = {"look": 0, "answer": 1, "note": 2, "pay": 3, "confirm": 4}
-"""The place of each step where they come one after the other."""
+"""The place of each step if they run one after the other."""
 
 
 def shape_of(message: str) -> str:
@@ -45,7 +45,7 @@ class World:
         os.fsync(self._ledger)
 
     def append(self, account: str, session: str, line: str) -> None:
-        """Make an effect: one synced line in an account."""
+        """Make an effect: append one synced line to an account."""
         file = os.open(self.directory / account / session, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(file, line.encode() + b"\n")
@@ -68,7 +68,7 @@ class World:
 
 @dataclass
 class Count:
-    """What the outside saw."""
+    """The counts from outside."""
 
     kills: int = 0
     kills_with_open_step: int = 0
@@ -85,13 +85,13 @@ class Count:
     payments_missing: int = 0
     asked_again: int = 0
     both_ways: int = 0
-    probes: int = 0
+    reconciled: int = 0
     unsettled: int = 0
     faults: list[str] = field(default_factory=list)
 
 
 def count(world: World, answers: dict[str, dict[str, str]], unsettled: int) -> Count:
-    """Hold the ledger, the accounts and the answers that the sessions gave (by session and message) against each other."""
+    """Compare the ledger, the accounts and the sessions' answers (by session and message)."""
     result = Count(unsettled=unsettled)
     running: Counter[tuple[str, str, str]] = Counter()
     furthest: dict[tuple[str, str], int] = {}
@@ -106,8 +106,8 @@ def count(world: World, answers: dict[str, dict[str, str]], unsettled: int) -> C
             running.clear()
         elif event == "accepted":
             accepted.add((line["session"], line["message"]))
-        elif event == "probe":
-            result.probes += 1
+        elif event == "reconcile":
+            result.reconciled += 1
         elif event == "begin":
             turn = (line["session"], line["message"])
             place = (PLAIN if shape_of(turn[1]) == "plain" else ORDER)[line["tool"]]
@@ -116,7 +116,7 @@ def count(world: World, answers: dict[str, dict[str, str]], unsettled: int) -> C
             running[*turn, line["tool"]] += 1
             result.runs += 1
             result.notes_run += line["tool"] == "note"
-            # A later step has begun, so the handler had this one's answer, so it was recorded.
+            # A later step has begun, so the handler had this step's answer, so it was recorded.
             if place < furthest.get(turn, 0):
                 result.asked_again += 1
                 result.faults.append(f"{turn}, {shape_of(turn[1])}: {line['tool']} ran after a step that follows it")

@@ -1,6 +1,6 @@
 """Durable steps a second with telemetry off, on, and on with a collector that accepts connections and never answers.
 
-The collector is a process of its own, on loopback. It keeps what is posted and counts the spans in it afterwards.
+The collector is a process of its own, on loopback. It keeps the posts and counts the spans in them afterwards.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Mode = Literal["off", "answers", "hangs"]
 
 
 class Run(NamedTuple):
-    """Steps a second, and what became of the spans: made, taken by the collector, dropped."""
+    """Steps a second, and the counts of spans: made, accepted by the collector, dropped."""
 
     rate: float
     spans: int = 0
@@ -60,7 +60,7 @@ def ours(each: int, mode: Mode) -> Run:
 
 
 async def _warm(telemetry: Telemetry, *, answers: bool) -> None:
-    """The exporter is up, and has posted the first spans if they are taken."""
+    """Wait until the exporter is ready, and has posted the first spans if the collector accepts them."""
     for _ in range(200):
         await asyncio.sleep(0.1)
         if telemetry.exporter_pid is not None and (not answers or telemetry.statistics()["spans_delivered"] >= 2 * SESSIONS):
@@ -141,7 +141,7 @@ def _counted(url: str) -> int:
 
 
 def serve(mode: str) -> None:
-    """Be the collector: print the port, then take posts, or let them wait for ever."""
+    """Run the collector: print the port, then accept posts, or let them wait for ever."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Collector)
     print(server.server_address[1], flush=True)
     if mode == "answers":

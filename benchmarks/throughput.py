@@ -16,13 +16,13 @@ SESSIONS = (1, 64, 256, 1000)
 
 @tool
 async def look(n: int) -> int:
-    """A step that costs nothing and does nothing: what is left is holdfast."""
+    """A step without cost and work: only holdfast's own time is left."""
     return n
 
 
 @tool(cost=Usage(microusd=1))
 async def buy(n: int) -> int:
-    """The same, but it could cost money: it is opened with a durable record before it runs."""
+    """The same, but it can cost money: it is opened with a durable record before it runs."""
     return n
 
 

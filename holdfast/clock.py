@@ -1,6 +1,6 @@
-"""Time as a value that is handed in.
+"""Time as an argument: code gets a clock and never reads the system's own.
 
-`monotonic` measures durations inside one process; `time` is the wall clock that stored times are in. Both in float seconds.
+`monotonic` measures durations inside one process; `time` is the wall clock, on which stored times are. Both are float seconds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where every part of holdfast that needs the time takes it from."""
+    """The source of time for every part of holdfast."""
 
     def monotonic(self) -> float:
         """Seconds since an arbitrary point; never goes back."""

@@ -1,8 +1,8 @@
 """Values to bytes and back: MessagePack through msgspec, with closed types.
 
-Only the annotated type decides what bytes become; nothing in the bytes can name a class. Types that msgspec knows (structs,
-dataclasses, TypedDicts, builtins, datetimes, Decimal, UUID, enums) pass as they are, pydantic models through their own
-validation. Anything else is refused, where its type is known before the effect that would produce it.
+Only the annotated type decides how bytes are decoded; the bytes cannot name a class. Types that msgspec knows (structs, dataclasses,
+TypedDicts, builtins, datetimes, Decimal, UUID, enums) pass as they are, pydantic models through their own validation. Any other type is
+refused: before the effect runs, if the type is known by then.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def _is_pydantic(type_: Any) -> bool:
 
 
 def read_model(type_: Any, value: Any) -> Any:
-    """`value` as the pydantic model `type_`; its fields may go by their names, as they are written here, or by their aliases.
+    """`value` as the pydantic model `type_`; its fields may have their names, as written here, or their aliases.
 
     Raises:
         NotJournalable: `type_` is no pydantic model.
-        ValueError: as pydantic's ValidationError, when `value` is not one.
+        ValueError: as pydantic's ValidationError, if `value` is not a valid one.
     """
     if not _is_pydantic(type_):
         raise NotJournalable(f"{type_!r} cannot be read back from the journal")
@@ -40,7 +40,7 @@ def read_model(type_: Any, value: Any) -> Any:
 
 def _enc_hook(value: Any) -> Any:
     if _is_pydantic(type(value)):
-        # Models of an SDK are built unchecked: what a provider sends is not always what they say.
+        # Models of an SDK are built unchecked: a provider's answer does not always match them.
         return value.model_dump(mode="json", exclude_unset=True, warnings=False)
     raise NotJournalable(
         f"a {type(value).__qualname__} cannot be journaled: return plain data, a dataclass, a msgspec.Struct or a pydantic model"
@@ -55,13 +55,13 @@ def encode(value: Any) -> bytes:
     """`value` as MessagePack.
 
     Raises:
-        NotJournalable: it holds something that is not data.
+        NotJournalable: it contains a value that is not data.
     """
     try:
         return _encoder.encode(value)
     except NotJournalable:
         raise
-    except Exception as error:  # also whatever a user's own model raises while it is dumped
+    except Exception as error:  # also an exception of a user's own model while it is dumped
         raise NotJournalable(f"a {type(value).__qualname__} cannot be journaled: {error}") from error
 
 
@@ -93,7 +93,7 @@ class Codec:
         self.decode = msgspec.msgpack.Decoder(type_, dec_hook=read_model).decode
 
     def encode(self, value: Any) -> bytes:
-        """Raises NotJournalable if `value` is not data (for Any: not plain data). Whether it is of the type `round_trip` finds out."""
+        """Raises NotJournalable if `value` is not data (for Any: not plain data). Only `round_trip` checks that it is of the type."""
         if self.plain and type(value) not in _PLAIN:
             try:
                 _check_plain(value)
@@ -102,11 +102,11 @@ class Codec:
         return encode(value)
 
     def round_trip(self, value: Any) -> tuple[bytes, Any]:
-        """The bytes, and what reading them back makes of them. Raises NotJournalable if `value` is not of the type."""
+        """The bytes, and the value that they decode to. Raises NotJournalable if `value` is not of the type."""
         data = self.encode(value)
         try:
             return data, self.decode(data)
-        except Exception as error:  # also whatever a user's own validator raises
+        except Exception as error:  # also an exception of a user's own validator
             raise NotJournalable(f"the value does not read back as {self.type!r}: {error}") from error
 
 
@@ -133,7 +133,7 @@ def codec_for(type_: Any) -> Codec:
     """The codec of an annotation.
 
     Raises:
-        NotJournalable: values of this type cannot be journaled; says which part of it.
+        NotJournalable: values of this type cannot be journaled; the message names the part of it.
     """
     if type_ is None or type_ is type(None):
         return Codec(None)
@@ -165,10 +165,10 @@ def _refuse_custom(info: Any, seen: set[int]) -> None:
 
 
 def return_type(function: Callable[..., Any]) -> Any:
-    """The resolved return annotation of a function; Any where it has none.
+    """The resolved return annotation of a function; Any if it has none.
 
     Raises:
-        NotJournalable: an annotation names something that does not exist.
+        NotJournalable: an annotation names a type that does not exist.
     """
     target = inspect.unwrap(function)
     if not (inspect.isfunction(target) or inspect.ismethod(target)):

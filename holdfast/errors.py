@@ -1,7 +1,7 @@
 """The one error tree of holdfast.
 
-Every error a user can meet is here, on one page. Data is in attributes, the message says what to do next, and each class can be
-pickled. `HoldfastError` is what to catch for "anything holdfast says"; nothing here derives from BaseException.
+Every error that a user can meet is here, on one page. The data is in attributes, the message names the next action, and each class can be
+pickled. Catch `HoldfastError` to catch every error of holdfast; no class here derives directly from BaseException.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class HoldfastError(Exception):
-    """The base of every error that holdfast raises on purpose."""
+    """The base of all errors of holdfast."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -24,11 +24,11 @@ def _rebuild(cls: type[HoldfastError], args: tuple[Any, ...], attributes: dict[s
 
 
 class ConfigError(HoldfastError):
-    """A definition or setting is wrong. Raised when it is loaded, never when it is used; all faults of one definition at once."""
+    """A definition or setting is wrong. Raised when it is loaded, never when it is used; the message names all faults of one definition."""
 
 
 class NotJournalable(ConfigError):
-    """A value or type that the journal cannot hold. Raised before the effect runs wherever the type is known by then."""
+    """A value or type that the journal cannot hold. Raised before the effect runs if the type is known by then."""
 
 
 # ---------------------------------------------------------------- steps
@@ -50,11 +50,12 @@ class StepError(HoldfastError):
 
 
 class BudgetExhausted(StepError):
-    """The next attempt could cost more than the session has left. Raised once, so that the handler can hand over what it has."""
+    """The next attempt could cost more than the session has left. Raised once, so that the handler can end the turn with the results so
+    far."""
 
 
 class RepetitionDetected(StepError):
-    """The same call with the same arguments, or a short cycle of calls, was made too often. Do something else."""
+    """The session made the same call with the same arguments, or a short cycle of calls, too often. Make another call."""
 
 
 class AskTimeout(StepError):
@@ -66,7 +67,7 @@ class AskCycle(StepError):
 
 
 class NotAwaited(HoldfastError):
-    """The handler asked for steps and did not await them: what they were to do is not done. `steps` are their names."""
+    """The handler created steps and did not await them: they did not run. `steps` are their names."""
 
     def __init__(self, steps: list[str]) -> None:
         super().__init__(f"never awaited: {', '.join(f'session.{step}' for step in steps)}: put an await before each")
@@ -74,14 +75,14 @@ class NotAwaited(HoldfastError):
 
 
 class NotDone(HoldfastError):
-    """Raise this from a `once` tool to say: the effect certainly did not happen. Anything else it raises is a doubt."""
+    """Raise this from a `once` tool if the effect certainly did not happen. After any other exception its outcome is unknown."""
 
 
 # ---------------------------------------------------------------- sessions
 
 
 class SessionError(HoldfastError):
-    """Something about one session; `session` is its id."""
+    """The base of errors of one session; `session` is its id."""
 
     def __init__(self, session: str, text: str) -> None:
         super().__init__(text)
@@ -105,11 +106,12 @@ class StateError(SessionError):
 
 
 class MessageRefused(SessionError):
-    """A message, or the `result=` of a doubt, is not of the type that the agent takes there. Nothing was written; its cause says more."""
+    """A message, or the `result=` for an effect of unknown outcome, is not of the type that the agent declares. It was not written; the
+    cause has the details."""
 
 
 class MailboxFull(SessionError):
-    """The mailbox holds as many messages as it may. The message was not accepted; `message` is it, to send again later."""
+    """The mailbox is full. The message was not accepted; `message` holds it, so that you can send it again later."""
 
     def __init__(self, session: str, message: Any, limit: int) -> None:
         super().__init__(session, f"mailbox of {session!r} is full ({limit} messages): send again later, or raise mailbox=")
@@ -117,13 +119,14 @@ class MailboxFull(SessionError):
 
 
 class MessageConflict(SessionError):
-    """The id of the message was used before with another body."""
+    """The id of the message belongs to an earlier message with another body."""
 
 
 class ReplyTimeout(SessionError):
-    """No answer within the deadline; `why` is what the session rests for. The message was accepted: ask again with its `message_id`.
+    """No answer within the deadline; `why` is the reason for which the session waits. The message was accepted: ask again with its
+    `message_id`.
 
-    Where a session's end was waited for there is no message, and `message_id` is "": ask for its result again.
+    If the caller waited for the session's end, there is no message, and `message_id` is "": ask for its result again.
     """
 
     def __init__(self, session: str, message_id: str, timeout_s: float, why: str = "") -> None:
@@ -136,12 +139,12 @@ class ReplyTimeout(SessionError):
 
 
 class TurnFailed(SessionError):
-    """The message became a dead letter: its turn failed for good. `cause` says why.
+    """The message became a dead letter: its turn failed for good. `cause` is the reason.
 
     Attributes:
-        effects: what had been done by then.
-        in_doubt: what may have been done.
-        failed: what was tried and not done.
+        effects: the effects that were done before it failed.
+        in_doubt: the effects whose outcome is unknown.
+        failed: the effects that were tried and failed.
     """
 
     def __init__(
@@ -164,13 +167,13 @@ class TurnFailed(SessionError):
 
 
 class StoreError(HoldfastError):
-    """The base of what stores raise."""
+    """The base of the errors of stores."""
 
 
 class NotWritten(StoreError):
     """The write certainly did not happen: it can be sent again.
 
-    `passing`: the fault is the store's own (a full disk, a server that restarts) and can pass; False where the same write fails again.
+    `passing`: the fault is the store's own (a full disk, a server that restarts) and can pass; False if the same write would fail again.
     """
 
     def __init__(self, text: str = "", passing: bool = True) -> None:
@@ -184,7 +187,7 @@ class NotWritten(StoreError):
 
 
 class StoreLost(NotWritten):
-    """The store is no longer this process's, for good: it writes nothing more. Start it again, where it is to run after all."""
+    """This process has lost the ownership of the store: it is fenced and cannot write. Restart it to acquire the store again."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__(text, passing=False)
@@ -192,7 +195,7 @@ class StoreLost(NotWritten):
 
 
 class OutcomeUnknown(StoreError):
-    """The write may or may not have happened. Read again by key before doing anything else."""
+    """The write may or may not have happened. Read the rows again by key before any other write."""
 
 
 class StoreLocked(StoreError):
@@ -215,11 +218,11 @@ class SupervisorGaveUp(HoldfastError):
 
 
 class RuntimeStopped(HoldfastError):
-    """The runtime is not running, or is draining: it accepts nothing. Start it with `async with runtime:`."""
+    """The runtime is not running, or is draining: it accepts no work. Start it with `async with runtime:`."""
 
 
 class NodeUnreachable(HoldfastError):
-    """Nobody answers at the control socket `address`. Where `sent`, the request had left: it may have taken effect."""
+    """No process listens on the control socket `address`. If `sent`, the request was sent and may have taken effect."""
 
     def __init__(self, address: str, text: str, sent: bool = False) -> None:
         super().__init__(text)

@@ -1,7 +1,7 @@
-"""What happened, as values that anything may emit and anything may observe.
+"""Events as values: any part of holdfast may emit them, and any code may observe them.
 
-Events leave sideways: nothing waits for an observer, and what an observer raises is logged and goes no further. They may be lost; the
-journal may not.
+Sessions never wait for an observer. If an observer raises, the exception is logged and not passed on. Events may be lost; the journal may
+not.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ log = logging.getLogger("holdfast")
 
 
 class Event(msgspec.Struct, frozen=True, gc=False, tag=True):
-    """The base of all events; `session` is the id of the session it is about."""
+    """The base of all events; `session` is the id of the event's session."""
 
     session: str
 
 
 class Spawned(Event, frozen=True):
-    """A session was made, durable; `agent` is the name of its agent."""
+    """A session was created and is durable; `agent` is the name of its agent."""
 
     agent: str
 
 
 class Resumed(Event, frozen=True):
-    """A session was loaded into memory; `records` of its open turn were there."""
+    """A session was loaded into memory; `records` is the number of records of its open turn."""
 
     epoch: int
     records: int
 
 
 class TurnStarted(Event, frozen=True):
-    """A run of a turn begins, in the task that its handler's context is copied from; a turn may be run again after a crash or a park.
+    """A run of a turn begins, in the task from which the handler's context is copied; a turn may run again after a crash or a park.
 
     Attributes:
-        context: the trace of whoever sent the message (holdfast.telemetry.context), "" for none.
+        context: the trace of the message's sender (holdfast.telemetry.context), "" for none.
         began: store time at which the turn began, on its first run.
     """
 
@@ -53,7 +53,7 @@ class TurnStarted(Event, frozen=True):
 
 
 class TurnCommitted(Event, frozen=True):
-    """The turn is done; `tokens` and `microusd` are what all of it cost."""
+    """The turn is committed; `tokens` and `microusd` are the cost of all its runs."""
 
     turn: int
     message: str
@@ -71,7 +71,7 @@ class TurnLeft(Event, frozen=True):
 
 
 class TurnCrashed(Event, frozen=True):
-    """The handler raised; the turn starts again after `delay_s`, or is given up if that is None."""
+    """The handler raised. The turn starts again after `delay_s` seconds; if that is None, it is given up."""
 
     turn: int
     error: str
@@ -79,7 +79,7 @@ class TurnCrashed(Event, frozen=True):
 
 
 class StepStarted(Event, frozen=True):
-    """A step has no result on record and is about to run, in the task that it runs in.
+    """A step has no recorded result and is about to run; emitted in its task.
 
     Attributes:
         key: its identity within the session, the same on every run of the turn.
@@ -95,13 +95,13 @@ class StepStarted(Event, frozen=True):
 
 
 class StepEnded(Event, frozen=True):
-    """A step ran and its record is written, in the task that it ran in.
+    """A step ran and its record is written; emitted in its task.
 
     Attributes:
         ok: False for a final failure.
-        tokens, microusd: what all its attempts cost.
-        error, cause: of a failure, its type and its text.
-        facts: what its call tells about the answer (see holdfast.calls.call.Call.facts); None where it tells nothing.
+        tokens, microusd: the cost of all its attempts.
+        error, cause: the type and the text of a failure.
+        facts: facts that its call gives about the answer (see holdfast.calls.call.Call.facts); None if it gives none.
     """
 
     turn: int
@@ -120,7 +120,7 @@ class StepEnded(Event, frozen=True):
 
 
 class StepLeft(Event, frozen=True):
-    """A step was under way when its turn was left or its caller let go of it, in the task that it ran in."""
+    """A step was running when its turn was left or its caller let go of it; emitted in its task."""
 
     turn: int
     key: bytes
@@ -137,7 +137,7 @@ class StepReplayed(Event, frozen=True):
 
 
 class StepRetried(Event, frozen=True):
-    """Attempt `attempt` (from 1) of a step failed; the next one is made after `delay_s`."""
+    """Attempt `attempt` (from 1) of a step failed; the next one is made after `delay_s` seconds."""
 
     turn: int
     name: str
@@ -147,14 +147,14 @@ class StepRetried(Event, frozen=True):
 
 
 class MaybePaid(Event, frozen=True):
-    """A call that costs was in flight at a crash and is made again: both are charged."""
+    """A paid call was in flight at a crash and is made again: both calls are charged."""
 
     turn: int
     name: str
 
 
 class DoubtRaised(Event, frozen=True):
-    """Nobody knows whether this `once` effect happened."""
+    """The outcome of this `once` effect is unknown."""
 
     turn: int
     name: str
@@ -171,7 +171,7 @@ class DoubtSettled(Event, frozen=True):
 
 
 class Drifted(Event, frozen=True):
-    """The code asked for something slightly different than before the crash and got the old record."""
+    """The code made a slightly different call than before the crash, and got the old record."""
 
     turn: int
     kind: str
@@ -179,7 +179,7 @@ class Drifted(Event, frozen=True):
 
 
 class Unclaimed(Event, frozen=True):
-    """A record that the code never asked for by the end of the turn."""
+    """A record that the replayed code did not claim by the end of the turn."""
 
     turn: int
     kind: str
@@ -187,12 +187,12 @@ class Unclaimed(Event, frozen=True):
 
 
 class SessionParked(Event, frozen=True):
-    """A session waits, and takes no memory meanwhile.
+    """A session waits, and uses no memory meanwhile.
 
     Attributes:
-        reason: what for, as one word: "doubt", "budget", "paused", "wait" and others.
-        text: the same for people.
-        until: store time at which it resumes by itself, in seconds; None if something else has to happen.
+        reason: the reason as one word: "doubt", "budget", "paused", "wait" and others.
+        text: the reason as a text for people.
+        until: store time at which it resumes by itself, in seconds; None if it waits for a person or for another event.
     """
 
     reason: str
@@ -208,7 +208,7 @@ class SessionFailed(Event, frozen=True):
 
 
 class Undelivered(Event, frozen=True):
-    """A message that was told to this session found it ended when it left; nobody will handle it."""
+    """A message of another session was sent with `tell`, but this session has ended: the message will not be handled."""
 
     message: str
     why: str
@@ -221,7 +221,7 @@ class SessionEndedEvent(Event, frozen=True, tag="SessionEnded"):
 
 
 class SessionStuck(Event, frozen=True):
-    """A handler did not end when it was cancelled: it is fenced and left behind."""
+    """A handler did not end when it was cancelled: it is fenced and abandoned."""
 
     turn: int
 
@@ -236,7 +236,7 @@ Observer: TypeAlias = Callable[[Event], None]
 
 
 class Observers:
-    """Who gets the events. Falsy when nobody does, so that an event need not even be made."""
+    """The observers of events. Falsy if there are none, so that an event need not be created."""
 
     __slots__ = ("all",)
 
@@ -247,7 +247,7 @@ class Observers:
         return bool(self.all)
 
     def add(self, observer: Observer) -> None:
-        """Call `observer` with every event from now on, synchronously: it has to be quick."""
+        """Call `observer` with every event from now on, synchronously: it has to return quickly."""
         self.all.append(observer)
 
     def remove(self, observer: Observer) -> None:
@@ -255,10 +255,10 @@ class Observers:
         self.all.remove(observer)
 
     def emit(self, event: Event) -> None:
-        """Call every observer with the event, in order; what one raises is logged."""
+        """Call every observer with the event, in order; an exception of one is logged."""
         for observer in self.all:
             try:
                 observer(event)
             except Exception:
-                # An observer's bug must not become the session's: telemetry may be lost, the journal may not.
+                # A bug of an observer must not fail the session: telemetry may be lost, the journal may not.
                 log.exception("an observer of events failed")

@@ -1,4 +1,4 @@
-"""Takes secrets out of text before it is recorded, logged or shown."""
+"""Removes secrets from text before it is recorded, logged or displayed."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _PATTERNS = re.compile(
 )
 
 SHORTEST = 8
-"""Characters of the shortest text that can hold a secret, as far as this module knows them."""
+"""The length of the shortest text that is masked, in characters."""
 
 _known: set[str] = set()
 
 
 def remember(secret: str) -> None:
-    """Mask this very text wherever it turns up from now on. Texts under 8 characters are ignored: they would mask too much."""
+    """Mask exactly this text wherever it occurs from now on. Texts under 8 characters are ignored: they would mask too much."""
     if len(secret) >= SHORTEST:
         _known.add(secret)
 
 
 def text(value: str) -> str:
-    """`value` with every remembered secret, and whatever looks like a token or key, masked."""
+    """`value` with every remembered secret masked, and every text that looks like a token or key."""
     for secret in _known:
         if secret in value:
             value = value.replace(secret, MASK)

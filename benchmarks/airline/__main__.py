@@ -13,13 +13,13 @@ from benchmarks.airline.run import Plan, run
 from benchmarks.airline.tables import MissingData
 
 DATA = ROOT.parent / "shared" / "tau-airline"
-"""Where the tables and the recordings are if nobody says anything else."""
+"""The default folder of the tables and the recordings."""
 
 BROKEN, MISSING = 1, 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run as told; 0 where every promise was kept, 1 where not, 2 where the data are missing."""
+    """Run by the options; 0 if every promise was kept, 1 if not, 2 if the data are missing."""
     options = _options(arguments)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="holdfast-airline-"))
     plan = Plan(
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except MissingData as error:
         print(f"airline: {error}", file=sys.stderr)
         if options.folder is None:
-            folder.rmdir()  # it was found out before anything was put there
+            folder.rmdir()  # the fault was found before the folder had files
         return MISSING
     except ProcessFailed as error:
         print(f"airline: {error} (the logs are in {folder})", file=sys.stderr)

@@ -15,22 +15,22 @@ from holdfast import Budget, Runtime, Session, agent
 
 MODEL = "gpt-4o"
 GIVEN_OVER = "A colleague takes over."
-"""What the user reads when a person goes on: the model says nothing after that."""
+"""The message for the user when a person takes over: the model sends no more messages."""
 
 
 class Conversation(msgspec.Struct):
-    """What a session remembers from one message to the next."""
+    """The state of a session between messages."""
 
     policy: str = ""
     messages: list[dict[str, Any]] = []
 
 
 class Answer(msgspec.Struct):
-    """What a message is answered with.
+    """The answer to a message.
 
     Attributes:
-        text: for the user.
-        outputs: what the tools answered on the way, in order.
+        text: the text for the user.
+        outputs: the outputs of the tools in the turn, in order.
     """
 
     text: str
@@ -39,7 +39,7 @@ class Answer(msgspec.Struct):
 
 @agent(version=1, tools=tools.TOOLS, budget=Budget(steps=400, tokens=5_000_000, usd=20, seconds=3600))
 async def desk(session: Session[Conversation], text: str) -> Answer:
-    """Answer a user: ask the model, do what it wants done, until it has an answer or a person takes over."""
+    """Answer a user: call the model and run the tools that it asks for, until it has an answer or a person takes over."""
     messages, outputs = session.state.messages, list[str]()
     messages.append({"role": "user", "content": text})
     while True:
@@ -66,6 +66,6 @@ def desk_runtime() -> Runtime:
     """The Runtime, with the tools on the tables and the ledger that the environment names."""
     folder = settings.folder()
     tools.connect(World(Tables.load(settings.data()), folder), Book(folder / WITNESS), settings.pace())
-    # Retries are holdfast's: those of the SDK would multiply them.
+    # holdfast retries; retries of the SDK would multiply these.
     openai = AsyncOpenAI(base_url=settings.model_url(), api_key="the local model needs none", max_retries=0, timeout=30.0)
     return Runtime(f"sqlite:///{folder / 'airline.db'}", agents=[desk], clients={"openai": openai})

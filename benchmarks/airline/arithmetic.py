@@ -1,4 +1,4 @@
-"""Sums as a model writes them: numbers, + - * / and brackets, and nothing that could run."""
+"""Sums as a model writes them: numbers, + - * / and brackets; other expressions are refused, so no code runs."""
 
 from __future__ import annotations
 

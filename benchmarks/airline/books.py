@@ -1,7 +1,7 @@
-"""Books: files of JSON lines that are only added to, and outlive whoever writes them. Nothing in a line is unique.
+"""Books: append-only files of JSON lines, which outlive the processes that write them. No field of a line is unique.
 
-A run has three. `ledger.jsonl`: the writes to the airline's tables, each synced before it is answered. `witness.jsonl`: what the process
-that is killed saw of itself. `model.jsonl`: what the model server was asked, and what it answered.
+A run has three. `ledger.jsonl`: the writes to the airline's tables, each synced before it is answered. `witness.jsonl`: the observations of
+the process that is killed. `model.jsonl`: the requests to the model server, and its answers.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ MODEL = "model.jsonl"
 
 
 class Book:
-    """One file; what was written whole stays, whatever happens to the process."""
+    """One file; whole lines stay, whatever happens to the process."""
 
     def __init__(self, path: Path) -> None:
-        """Opens it, and cuts off a line that a killed process left unfinished: it was never answered."""
+        """Open it, and cut off a line that a killed process left unfinished: it was never answered."""
         self.path = path
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         size = os.fstat(self._file).st_size
@@ -34,7 +34,7 @@ class Book:
 
         Args:
             sync: return only when it is on the disk.
-            facts: what it says.
+            facts: the fields of the line.
         """
         os.write(self._file, json.dumps(facts).encode() + b"\n")  # one write: lines of several threads do not mix
         if sync:
@@ -45,7 +45,7 @@ class Book:
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """All whole lines, the oldest first; none where there is no such file."""
+    """All whole lines, the oldest first; none if there is no such file."""
     if not path.exists():
         return
     with path.open("rb") as file:

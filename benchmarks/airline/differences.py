@@ -1,4 +1,4 @@
-"""Whether two outputs say the same, and in what they differ."""
+"""Whether two outputs are equal, and the differences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def parsed(text: str) -> Any:
-    """What a text says, if it is JSON; else the text itself."""
+    """The value of a text that is JSON; else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
@@ -15,12 +15,12 @@ def parsed(text: str) -> Any:
 
 
 def same(ours: str, recorded: str) -> bool:
-    """Whether they are equal: as data where both are JSON, else letter for letter."""
+    """Whether they are equal: as data if both are JSON, else letter for letter."""
     return ours == recorded or parsed(ours) == parsed(recorded)
 
 
 def difference(ours: str, recorded: str) -> str:
-    """In what they differ, in words that two differences of one kind have in common: the fields, not their values."""
+    """The differences, in words that are the same for two differences of one kind: the fields, not their values."""
     return "; ".join(sorted(set(_fields(parsed(recorded), parsed(ours), "")))) or "the text"
 
 

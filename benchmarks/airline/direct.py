@@ -1,4 +1,4 @@
-"""The recorded calls of a conversation, made on a fresh world without holdfast, without a process that dies: what has to come out."""
+"""The expected results: the recorded calls of a conversation, made on a fresh world without holdfast and without kills."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _TOOLS = {tool.name: tool for tool in TOOLS}
 
 @dataclass
 class Expected:
-    """What a conversation comes to.
+    """The expected results of a conversation.
 
     Attributes:
-        outputs: of all its calls of tools, in order; None where the recording calls a tool that does not exist.
-        writes: those that were made, in order; a refused one is none.
-        view: the tables after it.
+        outputs: the outputs of all its tool calls, in order; None where the recording calls a tool that does not exist.
+        writes: the writes that were made, in order, without refused ones.
+        view: the tables afterwards.
     """
 
     view: View

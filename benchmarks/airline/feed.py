@@ -1,8 +1,8 @@
-"""The users: each says what was recorded, one message after the other, and waits for the answer in between. They run beside the Runtime:
+"""The users: each sends the recorded messages, one after the other, and waits for each answer. They run next to the Runtime:
 
     holdfast run benchmarks.airline.app:desk_runtime --with benchmarks.airline.feed:talk
 
-What was accepted and what was answered is put down, synced, so that a process that comes after a killed one knows where they were.
+Accepted and answered messages are recorded, synced, so that the process after a kill can continue each conversation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PATIENCE_S = 300.0
 
 
 async def talk(runtime: Runtime) -> None:
-    """All conversations, as many at once as the settings say."""
+    """All conversations, as many at once as the settings allow."""
     conversations = recordings.load(settings.conversations(), run=settings.run(), first=settings.first())
     first = Conversation(policy=(settings.data() / "policy.md").read_text())
     said = _Said(settings.folder() / WITNESS)
@@ -42,7 +42,7 @@ async def talk(runtime: Runtime) -> None:
 
 
 class _Said:
-    """What was said, by this process and by those before it."""
+    """The messages that this process and those before it have sent."""
 
     def __init__(self, path: Path) -> None:
         lines = list(read(path))
@@ -51,13 +51,13 @@ class _Said:
         self._book = Book(path)
 
     async def all(self, runtime: Runtime, session: Handle, texts: dict[str, str]) -> None:
-        """Say what is left of a conversation. It ends where a message gets no answer: the next one would be out of place."""
+        """Send the rest of a conversation. It ends where a message gets no answer: the next one would be out of place."""
         for id, text in texts.items():
             if id not in self.accepted:
                 await session.tell(text, id=id)
                 self._book.append(sync=True, what="accepted", session=session.id, message=id)
             elif await runtime.store.message(session.id, id) is None:
-                # Asking under the id of a message that was lost would send it anew, and nobody would notice.
+                # To ask under the id of a lost message would send it anew and hide the loss.
                 self._book.append(what="lost", session=session.id, message=id)
             try:
                 answer = await session.ask(text, id=id, timeout_s=_PATIENCE_S)
@@ -67,6 +67,6 @@ class _Said:
             self._book.append(sync=True, what="answered", session=session.id, message=id, text=answer.text, outputs=answer.outputs)
 
     def note(self, event: Event) -> None:
-        """Put down what a recovery did."""
+        """Record what a recovery did."""
         if isinstance(event, StepReplayed | MaybePaid):
             self._book.append(what="replayed" if isinstance(event, StepReplayed) else "maybe paid", session=event.session, name=event.name)

@@ -1,8 +1,8 @@
-"""The model provider: it says what the recorded assistant said next. Run: python -m benchmarks.airline.model_server
+"""The model provider: it answers with the recorded assistant's next message. Run: python -m benchmarks.airline.model_server
 
-Prints its port. What it says follows from the request alone, so a call that is made again gets the same answer: `user` is the id of the
-session, and the number of its messages the place in the recording. What users and the assistant said has to be what was recorded; what the
-tools answered may differ. Each line of `model.jsonl` is about one request: `asked`, and `answered` just before the answer goes out.
+Prints its port. An answer depends only on the request, so a repeated call gets the same answer: `user` is the id of the session, and the
+number of its messages the place in the recording. The messages of users and of the assistant must equal the recorded ones; the outputs of
+tools may differ. Each line of `model.jsonl` is about one request: `asked`, and `answered` just before the answer is sent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.airline.books import MODEL, Book
 from benchmarks.airline.recordings import Conversation, Spoken
 
 THE_END = "The recording ends here."
-"""What it says after the last recorded message."""
+"""Its answer after the last recorded message."""
 
 _PATH = "/v1/chat/completions"
 _WAY_S = 0.05
@@ -35,16 +35,16 @@ class Misplaced(Exception):
     """The request is no beginning of a recorded conversation."""
 
 
-def next_message(conversation: Conversation, said: list[Spoken]) -> Spoken:
-    """What the assistant said after `said`.
+def next_message(conversation: Conversation, messages: list[Spoken]) -> Spoken:
+    """The assistant's recorded message after `messages`.
 
     Raises:
-        Misplaced: that is not how the recording begins.
+        Misplaced: the recording does not begin with these messages.
     """
-    place = len(said)
+    place = len(messages)
     if place > len(conversation.messages):
         raise Misplaced(f"{place} messages, but only {len(conversation.messages)} were recorded")
-    for number, (mine, recorded) in enumerate(zip(said, conversation.messages, strict=False)):
+    for number, (mine, recorded) in enumerate(zip(messages, conversation.messages, strict=False)):
         same = mine["role"] == recorded["role"] and (mine["role"] == "tool" or mine.get("content") == recorded["content"])
         if not same or _calls(mine) != _calls(recorded):
             raise Misplaced(f"message {number} of {conversation.id} is not the recorded one")
@@ -73,18 +73,18 @@ class ModelServer:
         if raw is None:
             return
         request = json.loads(raw)
-        said = [message for message in request["messages"] if message["role"] != "system"]
+        messages = [message for message in request["messages"] if message["role"] != "system"]
         self._number += 1
         number, session = self._number, request.get("user", "")
-        self._log.append(what="asked", number=number, session=session, place=len(said), at=time.time())
+        self._log.append(what="asked", number=number, session=session, place=len(messages), at=time.time())
         try:
-            message = next_message(self._by_id[session], said)
+            message = next_message(self._by_id[session], messages)
         except (KeyError, Misplaced) as error:
-            self._log.append(what="refused", number=number, session=session, place=len(said), text=str(error))
+            self._log.append(what="refused", number=number, session=session, place=len(messages), text=str(error))
             return await _reply(send, 400, {"error": {"message": str(error), "type": "invalid_request_error"}})
-        # Not the same for all, or they would all wait for the disk and for the processor at once.
+        # The delay differs between calls, or they would all wait for the disk and the processor at the same time.
         await anyio.sleep(self._wait_s * (0.5 + number * 0.618 % 1))
-        self._log.append(what="answered", number=number, session=session, place=len(said), at=time.time())
+        self._log.append(what="answered", number=number, session=session, place=len(messages), at=time.time())
         await _reply(send, 200, _completion(request["model"], number, message, len(raw)))
 
 
@@ -101,7 +101,7 @@ def _completion(model: str, number: int, message: Spoken, asked_bytes: int) -> d
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """What was sent; None if the caller was killed while it sent it."""
+    """The body of the request; None if the caller was killed before it had sent all of it."""
     body, more = b"", True
     while more:
         event = await receive()

@@ -18,16 +18,16 @@ _END_S = 60.0
 
 
 class ProcessFailed(Exception):
-    """A process did not do its part. The text says which, and what it said last."""
+    """A process failed. The text names it, and has the last line of its log."""
 
 
 class Processes:
-    """Starts them, and ends whatever still runs.
+    """Starts them, and ends those that still run.
 
     Args:
-        folder: where their logs go.
+        folder: the folder of their logs.
         store: the URL of the store of `holdfast run`; None for its own, a SQLite file in the folder.
-        environment: what settings.py reads.
+        environment: the variables that settings.py reads.
     """
 
     def __init__(self, folder: Path, store: str | None, environment: dict[str, str]) -> None:
@@ -74,14 +74,14 @@ class Processes:
             raise ProcessFailed(f"holdfast run ended by itself with {code}: {self._last('holdfast.log')}")
 
     def kill_worker(self) -> None:
-        """SIGKILL; when this returns, it is gone. Raises ProcessFailed if it had ended by itself."""
+        """Send SIGKILL and wait for its end. Raises ProcessFailed if it had ended by itself."""
         self.check_worker()
         assert self._worker is not None
         self._worker.kill()
         self._worker.wait()
 
     def stop_worker(self) -> None:
-        """SIGTERM: it drains. Raises ProcessFailed if it does not end, or not with 0."""
+        """Send SIGTERM, so that it drains. Raises ProcessFailed if it does not end, or not with exit code 0."""
         self.check_worker()
         assert self._worker is not None
         self._worker.terminate()
@@ -108,4 +108,4 @@ class Processes:
 
     def _last(self, log: str) -> str:
         lines = (self._folder / log).read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "its log is empty"

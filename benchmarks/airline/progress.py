@@ -1,4 +1,4 @@
-"""How far a run is, from its books while they grow."""
+"""The progress of a run, from its growing books."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from holdfast.console.demo.facts import Tail
 
 
 class Progress:
-    """What the books of a run say while they grow."""
+    """The counts in the books of a run while they grow."""
 
     def __init__(self, folder: Path) -> None:
         self._witness: Tail[dict[str, Any]] = Tail(folder / WITNESS, dict[str, Any])
@@ -25,7 +25,7 @@ class Progress:
         self.replayed = 0
 
     def look(self) -> None:
-        """Read what is new."""
+        """Read the new lines."""
         for line in self._witness.read():
             match line["what"]:
                 case "begin":
@@ -43,14 +43,14 @@ class Progress:
             (self._asked.add if line["what"] == "asked" else self._asked.discard)(line["number"])
 
     def open(self) -> list[str]:
-        """The steps under way, by the name of their tool or "model"."""
+        """The running steps, by the name of their tool or "model"."""
         return [*self._tools.values(), *["model"] * len(self._asked)]
 
     def writing(self, *, made: bool) -> bool:
-        """Whether a write is under way that is in the ledger already (`made`), or not yet."""
+        """Whether a write is running that is in the ledger already (`made`), or not yet."""
         return any(step in WRITES and (where in self._made) == made for where, step in self._tools.items())
 
     def killed(self) -> None:
-        """What was under way is not any more."""
+        """Forget the running steps: the process was killed."""
         self._tools.clear()
         self._asked.clear()

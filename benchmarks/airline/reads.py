@@ -1,4 +1,4 @@
-"""What the desk can look up. Pure functions of what the session sees; each gives the text for the model, errors included."""
+"""The look-ups of the desk. Pure functions of the tables as the session sees them; each returns the text for the model, also for errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AIRPORTS = {
     "LGA": "LaGuardia",
 }
 _NEXT_DAY = "+1"
-"""What the arrival time of a flight ends with that lands on the day after."""
+"""The end of the arrival time of a flight that lands on the next day."""
 
 
 def get_user_details(view: View, user_id: str) -> str:
@@ -60,8 +60,8 @@ def search_direct_flight(view: View, origin: str, destination: str, date: str) -
 def search_onestop_flight(view: View, origin: str, destination: str, date: str) -> str:
     """Pairs of flights with a change between them, the second one the day after where the first one lands then.
 
-    The times of day are compared as if both were on the same day, and the second flight's seats and prices are those of `date`: so
-    the recorded system does it, and the recorded answers hold it.
+    The times of day are compared as if both were on the same day, and the second flight's seats and prices are those of `date`: the
+    recorded system does so, and the recorded answers depend on it.
     """
     found: list[list[Row]] = []
     for first in _leaving(view, origin, date):

@@ -1,4 +1,4 @@
-"""What was recorded: who said what, which tools were called, and what they answered."""
+"""The recordings: the messages, the tool calls and their outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.airline.tables import MissingData, read_json
 
 Spoken = dict[str, Any]
-"""A message of a conversation, as the API of OpenAI has it."""
+"""A message of a conversation, in the form of OpenAI's API."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,11 @@ class Used:
 
 @dataclass(frozen=True)
 class Turn:
-    """What a user said, and what came of it.
+    """A user's message, and its answer.
 
     Attributes:
-        answer: what the assistant said in the end; None where the recording ends with a tool: the user was given over to a person, or
-            the recording was cut off.
-        used: the calls of tools on the way, in order.
+        answer: the assistant's last message; None if the recording ends with a tool: a person got the case, or the recording was cut off.
+        used: the tool calls before it, in order.
     """
 
     text: str
@@ -42,8 +41,8 @@ class Conversation:
     """One recording.
 
     Attributes:
-        id: of the session that holds it.
-        messages: all of it but the system's prompt.
+        id: the id of its session.
+        messages: all messages except the system prompt.
     """
 
     id: str
@@ -51,7 +50,7 @@ class Conversation:
 
     @property
     def turns(self) -> list[Turn]:
-        """The user's messages that the assistant did something about. The last one often only says goodbye, and nobody answered it."""
+        """The user's messages to which the assistant reacted. The last message often is a goodbye without an answer."""
         starts = [at for at, message in enumerate(self.messages) if message["role"] == "user"]
         parts = [self.messages[start:end] for start, end in pairwise([*starts, len(self.messages)])]
         return [_turn(part) for part in parts if any(message["role"] == "assistant" for message in part)]
@@ -75,11 +74,11 @@ def load(path: Path, *, run: str, first: int | None = None) -> list[Conversation
 
     Args:
         path: .json or .json.gz.
-        run: what their ids begin with.
-        first: only so many.
+        run: the prefix of their ids.
+        first: only so many of them.
 
     Raises:
-        MissingData: there is no such file, or something else is in it.
+        MissingData: there is no such file, or it has other content.
     """
     found = read_json(path)
     try:

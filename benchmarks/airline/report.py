@@ -1,4 +1,4 @@
-"""What a run came to, counted from its books and held against the recordings and against the same calls made without holdfast."""
+"""The counts of a run, from its books, compared with the recordings and with the same calls made without holdfast."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Report:
     Attributes:
         turns, turns_answered: the users' messages, and those that were answered.
         model_calls, model_calls_repeated: different calls of the model, and those made again because a kill cut them off.
-        answers_bought_twice: calls made again though the conversation had gone on with their answer.
-        answers_differing: answers to users that are not what was recorded.
-        outputs_compared, outputs_identical: of tools, with the recorded ones.
-        outputs_as_uninterrupted: those that are, letter for letter, what the same calls give when they are made without holdfast;
-            of a tool that does not exist, what a session tells the model then.
+        answers_bought_twice: calls made again although the conversation had continued with their answer.
+        answers_differing: answers to users that differ from the recorded ones.
+        outputs_compared, outputs_identical: outputs of tools, compared with the recorded ones.
+        outputs_as_uninterrupted: outputs that equal, letter for letter, those of the same calls without holdfast; for a tool that does not
+            exist, the session's error for the model.
         writes_expected: those that succeed when the recorded calls are made, each once, without holdfast.
         writes_missing: expected and not made.
-        worlds_differing: sessions whose tables are not those that the same calls leave when they are made without holdfast.
-        broken: what a process did that should not have; empty if none did.
-        doubts, doubts_made: writes of which a probe had to find out whether they were made, and those that were.
-        differing: in what outputs differ from the recorded ones, and how many do.
+        worlds_differing: sessions whose tables differ from those after the same calls without holdfast.
+        broken: the fault of a process; empty if there is none.
+        doubts, doubts_made: writes for which `reconcile` had to find out whether they were made, and those that were made.
+        differing: the kinds of differences from recorded outputs, with the number of each.
     """
 
     conversations: int = 0
@@ -74,7 +74,7 @@ class Report:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     def faults(self, *, kills_wanted: int) -> list[str]:
-        """What was promised and not kept; empty where all was."""
+        """The broken promises; empty if all were kept."""
         zero = (
             "writes_twice", "writes_missing", "messages_lost", "worlds_differing", "answers_differing", "answers_bought_twice",
         )  # fmt: skip
@@ -95,19 +95,19 @@ class Report:
 
 
 def count(folder: Path, tables: Tables, conversations: Sequence[Conversation], *, kills: Sequence[Sequence[str]], seconds: float) -> Report:
-    """Read the books in `folder`. `kills` is what was under way at each of them."""
+    """Read the books in `folder`. `kills` has the running steps at each kill."""
     result = Report(conversations=len(conversations), seconds=round(seconds, 1), ledger=str((folder / LEDGER).resolve()))
     result.kills, result.kills_with_open_step = len(kills), sum(map(bool, kills))
     result.open_at_kills = [dict(Counter(names)) for names in kills]
     _count_model(result, read(folder / MODEL))
     witness = list(read(folder / WITNESS))
     result.steps_replayed = sum(line["what"] == "replayed" for line in witness)
-    probes = [line["made"] for line in witness if line["what"] == "probe"]
-    result.doubts, result.doubts_made = len(probes), sum(probes)
+    reconciled = [line["made"] for line in witness if line["what"] == "reconcile"]
+    result.doubts, result.doubts_made = len(reconciled), sum(reconciled)
     answers = {line["message"]: line for line in witness if line["what"] == "answered"}
     accepted = {line["message"] for line in witness if line["what"] == "accepted"}
     result.messages_lost = len(accepted - answers.keys() | {line["message"] for line in witness if line["what"] == "lost"})
-    # A store may still hold sessions of a run that was given up: what they do is not of this one.
+    # A store may still have sessions of an earlier run that was given up: their lines do not count.
     mine = {conversation.id for conversation in conversations}
     lines = [line for line in read(folder / LEDGER) if line["session"] in mine]
     result.writes_made = len(lines)
@@ -130,7 +130,7 @@ def _count_model(result: Report, lines: Iterable[dict[str, Any]]) -> None:
         if line["what"] == "asked":
             session, place = line["session"], line["place"]
             asked[session, place] += 1
-            # The conversation had gone on, so the answer to this had been recorded.
+            # The conversation had continued, so the answer to this call had been recorded.
             result.answers_bought_twice += place < furthest.get(session, 0)
             furthest[session] = max(place, furthest.get(session, 0))
     result.model_calls, result.model_calls_repeated = len(asked), asked.total() - len(asked)
@@ -176,7 +176,7 @@ def _count_writes(result: Report, expected: direct.Expected, lines: list[dict[st
     wanted = Counter(_identity(tool, arguments) for tool, arguments in expected.writes)
     result.writes_expected += wanted.total()
     result.writes_missing += (wanted - made).total()
-    # Twice is more often than the conversation asks for it, and also twice under one key.
+    # A write counts as made twice if there are more than the conversation asks for, or two under one key.
     keys = Counter(line["key"] for line in lines)
     result.writes_twice += max((made - wanted).total(), keys.total() - len(keys))
 
@@ -186,5 +186,5 @@ def _identity(tool: str, arguments: dict[str, Any]) -> str:
 
 
 def tally(names: Iterable[str]) -> str:
-    """How many there are of each, in words."""
+    """The number of each, as text."""
     return " + ".join(f"{number} {name}" for name, number in sorted(Counter(names).items())) or "none"

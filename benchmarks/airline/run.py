@@ -18,24 +18,24 @@ _LOOK_S = 0.004
 _SHOW_S = 5.0
 _WRITE_WAIT_S = 2.0
 _WRITE_WAIT = 0.6
-"""How long a kill that is due waits for a write to be under way, in seconds and as a part of what lies between two kills: the worst moments
-are those just before and just after a write is made."""
+"""How long a kill that is due waits for a running write, in seconds and as a part of the time between two kills: the worst moments are just
+before and just after a write is made."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for.
+    """The options of a run.
 
     Attributes:
         conversations: the file of the recordings.
         data: the directory of the tables and the policy.
-        folder: where the books and the logs go; it is left there.
+        folder: the folder of the books and the logs; it is not removed.
         store: a URL; None for a SQLite file in the folder.
         concurrency: conversations at once.
         kills: how often the process is killed.
         first: only so many conversations; None for all.
         pace: how long the model and the airline's system take, 1.0 being 50 ms and 40 ms.
-        deadline_s: after that it is given up.
+        deadline_s: after so long, in seconds, the run is given up.
     """
 
     conversations: Path
@@ -53,7 +53,7 @@ def run(plan: Plan) -> report.Report:
     """Run all of it, and count.
 
     Raises:
-        MissingData: the recordings, the tables or the policy are not there.
+        MissingData: the recordings, the tables or the policy are missing.
         ProcessFailed: the model server did not start.
     """
     tables, name = Tables.load(plan.data), f"run-{os.urandom(4).hex()}"
@@ -96,10 +96,10 @@ class _Drive:
         self._due_since: float | None = None
         self.seconds = 0.0
         self.kills: list[list[str]] = []
-        """What was under way at each of them."""
+        """The running steps at each kill."""
 
     def run(self) -> None:
-        """Until every conversation is over, or the deadline has passed."""
+        """Wait until every conversation is over, or the deadline has passed."""
         while not self._over() and self.seconds < self._plan.deadline_s:
             time.sleep(_LOOK_S)
             self.seconds = time.monotonic() - self._began
@@ -120,14 +120,14 @@ class _Drive:
         return bool(progress.failed) and all(id in progress.failed or ids <= progress.answered for id, ids in self._messages.items())
 
     def _due(self) -> bool:
-        """Whether it is time for a kill: evenly over the run, each when something is under way, a write if there is one soon."""
+        """Whether it is time for a kill: evenly over the run, each while a step is running, a write if there is one soon."""
         progress, killed, wanted = self._progress, len(self.kills), self._plan.kills
         over = len(progress.answered) / self._turns * (wanted + 1) - (killed + 1)
         if killed == wanted or over < 0:
             return False
         now = time.monotonic()
         self._due_since = self._due_since or now
-        # In turn: a write that nobody has been told of, and one that was not made yet.
+        # In turn: a write that is made and not reported yet, and a write that is not made yet.
         if progress.writing(made=killed % 2 == 0):
             return True
         return (over > _WRITE_WAIT or now - self._due_since > _WRITE_WAIT_S) and bool(progress.open())

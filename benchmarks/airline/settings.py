@@ -1,4 +1,4 @@
-"""What the environment says to the processes of a run. `run.py` sets all of it."""
+"""The settings of a run's processes, from the environment. `run.py` sets them all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _given(name: str) -> str:
 
 
 def folder() -> Path:
-    """Where the books are."""
+    """The folder of the books."""
     return Path(_given("FOLDER"))
 
 
@@ -38,25 +38,25 @@ def first() -> int | None:
 
 
 def run() -> str:
-    """What the ids of this run's sessions begin with: a store may hold those of other runs."""
+    """The prefix of the ids of this run's sessions: a store may have sessions of other runs."""
     return _given("RUN")
 
 
 def concurrency() -> int:
-    """How many conversations are held at once."""
+    """How many conversations run at once."""
     return int(_given("CONCURRENCY"))
 
 
 def model_url() -> str:
-    """Where the model server is."""
+    """The URL of the model server."""
     return _given("MODEL_URL")
 
 
 def pace() -> float:
-    """How long the model and the airline's system take: 1.0 is 50 ms for an answer and 40 ms for a write."""
+    """How slow the model and the airline's system are: 1.0 is 50 ms for an answer and 40 ms for a write."""
     return float(os.environ.get(_PREFIX + "PACE", "1.0"))
 
 
 def environment(**values: object) -> dict[str, str]:
-    """The variables that say `values`, which are named as the functions above; None is left out."""
+    """The variables for `values`, which have the names of the functions above; None is left out."""
     return {_PREFIX + name.upper(): str(value) for name, value in values.items() if value is not None}

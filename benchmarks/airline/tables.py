@@ -1,4 +1,4 @@
-"""The airline's tables: read-only ones that all sessions share, and what a session sees of them after its own writes."""
+"""The airline's tables: read-only ones that all sessions share, and a session's view of them after its own writes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Rows = dict[str, Row]
 
 
 class MissingData(Exception):
-    """The tables or the recordings are not there. The text says what to give instead."""
+    """The tables or the recordings are missing. The text names the option to give."""
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds, gzipped (`.gz`) or not.
+    """The content of a JSON file, gzipped (`.gz`) or not.
 
     Raises:
-        MissingData: it is not there, or is no JSON.
+        MissingData: it does not exist, or is no JSON.
     """
     try:
         data = path.read_bytes()
@@ -36,7 +36,7 @@ def read_json(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class Tables:
-    """What all sessions start from. Nobody changes it.
+    """The tables with which all sessions start. They never change.
 
     Attributes:
         flights: by flight number, each with its dates.
@@ -53,7 +53,7 @@ class Tables:
         """The tables in `directory`: flights, reservations and users, each as NAME.json.gz or NAME.json.
 
         Raises:
-            MissingData: one of them is not there.
+            MissingData: one of them is missing.
         """
         return cls(*(_table(directory, name) for name in ("flights", "reservations", "users")))
 
@@ -66,7 +66,7 @@ def _table(directory: Path, name: str) -> Rows:
 
 @dataclass(frozen=True)
 class Change:
-    """What a write does: the rows as they are after it, and what it answers."""
+    """The result of a write: the rows after it, and its answer."""
 
     result: str
     reservations: Rows = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Change:
 
 
 class View:
-    """The tables as one session sees them: the shared ones, and over them the rows that it changed."""
+    """The tables as one session sees them: its own changed rows, and else the shared ones."""
 
     def __init__(self, tables: Tables) -> None:
         self.flights = tables.flights
@@ -91,7 +91,7 @@ class View:
         return copy.deepcopy(self._users.get(id) or self._tables.users.get(id))
 
     def apply(self, change: Change) -> None:
-        """See the rows of `change` from now on."""
+        """Apply the rows of `change` to this view."""
         self._reservations.update(copy.deepcopy(change.reservations))
         self._users.update(copy.deepcopy(change.users))
 

@@ -1,6 +1,6 @@
-"""The fourteen tools of the agent. Those that change something are made once; what nobody saw the end of is looked up in the ledger.
+"""The fourteen tools of the agent. Those that change data are made once; an attempt of unknown outcome is looked up in the ledger.
 
-Each answers with the text that the airline's system gives, refusals too: those are for the model to read, and nothing was changed then.
+Each returns the text of the airline's system. A refusal is a text for the model, too; then no data were changed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from benchmarks.airline.writes import Refused
 from holdfast import NotDone, StepContext, tool
 
 _WAY_S = 0.02
-"""How long a write takes to get to the airline's system, and its answer to come back."""
+"""How long a write and its answer take each, in seconds."""
 
 ANSWERS_WITHIN_S = 2.0
-"""After a crash a write is looked up once its attempt can no longer arrive: that long after it began."""
+"""After a crash a write is looked up once its attempt can no longer arrive: so long after it began, in seconds."""
 
 
 class _System:
-    """What the tools of this process talk to."""
+    """The airline's system, as the tools of this process use it."""
 
     world: World
     witness: Book | None = None
@@ -36,7 +36,7 @@ _system = _System()
 
 
 def connect(world: World, witness: Book | None = None, pace: float = 0.0) -> None:
-    """Let the tools work on `world`, note in `witness` what they begin and end, and take their time over it."""
+    """Connect the tools with `world`, with the book `witness` of their begins and ends, and with the pace of a write."""
     _system.world, _system.witness, _system.way_s = world, witness, _WAY_S * pace
 
 
@@ -51,7 +51,7 @@ def _seen(name: str, context: StepContext) -> Iterator[View]:
 
 
 def _write(name: str, context: StepContext, **arguments: Any) -> str:
-    """Whoever dies while this runs cannot know whether it was done."""
+    """A process that dies while this runs cannot know whether the write was made."""
     with _seen(name, context):
         time.sleep(_system.way_s)
         try:
@@ -63,10 +63,10 @@ def _write(name: str, context: StepContext, **arguments: Any) -> str:
 
 
 async def _was_made(context: StepContext) -> str:
-    """What the write answered, if the ledger has it."""
+    """The answer of the write, if the ledger has it."""
     answer = _system.world.made(context.session, context.key)
     if _system.witness is not None:
-        _system.witness.append(what="probe", session=context.session, key=context.key, made=answer is not None)
+        _system.witness.append(what="reconcile", session=context.session, key=context.key, made=answer is not None)
     if answer is None:
         raise NotDone
     return answer
@@ -138,7 +138,7 @@ async def think(thought: str, context: StepContext) -> str:
 
 @tool
 async def transfer_to_human_agents(summary: str, context: StepContext) -> str:
-    """Give the user over to a person, with a summary. It changes no table, so there is nothing that could be done twice."""
+    """Give the user over to a person, with a summary. It changes no table, so a second run does no harm."""
     with _seen("transfer_to_human_agents", context):
         return "Transfer successful"
 
@@ -241,7 +241,7 @@ async def _cancelled(reservation_id: str, context: StepContext) -> str:
 
 @tool(effect="once", reconcile=_cancelled, timeout_s=ANSWERS_WITHIN_S)
 def cancel_reservation(reservation_id: str, context: StepContext) -> str:
-    """Cancel a whole reservation; what was paid is paid back."""
+    """Cancel a whole reservation; all payments are paid back."""
     return _write("cancel_reservation", context, reservation_id=reservation_id)
 
 
@@ -262,7 +262,7 @@ def update_reservation_passengers(reservation_id: str, passengers: list[Row], co
     Args:
         passengers: each with first_name, last_name and dob.
     """
-    # As a service that takes keys does it: what came with this one before gets the answer of then.
+    # As a service with idempotency keys: a second write with the same key gets the first answer.
     before = _system.world.made(context.session, context.key)
     if before is not None:
         return before

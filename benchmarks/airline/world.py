@@ -1,7 +1,7 @@
-"""The airline's system: the tables as each session sees them. What it keeps is its ledger; the rest follows from that.
+"""The airline's system: the tables as each session sees them. It stores only its ledger; the rest follows from that.
 
-A session's state of the world is the shared tables and, in their order, the writes that the ledger has of it. A process that was killed
-comes back to the same world by making them again.
+A session's world is the shared tables and the session's writes in the ledger, in their order. After a kill, the next process makes these
+writes again and has the same world.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from benchmarks.airline.writes import WRITES, Refused
 
 
 class LedgerMismatch(Exception):
-    """A write of the ledger, made again, does not answer what it answered then: the tables are not those that it was made on."""
+    """A write of the ledger, made again, has another answer: the tables are not those on which it was made."""
 
 
 def attempt(view: View, tool: str, arguments: dict[str, Any]) -> Change:
-    """What a write would do.
+    """The change of a write.
 
     Raises:
-        Refused: the system does not do it, or cannot make sense of the arguments.
+        Refused: the system refuses it, or the arguments are not valid.
     """
     try:
         return WRITES[tool](view, **arguments)
@@ -33,10 +33,10 @@ def attempt(view: View, tool: str, arguments: dict[str, Any]) -> Change:
 
 
 class World:
-    """One process's door to the system. Its methods may be called from any thread."""
+    """One process's access to the system. Its methods may be called from any thread."""
 
     def __init__(self, tables: Tables, folder: Path) -> None:
-        """Reads the ledger in `folder` back.
+        """Read the ledger in `folder`.
 
         Raises:
             LedgerMismatch: it does not fit the tables.
@@ -50,21 +50,21 @@ class World:
         self._ledger = Book(folder / LEDGER)
 
     def view(self, session: str) -> View:
-        """What a session sees now."""
+        """The present view of a session."""
         with self._lock:
             return self._views[session]
 
     def write(self, session: str, key: str, tool: str, arguments: dict[str, Any]) -> str:
-        """Make a write, whether or not it was made before; its answer. When this returns, it is on the disk.
+        """Make a write, whether or not it was made before. Returns its answer once the write is on the disk.
 
         Args:
-            session: whose world it changes.
-            key: what `made` finds it by.
+            session: the session whose world it changes.
+            key: the key by which `made` finds it.
             tool: one of WRITES.
             arguments: by name.
 
         Raises:
-            Refused: nothing was changed.
+            Refused: the system refuses it; no row has changed.
         """
         with self._lock:
             change = attempt(self._views[session], tool, arguments)
@@ -73,7 +73,7 @@ class World:
             return change.result
 
     def made(self, session: str, key: str) -> str | None:
-        """What the write of this key answered; None if it was not made."""
+        """The answer of the write of this key; None if it was not made."""
         with self._lock:
             return self._made.get((session, key))
 

@@ -1,7 +1,7 @@
-"""What the desk can change. Pure functions: each gives a `Change` of what the session sees, or raises Refused, and changes nothing itself.
+"""The changes that the desk can make. Pure functions: each returns a `Change` of the session's view, or raises Refused.
 
-The system checks little: who may change what is for the agent to know (the policy says so), and the recorded answers depend on it. A
-changed booking keeps the name of its old cabin, and its flights keep their seats.
+The system checks little: the policy of the agent decides who may change what, and the recorded answers depend on it. A changed booking
+keeps the name of its old cabin, and its flights keep their seats.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CERTIFICATE_IDS = ("certificate_3221322", "certificate_3221323", "certificate_3
 
 
 class Refused(Exception):
-    """The system does not do it, and nothing was changed. The text is its answer."""
+    """The system refuses the write, and no row has changed. The text is its answer."""
 
 
 def book_reservation(
@@ -39,7 +39,7 @@ def book_reservation(
     nonfree_baggages: int,
     insurance: str,
 ) -> Change:
-    """A new reservation, paid from what the user has; the sum has to be exact."""
+    """A new reservation, paid with the user's payment methods; the sum has to be exact."""
     user = _user(view, user_id)
     seats = len(passengers)
     booked = [_seated(view, flight, cabin, seats) for flight in flights]
@@ -77,7 +77,7 @@ def update_reservation_flights(view: View, reservation_id: str, cabin: str, flig
 
 
 def update_reservation_baggages(view: View, reservation_id: str, total_baggages: int, nonfree_baggages: int, payment_id: str) -> Change:
-    """Another number of bags; those that are not free and new are paid."""
+    """Another number of bags; new bags that are not free are paid."""
     reservation = _reservation(view, reservation_id)
     price = BAGGAGE * max(0, nonfree_baggages - reservation["nonfree_baggages"])
     user = _charged(view, reservation, payment_id, price)
@@ -104,7 +104,7 @@ def cancel_reservation(view: View, reservation_id: str) -> Change:
 
 
 def send_certificate(view: View, user_id: str, amount: int) -> Change:
-    """A new certificate among what the user can pay with."""
+    """A new certificate among the user's payment methods."""
     user = _user(view, user_id)
     id = next((id for id in _CERTIFICATE_IDS if id not in user["payment_methods"]), None)
     if id is None:
@@ -180,7 +180,7 @@ def _kept(reservation: Row, wanted: Row, cabin: str) -> Row | None:
 
 
 def _pay_exactly(user: Row, payments: list[Row], price: int) -> None:
-    """Take `price` from what the user has; a certificate is used up whatever is left on it."""
+    """Take `price` from the user's payment methods; a certificate is used up, also if an amount is left on it."""
     owned = user["payment_methods"]
     for payment in payments:
         id = payment["payment_id"]

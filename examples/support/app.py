@@ -17,7 +17,7 @@ HANDED_OVER = "I could not settle this. A colleague takes over and will write to
 
 
 class Conversation(msgspec.Struct):
-    """What a session remembers from one message to the next."""
+    """The state of a session between messages."""
 
     messages: list[dict[str, Any]] = []
     streamed: bool = False
@@ -25,7 +25,7 @@ class Conversation(msgspec.Struct):
 
 @agent(version=1, tools=[find_order, add_note, refund], budget=Budget(steps=40, tokens=500_000, usd=0.50, seconds=900))
 async def support(session: Session[Conversation], text: str) -> str:
-    """Answer a customer: ask the model, do what it wants done, until it has an answer."""
+    """Answer a customer: call the model and run the tools that it asks for, until it has an answer."""
     messages = session.state.messages
     messages.append({"role": "user", "content": text})
     try:
@@ -43,7 +43,7 @@ async def support(session: Session[Conversation], text: str) -> str:
 
 
 async def ask_model(session: Session[Conversation]) -> ChatCompletionMessage:
-    """One durable, metered call of the model. An answer that was recorded is never bought again."""
+    """One durable, metered call of the model. A recorded answer is never requested (or billed) again."""
     create, tools = session.clients.openai.chat.completions.create, session.tools.openai()
     if not session.state.streamed:
         reply = await create(model=MODEL, messages=session.state.messages, tools=tools)
@@ -54,6 +54,6 @@ async def ask_model(session: Session[Conversation]) -> ChatCompletionMessage:
     return message
 
 
-# Retries are holdfast's: those of the SDK would multiply them. A call without an answer after 4 s is tried again.
+# holdfast retries; retries of the SDK would multiply these. A call without an answer after 4 s is retried.
 openai = AsyncOpenAI(base_url=settings.MODEL_URL, api_key="the local model needs none", max_retries=0, timeout=4.0)
 runtime = Runtime(f"sqlite:///{settings.FOLDER / 'sessions.db'}", agents=[support], clients={"openai": openai})

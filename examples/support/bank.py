@@ -1,4 +1,4 @@
-"""The bank: slow, and it pays as often as it is told to. Its book is the ledger."""
+"""The bank: it is slow, and it pays at every request. Its book is the ledger."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from examples.support import ledger
 from examples.support.settings import PACE
 
 _WAY_S = 0.2
-"""How long a request takes to get there, and its answer to come back."""
+"""How long a request and its answer take each, in seconds."""
 
 
 async def pay_back(order: str, cents: int) -> None:
-    """Pay. Whoever dies while this runs cannot know whether it was done."""
+    """Pay. A process that dies while this runs cannot know whether the payment was made."""
     await anyio.sleep(_WAY_S * PACE)
     await anyio.to_thread.run_sync(lambda: ledger.append("refund", order=order, cents=cents))
     await anyio.sleep(_WAY_S * PACE)

@@ -1,9 +1,9 @@
-"""The customers: they write, wait for the answer, and write again. They run beside the Runtime:
+"""The customers: they write, wait for the answer, and write again. They run next to the Runtime:
 
     holdfast run examples.support.app:runtime --with examples.support.customers:talk
 
-After a restart they say everything again. Sessions and messages have ids, so what was said before is not heard twice, and a message
-that was answered gets the same answer again.
+After a restart they send all messages again. Sessions and messages have ids, so no message is handled twice, and an answered message gets
+the same answer again.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from holdfast import Runtime
 from holdfast.events import Event, MaybePaid, StepReplayed
 
 LOOPER = "looper"
-"""The session whose model asks for the same thing over and over."""
+"""The session whose model makes the same call again and again."""
 
 
 def messages(order: str) -> list[str]:
-    """What a customer writes."""
+    """The messages of a customer."""
     return [
         f"Hello, where is my order {order}?",
         "It is here, but it is broken. I want my money back.",

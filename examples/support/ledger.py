@@ -1,6 +1,6 @@
-"""The outside's own book of what really happened: one line for each real run, appended and synced.
+"""The outside world's own book: one line for each real run of a tool, appended and synced.
 
-It knows nothing of holdfast and has no unique key: what is done twice is in it twice.
+It does not know holdfast and has no unique key: an effect that happens twice has two lines.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def append(what: str, *, sync: bool = True, **facts: Any) -> None:
     """Add a line.
 
     Args:
-        what: happened.
+        what: the kind of event.
         sync: return only when the line is on the disk.
-        facts: about it.
+        facts: its other fields.
     """
     line = json.dumps({"what": what, "at": time.time(), "pid": os.getpid(), **facts}) + "\n"
     book = os.open(PATH, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

@@ -1,7 +1,7 @@
 """The model provider: llmock's OpenAI server with a script, and a log of its own. Run: python -m examples.support.model_server
 
-Prints its port. Each line of `model.jsonl` is about one request: `asked`, then `answered` just before the last byte goes out, or `left`
-when the caller hung up before that.
+Prints its port. Each line of `model.jsonl` is about one request: `asked`, then `answered` just before the last byte is sent, or `left` if
+the caller closed the connection before that.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _request: ContextVar[dict[str, Any]] = ContextVar("request")
 
 
 class Script(ScenarioQueue):
-    """Decides each answer from the request itself, not from a queue: sessions ask in any order, and again after a crash."""
+    """Computes each answer from the request, not from a queue: sessions send requests in any order, and again after a crash."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,14 +58,14 @@ class Script(ScenarioQueue):
         if manner.fault == "stall":
             return Plan(reply=reply, slow_first_token=first, stream_fault=StreamFault("stall", 2, script.STALL_S))
         if manner.fault == "cut":
-            # Dropped, or ended as if that were all: clients have to notice both.
+            # The connection is dropped, or the stream ends as if it were complete: clients have to notice both.
             kind: StreamFaultKind = "disconnect" if script.position_of(messages) % 2 else "truncate"
             return Plan(reply=reply, slow_first_token=first, stream_fault=StreamFault(kind, 2))
         return Plan(reply=reply, slow_first_token=first)
 
 
 class Logged:
-    """The log, around everything: what the caller really got, and when."""
+    """The log, around the whole app: it has what the caller really got, and when."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -148,11 +148,11 @@ class _Exchange:
             self._number,
             order=script.order_of(self._body["messages"]),
             status=self._status,
-            # A stream is whole when its last word was sent, a plain answer when its body was.
+            # A stream is whole once its end mark was sent, a plain answer once its body was.
             whole=self._status == 200 and not cut and (b"[DONE]" in self._sent or not self._body.get("stream")),
             tokens_in=tokens.get("prompt", 0),
             tokens_out=tokens.get("completion", 0),
-            said=[id.decode() for id in _CALL_ID.findall(self._sent)],
+            call_ids=[id.decode() for id in _CALL_ID.findall(self._sent)],
             calls=[[name, arguments] for name, arguments in line.calls],
         )
 

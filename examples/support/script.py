@@ -1,4 +1,4 @@
-"""What the model says, and how it fails: it follows from the conversation, the seed and how often it was asked, and from nothing else."""
+"""The model's answers and failures: they depend only on the conversation, the seed and the number of the attempt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 Fault = Literal["429", "503", "stall", "cut"]
 RIDDLE = "riddle"
-"""A conversation with this word in it makes the model go round in circles."""
+"""A conversation with this word makes the model loop."""
 
 STALL_S = 60.0
 _ORDER = re.compile(r"ORD-\d+")
@@ -18,7 +18,7 @@ _ORDER = re.compile(r"ORD-\d+")
 
 @dataclass(frozen=True)
 class Line:
-    """An answer: text, or tools to call, each with its arguments."""
+    """An answer: text, or tool calls, each with its arguments."""
 
     text: str | None = None
     calls: tuple[tuple[str, dict[str, Any]], ...] = ()
@@ -26,20 +26,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Manner:
-    """How the answer comes: after `wait_s`, unless it fails."""
+    """The delivery of an answer: after `wait_s` seconds, unless it fails."""
 
     wait_s: float
     fault: Fault | None = None
 
 
 def order_of(messages: list[dict[str, Any]]) -> str:
-    """The order that a conversation is about; it tells conversations apart."""
+    """The order of a conversation; it identifies the conversation."""
     found = _ORDER.search(str(messages[0]["content"]))
     return found.group() if found else "ORD-0"
 
 
 def position_of(messages: list[dict[str, Any]]) -> int:
-    """Which answer of the conversation is asked for, from 0."""
+    """The number of the requested answer in the conversation, from 0."""
     return sum(message["role"] == "assistant" for message in messages)
 
 
@@ -54,7 +54,7 @@ def answer(messages: list[dict[str, Any]]) -> Line:
 
 
 def manner(messages: list[dict[str, Any]], *, attempt: int, streamed: bool, seed: int, pace: float) -> Manner:
-    """How the next answer of a conversation comes; `attempt` counts from 1."""
+    """The delivery of the next answer of a conversation; `attempt` counts from 1."""
     chance = random.Random(f"{seed}/{order_of(messages)}/{position_of(messages)}")
     wait_s = chance.uniform(0.35, 1.05) * pace
     if RIDDLE in str(messages[0]["content"]):
@@ -109,7 +109,7 @@ def _note(order: str, text: str) -> Line:
 
 
 def _found(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    """What find_order said last: the model knows nothing but what is in the conversation."""
+    """The last result of find_order: the model knows only the conversation."""
     for message in reversed(messages):
         if message["role"] == "tool" and '"cents"' in message["content"]:
             found: dict[str, Any] = json.loads(message["content"])

@@ -1,4 +1,4 @@
-"""The shop's order database: somebody else's service, with its own file."""
+"""The shop's order database: another company's service, with its own file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Order(msgspec.Struct, frozen=True):
 
 
 def order_id(customer: int) -> str:
-    """What this customer bought."""
+    """The id of this customer's order."""
     return f"ORD-{1000 + customer}"
 
 
 def stock(customers: int) -> None:
-    """Make the database, with an order for each customer; what is there stays."""
+    """Create the database, with an order for each customer; existing rows stay."""
     with _database() as db:
         db.execute("CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, item TEXT, cents INTEGER, status TEXT)")
         db.execute("CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, order_id TEXT, text TEXT)")
@@ -44,7 +44,7 @@ def find(id: str) -> Order:
 
 
 def add_note(key: str, order: str, text: str) -> None:
-    """Keep a note. The same key again changes nothing: that is what makes the tool idempotent."""
+    """Store a note. A second call with the same key changes nothing, so the tool is idempotent."""
     with _database() as db:
         db.execute("INSERT OR IGNORE INTO notes VALUES (?, ?, ?)", (key, order, text))
 

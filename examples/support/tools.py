@@ -1,4 +1,4 @@
-"""What the agent may do, and what kind of effect each of it is: that is all holdfast has to know to go on after a crash."""
+"""The agent's tools, each with its effect class: holdfast needs no more to resume after a crash."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ def add_note(order_id: str, text: str, step: StepContext) -> str:
 
 
 async def was_refunded(order_id: str, cents: int) -> str:
-    """The probe: after a crash in the middle of a refund, the bank is asked whether it was done."""
+    """Ask the bank whether it paid: holdfast calls this after a crash in the middle of a refund."""
     if await bank.was_paid_back(order_id, cents):
         return "paid back"
     raise NotDone(f"{order_id} was not refunded")
 
 
-# Never runs again unless the probe says that it did not happen; after a crash the bank is asked once the call can no longer arrive.
+# A refund runs again only if the query above answers that it did not happen. After a crash the query waits until the call can no longer
+# arrive.
 @tool(effect="once", reconcile=was_refunded, timeout_s=5.0)
 async def refund(order_id: str, cents: int) -> str:
     """Pay an order back.

@@ -1,4 +1,4 @@
-"""The outside, as values: calls with an effect class, a timeout, a schema and a meter."""
+"""Calls to the outside, as values: with an effect class, a timeout, a schema and a meter."""
 
 from holdfast.calls.call import UNKNOWN, Call, Effect, StepContext, Steps, Unknown
 from holdfast.calls.clients import ModelClient, cost_of

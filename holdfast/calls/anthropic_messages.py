@@ -29,13 +29,14 @@ class AnthropicMessages:
         return Asked(whole(request.get("max_tokens")), 1, _elsewhere(request), _uses(request))
 
     def limited(self, tokens: int, host: str, capped: bool) -> Fields:
-        return {"max_tokens": tokens}  # it answers no request without a limit
+        return {"max_tokens": tokens}  # it refuses a request without a limit
 
     def streamed(self, request: Fields) -> Fields:
         return request
 
     def worst(self, args: bytes, prompt: int, limit: int) -> Tokens:
-        # It writes to its cache where it is told to, at a higher price, and at twice the price if told to keep it for an hour.
+        # It writes to its cache where the request has `cache_control`, at a higher price; to keep it for an hour costs twice the
+        # price.
         written = prompt if b"cache_control" in args else 0
         return Tokens(prompt, limit, written=written, written_1h=written if _HOUR in args else 0)
 
@@ -51,14 +52,14 @@ class AnthropicMessages:
             raise reported(told_error(reply) or {})
         if reply.get("stop_reason") not in (None, "end_turn", "tool_use") or any(map(_says_something, listed(reply.get("content")))):
             return
-        # To the results of tools it answers with nothing when it has nothing to add, and would do so again.
+        # After the results of tools an empty answer is valid: the model has nothing to add, and would answer the same again.
         if not _answers_tools(request):
             raise EmptyReply("the model answered without text, tool use or refusal")
 
     def tokens(self, reply: Fields) -> Tokens | None:
         usage = mapped(reply.get("usage"))
         hour = count(usage, "cache_creation", "ephemeral_1h_input_tokens")
-        # None of the three counts has part in another, unlike OpenAI's.
+        # The three counts do not overlap, unlike OpenAI's.
         fresh, cached = count(usage, "input_tokens"), count(usage, "cache_read_input_tokens")
         written = max(count(usage, "cache_creation_input_tokens"), count(usage, "cache_creation", "ephemeral_5m_input_tokens") + hour)
         found = Tokens(
@@ -72,7 +73,7 @@ class AnthropicMessages:
         )
         if found.input or found.output:
             return found
-        # Nobody charges for what failed with nothing to show.
+        # No provider charges for a request that failed without an answer.
         return found if _failed(reply) else None
 
     def said(self, reply: Fields) -> int:
@@ -90,7 +91,7 @@ class AnthropicMessages:
     def chunk(self, chunk: Fields) -> Any:
         from anthropic import BaseModel
 
-        # An event that is newer than the SDK is plain fields.
+        # An event that is newer than the SDK stays plain fields.
         return _events().get(str(chunk.get("type")), BaseModel).model_construct(**chunk)
 
     def shown(self, chunk: Fields, request: Fields) -> bool:
@@ -126,7 +127,7 @@ class AnthropicMessages:
                     _add_delta(blocks.setdefault(index, {}), mapped(chunk.get("delta")))
                 case "message_delta":
                     reply.update(mapped(chunk.get("delta")))
-                    # Totals so far: what is not in it has not changed.
+                    # Totals so far: a count that is missing has not changed.
                     later = {name: value for name, value in mapped(chunk.get("usage")).items() if value is not None}
                     reply["usage"] = {**mapped(reply.get("usage")), **later}
         reply["content"] = [_whole_block(blocks[index]) for index in sorted(blocks)]
@@ -134,7 +135,7 @@ class AnthropicMessages:
 
 
 _PARTIAL = "\0input"
-"""Where the text of an input is gathered: a name that no field has."""
+"""The key under which the text of an input is gathered: no field has this name."""
 
 
 def _add_delta(block: Fields, delta: Fields) -> None:
@@ -157,7 +158,8 @@ def _whole_block(block: Fields) -> Fields:
         try:
             block["input"] = json.loads(written)
         except ValueError:
-            # Cut at the limit of its length. As text no tool takes it: a part of the arguments is never taken for all of them.
+            # The input was cut at the token limit. It stays a text, which no tool accepts: partial arguments are never taken for complete
+            # ones.
             block["input"] = written
     return block
 
@@ -176,14 +178,14 @@ def _answers_tools(request: Fields) -> bool:
 
 
 def _elsewhere(request: Fields) -> str | None:
-    # Those that Anthropic runs have a version in their type; the ones without, and those that act on the caller's machine, are run here.
+    # The tools that Anthropic runs have a version in their type. Tools without one, and those that act on the caller's machine, run here.
     kinds = (str(tool.get("type") or "custom") for tool in listed(request.get("tools")))
     served = any(kind.startswith(("web_", "code_execution", "tool_search", "mcp_")) for kind in kinds)
     return "" if served or request.get("container") or any(map(_is_fetched, parts(request.get("messages")))) else None
 
 
 def _is_fetched(part: Fields) -> bool:
-    # Images, which count for the same wherever they come from, are none of these.
+    # Images are excluded: they count for the same tokens wherever they come from.
     return part.get("type") == "document" and mapped(part.get("source")).get("type") not in ("base64", "text", "content")
 
 
@@ -195,7 +197,7 @@ def _uses(request: Fields) -> dict[str, int | None]:
             before, more = found.get("web_search", 0), whole(tool.get("max_uses"))
             found["web_search"] = None if before is None or more is None else before + more
         elif kind.startswith("code_execution"):
-            found["code_execution"] = None  # by the time of its container
+            found["code_execution"] = None  # its price is by the time of its container
     return found
 
 

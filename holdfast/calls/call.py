@@ -1,4 +1,4 @@
-"""A call to the outside, as a value: what to run, what class of effect it has, what it can cost and how its result is kept."""
+"""A call to the outside, as a value: the function to run, its effect class, its highest cost and the codec of its result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_TIMEOUT_S = 60.0
 
 
 class Unknown:
-    """What a `reconcile` returns when it cannot tell whether the effect happened. Use the instance `UNKNOWN`."""
+    """The result of a `reconcile` that cannot find out whether the effect happened. Use the instance `UNKNOWN`."""
 
     def __repr__(self) -> str:
         return "UNKNOWN"
@@ -30,16 +30,15 @@ UNKNOWN = Unknown()
 
 
 class StepContext:
-    """What a running effect may know about its step. A tool gets it by having a parameter annotated `StepContext`.
+    """The facts that a running effect may know about its step. A tool gets it if it has a parameter annotated `StepContext`.
 
     Attributes:
         session: id of the session.
-        key: the idempotency key, the same for every attempt of this step, also after a crash. Hand it to the service called.
+        key: the idempotency key, the same for every attempt of this step, also after a crash. Pass it to the service that you call.
         attempt: 1 for the first attempt.
-        settled: set it to True when something has reached the consumer that cannot be taken back (a streamed chunk): a failure after
-            that is not retried.
-        begun: False while the attempt certainly has not begun (it waits for a thread): an effect cut then did not happen.
-        remains: what the thread of an attempt that was cut comes to, for as long as it is left; None where nothing is.
+        settled: set it to True once the consumer has got a part of the result (a streamed chunk): a failure after that is not retried.
+        begun: False while the attempt certainly has not begun (it waits for a thread): an effect that is cut by then did not happen.
+        remains: the outcome of the thread of an attempt that was cut, which still runs; None if there is no such thread.
     """
 
     __slots__ = ("attempt", "begun", "key", "remains", "session", "settled")
@@ -55,24 +54,24 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     Attributes:
         kind: "step", "tool" or "model".
-        name: by which it is found in the journal and shown.
+        name: its name in the journal and for people.
         effect: its effect class.
         args: its arguments as MessagePack with sorted keys (see holdfast.codec.canonical); their digest is its identity.
         run: performs one attempt.
-        codec: of the result.
-        timeout_s: of one attempt.
-        retry: what to do about transient failures.
+        codec: the codec of the result.
+        timeout_s: the time limit of one attempt, in seconds.
+        retry: how transient failures are retried.
         most: the most that one attempt can cost.
-        meter: what an attempt did cost, from its result, where that is known only then; None: exactly `most`.
-        check: looks at an answer before it is recorded; raises to fail the attempt, which costs what `meter` makes of the answer.
-        reconcile: for `once`: tells whether an attempt of unknown outcome happened. Given the context, it returns the result, raises
+        meter: computes the cost of an attempt from its result, if it is known only then; None: the cost is exactly `most`.
+        check: checks an answer before it is recorded. It raises to fail the attempt, which is charged by `meter` all the same.
+        reconcile: for `once`: finds out whether an attempt of unknown outcome happened. It gets the context, and returns the result, raises
             NotDone, or returns UNKNOWN.
-        settles_s: how long after an attempt has ended, in seconds, its effect may still appear; `reconcile` is not asked before.
-        dependency: name of what it depends on; all calls that name the same share a breaker.
-        costs: whether it can cost money or tokens, so that it is opened with a durable record though it is a `read`.
-        facts: what its answer tells about itself, for telemetry, given the answer, or None where there is none; may hold `provider`,
-            `model`, `response_model`, `response_id`, `finish_reasons`, `input_tokens`, `output_tokens`, `cached_tokens`,
-            `reasoning_tokens`. Only asked when somebody observes.
+        settles_s: how long after an attempt has ended, in seconds, its effect may still appear; `reconcile` is not called before.
+        dependency: the name of its dependency; all calls with the same name share a breaker.
+        costs: whether it can cost money or tokens. If so, it is opened with a durable record even if it is a `read`.
+        facts: computes the facts about its answer for telemetry, from the answer, or from None if there is none. The result may hold
+            `provider`, `model`, `response_model`, `response_id`, `finish_reasons`, `input_tokens`, `output_tokens`, `cached_tokens`,
+            `reasoning_tokens`. Only called if there is an observer.
     """
 
     kind: str
@@ -94,12 +93,12 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Steps(Protocol):
-    """What a call is handed to: the step pipeline of one session's turn."""
+    """The step pipeline of one session's turn, which runs calls."""
 
     async def run(self, call: Call) -> Any:
-        """Run the call as a step; its result, decoded from its record. Raises StepError when it failed for good."""
+        """Run the call as a step. Returns its result, decoded from its record. Raises StepError if it failed for good."""
         ...
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run `work` beside the handler, as a numbered branch that ends with the turn at the latest."""
+        """Run `work` concurrently with the handler, as a numbered branch that ends with the turn at the latest."""
         ...

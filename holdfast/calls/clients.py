@@ -1,4 +1,4 @@
-"""Clients of model providers as a handler sees them: pre-authenticated, with nothing on them but calls that are durable steps."""
+"""Clients of model providers as a handler sees them: pre-authenticated, and limited to calls that are durable steps."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from holdfast.policies.budget import Usage
 from holdfast.policies.retry import Retry
 
 DIALECTS: tuple[Dialect, ...] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
-"""The APIs that are durable steps, each where it is on the client of its provider's SDK."""
+"""The APIs that are durable steps, each at its place on the client of its provider's SDK."""
 
 MODEL_TIMEOUT_S = 600.0
-"""For one attempt, as in the providers' own clients; a streamed one takes its time also when all is well."""
+"""The time limit of one attempt, in seconds, as in the providers' own clients; a healthy stream can also take that long."""
 
 MAX_TOKENS = 4_096
-"""The limit of an answer that is sent where money or tokens are capped and the handler gives none: the longest that all
-chat models accept."""
+"""The limit of an answer that is sent if money or tokens are limited and the handler gives none: the highest that all chat models
+accept."""
 
 _SECRET = ("extra_headers", "timeout")
-"""What is sent along but neither recorded nor part of the call's identity: headers can hold secrets."""
+"""The arguments that are sent but neither recorded nor part of the call's identity: headers can hold secrets."""
 
 _RETRY = Retry()
 
@@ -45,7 +45,7 @@ class ModelClient:
     """A provider's client, prepared once for all sessions.
 
     Attributes:
-        name: by which handlers find it; its dependency, which has a breaker of its own.
+        name: the name by which handlers find it; also the name of its dependency, which has a breaker of its own.
     """
 
     def __init__(
@@ -63,15 +63,15 @@ class ModelClient:
 
         Args:
             name: of the client.
-            client: an `openai.AsyncOpenAI` or an `anthropic.AsyncAnthropic`, or what has `with_options` and one of their `create`s.
+            client: an `openai.AsyncOpenAI` or an `anthropic.AsyncAnthropic`, or an object with `with_options` and one of their `create`s.
             prices: the price list.
-            provider: the id that genai-prices has for who serves the models; None guesses by the name of the model.
-            retry: of its calls.
-            max_tokens: the limit of an answer that is sent where money or tokens are capped and the handler gives none; to Anthropic,
-                which needs one, in any case.
-            context_tokens: what is reserved for a prompt of which the provider keeps a part (`previous_response_id`) or finds it itself
-                (its own tools, documents by url or file id), where money or tokens are capped; None: all that fits into the model,
-                which is the most it can cost.
+            provider: the id in genai-prices of the provider that serves the models; None guesses by the name of the model.
+            retry: how its calls are retried.
+            max_tokens: the limit of an answer that is sent if money or tokens are limited and the handler gives none. Anthropic requires a
+                limit, so it always gets one.
+            context_tokens: the tokens that are reserved for a prompt of which the provider keeps a part (`previous_response_id`) or fetches
+                a part (its own tools, documents by url or file id), if money or tokens are limited. None: the model's context window, which
+                is the most that it can cost.
 
         Raises:
             ConfigError: it is not such a client.
@@ -81,7 +81,7 @@ class ModelClient:
             redact.remember(str(getattr(client, secret, None) or ""))
         self.name, self.prices, self.provider, self.retry, self.max_tokens = name, prices or Prices(), provider, retry, max_tokens
         self.context_tokens = context_tokens
-        # Theirs would multiply with those of the step.
+        # The client's own retries would multiply those of the step.
         client = client.with_options(max_retries=0)
         self._apis = {dialect.path: (dialect, _create_of(client, dialect), codec) for dialect, codec in apis}
         read_s = getattr(getattr(client, "timeout", None), "read", getattr(client, "timeout", None))
@@ -96,14 +96,14 @@ class ModelClient:
         """The client for one session's turn.
 
         Args:
-            steps: what its calls are handed to.
+            steps: the pipeline that runs its calls.
             cap_tokens: whether the session's tokens are limited.
-            cap_money: whether its money is: then the call of a model of unknown price is refused.
+            cap_money: whether its money is limited: then a call of a model of unknown price is refused.
         """
 
         def bind(path: str) -> Callable[..., Any]:
             async def create(**given: Any) -> Any:
-                """One durable, metered step. Takes what the client's own `create` takes."""
+                """One durable, metered step. Takes the arguments of the client's own `create`."""
                 return await self._create(path, steps, given, cap_tokens=cap_tokens, cap_money=cap_money)
 
             return create
@@ -113,7 +113,7 @@ class ModelClient:
     async def _create(self, path: str, steps: Steps, given: Fields, *, cap_tokens: bool, cap_money: bool) -> Any:
         dialect, send, codec = self._apis[path]
         given = {name: value for name, value in given.items() if type(value).__name__ not in ("NotGiven", "Omit")}
-        # As the SDK merges it: what it adds counts.
+        # Merged as the SDK merges it, since the fields of `extra_body` count, too.
         request = {**given, **mapped(given.get("extra_body"))}
         model = request.get("model")
         if not isinstance(model, str):
@@ -128,7 +128,7 @@ class ModelClient:
             )
         if cap_money:
             self._refuse_unpriced(dialect, model, asked)
-        # The lists are copied: a handler that goes on with its own while an answer is streamed, or asked for again, changes no request.
+        # The lists are copied: a handler that changes its own lists during a stream or a retry does not change the request.
         sent = {name: [*value] if isinstance(value, list) else value for name, value in given.items()}
         if asked.limit is None:
             sent |= dialect.limited(self.max_tokens, self._host, cap_tokens or cap_money)
@@ -210,7 +210,7 @@ class ModelClient:
 
 
 def cost_of(error: BaseException) -> Usage | None:
-    """What a failed attempt cost, where its error says so; None: nobody knows, so as much as it can."""
+    """The cost of a failed attempt, if its error has it; None: the cost is unknown, so the most that it can cost is charged."""
     usage = getattr(error, "holdfast_usage", None)
     return usage if isinstance(usage, Usage) else None
 
@@ -224,7 +224,7 @@ async def _request(create: Callable[..., Any], request: Fields) -> Any:
         return await create(**request)
     except (TypeError, ValueError) as error:
         if type(error) in (TypeError, ValueError):
-            # The SDK found fault with the arguments: nothing was sent.
+            # The SDK rejected the arguments: no request was sent.
             error.holdfast_usage = ONE_STEP  # type: ignore[union-attr] # an exception takes any attribute
         raise
 
@@ -232,7 +232,7 @@ async def _request(create: Callable[..., Any], request: Fields) -> Any:
 def _facts(dialect: Dialect, model: str, answer: Any) -> Fields:
     try:
         reply = None if answer is None else fields_of(answer)
-    except Exception:  # the SDK can fail to dump what it has built of an odd answer: telemetry is not to cost the answer itself
+    except Exception:  # the SDK can fail to dump an odd answer that it has built: telemetry must not lose the answer
         reply = None
     return facts_of(dialect, model, reply)
 
@@ -259,7 +259,7 @@ def _apis_of(name: str, client: Any) -> list[tuple[Dialect, ReplyCodec]]:
 
 
 class _Namespace:
-    """A part of a client that has durable calls and nothing else: what it stands for is not reachable from it."""
+    """A part of a client that has durable calls and no other attributes: the client itself is not reachable from it."""
 
     __slots__ = ("_bind", "_name", "_path", "_paths")
 

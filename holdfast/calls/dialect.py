@@ -1,7 +1,7 @@
-"""What holdfast has to know of a provider's API: one dialect each, as pure functions of plain data.
+"""The knowledge of a provider's API that holdfast needs: one dialect each, as pure functions of plain data.
 
-Everything here reads what a provider sent, which is paid for and may be odd: compatible servers leave fields out and have values of
-their own. So nothing raises of what it reads; what is not there counts as nothing.
+These functions read a provider's answers, which are paid for and may be odd: compatible servers leave fields out and have values of their
+own. So no function raises because of an answer; a missing field counts as empty.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ Fields = dict[str, Any]
 
 
 class Tokens(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """What an answer took, in tokens, as it is billed.
+    """The tokens of an answer, as they are billed.
 
     Attributes:
-        input: all that went in, those of the provider's cache included.
-        output: all that came out, reasoning included.
+        input: all tokens of the prompt, those of the provider's cache included.
+        output: all tokens of the answer, reasoning included.
         cached: those of `input` that were read from the cache.
         written: those of `input` that were written to it.
         written_1h: those of `written` that are kept for an hour, which costs more.
-        reasoning: those of `output` that were not shown.
-        searches: searches of the web that the provider made, which cost by number.
-        file_searches: searches of files that it keeps, which do so too.
+        reasoning: those of `output` that are hidden reasoning.
+        searches: web searches that the provider made; each has a price.
+        file_searches: searches of files that the provider keeps; each has a price.
     """
 
     input: int = 0
@@ -40,12 +40,12 @@ class Tokens(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What an answer tells about itself.
+    """The facts that an answer gives about itself.
 
     Attributes:
-        model: that gave it.
-        id: that the provider knows it by.
-        finish: why it ended, in the provider's own words, one for each choice.
+        model: the model that gave it.
+        id: its id at the provider.
+        finish: the reasons why it ended, in the provider's words, one for each choice.
     """
 
     model: str | None = None
@@ -54,14 +54,14 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What a request asks for, as far as it matters for what it can cost.
+    """The parts of a request that decide how much it can cost.
 
     Attributes:
-        limit: the most tokens that it allows for one answer; None where it does not say.
-        answers: how many it wants.
-        elsewhere: None where the whole prompt is in the request; else the id of the answer that the provider puts before it, or ""
-            for what has no such id, such as a document that it fetches.
-        uses: how often it lets the provider use each of its own tools that cost by use, by name; None where it sets no limit.
+        limit: the most tokens that it allows for one answer; None if it sets no limit.
+        answers: how many answers it asks for.
+        elsewhere: None if the whole prompt is in the request; else the id of the earlier answer that the provider puts before it, or "" for
+            a part without such an id, such as a document that it fetches.
+        uses: by name, how often the provider may use each of its own tools that has a price per use; None if there is no limit.
     """
 
     limit: int | None = None
@@ -71,12 +71,12 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Dialect(Protocol):
-    """One API of a provider. Requests are what a handler gives by name, answers and chunks the plain data of the SDK's types.
+    """One API of a provider. Requests are the keyword arguments of a handler; answers and chunks are the plain data of the SDK's types.
 
     Attributes:
-        path: where its `create` is on the client, as in "chat.completions".
-        provider: "openai" or "anthropic"; the package of its SDK is called the same.
-        use_limit: what limits how often the provider uses its own tools, in words; empty if nothing does.
+        path: the place of its `create` on the client, as in "chat.completions".
+        provider: "openai" or "anthropic"; the package of its SDK has the same name.
+        use_limit: the name of the setting that limits how often the provider uses its own tools; empty if there is none.
     """
 
     path: str
@@ -86,19 +86,19 @@ class Dialect(Protocol):
     # ---- requests
 
     def asked(self, request: Fields) -> Asked:
-        """What it asks for. Raises ValueError where its answer could not be a step."""
+        """The parts of the request that decide its cost. Raises ValueError if its answer could not be a step."""
         ...
 
     def limited(self, tokens: int, host: str, capped: bool) -> Fields:
-        """What to add to a request that has no limit; `capped` is whether the session's money or tokens are limited."""
+        """The fields to add to a request that has no limit; `capped` is whether the session's money or tokens are limited."""
         ...
 
     def streamed(self, request: Fields) -> Fields:
-        """The request as it is sent to have the answer streamed, with its usage."""
+        """The request that asks for a streamed answer, with its usage."""
         ...
 
     def worst(self, args: bytes, prompt: int, limit: int) -> Tokens:
-        """The dearest that `prompt` tokens in and `limit` out can be billed as; `args` is the request as MessagePack."""
+        """The most expensive way to bill `prompt` tokens in and `limit` out; `args` is the request as MessagePack."""
         ...
 
     # ---- answers
@@ -108,11 +108,11 @@ class Dialect(Protocol):
         ...
 
     def check(self, reply: Fields, request: Fields) -> None:
-        """Raises EmptyReply where an answer holds nothing, ReportedError where it says that the request failed."""
+        """Raises EmptyReply if an answer is empty, ReportedError if it reports that the request failed."""
         ...
 
     def tokens(self, reply: Fields) -> Tokens | None:
-        """What the provider reports that it took; None if it reports nothing."""
+        """The tokens that the provider reports; None if it reports none."""
         ...
 
     def said(self, reply: Fields) -> int:
@@ -120,29 +120,29 @@ class Dialect(Protocol):
         ...
 
     def answer(self, reply: Fields) -> Answer:
-        """What it tells about itself."""
+        """The facts that it gives about itself."""
         ...
 
     def message(self, reply: Any) -> Any:
-        """The part of it (as the SDK's type) that a conversation goes on with."""
+        """The part of it (as the SDK's type) that the conversation continues with."""
         ...
 
     # ---- chunks
 
     def chunk(self, chunk: Fields) -> Any:
-        """It as the SDK's type."""
+        """The chunk as the SDK's type."""
         ...
 
     def shown(self, chunk: Fields, request: Fields) -> bool:
-        """Whether the consumer is to see it, who did not ask for all that is sent along."""
+        """Whether the consumer gets the chunk: the stream also has chunks that the consumer did not ask for."""
         ...
 
     def error(self, chunk: Fields) -> Fields | None:
-        """The error that it stands for, if it does."""
+        """The error in the chunk; None if it has none."""
         ...
 
     def finished(self, chunks: list[Fields]) -> bool:
-        """Whether the last word has been said, and what still comes is about it."""
+        """Whether the content is complete; later chunks only describe it."""
         ...
 
     def complete(self, chunks: list[Fields]) -> bool:
@@ -150,7 +150,7 @@ class Dialect(Protocol):
         ...
 
     def last(self, chunk: Fields, request: Fields) -> bool:
-        """Whether it can be the last of a stream that is whole, so that a connection that stays open afterwards says no more."""
+        """Whether the chunk can be the last one of a complete stream: then a connection that stays open sends no more."""
         ...
 
     def heard(self, chunks: list[Fields]) -> int:
@@ -158,7 +158,7 @@ class Dialect(Protocol):
         ...
 
     def assemble(self, chunks: list[Fields]) -> Fields:
-        """The whole answer that they come to; of a stream that broke, what is known of it."""
+        """The whole answer of the chunks; of a broken stream, the part that arrived."""
         ...
 
 
@@ -176,7 +176,7 @@ def listed(value: Any) -> list[Fields]:
 
 
 def parts(messages: Any) -> Iterator[Fields]:
-    """What messages consist of, the results of tools in them included."""
+    """The parts of messages, including those in the results of tools."""
     for message in listed(messages):
         for part in listed(message.get("content")):
             yield part
@@ -184,7 +184,7 @@ def parts(messages: Any) -> Iterator[Fields]:
 
 
 def text(value: Any) -> str | None:
-    """`value` if it is a text that is not empty."""
+    """`value` if it is a non-empty text."""
     return value if isinstance(value, str) and value else None
 
 
@@ -194,7 +194,7 @@ def whole(value: Any) -> int | None:
 
 
 def told_error(reply: Fields) -> Fields | None:
-    """The error that is in an answer's place: a proxy in between may send it with status 200, since its own part went well."""
+    """The error in place of an answer: a proxy may send it with status 200, since the proxy itself succeeded."""
     error = reply.get("error")
     if text(error):
         return {"message": error}
@@ -202,7 +202,7 @@ def told_error(reply: Fields) -> Fields | None:
 
 
 def count(fields: Fields, *path: str) -> int:
-    """The whole number that the names lead to; 0 where there is none."""
+    """The whole number at that path; 0 if there is none."""
     *outer, last = path
     for name in outer:
         fields = mapped(fields.get(name))
@@ -210,7 +210,7 @@ def count(fields: Fields, *path: str) -> int:
 
 
 def joined(before: Any, more: Any) -> Any:
-    """What a fragment makes of what came before it: texts and lists grow; anything else is replaced, but not by nothing."""
+    """The value after a fragment: texts and lists grow, other values are replaced; an empty fragment changes no value."""
     if isinstance(before, str) and isinstance(more, str):
         return before + more
     if isinstance(before, list) and isinstance(more, list):

@@ -1,4 +1,4 @@
-"""What a model call tells about its answer, for telemetry."""
+"""The facts that a model call gives about its answer, for telemetry."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from holdfast.calls.dialect import Dialect, Fields, Tokens
 
 
 def facts_of(dialect: Dialect, model: str, reply: Fields | None, tokens: Tokens | None = None) -> dict[str, Any]:
-    """The facts of one answer (see `holdfast.calls.call.Call.facts`); what it does not tell is left out.
+    """The facts of one answer (see `holdfast.calls.call.Call.facts`); facts that it does not have are left out.
 
     Args:
-        dialect: that it is in.
-        model: that was asked.
-        reply: the answer; None where there is none.
-        tokens: what it took, where that is known better than from the answer.
+        dialect: the dialect of the answer.
+        model: the model of the request.
+        reply: the answer; None if there is none.
+        tokens: its tokens, if the caller knows them better than the answer does.
     """
     facts: dict[str, Any] = {"provider": dialect.provider, "model": model}
     if reply is None:

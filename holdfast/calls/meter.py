@@ -1,4 +1,4 @@
-"""What calls of a model cost: at most, before one, and by what the provider reports, after it."""
+"""The cost of model calls: before a call, the most it can cost; after it, the cost by the provider's report."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from holdfast.calls.prices import Prices, tokens_of
 from holdfast.policies.budget import Usage
 
 MOST = 1 << 50
-"""The most tokens, or micro-dollars (a thousand million dollars), that one call is taken to cost: what a provider reports may be
-absurd, and a sum of many such must still fit into 64 bits."""
+"""The most tokens, or micro-dollars (a thousand million dollars), that one call counts for: a provider may report absurd numbers, and a sum
+of many must fit into 64 bits."""
 
 IMAGE_TOKENS = 2_000
-"""What an image in a request counts for in an estimate, whatever the size of its bytes."""
+"""The tokens of an image in an estimate, whatever its size in bytes."""
 
 _IMAGES = ("image_url", "input_image", "image", "computer_screenshot")
 
 
 class Contexts:
-    """How many tokens a prompt takes that goes on from an earlier answer, which the provider keeps; of the latest answers."""
+    """The tokens of the latest answers that a provider keeps: a prompt that continues one of them takes these tokens, too."""
 
     __slots__ = ("_tokens",)
 
@@ -31,23 +31,23 @@ class Contexts:
         self._tokens: dict[str, int] = {}
 
     def get(self, id: str) -> int | None:
-        """None where the answer is not known: another process may have asked for it."""
+        """The tokens of that answer; None if it is not known: another process may have requested it."""
         return self._tokens.get(id)
 
     def note(self, id: str, tokens: int) -> None:
-        """The answer with this id, and all that it went on from, took so many."""
+        """Note how many tokens the answer with this id took, including all answers that it continued."""
         self._tokens[id] = tokens
         if len(self._tokens) > self.MOST:
             del self._tokens[next(iter(self._tokens))]
 
 
 class Meter:
-    """What calls of one model cost.
+    """The cost of calls of one model.
 
     Attributes:
         prompt: tokens of the prompt, estimated.
         most: the most that an attempt can cost.
-        most_microusd: its money; None when the price of the model is not known.
+        most_microusd: the money of it, in micro-dollars; None if the price of the model is not known.
     """
 
     __slots__ = ("_contexts", "_model", "_prices", "_provider", "most", "most_microusd", "prompt")
@@ -58,12 +58,12 @@ class Meter:
         self.most = self.of(worst)
 
     def of_reply(self, dialect: Dialect, reply: Fields, heard: int | None = None) -> Usage:
-        """What an answer cost: as reported, else estimated from its text.
+        """The cost of an answer: as reported, else estimated from its text.
 
         Args:
-            dialect: that it is in.
+            dialect: the dialect of the answer.
             reply: the answer.
-            heard: bytes of its text, where that is known better than from the answer.
+            heard: bytes of its text, if the caller knows them better than the answer does.
         """
         tokens = dialect.tokens(reply) or self.estimate(dialect.said(reply) if heard is None else heard)
         id = dialect.answer(reply).id
@@ -72,11 +72,11 @@ class Meter:
         return self.of(tokens)
 
     def of(self, tokens: Tokens) -> Usage:
-        """What an attempt that took these costs."""
+        """The cost of an attempt that took these tokens."""
         return Usage(steps=1, tokens=min(tokens.input + tokens.output, MOST), microusd=min(self._price(tokens) or 0, MOST))
 
     def estimate(self, size: int) -> Tokens:
-        """What an answer of `size` bytes of text is likely to have taken at most."""
+        """The most tokens that an answer of `size` bytes of text is likely to have taken."""
         return Tokens(self.prompt, tokens_of(size))
 
     def _price(self, tokens: Tokens) -> int | None:
@@ -94,9 +94,9 @@ class Meter:
 
 
 def estimate_prompt(request: bytes) -> int:
-    """Tokens of a request (as MessagePack) at most, or nearly so: half its bytes, with a flat figure for each image.
+    """The most tokens of a request (as MessagePack), nearly always: half its bytes, and a fixed number for each image.
 
-    Images are not counted by their bytes, of which base64 has a hundred times as many as the provider counts tokens.
+    Images do not count by their bytes: base64 has a hundred times as many bytes as the provider counts tokens.
     """
     inline, images = _images(msgspec.msgpack.decode(request)) if b"image" in request or b"screenshot" in request else (0, 0)
     return tokens_of(len(request) - inline) + images * IMAGE_TOKENS

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, and what servers compatible with them make of it."""
+"""OpenAI's chat completions, also those of compatible servers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from holdfast.calls.dialect import Answer, Asked, Fields, Tokens, count, joined,
 from holdfast.calls.replies import EmptyReply, reported
 
 _CUT = ("length", "content_filter")
-"""Reasons to finish that say themselves why there may be nothing."""
+"""Finish reasons that explain an empty answer."""
 
 _SEARCHING = ("-search-preview", "-search-api")
-"""In the names of models that search the web at each call."""
+"""Parts of the names of models that search the web at each call."""
 
 _MOST_CALLS = 1_000
-"""How far ahead of the calls before it the index of a tool call may be: no odd number is to fill the memory."""
+"""How far the index of a tool call may be ahead of the calls before it: an absurd index must not fill the memory."""
 
 
 class OpenAIChat:
@@ -43,7 +43,7 @@ class OpenAIChat:
         return {**request, "stream_options": {**mapped(request.get("stream_options")), "include_usage": True}}
 
     def worst(self, args: bytes, prompt: int, limit: int) -> Tokens:
-        # It writes to its cache unasked; where that costs nothing extra, the price list says so.
+        # OpenAI writes to its cache unasked. The price list has no extra price for it where it is free.
         return Tokens(prompt, limit, written=prompt)
 
     # ---------------------------------------------------------------- answers
@@ -67,7 +67,7 @@ class OpenAIChat:
         # Some compatible servers count reasoning in the total alone.
         tokens_out = max(count(usage, "completion_tokens"), total - tokens_in if tokens_in else 0)
         if not tokens_in and not tokens_out:
-            # Nobody charges for what failed with nothing to show.
+            # No provider charges for a request that failed without an answer.
             return Tokens() if told_error(reply) is not None and not listed(reply.get("choices")) else None
         return Tokens(
             tokens_in,
@@ -115,7 +115,7 @@ class OpenAIChat:
         choices = listed(chunk.get("choices"))
         if not choices:
             return bool(mapped(chunk.get("usage")))
-        # Of several choices one can end before another has begun. Some servers have an empty reason in each chunk.
+        # With several choices, one can end before another has begun. Some servers have an empty reason in each chunk.
         return (whole(request.get("n")) or 1) == 1 and all(text(choice.get("finish_reason")) for choice in choices)
 
     def heard(self, chunks: list[Fields]) -> int:
@@ -136,7 +136,7 @@ class OpenAIChat:
 
 
 def _is_fetched(part: Fields) -> bool:
-    # Images, which count for the same wherever they come from, are none of these.
+    # Images are excluded: they count for the same tokens wherever they come from.
     kind, file = str(part.get("type")), mapped(part.get("file"))
     if kind == "file":
         return bool(file.get("file_id")) or str(file.get("file_data")).startswith("http")
@@ -144,12 +144,12 @@ def _is_fetched(part: Fields) -> bool:
 
 
 def _searches(request: Fields) -> bool:
-    # Such a search costs by number, and no answer tells how many there were.
+    # Each such search has a price, and no answer has the number of searches.
     return request.get("web_search_options") is not None or any(name in str(request.get("model")) for name in _SEARCHING)
 
 
 def _told(reply: Fields) -> Fields | None:
-    """The error that it stands for, if it does: one beside an answer makes that none the less an answer."""
+    """The error in place of an answer; None if there is an answer, even if it has an error next to it."""
     choices = listed(reply.get("choices"))
     if not all(map(_says_nothing, choices)):
         return None
@@ -190,7 +190,7 @@ def _add_delta(message: Fields, delta: Fields) -> None:
 
 
 def _add_call(calls: list[Fields], fragment: Fields) -> None:
-    # Some servers leave the index out; then an id begins another call.
+    # Some servers leave the index out; then each id begins another call.
     index = whole(fragment.get("index"))
     if index is None:
         index = len(calls) if fragment.get("id") or not calls else len(calls) - 1

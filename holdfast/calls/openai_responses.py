@@ -11,7 +11,7 @@ from holdfast.calls.replies import EmptyReply, reported
 
 _LAST = ("response.completed", "response.incomplete", "response.failed")
 _OWN_TOOLS = ("function", "custom", "local_shell", "shell", "apply_patch", "namespace")
-"""Kinds of tools that OpenAI does not run itself. What the others find goes into the prompt."""
+"""Kinds of tools that OpenAI does not run itself. The results of the others are added to the prompt."""
 
 
 class OpenAIResponses:
@@ -35,7 +35,7 @@ class OpenAIResponses:
         return request
 
     def worst(self, args: bytes, prompt: int, limit: int) -> Tokens:
-        # As with chat completions: it writes to its cache unasked.
+        # As with chat completions, OpenAI writes to its cache unasked.
         return Tokens(prompt, limit, written=prompt)
 
     # ---------------------------------------------------------------- answers
@@ -65,7 +65,7 @@ class OpenAIResponses:
         )
         if found.input or found.output:
             return found
-        # Nobody charges for what failed with nothing to show.
+        # No provider charges for a request that failed without an answer.
         return found if reply.get("status") != "cancelled" and _failed(reply) and not self.said(reply) else None
 
     def said(self, reply: Fields) -> int:
@@ -83,7 +83,7 @@ class OpenAIResponses:
     def chunk(self, chunk: Fields) -> Any:
         from openai import BaseModel
 
-        # An event that is newer than the SDK is plain fields.
+        # An event that is newer than the SDK stays plain fields.
         return _events().get(str(chunk.get("type")), BaseModel).model_construct(**chunk)
 
     def shown(self, chunk: Fields, request: Fields) -> bool:
@@ -107,7 +107,7 @@ class OpenAIResponses:
     def assemble(self, chunks: list[Fields]) -> Fields:
         reply = dict(next((found for chunk in reversed(chunks) if (found := mapped(chunk.get("response")))), {}))
         if not reply.get("output"):
-            # Some compatible servers do not repeat at the end what they have sent.
+            # Some compatible servers do not repeat the whole answer at the end.
             done = [chunk for chunk in chunks if chunk.get("type") == "response.output_item.done"]
             reply["output"] = [item for chunk in done if (item := mapped(chunk.get("item")))]
         return reply
@@ -130,14 +130,14 @@ def _given(items: Any) -> Iterator[Fields]:
 
 
 def _is_fetched(part: Fields) -> bool:
-    # Images, which count for the same wherever they come from, are none of these.
+    # Images are excluded: they count for the same tokens wherever they come from.
     kind = part.get("type")
     return kind == "item_reference" or (kind == "input_file" and bool(part.get("file_id") or part.get("file_url")))
 
 
 def _uses(request: Fields) -> dict[str, int | None]:
     found = {use for tool in listed(request.get("tools")) if (use := _use(tool))}
-    return dict.fromkeys(sorted(found), whole(request.get("max_tool_calls")))  # the limit is of all tools together
+    return dict.fromkeys(sorted(found), whole(request.get("max_tool_calls")))  # the limit is for all tools together
 
 
 def _use(tool: Fields) -> str | None:

@@ -1,4 +1,4 @@
-"""What a model call costs, in micro-dollars, without asking anybody: from the price lists that genai-prices ships."""
+"""The cost of a model call, in micro-dollars, from the price lists in the package genai-prices: no network is needed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from holdfast.errors import ConfigError
 
 Amount = float | Decimal | str
-"""Of money; a float for what it prints as."""
+"""An amount of money; a float counts as its printed form."""
 
 _USES = {"web_search": "web_searches", "file_search": "storage_searches"}
-"""The providers' own tools whose uses have a price, and what genai-prices calls them."""
+"""The providers' own tools that have a price per use, and their names in genai-prices."""
 
 BYTES_PER_TOKEN = 2
-"""Fewest bytes of a request that make a token, for an estimate that is rarely too low: English has about 4, Chinese 2 to 3."""
+"""Bytes of a request for each token, for an estimate that is rarely too low: English has about 4, Chinese 2 to 3."""
 
 
 def tokens_of(size: int) -> int:
@@ -25,19 +25,19 @@ def tokens_of(size: int) -> int:
 
 
 class Prices:
-    """The price list. A model's own price (`overrides`) comes before that of the list."""
+    """The price list. A price in `overrides` takes precedence over that of the list."""
 
     __slots__ = ("_overrides",)
 
     def __init__(self, overrides: Mapping[str, tuple[Amount, Amount] | tuple[Amount, Amount, Amount]] | None = None) -> None:
-        """Takes the prices of models that the list lacks, or has too high.
+        """Set the prices of models that the list lacks, or has too high.
 
         Args:
-            overrides: by the model's name: dollars for a million tokens in, and out, whether or not the provider's cache has part in
-                them; and, where the list lacks that as well, dollars for a thousand searches of the web.
+            overrides: by the model's name: dollars for a million tokens in, and out, with or without the provider's cache; and, if the list
+                lacks it as well, dollars for a thousand web searches.
 
         Raises:
-            ConfigError: when a price is not an amount; it names every such model.
+            ConfigError: a price is not an amount; the message names every such model.
         """
         self._overrides: dict[str, tuple[Decimal, ...]] = {}
         faults: list[str] = []
@@ -70,19 +70,19 @@ class Prices:
         searches: int = 0,
         file_searches: int = 0,
     ) -> int | None:
-        """What a call costs, in micro-dollars, rounded up; None if the price of the model is not known.
+        """The cost of a call, in micro-dollars, rounded up; None if the price of the model is not known.
 
-        Searches whose price is not known (`use` tells) cost nothing here.
+        Searches whose price is not known (see `use`) cost nothing here.
 
         Args:
             model: its name as in the request.
-            provider: the id that genai-prices has for who serves it; None guesses by the name of the model.
-            tokens_in: of the prompt, those of the cache included.
-            tokens_out: of the answer, reasoning included.
+            provider: the id in genai-prices of the provider that serves it; None guesses by the name of the model.
+            tokens_in: tokens of the prompt, those of the cache included.
+            tokens_out: tokens of the answer, reasoning included.
             cached: those of `tokens_in` that the provider read from its cache.
             written: those of `tokens_in` that it wrote to its cache.
             written_1h: those of `written` that it keeps for an hour.
-            searches: searches of the web that it made.
+            searches: web searches that the provider made.
             file_searches: searches of files that the provider keeps.
         """
         own = self._overrides.get(model)
@@ -96,7 +96,7 @@ class Prices:
         # Imported late: reading the lists takes 0.2 s, which a process that calls no model need not spend.
         from genai_prices import Usage, calc_price
 
-        # Parts that come to more than the whole are refused there, and are no reason to lose an answer.
+        # genai-prices refuses parts that add up to more than the whole; an answer is not lost for that.
         cached = min(cached, tokens_in)
         written = min(written, tokens_in - cached)
         usage = Usage(
@@ -133,12 +133,12 @@ class Prices:
         from genai_prices import Usage, calc_price  # late, as in `price`
 
         try:
-            # Some models cost something for the call itself.
+            # Some models have a price for the call itself.
             calls = (Usage(**{_USES[tool]: 1_000}), Usage())
             thousand, none = (calc_price(usage, model, provider_id=provider).total_price for usage in calls)
         except LookupError:
             return None
-        return thousand - none or None  # the list has 0 for what it does not have
+        return thousand - none or None  # the list has 0 for an unknown price
 
 
 def _amounts(given: Any) -> tuple[Decimal, ...] | None:

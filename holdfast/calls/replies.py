@@ -1,4 +1,4 @@
-"""What models answer: how it is kept, and how it says that it is none."""
+"""The answers of models: how they are kept, and the errors that come in place of one."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from holdfast.codec import Codec, encode
 
 
 class EmptyReply(Exception):
-    """The model answered with nothing: no text, no tool call, no refusal. The answer is paid; asking again often helps."""
+    """The model's answer is empty: no text, no tool call, no refusal. The answer is paid for; a retry often helps."""
 
     holdfast_category = "transient"
 
 
 class BrokenStream(ConnectionError):
-    """A streamed answer that ended, or became unreadable, before it said that it was complete."""
+    """A streamed answer that ended, or became unreadable, before its end mark."""
 
 
 class NoReply(Exception):
-    """What came back is not an answer of the API, such as a web page: most likely the client's `base_url` is wrong."""
+    """The response is not an answer of the API but, say, a web page: most likely the client's `base_url` is wrong."""
 
     holdfast_category = "permanent"
 
 
 class ReportedError(Exception):
-    """The provider accepted the request, then said in its answer that it failed. Judged like the HTTP error it would have been.
+    """The provider accepted the request, then reported a failure in its answer. Classified like the HTTP error of the same meaning.
 
     Attributes:
-        status_code: the HTTP status that says the same.
-        code: what the provider calls it.
-        body: all that the provider said about it.
+        status_code: the HTTP status of the same meaning.
+        code: the provider's code for it.
+        body: the whole error that the provider sent.
     """
 
     def __init__(self, message: str, status_code: int, code: str, body: Mapping[str, Any]) -> None:
@@ -75,14 +75,14 @@ _STATUSES = {
     "vector_store_timeout": 504,
 }
 _INPUT = ("invalid_", "image_", "unsupported_")
-"""How the codes begin that are about what was sent."""
+"""The beginnings of the codes for a wrong request."""
 
 UNNAMED = 500
-"""The status of an error that has no known name: the request had been accepted, so it is the provider's."""
+"""The status of an error that has no known name: the provider had accepted the request, so the error is the provider's."""
 
 
 def reported(error: Mapping[str, Any], otherwise: str = "the provider reported an error") -> ReportedError:
-    """The exception for an error that a provider reports as data, either bare or as the `error` of what it sends."""
+    """The exception for an error that a provider reports as data, either bare or in the field `error`."""
     inner = error.get("error")
     about = inner if isinstance(inner, Mapping) else error
     codes = [code for name in ("code", "type") if (code := _code(about.get(name)))]
@@ -93,7 +93,7 @@ def reported(error: Mapping[str, Any], otherwise: str = "the provider reported a
 
 def _code(value: Any) -> str:
     if isinstance(value, int) and 400 <= value < 600:
-        return str(value)  # proxies give the status itself
+        return str(value)  # proxies send the status itself
     return value if isinstance(value, str) and value != "error" else ""
 
 
@@ -104,7 +104,7 @@ def _status(code: str) -> int | None:
 
 
 def reported_by(error: Exception) -> ReportedError | None:
-    """What an SDK's exception says that was raised for an error inside a stream; None if it is another."""
+    """The error inside a stream for which an SDK raised this exception; None if it is another exception."""
     body, status = getattr(error, "body", None), getattr(error, "status_code", None)
     if isinstance(status, int) and status >= 400:
         return None
@@ -112,9 +112,10 @@ def reported_by(error: Exception) -> ReportedError | None:
 
 
 class ReplyCodec(Codec):
-    """Of an SDK's model, kept as the fields that the provider sent and built from them without validation, as the SDK does.
+    """The codec of an SDK's model: it is stored as the fields that the provider sent, and built from them without validation, as the SDK
+    does.
 
-    Compatible servers leave fields out and have values of their own: an answer that is paid is not refused for that.
+    Compatible servers leave fields out and have values of their own: that is no reason to refuse a paid answer.
     """
 
     __slots__ = ()
@@ -132,7 +133,7 @@ class ReplyCodec(Codec):
 
 
 def fields_of(reply: Any) -> dict[str, Any]:
-    """What the provider sent, as plain data, by the names that it has there.
+    """The fields that the provider sent, as plain data, under the provider's names.
 
     Raises:
         NoReply: it is not an answer.

@@ -1,4 +1,4 @@
-"""What a model gets to read of a tool's outcome: its value, or what went wrong with it."""
+"""The outcome of a tool as a model reads it: its value or its error."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class ToolResult(msgspec.Struct, frozen=True):
 
     Attributes:
         content: JSON text for the model.
-        error: whether it says what went wrong.
-        value: what the tool returned; None if it failed.
+        error: whether the content is an error.
+        value: the return value of the tool; None if it failed.
     """
 
     content: str
@@ -30,7 +30,7 @@ def _plain(value: Any) -> Any:
 
 
 def succeeded(value: Any) -> ToolResult:
-    """The tool returned `value`. Raises NotJournalable if that is not data."""
+    """The outcome of a tool that returned `value`. Raises NotJournalable if that is not data."""
     try:
         content = msgspec.json.encode(value, enc_hook=_plain).decode()
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -39,10 +39,10 @@ def succeeded(value: Any) -> ToolResult:
 
 
 def done_without_result(message: str) -> ToolResult:
-    """The tool did what it was asked for, but what it returned is lost: a model that reads this must not ask again."""
+    """The outcome of a tool that succeeded but whose return value is lost: a model that reads this must not call it again."""
     return ToolResult(msgspec.json.encode({"done": True, "note": message}).decode())
 
 
 def failed(error_type: str, message: str) -> ToolResult:
-    """The tool failed: its content is `{"error": type, "message": text}`."""
+    """The outcome of a tool that failed: its content is `{"error": type, "message": text}`."""
     return ToolResult(msgspec.json.encode({"error": error_type, "message": message}).decode(), error=True)

@@ -1,4 +1,5 @@
-"""What a function takes and returns, from its annotations: checked, as a JSON schema, and as a reader of a model's arguments."""
+"""The parameters and the return type of a function, from its annotations: checked, as a JSON schema, and as a reader of a model's
+arguments."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ class Parameter(msgspec.Struct, frozen=True):
 
     Attributes:
         name: of the parameter.
-        type: its annotation, resolved; Any where it has none.
+        type: its annotation, resolved; Any if it has none.
         default: its default, or `inspect.Parameter.empty`.
     """
 
@@ -36,16 +37,16 @@ class Parameter(msgspec.Struct, frozen=True):
 
 
 class Signature(msgspec.Struct, frozen=True):
-    """What a function takes and returns.
+    """The parameters and the return type of a function.
 
     Attributes:
         parameters: those that the caller gives, in order.
-        context: the name and position of the parameter that gets the `StepContext`, if there is one; the position is out of reach
-            where it is by name only.
-        returns: the return annotation; Any where there is none.
-        faults: what keeps it from being a tool, one line each.
+        context: the name and position of the parameter that gets the `StepContext`, if there is one; the position is one that no argument
+            has if the parameter is keyword-only.
+        returns: the return annotation; Any if there is none.
+        faults: the reasons why it cannot be a tool, one line each.
         asynchronous: whether it is an `async def`.
-        annotated: whether it says what it returns.
+        annotated: whether it has a return annotation.
     """
 
     parameters: tuple[Parameter, ...]
@@ -57,7 +58,7 @@ class Signature(msgspec.Struct, frozen=True):
 
 
 def _target_of(function: Any) -> Any:
-    """The plain function whose annotations say what `function` takes: of a callable object, its `__call__`."""
+    """The plain function that has the annotations of `function`: of a callable object, its `__call__`."""
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)
@@ -67,7 +68,7 @@ def _target_of(function: Any) -> Any:
 
 
 def read(function: Callable[..., Any]) -> Signature:
-    """The signature of `function`. Never raises: what is wrong with it is in `faults`."""
+    """The signature of `function`. Never raises: its faults are in `faults`."""
     target = _target_of(function)
     faults: list[str] = []
     try:
@@ -115,7 +116,7 @@ def _type_fault(type_: Any) -> str | None:
         codec_for(type_)
     except NotJournalable as error:
         return str(error)
-    except TypeError as error:  # what cannot be hashed cannot be a key of the cache of codecs
+    except TypeError as error:  # an unhashable type cannot be a key of the cache of codecs
         return f"{type_!r} cannot be journaled: {error}"
     return None
 
@@ -124,7 +125,7 @@ def _type_fault(type_: Any) -> str | None:
 
 
 def _dec_hook(type_: Any, value: Any) -> Any:
-    # Imported late: a model of it is at hand, so it is loaded already.
+    # Imported late: it is loaded already, since `type_` is one of its models.
     from pydantic import ValidationError
 
     try:
@@ -147,13 +148,13 @@ class Reader:
         """The arguments that were given, by name, as values of their types.
 
         Raises:
-            ValueError: they are not valid; the text says to a model what is wrong with which.
+            ValueError: they are not valid; the text names the argument and its fault, for the model.
         """
         try:
             if isinstance(arguments, dict):
                 read = msgspec.convert(arguments, self._type, dec_hook=_dec_hook)
             else:
-                # Some models send nothing at all when a tool takes no arguments.
+                # Some models send an empty text if a tool takes no arguments.
                 read = self._decoder.decode(arguments if arguments.strip() else b"{}")
         except msgspec.ValidationError as error:
             raise ValueError(self._explain(str(error))) from error
@@ -217,7 +218,7 @@ _ENTRY = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
 
 
 def read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """What a Google docstring says the function does, and what it says about each argument."""
+    """The description of a function and of each argument in its Google docstring."""
     lines = (inspect.getdoc(function) or "").splitlines()
     sections = [at for at, line in enumerate(lines) if _SECTION.match(line)]
     description = "\n".join(lines[: sections[0]] if sections else lines).strip()

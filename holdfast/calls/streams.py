@@ -20,20 +20,20 @@ from holdfast.errors import StepError
 from holdfast.policies.budget import Usage
 
 USAGE_GRACE_S = 2.0
-"""How long a stream is still read after its last word: for the usage that the provider reports after it, where it is left, and
-until the connection is free for the next request. One that stays open is cut then: the answer is whole."""
+"""How long, in seconds, a stream is read after its content is complete or the consumer has left: for the usage that the provider reports
+last, and until the connection is free for the next request. A stream that stays open longer is cut: the answer is complete."""
 
 CLOSE_S = 2.0
-"""How long the closing of a connection may take that is cut."""
+"""How long it may take to close the connection of a cut stream, in seconds."""
 
 
 class Streamed(msgspec.Struct, frozen=True):
-    """What a streamed step records.
+    """The record of a streamed step.
 
     Attributes:
-        chunks: what the provider sent; of one that was left early, what the consumer had taken.
+        chunks: the provider's chunks; of a stream that was left early, those that the consumer had taken.
         cut: whether the consumer left before the end.
-        tokens: what it took, where that is not in the chunks.
+        tokens: its tokens, if they are not in the chunks.
     """
 
     chunks: list[Fields]
@@ -42,14 +42,15 @@ class Streamed(msgspec.Struct, frozen=True):
 
 
 class ModelStream:
-    """Chunks of an answer as they come; recorded ones at once.
+    """The chunks of an answer as they arrive; recorded chunks at once.
 
-    Use it as a context manager: whoever leaves it early ends the request, and is charged for what had come by then. A failure
-    before the first chunk was taken is tried again; one after that is raised where the chunks are taken.
+    Use it as a context manager: if the handler leaves it early, the request ends, and the session is charged for the chunks that had
+    arrived. A failure before the handler took the first chunk is retried; a later failure is raised to the handler when it takes the next
+    chunk.
     """
 
     def __init__(self, open_: Callable[[], Awaitable[Any]], *, dialect: Dialect, request: Fields, meter: Meter) -> None:
-        """Takes how to open it, and what was asked; `open_` may send more than the handler's `request`."""
+        """Takes the function that opens the stream, and the handler's request; `open_` may send more than `request`."""
         self._open, self._dialect, self._request, self._meter = open_, dialect, request, meter
         self._step = str(request["model"])
         self._records: list[Fields] = []
@@ -78,7 +79,7 @@ class ModelStream:
                 if self._context is not None:
                     self._context.settled = True
                 if self._dialect.shown(self._records[at], self._request):
-                    # Of the record also live: what is replayed is the same then.
+                    # From the record also live, so that a replay gives the same.
                     return self._dialect.chunk(self._records[at])
             if self._ended:
                 self._raise()
@@ -86,7 +87,7 @@ class ModelStream:
             await self._change()
 
     async def final(self) -> Any:
-        """The whole answer, as if it had not been streamed. Waits for its end; chunks can be taken before, after or not at all.
+        """The whole answer, as if it had not been streamed. Waits for its end; the handler may take chunks before, after or not at all.
 
         Raises:
             StepError: the step failed, or the stream was left early.
@@ -98,12 +99,12 @@ class ModelStream:
 
     @property
     def message(self) -> Any:
-        """The message of the answer, as a conversation goes on with it, once the stream has ended.
+        """The message of the answer with which the conversation continues, once the stream has ended.
 
-        Of a chat completion that is the message of its first choice, of a response or a message of Anthropic's the whole.
+        For a chat completion this is the message of its first choice; for a response or a message of Anthropic it is the whole answer.
 
         Raises:
-            StepError: it has not, or it failed, or was left early.
+            StepError: the stream has not ended, has failed, or was left early.
         """
         if not self._ended:
             raise StepError(self._step, "StreamOpen", "the stream has not ended: take all chunks, or await final()")
@@ -116,7 +117,7 @@ class ModelStream:
         return self._cut
 
     async def close(self) -> None:
-        """Ends the request if it still runs, and waits until its step is recorded.
+        """End the request if it still runs, and wait until its step is recorded.
 
         If cancelled, the request is ended all the same, and its step recorded by the end of the turn.
         """
@@ -139,7 +140,7 @@ class ModelStream:
         if self._error is not None:
             raise self._error
         if self._cut:
-            # Also on replay: the handler did not get past this point, and is not to take the part for the whole.
+            # Also on replay: the handler did not get past this point, and must not take the part for the whole answer.
             raise StepError(self._step, "StreamCut", f"the stream was left after {len(self._records)} chunks")
 
     def _cut_short(self, scope: anyio.CancelScope) -> None:
@@ -151,14 +152,14 @@ class ModelStream:
     # ---------------------------------------------------------------- the step's side
 
     async def follow(self, steps: Steps, call: Call) -> None:
-        """Runs the step, whose attempts are `attempt`, to its end: the branch beside the handler."""
+        """Run the step to its end, in a branch concurrent with the handler; `attempt` makes its attempts."""
         try:
             outcome: Streamed = await steps.run(call)
             if self._context is None:
                 self._records = outcome.chunks
             self._cut = outcome.cut
         except Exception as error:
-            # It belongs to the consumer, in whose place this runs.
+            # The error belongs to the consumer, for which this branch runs.
             self._error = error
         except BaseException:
             self._error = StepError(self._step, "Cancelled", "the turn ended before the stream did", "transient")
@@ -168,7 +169,7 @@ class ModelStream:
             self._changed.set()
 
     async def attempt(self, context: StepContext) -> Streamed:
-        """One request, read to its end or until the consumer leaves. What had come when it failed is forgotten unless taken."""
+        """One request, read to its end or until the consumer leaves. If it fails, chunks that the consumer did not take are dropped."""
         self._context, self._said = context, False
         if self._abandoned():
             return Streamed([], cut=True, tokens=Tokens())
@@ -178,10 +179,10 @@ class ModelStream:
             return self._outcome()
         except Exception as error:
             if self._abandoned() and not self._dialect.complete(self._records):
-                # What breaks when the consumer has left breaks for nobody.
+                # The consumer has left: a broken stream concerns no code any more.
                 return self._outcome()
             if self._said and not isinstance(error, ReportedError):
-                # What breaks after the last word takes nothing away from it.
+                # The content is complete: a later failure does not matter.
                 return self._outcome()
             self._note_cost(error)
             self._forget()
@@ -193,18 +194,18 @@ class ModelStream:
             self._scope = None
 
     def usage(self, streamed: Streamed) -> Usage:
-        """What it cost: as reported, else estimated."""
+        """The cost: as reported, else estimated."""
         if streamed.tokens is not None:
             return self._meter.of(streamed.tokens)
         return self._meter.of_reply(self._dialect, self._dialect.assemble(streamed.chunks), self._dialect.heard(streamed.chunks))
 
     def facts(self, streamed: Streamed | None) -> Fields:
-        """What the answer tells about itself."""
+        """The facts that the answer gives about itself."""
         reply = None if streamed is None else self._dialect.assemble(streamed.chunks)
         return facts_of(self._dialect, self._step, reply, None if streamed is None else streamed.tokens)
 
     def check(self, streamed: Streamed) -> None:
-        """Raises EmptyReply where a whole answer holds nothing, ReportedError where it says that it failed."""
+        """Raises EmptyReply if a complete answer is empty, ReportedError if it reports a failure."""
         if not streamed.cut:
             self._dialect.check(self._dialect.assemble(streamed.chunks), self._request)
 
@@ -215,7 +216,7 @@ class ModelStream:
                 async for chunk in response:
                     self._receive_chunk(fields_of(chunk))
             finally:
-                # Shielded, with a deadline: the connection has to go back or be closed also when the consumer has left.
+                # Shielded, with a deadline: the connection has to be returned or closed also when the consumer has left.
                 with anyio.move_on_after(CLOSE_S, shield=True):
                     await response.close()
         except (json.JSONDecodeError, UnicodeDecodeError, NoReply) as error:
@@ -244,7 +245,7 @@ class ModelStream:
             try:
                 self.check(whole)
             except (EmptyReply, ReportedError):
-                # The pipeline asks `check` again, after it has the answer to charge for: until then nobody is to take its chunks.
+                # The pipeline calls `check` again, once it has the answer to charge for: until then the consumer must not take its chunks.
                 self._forget()
             return whole
         if self._left:
@@ -258,11 +259,11 @@ class ModelStream:
         if told is not None and self._dialect.finished(self._records):
             return told
         guess = self._meter.estimate(self._dialect.heard(self._records))
-        # Anthropic reports the prompt at the beginning, and the answer at the end.
+        # Anthropic reports the tokens of the prompt at the beginning, and those of the answer at the end.
         return guess if told is None else msgspec.structs.replace(told, output=max(told.output, guess.output))
 
     def _note_cost(self, error: Exception) -> None:
-        # A provider charges for what it has streamed, also where the stream breaks; not for a request that it turns down.
+        # A provider charges for the content that it has streamed, also if the stream breaks; not for a request that it refuses.
         if self._records and (self._dialect.heard(self._records) or not isinstance(error, ReportedError)):
             error.holdfast_usage = self._meter.of(self._so_far())  # type: ignore[attr-defined] # an exception takes any attribute
 
@@ -270,6 +271,6 @@ class ModelStream:
         return self._left
 
     def _forget(self) -> None:
-        # In the same breath as the failure, so that no chunk of it is taken while the next attempt is decided on.
+        # Without an await after the failure, so that the consumer takes no chunk of it before the next attempt.
         if self._taken == 0:
             self._records = []

@@ -1,7 +1,7 @@
-"""Plain functions in threads: bounded, and bounded by what really runs, not by what is still waited for.
+"""Plain functions in threads. The limit counts the threads that run, not the callers that wait.
 
-A thread cannot be killed. When its caller is cancelled the thread runs to its end, keeps its place in the bound until then, and is
-counted as abandoned.
+A thread cannot be killed. When its caller is cancelled, the thread runs to its end, counts towards the limit until then, and is counted as
+abandoned.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ THREADS = 40
 
 
 class _Pool:
-    """The bound of one event loop."""
+    """The limit of one event loop."""
 
     def __init__(self) -> None:
         self.places = anyio.CapacityLimiter(THREADS)
-        # anyio gives the place of a cancelled call away while its thread still runs, so `places` is kept by hand.
+        # anyio frees the place of a cancelled call while its thread still runs, so this module counts `places` itself.
         self.unbounded = anyio.CapacityLimiter(float("inf"))
         self.abandoned = 0
 
@@ -43,15 +43,15 @@ def _of_this_loop() -> _Pool:
 
 
 def abandoned() -> int:
-    """How many threads of this event loop run although their callers are gone."""
+    """How many threads of this event loop still run after their callers were cancelled."""
     return _of_this_loop().abandoned
 
 
 async def in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], step: StepContext) -> Any:
-    """What `function` returns, called in a thread. `step.begun` says whether the thread has got to it.
+    """Call `function` in a thread and return its result. `step.begun` is whether the thread has called it.
 
-    If cancelled before the thread got to it, the function is not called; otherwise it runs to its end, is counted as abandoned, and
-    `step.remains` has what it comes to.
+    If cancelled before the thread has called it, the function is not called. Otherwise it runs to its end, is counted as abandoned, and
+    `step.remains` has its outcome.
     """
     pool, loop, place = _of_this_loop(), asyncio.get_running_loop(), object()
     # The first to get `turn` decides: the thread calls the function, or the cancelled caller sees that it will not be called.
@@ -65,7 +65,7 @@ async def in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs:
         pool.abandoned -= left
         if left:
             outcome.set_exception(error) if error is not None else outcome.set_result(value)
-            outcome.exception()  # retrieved: where the turn is gone, no code is left to look at it
+            outcome.exception()  # retrieved, since no other code looks at it once the turn has ended
 
     def work() -> Any:
         if not turn.acquire(blocking=False):
@@ -82,14 +82,14 @@ async def in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs:
             try:
                 loop.call_soon_threadsafe(over, value, error)
             except RuntimeError:
-                pass  # the loop is closed, and its bound gone with it
+                pass  # the loop is closed, and its limit no longer exists
 
     step.begun = False
     await pool.places.acquire_on_behalf_of(place)
     try:
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=pool.unbounded)
     except BaseException:
-        # `over` runs before anything that the function raised gets here, so only a cancelled caller finds it still running.
+        # `over` runs before an exception of the function arrives here, so only a cancelled caller finds it still running.
         if turn.acquire(blocking=False):
             over(None, None)
         elif not ended:

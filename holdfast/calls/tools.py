@@ -1,4 +1,4 @@
-"""Tools: functions that a model or a handler may call, with an effect class, a schema, and a way to find out whether they ran."""
+"""Tools: functions that a model or a handler may call, with an effect class, a schema, and a query whether they ran (reconcile)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RETRY = Retry()
 
 
 class ToolArgumentError(HoldfastError):
-    """The arguments that a model gave for a tool are not valid; the message tells the model what is wrong. `tool` is its name."""
+    """The arguments that a model gave for a tool are not valid; the message names the fault for the model. `tool` is the tool's name."""
 
     holdfast_category = "semantic"
 
@@ -39,17 +39,17 @@ class ToolArgumentError(HoldfastError):
 
 
 class Tool(Generic[P, R]):
-    """A function as a call to the outside. Make one with `tool`; it can still be called as the function it was.
+    """A function as a call to the outside. Make one with `tool`; you can still call it as the plain function.
 
     Attributes:
-        name: what a model calls it, and by which it is found in the journal.
+        name: its name for models and in the journal.
         effect: its effect class.
-        timeout_s: of one attempt.
-        retry: what to do about transient failures.
-        reconcile: for `once`: tells whether an attempt of unknown outcome happened.
+        timeout_s: the time limit of one attempt, in seconds.
+        retry: how transient failures are retried.
+        reconcile: for `once`: finds out whether an attempt of unknown outcome happened.
         settles_s: how long after an attempt has ended, in seconds, its effect may still appear.
-        dependency: what it depends on; all calls that name the same share a breaker.
-        cost: the most that one attempt costs, besides being a step.
+        dependency: the name of its dependency; all calls with the same name share a breaker.
+        cost: the most that one attempt costs, in addition to the step.
     """
 
     __wrapped__: Callable[P, R]
@@ -93,7 +93,7 @@ class Tool(Generic[P, R]):
 
     @property
     def description(self) -> str:
-        """What a model reads about it: what was given, else its docstring up to the first section."""
+        """The description for a model: the option `description`, else its docstring up to the first section."""
         return self._docstring[0] if self._description is None else self._description
 
     @functools.cached_property
@@ -108,13 +108,13 @@ class Tool(Generic[P, R]):
         Args:
             args: by position, without the `StepContext`.
             kwargs: by name.
-            kind: "step", or "tool" if it counts as a call of a tool.
+            kind: "step", or "tool" if it counts as a tool call.
 
         Raises:
             NotJournalable: the arguments are not data.
-            TypeError: they do not fit the function (found here unless the effect is `read`, so before it can be in doubt).
+            TypeError: they do not fit the function. Except for a `read` they are checked here, before the effect can be in doubt.
         """
-        # A map if any were given by name, so that no two different calls have the same bytes; "" cannot be a name.
+        # A map if there are keyword arguments, so that no two different calls have the same bytes; "" cannot be a name.
         data = canonical(args) if not kwargs else canonical({"": args, **kwargs} if args else kwargs)
         if self.effect != "read":
             self._check(args, kwargs, data)
@@ -124,7 +124,7 @@ class Tool(Generic[P, R]):
             async def run(step: StepContext) -> Any:
                 given, named = (args, kwargs) if context is None else self._with_context(args, kwargs, step)
                 value = await in_thread(function, given, named, step)
-                # A lambda that calls an async function is itself none.
+                # A lambda that calls an async function is not an async function itself.
                 return await value if inspect.isawaitable(value) else value
 
         elif context is None:
@@ -155,7 +155,7 @@ class Tool(Generic[P, R]):
         )
 
     def recall(self, data: bytes, kind: str = "step") -> Call:
-        """The call again, from its recorded arguments.
+        """Rebuild the call from its recorded arguments.
 
         Raises:
             NotJournalable: they no longer fit the annotations of the function.
@@ -189,7 +189,7 @@ class Tool(Generic[P, R]):
             self._binder = inspect.signature(self._function)
         self._binder.bind(*given, **named)
         if self.reconcile is not None:
-            # After a crash reconcile gets what these bytes read back to.
+            # After a crash, reconcile gets the arguments that these bytes decode to.
             self._decode(data)
 
     def _decode(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -207,10 +207,10 @@ class Tool(Generic[P, R]):
     # ---------------------------------------------------------------- for a model
 
     def parse(self, arguments: str | bytes | dict[str, Any]) -> dict[str, Any]:
-        """The arguments that a model gave, checked, by name: what `call` takes as `kwargs`. What was not given is left out.
+        """The arguments of a model, checked, by name: the `kwargs` of `call`. Arguments that the model did not give are left out.
 
         Raises:
-            ToolArgumentError: they are not valid JSON, or not what the tool takes.
+            ToolArgumentError: they are not valid JSON, or do not fit the tool.
         """
         if self._reader is None:
             self._reader = Reader(self.name, self._signature.parameters)
@@ -221,7 +221,7 @@ class Tool(Generic[P, R]):
 
     def schema(self) -> dict[str, Any]:
         """The JSON schema of its parameters, from the annotations, the defaults and the `Args:` of the docstring."""
-        schema: dict[str, Any] = msgspec.json.decode(self._schema)  # one of its own for each caller
+        schema: dict[str, Any] = msgspec.json.decode(self._schema)  # each caller gets a copy
         return schema
 
     @functools.cached_property
@@ -229,17 +229,17 @@ class Tool(Generic[P, R]):
         return msgspec.json.encode(schema_of(self.name, self._signature.parameters, self._docstring[1]))
 
     def openai(self) -> dict[str, Any]:
-        """It as an element of `tools=` of an OpenAI chat completion."""
+        """The tool as an element of `tools=` of an OpenAI chat completion."""
         function = {"name": self.name, "description": self.description, "parameters": self.schema()}
         return {"type": "function", "function": function}
 
     def openai_responses(self) -> dict[str, Any]:
-        """It as an element of `tools=` of an OpenAI response."""
-        # Strict, which is the default there, would take the optional parameters for mistakes.
+        """The tool as an element of `tools=` of an OpenAI response."""
+        # Strict mode, the default there, would refuse optional parameters.
         return {"type": "function", "strict": False, **self.openai()["function"]}
 
     def anthropic(self) -> dict[str, Any]:
-        """It as an element of `tools=` of an Anthropic message."""
+        """The tool as an element of `tools=` of an Anthropic message."""
         return {"name": self.name, "description": self.description, "input_schema": self.schema()}
 
 
@@ -248,7 +248,7 @@ def _read(raw: msgspec.Raw, type_: Any) -> Any:
 
 
 class ToolOptions(TypedDict, total=False):
-    """What can be given to `tool` by name; what is left out, or None, is the default that `tool` documents."""
+    """The options of `tool`; an option that is left out, or None, has the default that `tool` documents."""
 
     effect: Effect
     name: str | None
@@ -270,26 +270,26 @@ def tool(fn: None = None, /, **options: Unpack[ToolOptions]) -> Callable[[Callab
 
 
 def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]) -> Any:
-    """Makes a tool of an async or a plain function; a plain one runs in a thread.
+    """Make a tool of an async or a plain function; a plain one runs in a thread.
 
-    A parameter annotated `StepContext` gets the context of the step; neither the caller nor a model gives it.
+    A parameter annotated `StepContext` gets the context of the step; callers and models do not pass it.
 
     Args:
         fn: the function, when the decorator is used without parentheses.
         effect: "read" (run again freely), "idempotent" (run again with the same key) or "once" (never run again by itself).
         name: by default that of the function.
-        timeout_s: of one attempt, in seconds.
+        timeout_s: the time limit of one attempt, in seconds.
         retry: by default `Retry()`, for `once` no retry.
-        reconcile: for `once`: an async function that gets the arguments of the tool and tells whether the effect happened: it
-            returns the result, raises `NotDone`, or returns `UNKNOWN`. It is asked only when the attempt can no longer take effect.
-        settles_s: for `once`: how long after an attempt has ended, in seconds, its effect may still appear (a queue at the other side,
-            say); default 0. `reconcile` is not asked before.
-        dependency: all calls that name the same share a breaker.
+        reconcile: for `once`: an async function that gets the arguments of the tool and finds out whether the effect happened: it returns
+            the result, raises `NotDone`, or returns `UNKNOWN`. It is called only when the attempt can no longer take effect.
+        settles_s: for `once`: how long after an attempt has ended, in seconds, its effect may still appear (if the service queues it, say);
+            default 0. `reconcile` is not called before.
+        dependency: the name of its dependency; all calls with the same name share a breaker.
         cost: the most that one attempt costs, in money or tokens.
-        description: for a model; by default what the docstring says before its first section.
+        description: the description for a model; by default the docstring up to its first section.
 
     Raises:
-        ConfigError: the function or an option makes no sense; it names everything that is wrong.
+        ConfigError: the function or an option is wrong; the message names every fault.
     """
 
     unknown = sorted(options.keys() - ToolOptions.__annotations__.keys())
@@ -334,7 +334,7 @@ def _is_time(value: object) -> bool:
 
 
 def _effect_faults(signature: Signature, given: dict[str, Any]) -> list[str]:
-    """What is wrong with a `once` tool, and with options that are for one."""
+    """The faults of a `once` tool, and of options for one."""
     effect, reconcile = given.get("effect", "read"), given.get("reconcile")
     faults: list[str] = []
     if effect == "once" and not signature.annotated:
@@ -353,18 +353,18 @@ def _effect_faults(signature: Signature, given: dict[str, Any]) -> list[str]:
 
 
 def spec_for(fn: Callable[..., Any]) -> Tool[..., Any]:
-    """The tool that stands for a function given to `session.step`: itself if it is one, otherwise a `read` of plain data.
+    """The tool for a function that `session.step` got: the function itself if it is a tool, otherwise a `read` of plain data.
 
-    Arguments that a `functools.partial` brings along count among those of the call, so that they are part of its identity.
+    Arguments inside a `functools.partial` count as arguments of the call, so that they are part of its identity.
 
     Raises:
-        NotJournalable: what it returns cannot be journaled.
+        NotJournalable: its return type cannot be journaled.
         TypeError: `fn` cannot be called.
     """
     if isinstance(fn, Tool):
         return fn
     cached = getattr(fn, _CACHED, None)
-    # What is found may be of the class or the unbound function.
+    # The attribute may be of the class or the unbound function.
     if cached is not None and cached.__wrapped__ is fn:
         return cached  # type: ignore[no-any-return]
     if isinstance(fn, functools.partial):
@@ -385,7 +385,7 @@ def _name_of(fn: Callable[..., Any]) -> str:
 
 
 class _Partial(Tool[..., Any]):
-    """A tool some of whose arguments are given already."""
+    """A tool with some arguments already bound."""
 
     def __init__(self, inner: Tool[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.__dict__.update(inner.__dict__)

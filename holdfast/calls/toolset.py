@@ -15,10 +15,10 @@ class Toolset:
     __slots__ = ("_tools",)
 
     def __init__(self, tools: Iterable[Tool[..., Any]]) -> None:
-        """Takes the tools in the order in which a model sees them.
+        """Takes the tools, in the order in which a model gets them.
 
         Raises:
-            ConfigError: something is not a tool, or two have the same name; it names all of those.
+            ConfigError: an item is not a tool, or two have the same name; the message names all of these.
         """
         self._tools: dict[str, Tool[..., Any]] = {}
         faults: list[str] = []

@@ -1,4 +1,4 @@
-"""The console: the `holdfast` command, and what it needs to show what every session is doing and why.
+"""The console: the `holdfast` command and the control API behind it, which show what every session does and why.
 
-Modules here import the runtime only where they run it: `--help` and the inspection commands start without it.
+These modules import the runtime only where they run it: `--help` and the inspection commands start without it.
 """

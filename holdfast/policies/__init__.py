@@ -1,4 +1,4 @@
-"""Decisions: pure, synchronous, given the time and the dice. No module in here awaits, reads a clock, or does I/O."""
+"""Pure, synchronous decisions: time and random numbers are arguments. No module here awaits, reads a clock or does I/O."""
 
 from holdfast.policies.breaker import Breaker, BreakerSpec
 from holdfast.policies.budget import ZERO, Budget, Ledger, Left, Usage

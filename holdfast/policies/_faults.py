@@ -1,4 +1,4 @@
-"""Collects what is wrong with a spec, so that one `ConfigError` names all of it at once."""
+"""Collects the faults of a spec, so that one `ConfigError` names them all."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Faults:
             self.add(f"{field} is {value!r}: give a share over 0 and at most 1")
 
     def check(self) -> None:
-        """Raises.
+        """Raise if there are faults.
 
         Raises:
-            ConfigError: when anything was noted; it names every field.
+            ConfigError: at least one fault was noted; the message names every field.
         """
         if self.found:
             raise ConfigError(f"{self._spec}: {'; '.join(self.found)}")

@@ -1,11 +1,11 @@
-"""A circuit breaker: stops calls to what keeps failing, then lets exactly so many probes through to see whether it is back.
+"""A circuit breaker: stops calls to a dependency that keeps failing, then tests it with a fixed number of half-open calls.
 
-Closed, it looks at the last `window` calls. When at least `minimum` were counted and the share of failed (or slow) ones has
-reached its ratio, it opens: everybody waits. After `open_s` it is half-open: exactly `probes` calls pass; together they decide.
-The scheme and the meaning of the fields are those of resilience4j's count-based window
+A closed breaker counts the last `window` calls. It opens when it has counted at least `minimum` calls and the share of failed (or slow)
+calls reaches its ratio. While it is open, every call waits. After `open_s` it is half-open: exactly `half_open_calls` calls pass, and their
+outcomes close it or open it again. The scheme and the meaning of the fields are those of resilience4j's count-based window
 (https://resilience4j.readme.io/docs/circuitbreaker).
 
-Cancelled calls, and errors that are the caller's own, never count.
+Cancelled calls and the caller's own errors never count.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import msgspec
 from holdfast.policies._faults import Faults
 from holdfast.policies.gate import GO, Verdict, Wait
 
-PROBE_WAIT_S = 1.0
-"""How long to wait, in seconds, before asking again while the probes of others are under way."""
+HALF_OPEN_WAIT_S = 1.0
+"""How long a call waits, in seconds, before it asks again while all half-open calls are in flight."""
 
 _CLOSED, _OPEN, _HALF_OPEN = 0, 1, 2
 _STATES = ("closed", "open", "half_open")
@@ -29,20 +29,20 @@ class BreakerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """When a breaker opens, for how long, and what closes it again.
 
     Attributes:
-        window: how many of the last calls are looked at.
-        minimum: calls in the window before it can open (at most `window` is asked for). resilience4j has 100, too many for a
-            session.
+        window: how many of the last calls it counts.
+        minimum: calls in the window before it can open; a number over `window` counts as `window`. resilience4j's default is 100, too
+            many for a session.
         failure_ratio: share of failed calls at which it opens, over 0 and at most 1.
         slow_s: a call that takes longer is slow, in seconds.
         slow_ratio: share of slow calls at which it opens.
-        open_s: how long the first opening lasts, in seconds; each one that follows before a whole window went well lasts twice
-            as long.
+        open_s: how long the first opening lasts, in seconds. Each further opening lasts twice as long, until a whole window of calls
+            succeeds.
         open_max_s: the longest opening, in seconds.
-        probes: calls that pass when half-open.
-        kill_after: openings in a row after which the owner is to be killed; None is never.
+        half_open_calls: calls that a half-open breaker lets through.
+        kill_after: openings in a row after which the owner is killed; None is never.
 
     Raises:
-        ConfigError: when a field makes no sense; it names every such field.
+        ConfigError: a field is out of range; the message names every such field.
     """
 
     window: int = 100
@@ -52,12 +52,12 @@ class BreakerSpec(msgspec.Struct, frozen=True, kw_only=True):
     slow_ratio: float = 1.0
     open_s: float = 60.0
     open_max_s: float = 600.0
-    probes: int = 5
+    half_open_calls: int = 5
     kill_after: int | None = None
 
     def __post_init__(self) -> None:
         faults = Faults("BreakerSpec")
-        for field in ("window", "minimum", "probes"):
+        for field in ("window", "minimum", "half_open_calls"):
             faults.whole(field, getattr(self, field), 1)
         faults.whole("kill_after", self.kill_after, 1, optional=True)
         for field in ("failure_ratio", "slow_ratio"):
@@ -72,9 +72,9 @@ class BreakerView(msgspec.Struct, frozen=True):
 
     Attributes:
         state: "closed", "open" or "half_open".
-        openings: how often it opened without a whole window of calls going well in between.
-        until: when the present opening ends, on the breaker's clock; None where it is not open.
-        cause: what it opened for; "" where it is closed.
+        openings: how often it opened without a whole window of successful calls in between.
+        until: when the present opening ends, on the breaker's clock; None if it is not open.
+        cause: why it opened; "" if it is closed.
     """
 
     state: str
@@ -86,15 +86,15 @@ class BreakerView(msgspec.Struct, frozen=True):
 class Breaker:
     """The breaker of one session or one dependency.
 
-    Ask `before`; on `GO` read `generation` in the same breath and hand it to `after` once the call has ended. A call that was let
-    through before the breaker changed its state says nothing about the state it ends in: its outcome is dropped.
+    Call `before`. On `GO`, read `generation` before the next await, and pass it to `after` once the call has ended. The outcome of a call
+    that began before the last change of state is dropped.
 
     Attributes:
         spec: when it opens.
-        name: what it guards, for the reasons it gives.
+        name: what it guards; the reasons of its verdicts contain it.
         generation: grows with each change of state.
-        openings: how often it opened without a whole window of calls going well in between.
-        until: when the present opening ends, on the clock that is handed in.
+        openings: how often it opened without a whole window of successful calls in between.
+        until: when the present opening ends, on the clock of the `now` that callers pass.
     """
 
     __slots__ = (
@@ -111,8 +111,8 @@ class Breaker:
         "spec",
         "until",
     )
-    # `_ring` holds a mark for each of the last `window` calls, at its number modulo `window`; None while all of them were good.
-    # `_count` numbers the calls since the last change of state. `_admitted` is what `before` let through while half-open.
+    # `_ring` holds a mark for each of the last `window` calls, at its number modulo `window`; None while all of them succeeded.
+    # `_count` numbers the calls since the last change of state. `_admitted` counts the calls that `before` let through while half-open.
 
     def __init__(self, spec: BreakerSpec, name: str = "") -> None:
         self.spec = spec
@@ -125,30 +125,31 @@ class Breaker:
 
     @property
     def state(self) -> str:
-        """One of "closed", "open" and "half_open"; it goes from open to half-open when somebody asks after `until`."""
+        """One of "closed", "open" and "half_open"; it changes from open to half-open at the first `before` after `until`."""
         return _STATES[self._state]
 
     def before(self, now: float) -> Verdict:
-        """Whether a call may go: `GO`, or `Wait` while it is open or all its probes are out."""
+        """Whether a call may go: `GO`, or `Wait` while it is open or all its half-open calls are in flight."""
         if self._state == _CLOSED:
             return GO
         if self._state == _OPEN:
             if now < self.until:
                 return Wait(self.until, f"{self._title()} open: {self._cause}")
             self._enter(_HALF_OPEN)
-        if self._admitted >= self.spec.probes:
-            return Wait(now + PROBE_WAIT_S, f"{self._title()} half open: {self.spec.probes} probes are under way")
+        if self._admitted >= self.spec.half_open_calls:
+            return Wait(now + HALF_OPEN_WAIT_S, f"{self._title()} half open: waits for its {self.spec.half_open_calls} half-open calls")
         self._admitted += 1
         return GO
 
     def after(self, now: float, ok: bool | None, duration_s: float, generation: int) -> None:
-        """Counts a call that `before` let through.
+        """Count a call that `before` let through.
 
         Args:
             now: when the call ended.
-            ok: True or False; None if it says nothing (cancelled, or the caller's own error), which also gives a probe back.
+            ok: whether it succeeded; None if that is not known (cancelled, or the caller's own error): the call does not count, and a
+                half-open breaker lets another one through in its place.
             duration_s: how long it took, in seconds.
-            generation: what `generation` was when `before` said `GO`.
+            generation: the value of `generation` when `before` returned `GO`.
         """
         if generation != self.generation:
             return
@@ -164,23 +165,23 @@ class Breaker:
             return
         mark = (0 if ok else _FAILED) | (_SLOW if duration_s > spec.slow_s else 0)
         if self._state == _HALF_OPEN:
-            self._count_probe(now, mark)
+            self._count_half_open(now, mark)
         else:
             self._count_call(now, mark)
 
     def spent(self) -> bool:
-        """Whether it opened so often in a row that its owner is to be killed."""
+        """Whether it opened `kill_after` times in a row, so that the caller has to kill its owner."""
         return self.spec.kill_after is not None and self.openings >= self.spec.kill_after
 
     def view(self) -> BreakerView:
-        """What people are shown of it."""
+        """The breaker as people see it."""
         shut = self._state == _CLOSED
         return BreakerView(self.state, self.openings, self.until if self._state == _OPEN else None, "" if shut else self._cause)
 
     def snapshot(self) -> dict[str, Any]:
-        """All of it but the probes under way, as plain data.
+        """Its whole state as plain data, without the half-open calls in flight.
 
-        `until` is on the clock that was handed in: for a snapshot that is stored that has to be the wall clock.
+        `until` is on the clock of the `now` that callers pass: use the wall clock if you store the snapshot.
         """
         return {
             "state": self.state,
@@ -193,19 +194,19 @@ class Breaker:
 
     @classmethod
     def restore(cls, spec: BreakerSpec, snapshot: dict[str, Any], name: str = "", now: float | None = None) -> Breaker:
-        """The breaker that a snapshot was taken of, under a `spec` that may have changed since.
+        """The breaker of a snapshot, under a `spec` that may have changed since.
 
         Args:
             spec: when it opens.
             snapshot: from `snapshot`.
             name: what it guards.
-            now: if given, an opening that would last longer than `spec` allows from now is cut to that.
+            now: if given, the present opening ends at most `spec.open_max_s` after it.
         """
         breaker = cls(spec, name)
         breaker.openings = snapshot["openings"]
         breaker.until = snapshot["until"] if now is None else min(snapshot["until"], now + spec.open_max_s)
         breaker._cause = snapshot["cause"]
-        # Probes under way are forgotten, so those that end later must not find their generation.
+        # The snapshot has no half-open calls in flight. If one ends later, its generation must not match, or it would count.
         breaker.generation = snapshot["generation"]
         state = _STATES.index(snapshot["state"])
         if state != _CLOSED:
@@ -220,14 +221,15 @@ class Breaker:
         self._ring: bytearray | None = None
         self._count = self._failed = self._slow = self._admitted = 0
 
-    def _count_probe(self, now: float, mark: int) -> None:
+    def _count_half_open(self, now: float, mark: int) -> None:
         self._count += 1
         self._failed += mark & _FAILED
         self._slow += mark >> 1
-        # Against all probes, also those still out: it opens as soon as they cannot change that, and closes when all have ended.
-        if self._tripped(self.spec.probes):
-            self._open(now, "probes", self._count)
-        elif self._count >= self.spec.probes:
+        # The ratio is of all half-open calls, also those in flight: it opens as soon as these cannot change that, and closes when all
+        # have ended.
+        if self._tripped(self.spec.half_open_calls):
+            self._open(now, "half-open calls", self._count)
+        elif self._count >= self.spec.half_open_calls:
             self._enter(_CLOSED)
 
     def _count_call(self, now: float, mark: int) -> None:
@@ -258,7 +260,7 @@ class Breaker:
     def _open(self, now: float, what: str, calls: int) -> None:
         slow = self._failed < self.spec.failure_ratio * calls
         self._cause = f"{self._slow if slow else self._failed} of {calls} {what} {'were slow' if slow else 'failed'}"
-        # The exponent is bounded, since a float overflows at 1024 openings.
+        # The exponent has a limit, since a float overflows at 1024 openings.
         self.until = now + min(self.spec.open_s * 2.0 ** min(self.openings, 60), self.spec.open_max_s)
         self.openings += 1
         self._enter(_OPEN)

@@ -1,8 +1,8 @@
-"""What a session may use and has used, and the arithmetic that keeps concurrent steps and children within it together.
+"""What a session may use and has used. Its concurrent steps and children cannot overshoot the limits together.
 
-`Budget` is limits, `Usage` is amounts, `Ledger` is the running account of one session. Money is integer micro-dollars
-everywhere but in what users write. The ledger keeps seconds as integer microseconds, so that what was reserved and released
-cancels out exactly.
+`Budget` holds limits, `Usage` holds amounts, `Ledger` is the running account of one session. Money is integer micro-dollars everywhere
+except in the Budget that users write. The ledger keeps seconds as integer microseconds, so that a reservation and its release cancel out
+exactly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MICRO = Decimal("0.000001")
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """Amounts: of what was used, reserved, or is the most that an attempt can cost.
+    """Amounts: used, reserved, or the most that an attempt can cost.
 
     Attributes:
         steps: attempts of steps.
@@ -57,14 +57,14 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return bool(self.steps or self.tokens or self.microusd or self.seconds or self.tool_calls)
 
     def clamp(self) -> Usage:
-        """The same with 0 in place of every negative field."""
+        """The same amounts, with 0 in place of every negative one."""
         return Usage(max(self.steps, 0), max(self.tokens, 0), max(self.microusd, 0), max(self.seconds, 0.0), max(self.tool_calls, 0))
 
 
 ZERO = Usage()
 
 MOST = 10**15
-"""The largest limit, also of micro-dollars: sums of what is limited stay within what can be stored."""
+"""The largest limit, also in micro-dollars: sums of amounts within it fit into a stored integer."""
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -78,8 +78,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
         tool_calls: calls of tools.
 
     Raises:
-        ConfigError: when a limit is negative, not a number, or over MOST (what is more than that is None: no limit); it names every such
-            field.
+        ConfigError: a limit is negative, not a number, or over MOST (write None for no limit); the message names every such field.
     """
 
     steps: int | None = None
@@ -117,7 +116,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
         return self.usd is not None
 
     def raised(self, by: Budget) -> Budget:
-        """These limits plus those of `by`; what is unlimited stays so, and None in `by` adds nothing."""
+        """These limits plus those of `by`. An unlimited field stays unlimited; None in `by` adds nothing."""
         usd = _more(self.microusd, by.microusd)
         return Budget(
             steps=_more(self.steps, by.steps),
@@ -129,7 +128,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
 
 
 class Left(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What can still be reserved; None is no limit. What steps and children in flight have reserved is not in it."""
+    """What can still be reserved; None is no limit. Reservations of steps and children in flight are already subtracted."""
 
     steps: int | None = None
     tokens: int | None = None
@@ -141,8 +140,8 @@ class Left(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 class Ledger:
     """The running account of one session.
 
-    Everything that may cost is first reserved at the most it can cost, then settled at what it did cost. Reservations count as
-    used until then, so concurrent steps and children cannot overshoot together. Amounts handed in are never negative.
+    Reserve the most that an attempt can cost before it runs, and settle its actual cost afterwards. A reservation counts as used until it
+    is settled, so concurrent steps and children cannot overshoot together. Pass no negative amounts.
     """
 
     __slots__ = (
@@ -163,7 +162,7 @@ class Ledger:
         "_tokens_used",
         "limits",
     )
-    # `_x_held` is used plus reserved: the one figure that `reserve` compares, and so the cheapest to keep.
+    # `_x_held` is used plus reserved. `reserve` compares this figure, so the ledger keeps it rather than computes it.
 
     limits: Budget
 
@@ -176,13 +175,13 @@ class Ledger:
         self._calls_used = self._calls_held = used.tool_calls
 
     def reserve(self, most: Usage) -> str | None:
-        """Sets aside the most that an attempt can cost, or nothing at all.
+        """Reserve the most that an attempt can cost: all of it or nothing.
 
-        Only limits on what `most` asks for can refuse it, but for time: once that is used up nothing more is reserved, since
-        every step takes some.
+        Only the limits on amounts in `most` can refuse it. The limit on seconds is the exception: once it is used up, it refuses every
+        reservation, since every step takes time.
 
         Returns:
-            None if it is reserved, otherwise one line that says which limit is in the way ("steps: 40 of 40 used").
+            None if it is reserved, otherwise one line that names the limit ("steps: 40 of 40 used").
         """
         steps = self._steps_held + most.steps
         if self._time_used >= self._time_limit or (steps > self._steps_limit and most.steps):
@@ -202,13 +201,13 @@ class Ledger:
         return None
 
     def settle(self, reserved: Usage, actual: Usage) -> None:
-        """Replaces a reservation by what it came to, which is charged even where that is more.
+        """Replace a reservation by the actual cost, which is charged even if it is more.
 
         Raises:
-            ValueError: when more is given back than is reserved; nothing is changed.
+            ValueError: `reserved` is more than the reservations; nothing has changed.
         """
         if not (reserved.tokens or reserved.microusd or reserved.tool_calls or reserved.seconds):
-            # A step that costs nothing but itself, which most do: in one go.
+            # Most steps cost only themselves: a short way.
             steps = self._steps_held - reserved.steps
             if steps < self._steps_used:
                 raise ValueError(f"more given back than reserved: {reserved!r} of {self.reserved!r}")
@@ -218,15 +217,15 @@ class Ledger:
         self.charge(actual)
 
     def release(self, reserved: Usage) -> None:
-        """Gives a reservation back that cost nothing.
+        """Give back a reservation that cost nothing.
 
         Raises:
-            ValueError: when more is given back than is reserved; nothing is changed.
+            ValueError: `reserved` is more than the reservations; nothing has changed.
         """
         self._give_back(reserved)
 
     def charge(self, usage: Usage) -> None:
-        """Counts what was used without asking, past the limits if need be."""
+        """Count usage that was not reserved, also past the limits."""
         self._steps_used += usage.steps
         self._steps_held += usage.steps
         if usage.tokens or usage.microusd or usage.tool_calls:
@@ -242,7 +241,7 @@ class Ledger:
             self._time_held += time
 
     def credit(self, usage: Usage) -> None:
-        """Takes back what was charged and not spent, such as the rest of a child's part; never below nothing used."""
+        """Give back an amount that was charged and not spent, such as the rest of a child's part. Usage never falls below 0."""
         time = min(_micros(usage.seconds), self._time_used)
         steps, tokens = min(usage.steps, self._steps_used), min(usage.tokens, self._tokens_used)
         money, calls = min(usage.microusd, self._money_used), min(usage.tool_calls, self._calls_used)
@@ -252,12 +251,12 @@ class Ledger:
 
     @property
     def used(self) -> Usage:
-        """What was used, without reservations."""
+        """The usage, without reservations."""
         return Usage(self._steps_used, self._tokens_used, self._money_used, self._time_used / 1e6, self._calls_used)
 
     @property
     def reserved(self) -> Usage:
-        """What steps and children in flight have reserved."""
+        """The reservations of steps and children in flight."""
         return Usage(
             self._steps_held - self._steps_used,
             self._tokens_held - self._tokens_used,
@@ -292,9 +291,9 @@ class Ledger:
         self._set_limits(self.limits.raised(by))
 
     def carve(self, part: Budget) -> Budget:
-        """The limits of a child that gets `part`: where that is None, all that is left here (None if that is no limit).
+        """The limits of a child that gets `part`. Where `part` is None, the limit is all that is left here (None for no limit).
 
-        Call it, and `part`, before reserving: the reservation itself changes what is left.
+        Call it and `part` before you reserve: the reservation changes what is left.
         """
         left = self.left()
         return Budget(
@@ -306,7 +305,7 @@ class Ledger:
         )
 
     def part(self, part: Budget) -> Usage:
-        """What `carve(part)` takes from here: to be reserved now and settled when the child has ended."""
+        """What `carve(part)` takes from here: reserve it now, and settle it when the child has ended."""
         child = self.carve(part)
         return Usage(child.steps or 0, child.tokens or 0, child.microusd or 0, child.seconds or 0.0, child.tool_calls or 0)
 
@@ -326,7 +325,7 @@ class Ledger:
             tokens, money = tokens - reserved.tokens, money - reserved.microusd
             calls, time = calls - reserved.tool_calls, time - _micros(reserved.seconds)
             if tokens < self._tokens_used or money < self._money_used or calls < self._calls_used or time < self._time_used:
-                # Going on would hand out the same budget twice.
+                # To continue would hand out the same budget twice.
                 raise ValueError(f"more given back than reserved: {reserved!r} of {self.reserved!r}")
         if steps < self._steps_used:
             raise ValueError(f"more given back than reserved: {reserved!r} of {self.reserved!r}")

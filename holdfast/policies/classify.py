@@ -1,7 +1,7 @@
-"""What kind of failure an exception is: worth another attempt, the caller's mistake, or final.
+"""The kind of failure that an exception is: transient, the caller's mistake, or permanent.
 
-No SDK is imported to find out. What counts is, in this order: the exception's own `holdfast_category`, holdfast's own errors,
-an HTTP status (`status_code`, `status`, `code` or that of `response`), then the names of its classes, the most derived first.
+This module imports no SDK. It looks, in this order, at: the exception's own `holdfast_category`, holdfast's own errors, an HTTP status
+(`status_code`, `status`, `code` or that of `response`), then the names of its classes, the most derived first.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from holdfast.errors import MailboxFull, NotDone, StepError
 Category = Literal["transient", "semantic", "permanent", "cancelled", "not_done"]
 
 MESSAGE_MAX = 2_000
-"""Longest text of a fault, in characters: some clients put the whole response into it."""
+"""The longest message of a fault, in characters: some clients put the whole response into it."""
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an attempt failed of.
+    """The failure of an attempt.
 
     Attributes:
-        category: "transient" (another attempt may go well), "semantic" (the input was wrong: tell whoever wrote it), "permanent",
+        category: "transient" (another attempt may succeed), "semantic" (the input was wrong: its author gets the error), "permanent",
             "cancelled", or "not_done" (the effect certainly did not happen).
         type: name of the exception's class.
         message: its text, not redacted yet, cut to `MESSAGE_MAX` characters.
-        retry_after_s: how long the other side asked to wait, in seconds.
+        retry_after_s: how long the dependency asked to wait, in seconds.
         dependency: whether it counts against the breaker of the dependency.
         raised_as: name of the class in holdfast.errors that the handler gets.
     """
@@ -43,9 +43,10 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def classify(error: BaseException, now: float) -> Fault:
-    """What kind of failure `error` is. Never raises.
+    """Classify `error`. Never raises.
 
-    A group of exceptions is what is worst in it. An exception can bring its category along as the attribute `holdfast_category`.
+    An exception group has the category of the worst exception in it. An exception can carry its category in the attribute
+    `holdfast_category`.
 
     Args:
         error: what an attempt raised.
@@ -55,7 +56,7 @@ def classify(error: BaseException, now: float) -> Fault:
         return max((classify(each, now) for each in error.exceptions), key=_gravity)
     name, message = type(error).__name__, _text(error)
     if isinstance(error, StepError):
-        # The retries of a step that failed are used up: to try again here would multiply them.
+        # The retries of a failed step are used up: another retry here would multiply them.
         own = "semantic" if error.category == "semantic" else "permanent"
         return Fault(_category(own), error.type, error.message)
     category, dependency = _judge(error)
@@ -67,7 +68,7 @@ _UNREACHED = frozenset({"ConnectError", "ConnectTimeout", "ConnectionRefusedErro
 
 
 def refused(error: BaseException) -> bool:
-    """Whether the other side certainly did not do what it was asked to: it answered with an error status, or was never reached."""
+    """Whether the dependency certainly did not execute the request: it answered with an error status, or no connection was made."""
     cause: BaseException | None = error
     for _ in range(8):
         if cause is None:
@@ -81,14 +82,14 @@ def refused(error: BaseException) -> bool:
     return False
 
 
-# ---------------------------------------------------------------- by what it carries
+# ---------------------------------------------------------------- by its attributes
 
 _SEVERITY: tuple[Category, ...] = ("cancelled", "not_done", "transient", "semantic", "permanent")
 
 _TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
 _SEMANTIC_STATUSES = frozenset({400, 422})
 
-# A 429 that says "out of money", not "slow down": OpenAI's `error.code` and Anthropic's `error.details.error_code`.
+# A 429 that means "out of money", not "slow down": OpenAI's `error.code` and Anthropic's `error.details.error_code`.
 _OUT_OF_MONEY = frozenset(
     {
         "billing_hard_limit_reached",
@@ -103,7 +104,7 @@ _OUT_OF_MONEY = frozenset(
     }
 )
 
-# A stream that fails half-way arrives with status 200, or none, and says what happened only in its body.
+# A stream that fails half-way arrives with status 200 or none; only its body has the error.
 _TRANSIENT_TYPES = frozenset({"api_error", "overloaded_error", "rate_limit_error", "rate_limit_exceeded", "server_error", "timeout_error"})
 
 
@@ -127,7 +128,7 @@ def _category(own: object) -> Category:
     for category in _SEVERITY:
         if own == category:
             return category
-    # A misspelt category: the one that does nothing twice.
+    # The category is misspelt: take the one that repeats no effect.
     return "permanent"
 
 
@@ -141,7 +142,7 @@ def _by_status(error: BaseException) -> tuple[Category, bool] | None:
     dependency = status >= 500 or status in (408, 429)
     if codes & _OUT_OF_MONEY:
         return "permanent", dependency
-    # OpenAI and Anthropic say so when they know better than the status; their own clients obey it first.
+    # OpenAI and Anthropic send this header where the status is misleading; their own clients obey it first.
     advice = _header(_get(response, "headers"), "x-should-retry")
     if advice == "true" or (advice != "false" and (status >= 500 or status in _TRANSIENT_STATUSES)):
         return "transient", dependency
@@ -176,11 +177,11 @@ def _codes(error: BaseException) -> set[str]:
     return found
 
 
-# ---------------------------------------------------------------- by what it is called
+# ---------------------------------------------------------------- by the name of its class
 
 _KINDS: dict[str, tuple[Category, bool]] = {
     **dict.fromkeys(("CancelledError", "Cancelled"), ("cancelled", False)),
-    # Of the other side, or of the way to it.
+    # Of the dependency, or of the connection to it.
     **dict.fromkeys(
         (
             # Python, anyio, websockets
@@ -230,7 +231,7 @@ _KINDS: dict[str, tuple[Category, bool]] = {
         ),
         ("transient", True),
     ),
-    # Worth another attempt, but the other side is well.
+    # Transient, but the dependency is healthy.
     **dict.fromkeys(("PoolTimeout", "SerializationError", "DeadlockDetectedError"), ("transient", False)),
     **dict.fromkeys(
         ("ValueError", "TypeError", "KeyError", "ValidationError", "LocalProtocolError", "UnsupportedProtocol", "InvalidURL"),
@@ -239,7 +240,7 @@ _KINDS: dict[str, tuple[Category, bool]] = {
     "SSLCertVerificationError": ("permanent", False),
 }
 
-# `OSError` alone says nothing: these are of the network, the rest of files.
+# `OSError` alone is ambiguous: these are network errors, the others are file errors.
 _NETWORK_ERRNOS = frozenset(
     {
         errno.ECONNABORTED,
@@ -303,27 +304,27 @@ def _number(text: str | None) -> float | None:
 
 
 def _until_date(text: str, now: float) -> float | None:
-    # Imported late: it brings in a good part of `email`, for a header that is rare.
+    # Imported late: it imports much of `email`, for a rare header.
     from email.utils import mktime_tz, parsedate_tz
 
     try:
         parsed = parsedate_tz(text)
         return None if parsed is None else max(mktime_tz(parsed) - now, 0.0)
     except (ValueError, OverflowError, IndexError, TypeError):
-        # Not a date after all: without a Retry-After the backoff decides.
+        # It is no date: without a Retry-After the backoff decides.
         return None
 
 
 def _get(holder: Any, name: str) -> Any:
     try:
         return getattr(holder, name, None)
-    except Exception:  # a property of a stranger's exception (httpx has one) can raise anything: then it does not say
+    except Exception:  # a property of a foreign exception (httpx has one) can raise anything: treat it as absent
         return None
 
 
 def _text(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:  # an exception's own __str__ can raise anything, and the step still has to fail in order
+    except Exception:  # an exception's own __str__ can raise anything, and the step still has to fail with a StepError
         text = "(its text cannot be read)"
     return text if len(text) <= MESSAGE_MAX else text[: MESSAGE_MAX - 1] + "…"

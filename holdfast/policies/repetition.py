@@ -1,7 +1,7 @@
-"""Finds an agent that goes round in circles: one call with the same arguments over and over, or a short cycle of calls.
+"""Finds an agent in a loop: one call with the same arguments again and again, or a short cycle of calls.
 
-A verdict follows from the calls alone, so the same calls always get the same one. A call that was not in the window before
-costs one look-up; only one that was is compared with its predecessors.
+A verdict depends only on the calls, so the same calls always get the same verdict. A call that is new to the window costs one look-up; only
+a repeated call is compared with the calls before it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class RepetitionSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         same: how many identical calls (name and arguments) the last `window` calls may hold; one more is refused.
-        window: how many calls are looked back at.
-        cycle_max: longest cycle looked for, in calls; below 2 none is.
-        cycles: how often a cycle may be gone through, 2 or more; the call that begins it once more is refused.
+        window: how many of the last calls are compared.
+        cycle_max: the longest cycle to look for, in calls; below 2: none.
+        cycles: how often a cycle may run, 2 or more; the call that would begin it once more is refused.
 
     Raises:
-        ConfigError: when a field makes no sense; it names every such field.
+        ConfigError: a field is out of range; the message names every such field.
     """
 
     same: int = 8
@@ -46,18 +46,17 @@ class RepetitionSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Repetition:
     """The last calls of one session.
 
-    `before` checks a call and, unless it is refused, notes it. `note` notes one that ran without being asked about: feed the
-    records of a turn that is resumed through it, in order and without those that were refused.
+    `before` checks a call and notes it unless it is refused. `note` only notes a call: use it for the records of a resumed turn, in order
+    and without the refused ones.
 
     Attributes:
-        spec: how much is too much.
-        refused: refusals in a row. A refused call is not noted, so an agent that goes on with it stays refused; this counts them.
+        spec: the limits.
+        refused: refusals in a row. A refused call is not noted, so an agent that repeats it stays refused; this counts the refusals.
     """
 
     __slots__ = ("_counts", "_last", "_names", "_runs", "refused", "spec")
-    # `_last` are the keys of the last `window` calls and `_counts` how often each is among them. `_runs[p]` is for how many
-    # calls up to the last each was the same as the one p before it. `_names` are those of the keys that were seen more than
-    # once.
+    # `_last` are the keys of the last `window` calls and `_counts` how often each is among them. `_runs[p]` counts the latest calls in a
+    # row that each equal the call p before. `_names` has the names of the keys that occurred more than once.
 
     def __init__(self, spec: RepetitionSpec) -> None:
         self.spec = spec
@@ -72,7 +71,7 @@ class Repetition:
             digest: of its arguments.
 
         Returns:
-            None if it may, and it is noted; otherwise one line that says what repeats, and nothing is noted.
+            None if it may, and it is noted; otherwise one line that names the repetition, and it is not noted.
         """
         key = hash((name, digest))
         counts = self._counts
@@ -86,12 +85,12 @@ class Repetition:
         return None
 
     def note(self, name: str, digest: bytes) -> None:
-        """Notes a call that was made."""
+        """Note a call that was made."""
         self.refused = 0
         self._note(hash((name, digest)), name)
 
     def clear(self) -> None:
-        """Forgets all calls and takes no memory until the next."""
+        """Forget all calls; takes no memory until the next one."""
         self._last: deque[int] | None = None
         self._counts: dict[int, int] | None = None
         self._names: dict[int, str] | None = None
@@ -107,7 +106,7 @@ class Repetition:
             self._follow(key, name, last)
             counts[key] += 1
         else:
-            # No cycle goes through a call that is new to the window.
+            # A cycle cannot contain a call that is new to the window.
             self._runs = None
             counts[key] = 1
         last.append(key)
@@ -153,5 +152,5 @@ class Repetition:
                 # One call over and over is also a cycle of every length, but `same` is the limit for that.
                 if len(set(cycle)) > 1:
                     shown = ", ".join((self._names or {}).get(each, name if each == key else "?") for each in cycle)
-                    return f"the cycle {shown} was gone through {self.spec.cycles} times with the same arguments"
+                    return f"the cycle {shown} ran {self.spec.cycles} times with the same arguments"
         return None

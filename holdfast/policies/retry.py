@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt, and when to stop trying."""
+"""How long to wait before the next attempt, and when to stop."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from holdfast.policies.classify import Fault
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """How often and how patiently a transient fault is tried again.
+    """How often and how long an attempt with a transient fault is retried.
 
     Attributes:
         attempts: attempts in total, the first one included.
         base_s: the longest first wait, in seconds; it doubles with each attempt.
         max_s: the longest wait that the backoff asks for, in seconds.
         total_s: no attempt starts later than this after the first one, in seconds.
-        retry_after_max_s: a Retry-After longer than this, in seconds, is not waited for: the step fails.
+        retry_after_max_s: the longest Retry-After that a step waits for, in seconds; with a longer one it fails.
 
     Raises:
-        ConfigError: when a field makes no sense; it names every such field.
+        ConfigError: a field is out of range; the message names every such field.
     """
 
     attempts: int = 4
@@ -44,15 +44,15 @@ NO_RETRY = Retry(attempts=1)
 def delay(retry: Retry, attempt: int, elapsed_s: float, fault: Fault, uniform: Callable[[float, float], float]) -> float | None:
     """How long to wait before the next attempt, or None to give up.
 
-    The backoff is "full jitter": anywhere from 0 to the exponential ceiling, which spreads clients best for the least work
-    (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). It comes on top of a Retry-After, since all who
-    were told the same one would come back at the same moment.
+    The backoff is "full jitter": anywhere from 0 to the exponential ceiling, which spreads the clients best with the least load
+    (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). It comes on top of a Retry-After, since all clients with
+    the same Retry-After would otherwise return at the same moment.
 
     Args:
         retry: the policy.
         attempt: how many attempts were made so far, 1 or more.
         elapsed_s: seconds since the first attempt began, waits included.
-        fault: what the last attempt failed of.
+        fault: the failure of the last attempt.
         uniform: draws from a range, such as `random.Random(seed).uniform`.
 
     Returns:
@@ -65,18 +65,18 @@ def delay(retry: Retry, attempt: int, elapsed_s: float, fault: Fault, uniform: C
         return None
     if floor_s > retry.retry_after_max_s or floor_s > room_s:
         return None
-    # The exponent is bounded, since a float overflows at 1024 attempts.
+    # The exponent has a limit, since a float overflows at 1024 attempts.
     ceiling_s = min(retry.max_s, retry.base_s * 2.0 ** min(attempt - 1, 60))
     return min(floor_s + uniform(0.0, min(ceiling_s, room_s - floor_s)), room_s)
 
 
 class RetryBudget:
-    """Stops retries to a dependency in a total outage, where they would only multiply the load.
+    """Stops retries to a dependency in a total outage, in which they would only multiply the load.
 
     A token bucket: each failed attempt takes a token, each success puts `token_ratio` of one back, and retries are allowed
     while more than half are left. The scheme and its figures are gRPC's "retry throttling"
-    (https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-retry-attempts-and-hedged-rpcs), which like
-    this keeps thousandths, so that the sum is exact. First attempts are never held back.
+    (https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-retry-attempts-and-hedged-rpcs), which also counts in
+    thousandths, so that the sum is exact. First attempts always pass.
     """
 
     __slots__ = ("_max", "_ratio", "_tokens")
@@ -89,7 +89,7 @@ class RetryBudget:
             token_ratio: what a success puts back, over 0 and at most 1.
 
         Raises:
-            ConfigError: when one of them makes no sense.
+            ConfigError: an argument is out of range.
         """
         faults = Faults("RetryBudget")
         faults.whole("max_tokens", max_tokens, 1)
@@ -108,9 +108,9 @@ class RetryBudget:
         return self._tokens * 2 > self._max
 
     def success(self) -> None:
-        """An attempt went well."""
+        """An attempt succeeded."""
         self._tokens = min(self._max, self._tokens + self._ratio)
 
     def failure(self) -> None:
-        """An attempt failed of something transient."""
+        """An attempt had a transient failure."""
         self._tokens = max(0, self._tokens - 1000)

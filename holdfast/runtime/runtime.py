@@ -354,13 +354,16 @@ class Runtime:
         """The breakers of dependencies, by name; those that were asked at least once since the start."""
         return {name: breaker.view() for name, breaker in sorted(self._running().breakers.items())}
 
-    async def probe(self, deadline_s: float = 5.0) -> None:
-        """The health check: whether the loop and the database answer; after a write that failed, whether one succeeds now.
+    async def check_health(self, deadline_s: float = 5.0) -> None:
+        """Check that the loop and the database respond. After a failed write, check also that a write succeeds.
+
+        Args:
+            deadline_s: how long the check may take, in seconds.
 
         Raises:
-            StoreError: a read or that write fails, or they take longer than `deadline_s`.
-            RuntimeStopped: it is not running.
-        If cancelled, nothing was changed.
+            StoreError: the read or the write fails, or takes longer than `deadline_s`.
+            RuntimeStopped: the Runtime is not running.
+        If cancelled, nothing has changed.
         """
         node = self._running()
         try:

@@ -1,7 +1,7 @@
 """OTP supervision for any async function: trees of supervisors, restart strategies, intensities, ordered stops.
 
-It knows nothing of sessions. `Supervisor` keeps a fixed list of children that may depend on each other, `DynamicSupervisor` any
-number that do not. `Watchdog` is a thread that names what blocks their loop.
+The package does not know sessions. `Supervisor` keeps a fixed list of children that may depend on each other; `DynamicSupervisor` keeps any
+number of independent children. `Watchdog` is a thread that names the code that blocks their loop.
 """
 
 from holdfast.supervisors.dynamic import DynamicSupervisor

@@ -30,11 +30,11 @@ class Life:
     """One run of a child, from its start to its end.
 
     Attributes:
-        ready: set when it is ready, and at the latest when it is over.
-        was_ready: whether it got that far.
-        over: set when its code runs no more.
-        stopping: whether its supervisor told it to end, so that its end is no exit.
-        awaited: whether somebody waits for it to be ready, and so takes the failure if it does not get there.
+        ready: set when it is ready, at the latest when it is over.
+        was_ready: whether it became ready.
+        over: set when its code has stopped.
+        stopping: whether its supervisor is stopping it: then its end is no exit.
+        awaited: whether a caller waits for it to be ready, and so gets the failure if it never is.
         failure: that failure.
     """
 
@@ -53,15 +53,15 @@ class Life:
 
 
 class Child:
-    """A child and what is known of it. Only its supervisor calls it.
+    """A child and its state. Only its supervisor calls it.
 
     Args:
         spec: its definition.
         supervisor: name of its supervisor, for events.
         clock: for ages.
         emit: where its events go.
-        on_exit: called when a life ended that nobody stopped: with its error, or None if it returned. Not called for a failure
-            that `wait_ready` returns.
+        on_exit: called when a life ended by itself: with its error, or None if it returned. Not called for a failure that `wait_ready`
+            returns.
     """
 
     __slots__ = (
@@ -104,7 +104,7 @@ class Child:
         Args:
             group: where its task lives.
             delay_s: seconds to wait first.
-            awaited: whether the caller goes on to `wait_ready`.
+            awaited: whether the caller calls `wait_ready` next.
         """
         status = _Status(self)
         life = self.life = status.life = Life(
@@ -113,16 +113,16 @@ class Child:
         self.restarts += 1
         self._ran_s = 0.0
         self._enter("restarting" if delay_s else "starting")
-        # A fresh context: a child must not carry the trace span, or any other variable, of whatever crashed or spawned it.
+        # A fresh context: a child must not inherit the trace span, or any other context variable, of the code that crashed or spawned it.
         name = f"{self._supervisor}/{self.spec.id}"
         Context().run(functools.partial(group.start_soon, self._live, life, delay_s, name=name))
         return life
 
     async def wait_ready(self, delay_s: float = 0.0) -> Exception | None:
-        """Wait until the child is ready or over. Returns why it did not get there; past its `start_s` it is stopped."""
+        """Wait until the child is ready or over. Returns why it is not ready; after its `start_s` it is stopped."""
         life = self.life
         assert life is not None
-        # What reports nothing is ready at its first step, and needs no timer.
+        # A child that does not report readiness is ready at its first step, and needs no timer.
         with anyio.move_on_after(delay_s + self.spec.start_limit_s if self.reports else math.inf):
             await life.ready.wait()
         if not life.ready.is_set():
@@ -133,7 +133,7 @@ class Child:
         try:
             return life.failure
         finally:
-            # An error knows the frames that know this life: without this, only the collector would free them.
+            # The error refers to frames that refer to this life: without this, only the garbage collector would free them.
             life.failure = None
 
     async def _live(self, life: Life, delay_s: float) -> None:
@@ -153,7 +153,7 @@ class Child:
             raise
         except BaseException as error:
             # The child wrapper catches everything, also a CancelledError that this supervisor did not cause (the child awaited a
-            # cancelled future): left to itself, that one would cancel all siblings and end the group as if nothing had happened.
+            # cancelled future): without this, it would cancel all siblings and end the group silently.
             self._end(life, error)
         else:
             self._end(life, None)
@@ -192,7 +192,7 @@ class Child:
             self._on_exit(self, life, error)
 
     def _as_failure(self, error: BaseException) -> Exception:
-        """Something that may be raised in the task of whoever waits: a stray CancelledError there would read as its own."""
+        """An error that is safe to raise in the task that waits: a stray CancelledError there would look like that task's own."""
         if isinstance(error, Exception):
             return error
         failure = RuntimeError(f"child {self.spec.id!r} failed to start: {describe(error)}")
@@ -212,7 +212,7 @@ class Child:
         self._emit(ChildCrashed(self._supervisor, self.spec.id, self.error, error))
 
     async def stop(self) -> None:
-        """Cancel the child and wait until it is over; past its `stop_s`, kill it. May be called again if it was interrupted."""
+        """Cancel the child and wait until it is over; after its `stop_s`, kill it. Call it again if it was interrupted."""
         life = self.life
         if life is None or life.over.is_set():
             self.life = None
@@ -231,11 +231,11 @@ class Child:
                 self._emit(ChildStuck(self._supervisor, self.spec.id, self.spec.stop_limit_s))
             self.kill_nowait()
             await life.over.wait()
-        # Whatever the inbox still holds about this life is history.
+        # Reports about this life that are still in the inbox are out of date now.
         self.life = None
 
     def kill_nowait(self) -> None:
-        """End the child by force within the next turns of the loop; nothing if it is over."""
+        """End the child by force within the next turns of the loop; does nothing if it is over."""
         life = self.life
         if life is not None and not life.over.is_set():
             life.stopping = True
@@ -255,12 +255,12 @@ class Child:
         self._enter("restarting")
 
     def next_delay(self, backoff: Backoff, uniform: Uniform) -> float:
-        """Count one more crash in a row, unless it had been healthy, and say how many seconds to wait before the restart."""
+        """Count one more crash in a row, unless the child was healthy before it. Returns how many seconds to wait before the restart."""
         self._streak = 1 if self._ran_s >= backoff.healthy_s else self._streak + 1
         return delay(backoff, self._streak, uniform)
 
     def view(self) -> ChildView:
-        """What it looks like right now."""
+        """Its present state."""
         nested = self.spec.nested
         return ChildView(
             id=self.spec.id,
@@ -279,7 +279,7 @@ class Child:
 
 
 class _Status(TaskStatus[None]):
-    """What a child calls `started()` on."""
+    """The object on which a child calls `started()`."""
 
     __slots__ = ("_child", "life")
 

@@ -1,7 +1,7 @@
-"""Many children that have nothing to do with each other: started and stopped at any time, each with its own restart intensity.
+"""Many independent children: started and stopped at any time, each with its own restart intensity.
 
-There is no loop: each end of a child is judged at once where it happens, since it concerns no sibling. So tens of thousands of
-children take a task each and nothing else, and one that crashes in a row spends its own intensity only.
+There is no loop: the end of a child concerns no sibling, so it is handled at once where it happens. Tens of thousands of children take a
+task each and nothing else. A child that crashes repeatedly spends only its own intensity.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _SYSTEM_CLOCK = SystemClock()
 class DynamicSupervisor:
     """Supervises children that come and go, each with an intensity of its own.
 
-    A child that returned for good, or was stopped, is forgotten. One that spent its intensity is dropped and reported as
-    `ChildDropped`; unlike in OTP that is never an end of the supervisor.
+    A child that returned and is not restarted, or was stopped, is forgotten. A child that spent its intensity is dropped and reported as
+    `ChildDropped`; unlike in OTP, that never ends the supervisor.
 
     Args:
         name: its name in the tree.
@@ -38,11 +38,11 @@ class DynamicSupervisor:
         max_children: how many children it takes; None means no limit.
         stop_concurrency: how many children are being stopped at a time when the supervisor stops.
         clock: for the restart periods and for ages.
-        on_event: told what happens (see `events`); must not block.
+        on_event: called with each event (see `events`); must not block.
         uniform: draws the jitter of the backoff.
 
     Raises:
-        ConfigError: the definition is wrong; names every fault.
+        ConfigError: the definition is wrong; the message names every fault.
     """
 
     def __init__(
@@ -82,15 +82,15 @@ class DynamicSupervisor:
         return len(self._children)
 
     def tree(self, limit: int = 100) -> SupervisorView:
-        """What it and its first `limit` children look like right now."""
+        """The present state of it and of its first `limit` children."""
         children = tuple(child.view() for child in islice(self._children.values(), limit))
         return SupervisorView(self.name, "dynamic", children, len(self._children))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Take and keep children until cancelled; then stop them, latest first, many at a time, each within its `stop_s`.
+        """Accept and supervise children until cancelled; then stop them, latest first, many at a time, each within its `stop_s`.
 
         Args:
-            task_status: told `started()` when `start_child` may be called.
+            task_status: its `started()` is called when `start_child` may be called.
         """
         if self._running:
             raise RuntimeError(f"supervisor {self.name!r} is running already")
@@ -106,7 +106,7 @@ class DynamicSupervisor:
             await run_shielded(serve, self._stop_all)
         finally:
             self._running, self._group = False, None
-            # All are over, unless this supervisor itself is being killed: then nothing may outlive it.
+            # All are over, unless this supervisor itself is being killed: then no child may outlive it.
             for child in self._children.values():
                 child.kill_nowait()
             self._children.clear()
@@ -121,8 +121,8 @@ class DynamicSupervisor:
         Raises:
             ConfigError: the spec is wrong, or its id is taken.
             HoldfastError: there are `max_children` already.
-            RuntimeStopped: the supervisor does not run, or stops.
-            Exception: whatever the child raised before it was ready; it is not kept then.
+            RuntimeStopped: the supervisor is not running, or is stopping.
+            Exception: the child raised it before it was ready; then the child is not kept.
         """
         group = self._admit(spec)
         child = self._children[spec.id] = Child(spec, self.name, self._clock, self._emit, self._on_exit)
@@ -141,11 +141,11 @@ class DynamicSupervisor:
     async def stop_child(self, id: str) -> None:
         """Stop a child and forget it.
 
-        If cancelled, the child is stopped nevertheless.
+        If cancelled, the child is stopped all the same.
 
         Raises:
             LookupError: there is no such child.
-            RuntimeStopped: the supervisor does not run, or stops already.
+            RuntimeStopped: the supervisor is not running, or is stopping.
         """
         group = self._open()
         if id not in self._children:
@@ -186,7 +186,7 @@ class DynamicSupervisor:
             self._group.start_soon(self._await_ready, child, again, wait_s)
 
     async def _await_ready(self, child: Child, life: Life, delay_s: float) -> None:
-        """Nobody else waits for a restarted child: one that is not ready in time has crashed once more."""
+        """Wait for a restarted child, since no caller does: a child that is not ready in time counts as crashed once more."""
         late = await child.wait_ready(delay_s)
         if late is not None:
             self._on_exit(child, life, late)
@@ -203,7 +203,7 @@ class DynamicSupervisor:
         gone.set()
 
     async def _stop_all(self) -> None:
-        # From here on nothing is started or restarted.
+        # From here on no child is started or restarted.
         self._group = None
         latest_first = iter(list(self._children.values())[::-1])
         async with anyio.create_task_group() as stoppers:

@@ -1,17 +1,17 @@
-"""What supervisors tell an observer: small frozen values, handed to `on_event` at the moment they happen.
+"""The events of supervisors: small frozen values that `on_event` gets at the moment they happen.
 
 | event | when |
 | --- | --- |
 | ChildStarted | a child runs (for one that reports readiness: it is ready) |
 | ChildExited | a child returned by itself |
-| ChildCrashed | a child raised, or was cancelled by nobody; also while it was being stopped |
+| ChildCrashed | a child raised, or ended with a CancelledError that no code requested; also while it was being stopped |
 | ChildRestarting | a crashed child, or one that a strategy stopped, will be started again after `delay_s` |
 | ChildRestarted | it runs again |
 | ChildStopped | a child ended because its supervisor stopped it |
 | ChildStuck | a child did not end within its `stop_s`; it was killed |
-| ChildDropped | a dynamic child spent its intensity and is gone; its siblings live on |
+| ChildDropped | a dynamic child spent its intensity and is gone; its siblings keep running |
 | SupervisorStarted | all children of a supervisor were started |
-| SupervisorStopped | a supervisor has stopped all its children, and why |
+| SupervisorStopped | a supervisor has stopped all its children; the event names the cause |
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger("holdfast.supervisors")
 
 
 class ChildEvent(msgspec.Struct, frozen=True):
-    """Something about one child. `supervisor` is the name of its supervisor, `child` its id."""
+    """An event of one child. `supervisor` is the name of its supervisor, `child` its id."""
 
     supervisor: str
     child: str
@@ -60,17 +60,17 @@ class ChildRestarted(ChildEvent, frozen=True):
 
 
 class ChildStopped(ChildEvent, frozen=True):
-    """The child ended because it was told to."""
+    """The child ended because its supervisor stopped it."""
 
 
 class ChildStuck(ChildEvent, frozen=True):
-    """The child outlived its `stop_s` seconds: its code was ended by force and does not run again."""
+    """The child did not end within its `stop_s` seconds: it was killed, and its code does not run again."""
 
     stop_s: float
 
 
 class ChildDropped(ChildEvent, frozen=True):
-    """The dynamic child was restarted too often. `error` is the text of its last crash, None if it had returned."""
+    """The dynamic child spent its intensity. `error` is the text of its last crash, None if it had returned."""
 
     restarts: int
     error: str | None
@@ -97,7 +97,7 @@ OnEvent = Callable[[SupervisionEvent], None]
 
 
 def emitter(on_event: OnEvent | None) -> OnEvent:
-    """An observer that can be called from anywhere: one that raises is logged, and harms neither child nor supervisor."""
+    """An observer that is safe to call anywhere: an exception of `on_event` is logged, and reaches neither child nor supervisor."""
     if on_event is None:
         return _ignore
 
@@ -105,11 +105,11 @@ def emitter(on_event: OnEvent | None) -> OnEvent:
         try:
             on_event(event)
         except Exception:
-            # An observer's bug must not take down what it watches.
+            # A bug of an observer must not end the supervisor.
             _log.exception("on_event raised for %s", type(event).__name__)
 
     return emit
 
 
 def _ignore(event: SupervisionEvent) -> None:
-    """Nobody listens."""
+    """No observer."""

@@ -1,4 +1,4 @@
-"""What waits for a supervisor's loop: lives that ended by themselves, and requests of callers."""
+"""The queue of a supervisor's loop: lives that ended by themselves, and requests of callers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Exit:
 
 
 class Request:
-    """Something that a caller wants done in the loop. Until it is done its answer is `error`."""
+    """An action that a caller asks the loop to take. Until the loop has taken it, its answer is `error`."""
 
     __slots__ = ("done", "error", "verb")
 
@@ -37,7 +37,7 @@ class Request:
         self.done = anyio.Event()
 
     async def serve(self) -> None:
-        """Do it, in the loop's task, and answer. An error belongs to the caller; the loop goes on."""
+        """Take the action in the loop's task, and answer. An error goes to the caller, and the loop continues."""
         try:
             await self.verb()
             self.error = None
@@ -57,22 +57,22 @@ class Inbox:
         self._is_open = False
 
     def open(self) -> None:
-        """From here on requests are taken."""
+        """From here on the inbox takes requests."""
         self._is_open = True
 
     def put_exit(self, child: Child, life: Life, error: BaseException | None) -> None:
-        """Report the end of a life; nobody cares once the inbox is closed."""
+        """Report the end of a life; ignored once the inbox is closed."""
         if not self._is_open:
             return
         self._items.append(Exit(child, life, error))
         self._wake.set()
 
     async def request(self, verb: Callable[[], Awaitable[None]]) -> None:
-        """Have something done by the loop, and wait until it is. If cancelled, it is done nevertheless.
+        """Run `verb` in the loop, and wait for it. If cancelled, it runs all the same.
 
         Raises:
-            RuntimeStopped: the loop does not run, or ended before it was done.
-            Exception: whatever `verb` raised.
+            RuntimeStopped: the loop is not running, or ended before `verb` ran.
+            Exception: `verb` raised it.
         """
         stopped = RuntimeStopped(f"supervisor {self._owner!r} is not running")
         if not self._is_open:
@@ -95,7 +95,7 @@ class Inbox:
         return self._items.popleft()
 
     def close(self) -> None:
-        """Nobody reads any more: tell the callers that wait, and refuse those to come."""
+        """The reader has ended: fail the requests that wait, and refuse new ones."""
         self._is_open = False
         for item in self._items:
             if isinstance(item, Request):

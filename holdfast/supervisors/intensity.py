@@ -13,7 +13,7 @@ Uniform = Callable[[float, float], float]
 
 
 class Intensity(msgspec.Struct, frozen=True):
-    """More than `restarts` restarts within `within_s` seconds, and the supervisor gives up.
+    """The supervisor gives up at more than `restarts` restarts within `within_s` seconds.
 
     Attributes:
         restarts: how many are allowed; 0 allows none.
@@ -26,7 +26,7 @@ class Intensity(msgspec.Struct, frozen=True):
     within_s: float = 5.0
 
     def faults(self) -> list[str]:
-        """Everything that is wrong with it; empty if nothing is."""
+        """Its faults; empty if there are none."""
         found = []
         if not is_count(self.restarts):
             found.append(f"intensity.restarts is {self.restarts!r}: use a whole number from 0")
@@ -36,7 +36,7 @@ class Intensity(msgspec.Struct, frozen=True):
 
 
 class RestartWindow:
-    """The restarts of the last `within_s` seconds: no memory for what never crashed, and never more than `restarts` + 1 times."""
+    """The times of the restarts in the last `within_s` seconds: none for a child that never crashed, and never more than `restarts` + 1."""
 
     __slots__ = ("_at", "_intensity")
 
@@ -45,13 +45,13 @@ class RestartWindow:
         self._at: deque[float] | None = None
 
     def allow(self, now: float) -> bool:
-        """Record a restart and say whether it is still within the intensity.
+        """Record a restart. Returns whether it is within the intensity.
 
         Args:
             now: monotonic seconds.
         """
         if self._at is None:
-            # One more than is allowed decides every question; older ones would only take memory.
+            # One time more than the limit is enough for each decision; older ones would only take memory.
             self._at = deque(maxlen=self._intensity.restarts + 1)
         self._at.append(now)
         return self.count(now) <= self._intensity.restarts
@@ -67,7 +67,7 @@ class RestartWindow:
 
 
 class Backoff(msgspec.Struct, frozen=True):
-    """How long to wait before a restart: growing, capped, with full jitter. The default is OTP's: not at all.
+    """How long to wait before a restart: growing, capped, with full jitter. The default is OTP's: no wait.
 
     Attributes:
         base_s: upper bound of the first wait, in seconds; 0 restarts at once.
@@ -82,7 +82,7 @@ class Backoff(msgspec.Struct, frozen=True):
     healthy_s: float = 60.0
 
     def faults(self) -> list[str]:
-        """Everything that is wrong with it; empty if nothing is."""
+        """Its faults; empty if there are none."""
         fields = {"base_s": self.base_s, "max_s": self.max_s, "healthy_s": self.healthy_s}
         found = [f"backoff.{name} is {value!r}: use seconds from 0" for name, value in fields.items() if not is_duration(value)]
         if not is_duration(self.factor) or self.factor < 1:
@@ -91,7 +91,7 @@ class Backoff(msgspec.Struct, frozen=True):
 
 
 def delay(backoff: Backoff, nth: int, uniform: Uniform) -> float:
-    """Say how long to wait before the nth restart in a row.
+    """How long to wait before the nth restart in a row.
 
     Args:
         backoff: the rule.

@@ -1,9 +1,9 @@
-"""An await that can be ended from outside for good: the `kill` of OTP, for coroutines.
+"""An await that another task can end by force: the `kill` of OTP, for coroutines.
 
 asyncio has no kill: a task that swallows its cancellation, or shields itself from it, keeps its task group open and its code
-running for ever. A `Killable` stands between the task and the child's coroutine and passes every wait through. Told to kill, it
-unwinds the coroutine without waiting for anything that it still awaits, so that the task ends and no line of the child (but for
-its `finally` blocks up to their next await) runs again. A thread that it waits for runs on; only a process can be killed.
+running for ever. A `Killable` is between the task and the child's coroutine and passes every wait through. `kill` unwinds the coroutine
+without waiting for anything that it still awaits. So the task ends, and no line of the child runs again (except its `finally` blocks up to
+their next await). A thread that it waits for keeps running; only a process can be killed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _UNWIND_ATTEMPTS = 100
 class _Killed(BaseException):
     """Unwinds a coroutine. It never leaves this module.
 
-    Neither an Exception nor a CancelledError, for those are what a stuck child swallows; nor GeneratorExit, which
-    leaves a coroutine that awaits while it unwinds half closed.
+    It is no Exception and no CancelledError, since a stuck child swallows these. It is no GeneratorExit either: that leaves a coroutine
+    half closed if it awaits while it unwinds.
     """
 
 
@@ -39,10 +39,10 @@ class Killable:
         self._relay: asyncio.Future[None] | None = None
 
     def kill(self) -> None:
-        """Let the await return within the next turns of the loop, whatever the coroutine does about it."""
+        """Let the await return within the next turns of the loop, whatever the coroutine catches."""
         self._killed = True
         if self._task is not None:
-            # Wakes the task even inside a shield; the request is taken back as soon as it has.
+            # Wakes the task even inside a shield; the request is withdrawn as soon as the task is awake.
             self._task.cancel()
 
     def __await__(self) -> Generator[Any, None, None]:
@@ -59,7 +59,7 @@ class Killable:
                 try:
                     yield from self._wait(waits_for)
                 except BaseException as error:
-                    # Not ours to judge: it goes to the coroutine at the top of the loop, unless that one is killed.
+                    # Any error: the top of the loop throws it into the coroutine, unless the coroutine is killed.
                     thrown = error
                 if self._killed:
                     thrown = None
@@ -67,7 +67,7 @@ class Killable:
                     _unwind(coroutine)
                     return
         finally:
-            # An error that knows this frame, and a frame that knows the error, would be garbage that only the collector frees.
+            # An error and a frame that refer to each other are a cycle, which only the garbage collector frees.
             thrown = None
 
     def _wait(self, waits_for: Any) -> Generator[Any, None, None]:
@@ -77,8 +77,8 @@ class Killable:
             yield from self._wait_for_task(waits_for)
 
     def _wait_for_task(self, other: asyncio.Future[Any]) -> Generator[Any, None, None]:
-        # Cancelling a task that awaits another one (a gather) only passes the request on: if the other one swallows it, nothing
-        # wakes this task and no kill arrives. So this waits for a future of its own and passes cancellations on itself.
+        # To cancel a task that awaits another one (a gather) only forwards the request: if the other one swallows it, this task does not
+        # wake, and no kill arrives. So this waits for a future of its own and forwards cancellations itself.
         other._asyncio_future_blocking = False
         other.add_done_callback(self._wake)
         while not other.done():
@@ -104,16 +104,16 @@ async def _drive(start: Callable[[], Awaitable[None]]) -> None:
 
 
 def _unwind(coroutine: Coroutine[Any, Any, None]) -> None:
-    """End a coroutine. Each attempt ends at one more await in a `finally`; what catches everything for ever is thrown away."""
+    """End a coroutine. Each attempt ends at one more await in a `finally`; a coroutine that catches everything is discarded."""
     for _ in range(_UNWIND_ATTEMPTS):
         try:
             coroutine.throw(_Killed())
         except BaseException:
-            # It has ended: by the signal, by an error of its own, or by returning. A killed child's last words concern nobody.
+            # It has ended: by the signal, by an error of its own, or by returning. The last error of a killed child is of no interest.
             return
     try:
-        # Here and not when it is collected: outside a task its awaits would raise at once, and its loop catch that without end.
+        # Now and not when it is collected: outside a task its awaits would raise at once, and its loop would catch that without end.
         coroutine.close()
     except BaseException:
-        # "coroutine ignored GeneratorExit", once more.
+        # "coroutine ignored GeneratorExit" again.
         return

@@ -1,4 +1,4 @@
-"""The frame in which every supervisor runs: children end one by one, in order, and never because the caller was cancelled."""
+"""The frame in which every supervisor runs: children end one by one, in order, also when the caller is cancelled."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from holdfast.errors import SupervisorGaveUp
 
 
 async def run_shielded(serve: Callable[[TaskGroup], Awaitable[None]], stop_all: Callable[[], Awaitable[None]]) -> None:
-    """Run `serve` with a group for the children until it ends or this is cancelled, then `stop_all`.
+    """Run `serve` with a task group for the children until it ends or this is cancelled, then run `stop_all`.
 
-    A task group cancels its children all at once. So the children's group is under a shield, and only a watch outside it feels
-    the cancellation; it cancels `serve`, whichever await that is in, and `stop_all` stops the children in their order.
+    A task group cancels all its children at once. So a shield protects the children's group, and only a task outside the shield gets the
+    cancellation. That task cancels `serve`, at whatever await it is, and `stop_all` stops the children in their order.
 
     Args:
-        serve: given the group to start children in; its end, or its error, ends the whole.
-        stop_all: stops every child; each has a deadline, and with them the shield has one. Called again if it was interrupted.
+        serve: gets the group to start children in; when it ends or raises, `stop_all` runs.
+        stop_all: stops every child. Each has a deadline, and so the shield has one. Called again if it was interrupted.
 
     Raises:
         SupervisorGaveUp: raised by `serve`.
@@ -36,12 +36,12 @@ async def run_shielded(serve: Callable[[TaskGroup], Awaitable[None]], stop_all: 
                     with serving:
                         await serve(children)
                 except SupervisorGaveUp as error:
-                    # Carried around the groups, which would wrap it in an exception group.
+                    # Kept outside the groups, which would wrap it in an exception group.
                     gave_up = error
                 finally:
                     await _finish(stop_all)
         outer.cancel_scope.cancel()
-    # Without it a cancelled run would return as if it had not been.
+    # Without this, a cancelled run would return normally.
     await checkpoint()
     if gave_up is not None:
         try:
@@ -58,7 +58,7 @@ async def _watch(serving: anyio.CancelScope) -> None:
 
 
 async def _finish(stop_all: Callable[[], Awaitable[None]]) -> None:
-    """Stop the children even if a native `Task.cancel()` arrives meanwhile, which no shield holds off; raise that at the end."""
+    """Stop the children even if a native `Task.cancel()` arrives meanwhile, which no anyio shield stops; raise it at the end."""
     interrupted: BaseException | None = None
     while True:
         try:

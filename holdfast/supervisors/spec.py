@@ -1,4 +1,4 @@
-"""What a child is: how it is started, when it is restarted, how long it may take to stop."""
+"""The definition of a child: how it starts, when it is restarted, how long it may take to stop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AUTO_SHUTDOWNS: tuple[AutoShutdown, ...] = ("never", "any_significant", "all_sig
 
 @runtime_checkable
 class Nested(Protocol):
-    """A supervisor as another one sees it."""
+    """A supervisor, as its parent supervisor sees it."""
 
     @property
     def name(self) -> str:
@@ -31,11 +31,11 @@ class Nested(Protocol):
         ...
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
-        """Run until cancelled, given up or shut down."""
+        """Run until cancelled, until it gives up, or until it shuts down."""
         ...
 
     def tree(self) -> SupervisorView:
-        """What it looks like right now."""
+        """Its present state."""
         ...
 
 
@@ -46,10 +46,10 @@ class ChildSpec(msgspec.Struct, frozen=True):
         id: its name, unique in its supervisor.
         start: an async function without required arguments, run as the child: returning is a normal exit, raising a crash. If it
             has a parameter `task_status`, the next child is started only after `task_status.started()`. Or a supervisor.
-        restart: "permanent" is always restarted, "transient" after a crash only, "temporary" never.
-        significant: whether its exit can shut the supervisor down (see `auto_shutdown`); not for a permanent child.
-        stop_s: seconds it may take to end once cancelled; then it is killed. None means 5, for a supervisor no limit, as in OTP.
-        start_s: seconds it may take to report readiness. None means 30, for a supervisor no limit.
+        restart: "permanent": always; "transient": after a crash only; "temporary": never.
+        significant: whether its exit can shut the supervisor down (see `auto_shutdown`); not allowed for a permanent child.
+        stop_s: seconds it may take to end after it was cancelled; then it is killed. None means 5; for a supervisor no limit, as in OTP.
+        start_s: seconds it may take to report readiness. None means 30; for a supervisor no limit.
     """
 
     id: str
@@ -66,12 +66,12 @@ class ChildSpec(msgspec.Struct, frozen=True):
 
     @property
     def stop_limit_s(self) -> float:
-        """Seconds that its stop may take, with the default filled in."""
+        """Seconds that its stop may take; the default where the spec has None."""
         return self._limit(self.stop_s, 5.0)
 
     @property
     def start_limit_s(self) -> float:
-        """Seconds that its start may take, with the default filled in."""
+        """Seconds that its start may take; the default where the spec has None."""
         return self._limit(self.start_s, 30.0)
 
     def _limit(self, given: float | None, default: float) -> float:
@@ -84,7 +84,7 @@ class ChildSpec(msgspec.Struct, frozen=True):
         return self.restart == "permanent" or (self.restart == "transient" and error is not None)
 
     def body(self) -> tuple[Callable[..., Awaitable[None]], bool]:
-        """What to call, and whether it takes a `task_status` to report readiness with."""
+        """The function to call, and whether it takes a `task_status` with which it reports readiness."""
         nested = self.nested
         if nested is not None:
             return nested.run, True
@@ -93,7 +93,7 @@ class ChildSpec(msgspec.Struct, frozen=True):
 
 
 def check_children(specs: Iterable[ChildSpec], auto_shutdown: AutoShutdown = "never") -> list[str]:
-    """Everything that is wrong with these children under one supervisor; empty if nothing is."""
+    """The faults of these children under one supervisor; empty if there are none."""
     specs = list(specs)
     if strangers := [item for item in specs if not _is(item, ChildSpec)]:
         return [f"{item!r} is not a ChildSpec" for item in strangers]
@@ -103,7 +103,7 @@ def check_children(specs: Iterable[ChildSpec], auto_shutdown: AutoShutdown = "ne
 
 
 def check_name(value: object, field: str = "name") -> list[str]:
-    """What is wrong with a name; empty if nothing is."""
+    """The faults of a name; empty if there are none."""
     return [] if _is(value, str) and value else [f"{field} is {value!r}: use a string that is not empty"]
 
 
@@ -144,7 +144,7 @@ def _start_faults(spec: ChildSpec) -> list[str]:
 
 
 def _is(value: object, kind: type) -> bool:
-    """Types are checked at run time too: a definition may come from code that no type checker saw."""
+    """Types are checked at run time too: a definition may come from code that was never type-checked."""
     return isinstance(value, kind)
 
 
@@ -152,5 +152,5 @@ def _parameters(start: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
         return dict(inspect.signature(start).parameters)
     except ValueError:
-        # Some callables written in C have no signature; such a one is called without arguments.
+        # Some callables written in C have no signature; they are called without arguments.
         return {}

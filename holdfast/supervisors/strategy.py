@@ -1,4 +1,4 @@
-"""Which children a crash concerns: the three strategies of OTP, as one pure function."""
+"""The children that a crash concerns: the three strategies of OTP, as one pure function."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ STRATEGIES: tuple[Strategy, ...] = ("one_for_one", "one_for_all", "rest_for_one"
 
 
 class Plan(NamedTuple):
-    """What to do about one crash: stop these, in this order, then start those, in that order."""
+    """The reaction to one crash: stop these children, in this order, then start those, in that order."""
 
     stop: tuple[str, ...]
     start: tuple[str, ...]
 
 
 def plan(strategy: Strategy, ids: Sequence[str], failed: str) -> Plan:
-    """Say which children to stop and which to start when one of them failed.
+    """Which children to stop and which to start when one of them failed.
 
     Args:
         strategy: `one_for_one` concerns the failed child alone, `one_for_all` every child, `rest_for_one` the failed child and
             those that were started after it.
         ids: the children, in start order.
-        failed: the one that failed; it is down already, so it is never among those to stop.
+        failed: the one that failed; it has ended already, so it is never among those to stop.
 
     Returns:
         The ids to stop, latest first, and the ids to start, earliest first.

@@ -1,7 +1,7 @@
-"""The supervisor: starts its children in order, restarts what crashed by its strategy, stops them in reverse.
+"""The supervisor: starts its children in order, restarts crashed ones by its strategy, stops them in reverse order.
 
-Everything that changes a child happens in one loop, one thing at a time, as in OTP: exits and requests wait in an inbox. Wherever
-that loop is interrupted, each child's own state says whether it has to be stopped.
+One loop makes all changes to children, one at a time, as in OTP: exits and requests wait in an inbox. Wherever that loop is interrupted,
+the state of each child says whether it has to be stopped.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class Supervisor:
     Args:
         name: its name in the tree.
         children: their specs, in start order; supervisors among them nest.
-        strategy: which siblings a crash concerns: "one_for_one", "one_for_all" or "rest_for_one".
+        strategy: which siblings are restarted after a crash: "one_for_one", "one_for_all" or "rest_for_one".
         intensity: how many restarts, of all children together, within which period are too many.
-        backoff: how long to wait before a restart; by default not at all, as in OTP.
+        backoff: how long to wait before a restart; by default there is no wait, as in OTP.
         auto_shutdown: whether the exit of "any_significant" child, or that of the last ("all_significant"), ends the supervisor.
         clock: for the restart period and for ages.
-        on_event: told what happens (see `events`); must not block.
+        on_event: called with each event (see `events`); must not block.
         uniform: draws the jitter of the backoff.
 
     Raises:
-        ConfigError: the definition is wrong; names every fault.
+        ConfigError: the definition is wrong; the message names every fault.
     """
 
     def __init__(
@@ -86,17 +86,17 @@ class Supervisor:
     # ------------------------------------------------------------ public
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Start the children in order and keep them running until cancelled, given up or shut down.
+        """Start the children in order and keep them running until cancelled, until it gives up, or until it shuts down.
 
-        Returns only on automatic shutdown. Every run begins with the children that the supervisor was made with. If cancelled, it
-        first stops the children in reverse start order, each within its `stop_s`.
+        Returns only on automatic shutdown. Every run begins with the children of the constructor. If cancelled, it first stops the children
+        in reverse start order, each within its `stop_s`.
 
         Args:
-            task_status: told `started()` when all children were started.
+            task_status: its `started()` is called when all children were started.
 
         Raises:
-            SupervisorGaveUp: more restarts than the intensity allows, or a child did not get ready in the first start. The
-                child's error is the cause.
+            SupervisorGaveUp: more restarts than the intensity allows, or a child was not ready in time in the first start. The child's
+                error is the cause.
         """
         if self._running:
             raise RuntimeError(f"supervisor {self.name!r} is running already")
@@ -126,25 +126,25 @@ class Supervisor:
             await run_shielded(serve, self._stop_all)
         finally:
             self._running, self._group = False, None
-            # All are over, unless this supervisor itself is being killed: then nothing may outlive it.
+            # All are over, unless this supervisor itself is being killed: then no child may outlive it.
             for child in self._children.values():
                 child.kill_nowait()
             self._emit(SupervisorStopped(self.name, reason))
 
     def tree(self) -> SupervisorView:
-        """What it and everything below it look like right now."""
+        """The present state of it and of everything below it."""
         children = tuple(child.view() for child in self._children.values())
         return SupervisorView(self.name, self._strategy, children, len(children))
 
     async def start_child(self, spec: ChildSpec) -> None:
-        """Add a child as the last one and start it. It is gone again when the supervisor itself is restarted, as in OTP.
+        """Add a child as the last one and start it. A restart of the supervisor itself removes it, as in OTP.
 
-        If cancelled, the child may be started nevertheless.
+        If cancelled, the child may be started all the same.
 
         Raises:
             ConfigError: the spec is wrong, or its id is taken.
-            RuntimeStopped: the supervisor does not run.
-            Exception: whatever the child raised before it was ready; it is not added then.
+            RuntimeStopped: the supervisor is not running.
+            Exception: the child raised it before it was ready; then the child is not added.
         """
 
         async def verb() -> None:
@@ -157,13 +157,13 @@ class Supervisor:
         await self._inbox.request(verb)
 
     async def stop_child(self, id: str) -> None:
-        """Stop a child, for good unless `restart_child` or a strategy starts it again; a temporary one is forgotten.
+        """Stop a child. It stays stopped unless `restart_child` or a strategy starts it again; a temporary one is forgotten.
 
-        If cancelled, the child is stopped nevertheless.
+        If cancelled, the child is stopped all the same.
 
         Raises:
             LookupError: there is no such child.
-            RuntimeStopped: the supervisor does not run.
+            RuntimeStopped: the supervisor is not running.
         """
 
         async def verb() -> None:
@@ -172,14 +172,14 @@ class Supervisor:
         await self._inbox.request(verb)
 
     async def restart_child(self, id: str) -> None:
-        """Start a child that is down; one that runs is stopped first (OTP refuses that). Does not count towards the intensity.
+        """Start a stopped child; a running one is stopped first (OTP refuses that). Does not count towards the intensity.
 
-        If cancelled, the child is restarted nevertheless.
+        If cancelled, the child is restarted all the same.
 
         Raises:
             LookupError: there is no such child.
-            RuntimeStopped: the supervisor does not run.
-            Exception: whatever the child raised before it was ready; it stays down then.
+            RuntimeStopped: the supervisor is not running.
+            Exception: the child raised it before it was ready; then the child stays stopped.
         """
 
         async def verb() -> None:
@@ -193,7 +193,7 @@ class Supervisor:
     # ------------------------------------------------------------ the loop
 
     async def _turn(self) -> bool:
-        """Handle one thing. Returns whether that shuts the supervisor down."""
+        """Handle one item of the inbox. Returns whether that shuts the supervisor down."""
         item = await self._inbox.next(until=min(self._due.values(), default=math.inf))
         if item is None:
             await self._start_due()
@@ -219,7 +219,7 @@ class Supervisor:
         return not any(child.spec.significant and child.alive for child in self._children.values())
 
     async def _restart(self, failed: Child, error: BaseException | None) -> None:
-        """Stop whom the strategy says, and make all that it concerns due for a start."""
+        """Stop the children that the strategy names, and make every child that it restarts due for a start."""
         if not self._window.allow(self._clock.monotonic()):
             raise SupervisorGaveUp(self.name, failed.spec.id) from error
         wait_s = failed.next_delay(self._backoff, self._uniform)
@@ -234,7 +234,7 @@ class Supervisor:
                 self._emit(ChildRestarting(self.name, id, wait_s))
 
     async def _start_due(self) -> None:
-        """Start, in order, the children whose wait is over. One that fails to start is one more crash, with its own plan."""
+        """Start, in order, the children whose wait is over. A child that fails to start is one more crash, with its own plan."""
         now = anyio.current_time()
         for child in [child for id, child in self._children.items() if self._due.get(id, math.inf) <= now]:
             if (error := await self._start(child)) is not None:
@@ -252,7 +252,7 @@ class Supervisor:
         return self._children[id]
 
     async def _start(self, child: Child) -> Exception | None:
-        """Start a child and wait until it is ready. Returns why it did not get there."""
+        """Start a child and wait until it is ready. Returns why it is not."""
         assert self._group is not None
         self._due.pop(child.spec.id, None)
         child.start(self._group)

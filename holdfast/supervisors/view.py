@@ -1,4 +1,4 @@
-"""What a supervision tree looks like right now: plain values for display, which msgspec can encode."""
+"""The present state of a supervision tree: plain values for display, which msgspec can encode."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ChildView(msgspec.Struct, frozen=True):
             deadline of its stop).
         restarts: how often it was started again.
         age_s: seconds in this state.
-        error: text of its last crash, unredacted; None if it never crashed.
+        error: text of its last crash, not redacted; None if it never crashed.
         supervisor: the tree below it, if it is a supervisor.
     """
 
@@ -38,7 +38,7 @@ class SupervisorView(msgspec.Struct, frozen=True):
     Attributes:
         name: its name.
         strategy: its strategy, or "dynamic".
-        children: its children in start order; of a dynamic supervisor only as many as were asked for.
+        children: its children in start order; of a dynamic supervisor at most the `limit` of the call.
         count: how many children it has.
     """
 

@@ -1,9 +1,9 @@
 """A thread that notices when an event loop is blocked, and names the code that blocks it.
 
-Code that does not await cannot be cancelled and lets nothing else run: no deadline helps against it, and only another thread can say
-where it is. The thread asks the loop for a sign of life at each tick. Where none comes, it takes the stack of the loop's thread.
+Code that does not await cannot be cancelled and blocks all other tasks. No deadline stops it, and only another thread can report where it
+is. This thread asks the loop for a heartbeat at each tick. If none comes, it takes the stack of the loop's thread.
 
-A call into C that keeps the interpreter's lock stops this thread as well; against that helps only a watchdog outside of the process.
+A call into C that keeps the interpreter's lock stops this thread as well; only a watchdog outside the process notices that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class Blocked(msgspec.Struct, frozen=True):
-    """The loop has not run for at least `seconds`; `frames` are what its thread is in, the innermost first."""
+    """The loop has not run for at least `seconds`; `frames` is the stack of its thread, the innermost frame first."""
 
     seconds: float
     frames: tuple[Frame, ...]
@@ -37,11 +37,11 @@ class Watchdog:
 
     Args:
         post: runs a function on the loop soon, such as `loop.call_soon_threadsafe`. It may raise RuntimeError once the loop is closed.
-        on_blocked: called once for each time that the loop is blocked, on the watchdog's thread.
-        blocked_s: how long it may give no sign of life, in seconds.
-        on_free: called with the seconds that it was blocked for at least, once it runs again; on the loop.
-        on_stuck: called once it has been blocked for `stuck_s`, on the watchdog's thread.
-        stuck_s: None is never.
+        on_blocked: called once for each time the loop is blocked, on the watchdog's thread.
+        blocked_s: how long the loop may give no heartbeat, in seconds.
+        on_free: called on the loop once it runs again, with the seconds for which it was blocked at least.
+        on_stuck: called on the watchdog's thread, once the loop has been blocked for `stuck_s`.
+        stuck_s: how long, in seconds; None is never.
         thread: of the loop; default the thread that makes the Watchdog.
         clock: monotonic seconds.
     """
@@ -72,7 +72,7 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more. It may be called on the loop: the thread needs no answer from it to end."""
+        """Stop watching. It may be called on the loop: the thread ends without an answer from it."""
         self._stop.set()
         self._beat.set()
         if self._thread.is_alive():
@@ -84,18 +84,18 @@ class Watchdog:
             try:
                 self._post(self._alive)
             except RuntimeError:
-                return  # the loop is closed: there is nothing to watch any more
+                return  # the loop is closed: nothing is left to watch
             self._await_beat()
             self._stop.wait(self._tick_s())
 
     def _await_beat(self) -> None:
-        """Until the loop gives its sign of life; past the limits it is named."""
+        """Wait for the heartbeat of the loop; past the limits, report that the loop is blocked."""
         self._silent_s, self._named = 0.0, False
         stuck = False
         while not self._beat.is_set():
             tick_s, before = self._tick_s(), self._clock()
             self._beat.wait(tick_s)
-            # At most two ticks: where the whole process was stopped, nothing blocked the loop.
+            # At most two ticks: if the whole process was stopped, no code blocked the loop.
             self._silent_s += min(self._clock() - before, 2 * tick_s)
             if self._beat.is_set():
                 return
@@ -113,7 +113,7 @@ class Watchdog:
         self._beat.set()
 
     def _tick_s(self) -> float:
-        """Read each time, since limits may change while it watches."""
+        """Computed each time, since limits may change while it watches."""
         return min(self.blocked_s / 4, 1.0)
 
     def _blocked(self) -> Blocked:
@@ -121,8 +121,8 @@ class Watchdog:
 
 
 def stack(thread: int) -> tuple[Frame, ...]:
-    """What a thread is in right now, the innermost first; empty if there is no such thread."""
-    # The frames are of a thread that goes on: a line may be off by what ran meanwhile, and no local variable is kept alive.
+    """The present stack of a thread, the innermost frame first; empty if there is no such thread."""
+    # The thread keeps running: a line number may be slightly off. The result keeps no local variable alive.
     frame: FrameType | None = sys._current_frames().get(thread)
     found = []
     while frame is not None:

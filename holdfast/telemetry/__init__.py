@@ -1,4 +1,4 @@
-"""Observers of events: spans, logs and the trace that a message carries. Nothing below knows them."""
+"""Observers of events: spans, logs and the trace that a message carries. No lower package imports this one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Telemetry"]
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported when first asked for: whoever sends a message imports `context` alone."""
+    """Public names are imported at first use: code that sends a message imports only `context`."""
     if name == "Telemetry":
         from holdfast.telemetry.telemetry import Telemetry
 

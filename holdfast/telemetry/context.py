@@ -1,8 +1,8 @@
-"""The trace of whoever sends a message, as a text that travels with the message.
+"""The trace of a message's sender, as a text that travels with the message.
 
-The text is a W3C traceparent (`00-<trace>-<span>-<flags>`), and its reader becomes a child of that span. After `link:` it is a link
-instead: the reader begins a trace of its own and points at the sender, so that two agents that tell each other things for months do not
-share one endless trace. "" is no trace at all.
+The text is a W3C traceparent (`00-<trace>-<span>-<flags>`), and the turn of the receiver becomes a child of that span. After `link:` it is
+a link instead: the receiver begins a trace of its own and points at the sender. So two agents that send each other messages for months do
+not share one endless trace. "" is no trace.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Carried(NamedTuple):
 def carried() -> str:
     """The traceparent of the current OpenTelemetry span, "" if there is none.
 
-    Nothing is imported: a process that never imported OpenTelemetry has no current span.
+    It imports nothing: a process that never imported OpenTelemetry has no current span.
     """
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
@@ -43,13 +43,13 @@ def carried() -> str:
 
 
 def linked() -> str:
-    """The same for a message that leaves when a turn commits: its reader points at the sender and begins a trace of its own."""
+    """The same for a message that leaves when a turn commits: the receiver begins a trace of its own and points at the sender."""
     traceparent = carried()
     return LINK + traceparent if traceparent else ""
 
 
 def parse(text: str) -> Carried | None:
-    """What `text` says, or None if it says nothing that can be used (it may come from outside)."""
+    """The parsed `text`, or None if it is not valid (it may come from outside)."""
     if not text:
         return None
     link = text.startswith(LINK)

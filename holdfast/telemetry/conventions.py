@@ -1,6 +1,6 @@
 """The names that spans carry, in one place.
 
-The GenAI conventions of OpenTelemetry are still in development; what is here is what holdfast writes, and changes only on purpose.
+The GenAI conventions of OpenTelemetry are still in development. These are the names that holdfast writes; they change only on purpose.
 Langfuse also reads `session.id` and `user.id`; cost is in `gen_ai.usage.cost`, in US dollars.
 """
 
@@ -59,14 +59,14 @@ FACTS: Final[Mapping[str, str]] = {
     "cached_tokens": CACHED_TOKENS,
     "reasoning_tokens": REASONING_TOKENS,
 }
-"""What a call may tell about its answer (holdfast.calls.call.Call.facts), and the attribute that it becomes."""
+"""The facts that a call can give about its answer (holdfast.calls.call.Call.facts), and the attribute of each."""
 
 MAX_TEXT: Final = 1024
-"""Characters that are kept of a free text."""
+"""The most characters of a free text."""
 
 _MAX_INT = 1 << 63
 _MODEL, _TOOL = "model", "tool"
-_NAMED_BY_ID = frozenset({"ask", "watch"})  # their name is the id of the other session: span names are few
+_NAMED_BY_ID = frozenset({"ask", "watch"})  # their name is the id of the other session, and there must be few span names
 
 
 def version() -> str:
@@ -81,7 +81,7 @@ def version() -> str:
 
 
 def clean(text: str) -> str:
-    """The text without what cannot be encoded (half of a surrogate pair)."""
+    """The text without characters that cannot be encoded (half of a surrogate pair)."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
@@ -91,7 +91,7 @@ def turn_name(agent: str) -> str:
 
 
 def step_name(kind: str, name: str) -> str:
-    """The name of a step's span. The name of a model step is its model's, that of a tool step its tool's; an id is not in it."""
+    """The name of a step's span. A model step has the name of its model, a tool step that of its tool; the name contains no id."""
     if kind == _MODEL:
         return f"{CHAT} {name}"
     if kind == _TOOL:
@@ -100,7 +100,7 @@ def step_name(kind: str, name: str) -> str:
 
 
 def session_attributes(session: str, agent: str, tenant: str, user: str, turn: int, message: str) -> Attributes:
-    """What the spans of a turn and of its steps have in common."""
+    """The attributes that the spans of a turn and of its steps share."""
     common: Attributes = {SESSION: session, CONVERSATION: session, AGENT: agent, TENANT: tenant, TURN: turn, MESSAGE: message}
     if user:
         common[USER] = user
@@ -108,7 +108,7 @@ def session_attributes(session: str, agent: str, tenant: str, user: str, turn: i
 
 
 def step_attributes(kind: str, name: str, effect: str) -> Attributes:
-    """What is known of a step before it runs."""
+    """The attributes of a step that are known before it runs."""
     own: Attributes = {KIND: kind, NAME: name, EFFECT: effect}
     if kind == _MODEL:
         own |= {OPERATION: CHAT, REQUEST_MODEL: name}
@@ -118,9 +118,9 @@ def step_attributes(kind: str, name: str, effect: str) -> Attributes:
 
 
 def cost_attributes(tokens: int, microusd: int, *, total: bool = False) -> Attributes:
-    """What a step cost, or with `total` what the steps of a turn did together; nothing of what cost nothing.
+    """The cost of a step, or with `total` of all steps of a turn; an amount of 0 has no attribute.
 
-    A total is not given by the GenAI name: backends add up what they find under that over all spans of a trace.
+    A total does not have the GenAI name: backends add up the attributes of that name over all spans of a trace.
     """
     cost: Attributes = {}
     if tokens:
@@ -133,7 +133,8 @@ def cost_attributes(tokens: int, microusd: int, *, total: bool = False) -> Attri
 
 
 def fact_attributes(facts: Mapping[str, Any]) -> Attributes:
-    """What a call tells about its answer, by the GenAI names; what is not of a known name and a plain type is left out."""
+    """The facts that a call gives about its answer, by the GenAI names. Facts with an unknown name or a type that is not plain are left
+    out."""
     found: Attributes = {}
     for fact, attribute in FACTS.items():
         value = facts.get(fact)

@@ -1,4 +1,4 @@
-"""OpenTelemetry's current span, for clients that are instrumented: a parent that records nothing by itself."""
+"""OpenTelemetry's current span, for instrumented clients: a parent span that does not record itself."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from holdfast.telemetry.frames import TurnFrame
 from holdfast.telemetry.ids import step_id
 
 _SPAN = next(iter(set_span_in_context(INVALID_SPAN, Context())))
-_STEP = "holdfast-step"  # stays where user code makes a span of its own current
+_STEP = "holdfast-step"  # stays set where user code makes a span of its own current
 _NOTHING = Context()
-_put = dict.__setitem__  # a Context is written once, by whoever makes it
+_put = dict.__setitem__  # a Context is written once, by the code that creates it
 _SAMPLED, _UNSAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
 
 
 class Parent(NonRecordingSpan):
-    """The span of a turn, or of a step of it, that is recorded elsewhere. Its ids are computed when somebody asks for them.
+    """The span of a turn or of one of its steps, which is recorded elsewhere. Its ids are computed at first use.
 
     Attributes:
-        step: how the step began; None for the turn itself.
-        outer: what was current before `enter_step`.
-        within: the key of the step that this one runs in, if it runs in one.
+        step: the start of the step; None for the turn itself.
+        outer: the context before `enter_step`.
+        within: the key of the enclosing step, if there is one.
     """
 
     outer = _NOTHING
@@ -46,12 +46,12 @@ class Parent(NonRecordingSpan):
 
 
 def begin(span: Span) -> None:
-    """Make `span` the current one, and nothing besides it: what was current belongs to something else."""
+    """Make `span` the current one in an empty context: the context before belongs to other code."""
     attach(Context({_SPAN: span}))
 
 
 def enter(span: Span) -> Context:
-    """Make `span` the current one; what was current, for `leave`."""
+    """Make `span` the current one. Returns the context before, for `leave`."""
     outer = get_current()
     inside = Context(outer)
     _put(inside, _SPAN, span)
@@ -60,7 +60,7 @@ def enter(span: Span) -> Context:
 
 
 def enter_step(step: Parent) -> None:
-    """Make a step's span the current one, and it the step that runs here; `step.outer` is what was current, for `leave`."""
+    """Make a step's span the current one, and the step the current step. `step.outer` is the context before, for `leave`."""
     outer = step.outer = get_current()
     inside = Context(outer)
     _put(inside, _SPAN, step)
@@ -69,10 +69,10 @@ def enter_step(step: Parent) -> None:
 
 
 def step_here(turn: TurnFrame) -> bytes:
-    """The key of the step of `turn` that this code runs in; empty if it runs in none."""
+    """The key of the step of `turn` that this code runs in; empty if there is none."""
     here: object = get_current().get(_STEP)
     return here.step.key if type(here) is Parent and here.turn is turn and here.step is not None else b""
 
 
 leave: Final[Callable[[Context], object]] = attach
-"""Makes current what was, whatever has been attached and left meanwhile."""
+"""Restores an earlier context, whatever contexts were attached and left meanwhile."""

@@ -1,7 +1,7 @@
-"""The exporter process: reads packed records from its parent, makes OTLP of them and posts it, on whatever processor time is left over.
+"""The exporter process: reads packed records from its parent, encodes them as OTLP and posts them, at a low processor priority.
 
-`python -m holdfast.telemetry.exporter FD` is started by `link`. It never stops reading, whatever the collector does; it ends when its
-parent closes the pipe or is gone, after a few seconds for what it still has.
+`python -m holdfast.telemetry.exporter FD` is started by `link`. It never stops reading, whatever the collector does. It ends when its
+parent closes the pipe or has ended, after a few seconds in which it posts its last spans.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _CHUNK = 1 << 18
 
 
 def main() -> None:
-    """Export until the parent is gone."""
+    """Export until the parent has ended."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # sent to the whole service: what the parent's drain still brings has to be posted
+        signal.signal(number, signal.SIG_IGN)  # sent to the whole service: the spans of the parent's drain still have to be posted
     os.nice(NICE)
     with socket.socket(fileno=int(sys.argv[1])) as pipe:
         bodies = _bodies(pipe)
@@ -55,7 +55,7 @@ def _read(pipe: socket.socket) -> bytes:
     try:
         return pipe.recv(_CHUNK)
     except ConnectionError:
-        return b""  # the parent is gone, with reports unread
+        return b""  # the parent has ended, with reports unread
 
 
 def _reporter(pipe: socket.socket) -> Callable[[wire.Report], None]:
@@ -63,7 +63,7 @@ def _reporter(pipe: socket.socket) -> Callable[[wire.Report], None]:
         try:
             pipe.send(wire.frame(value), socket.MSG_DONTWAIT)
         except OSError:
-            return  # the parent does not read, or is gone: the next report says the same and more
+            return  # the parent does not read, or has ended: the next report contains this one
 
     return report
 

@@ -1,7 +1,7 @@
-"""Which turn and which step this code runs in, for whoever logs or makes spans of it.
+"""The turn and the step that the current code runs in, for logs and spans.
 
-The frame is a context variable. It is set by observers of events, which are called synchronously in the task that runs the step: what the
-step calls, and what it starts, sees it.
+The frame is a context variable. Observers of events set it; they are called synchronously in the task that runs the step. So all code that
+the step calls or starts sees it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class TurnFrame:
 
     Attributes:
         sampled: whether its spans are recorded.
-        batch, number, head: its place in the batch that is being gathered, and what a batch says of it (see packing).
-        running, beside: the spans of the steps that are under way: of one, and by key of those beside it.
-        left: the steps that were left unfinished in this run, by key, and when.
-        parting: the turn has been left to park; what it parks for is still to be said.
-        span: of the way that makes spans in this process.
+        batch, number, head: its place in the batch that is being gathered, and its description in a batch (see packing).
+        running, concurrent: the spans of the running steps: of one step, and by key those of the steps that run at the same time.
+        left: the unfinished steps of this run, by key, and when each was left.
+        parting: the turn was left to park; the event with the reason is still to come.
+        span: its span where this process makes the spans (see plain).
     """
 
     __slots__ = (
-        "agent", "batch", "began", "beside", "carried", "head", "ids", "left", "message", "number", "parting", "restarts", "running",
+        "agent", "batch", "began", "carried", "concurrent", "head", "ids", "left", "message", "number", "parting", "restarts", "running",
         "sampled", "session", "span", "tenant", "turn", "user",
     )  # fmt: skip
 
@@ -41,7 +41,7 @@ class TurnFrame:
         self.batch, self.number = -1, 0
         self.head: Any = None
         self.running: Any = None
-        self.beside: dict[bytes, Any] = {}
+        self.concurrent: dict[bytes, Any] = {}
         self.left: dict[bytes, tuple[Any, float]] | None = None
         self.span: Any = None
 
@@ -52,12 +52,12 @@ class TurnFrame:
 
     @property
     def span_id(self) -> int:
-        """Of its span."""
+        """The id of its span."""
         return self.ids.span_id
 
 
 class StepFrame:
-    """One step of it, while it runs; `within` is what it runs in."""
+    """One step of a turn, while it runs; `within` is the frame that it runs in."""
 
     __slots__ = ("effect", "key", "kind", "name", "of", "opened", "outer", "span", "within")
 
@@ -69,7 +69,7 @@ class StepFrame:
 
     @property
     def span_id(self) -> int:
-        """Of its span; computed when somebody asks."""
+        """The id of its span; computed at first use."""
         return step_id(self.of.ids, self.key)
 
 
@@ -77,7 +77,7 @@ Frame: TypeAlias = TurnFrame | StepFrame
 
 
 def step_of(frame: Frame | None, session: str, key: bytes) -> StepFrame | None:
-    """The step `key` of `session` that `frame` is, or is within."""
+    """The step `key` of `session`, if `frame` is it or is inside it."""
     while type(frame) is StepFrame:
         if frame.key == key and frame.of.session == session:
             return frame
@@ -86,5 +86,5 @@ def step_of(frame: Frame | None, session: str, key: bytes) -> StepFrame | None:
 
 
 def current_var(name: str) -> ContextVar[Frame | None]:
-    """A variable for the frame that code runs in; each observer that tracks it has its own."""
+    """A variable for the frame that code runs in; each observer that tracks frames has its own."""
     return ContextVar(name, default=None)

@@ -1,4 +1,5 @@
-"""Ids of spans, derived from what they are about: a turn that goes on after a crash or a park, wherever, is in the same trace."""
+"""Ids of spans, derived from the session, the turn and the step: a turn that resumes after a crash or a park, in any process, is in the
+same trace."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ class TurnIds(NamedTuple):
 
 
 def turn_ids(session: str, turn: int, message: str, carried: Carried | None) -> TurnIds:
-    """The ids of a turn: in the trace of whoever sent the message, or in one of its own where there is none or only a link."""
+    """The ids of a turn: in the trace of the message's sender, or in a trace of its own if there is none or only a link."""
     digest = blake2b(f"{session}\0{turn}\0{message}".encode("utf-8", "replace"), digest_size=24, person=b"holdfast turn").digest()
     span_id = int.from_bytes(digest[16:], "big") or 1
     if carried is not None and not carried.link:
@@ -38,5 +39,5 @@ def step_bytes(seed: bytes, key: bytes) -> bytes:
 
 
 def within(trace_id: int, ratio: float) -> bool:
-    """Whether a trace is among the share `ratio` that is recorded; every process decides alike (as OpenTelemetry's TraceIdRatioBased)."""
+    """Whether a trace is among the share `ratio` that is recorded. Every process decides alike (as OpenTelemetry's TraceIdRatioBased)."""
     return (trace_id & ((1 << _RATIO_BITS) - 1)) < round(ratio * (1 << _RATIO_BITS))

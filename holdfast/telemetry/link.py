@@ -1,7 +1,7 @@
-"""This process's end of the pipe to the exporter: starts it, watches it, and never waits for it.
+"""This process's end of the pipe to the exporter: starts and watches the exporter, and never waits for it.
 
-What does not fit into the pipe waits in memory up to a limit; what is more is dropped and counted. An exporter that dies is started
-again, ever more slowly.
+Batches that do not fit into the pipe wait in memory up to a limit; batches over it are dropped and counted. An exporter that dies is
+started again, each time after a longer delay.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from holdfast import events, redact
 from holdfast.telemetry import wire
 
 PENDING_BYTES = 8 * 1024 * 1024
-"""Of batches that the pipe does not take yet."""
+"""The most bytes of batches that wait for the pipe."""
 RESTART_S, MAX_RESTART_S = 0.5, 60.0
 _LOG_EVERY_S = 60.0
 _PIPE_BYTES = 1 << 20
@@ -34,10 +34,10 @@ class Link:
     """Hands batches to an exporter process.
 
     Args:
-        program: what is run, with the number of a file descriptor added; default this package's exporter.
+        program: the command to run; the number of a file descriptor is appended. Default: this package's exporter.
 
     Attributes:
-        last: called before the end, to send what has been gathered.
+        last: called before the end, to send the batch that is being gathered.
     """
 
     def __init__(self, config: wire.Config, program: tuple[str, ...] = (sys.executable, "-P", "-m", _EXPORTER)) -> None:
@@ -46,14 +46,14 @@ class Link:
         self._bytes, self._before = 0, (0, 0)
         self._given = 0
         self._told = asyncio.Event()  # set, and replaced, when the counts have changed
-        self._sent = 0  # spans given to the exporter that runs now
+        self._sent = 0  # spans that the present exporter got
         self._seen = wire.Report(0, 0, "")
         self._lost = 0
         self.last: Callable[[], None] = _nothing
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[Any] | None = None
         self._over: asyncio.Event | None = None
-        self._starting: asyncio.Event | None = None  # set once the first exporter runs, or will not
+        self._starting: asyncio.Event | None = None  # set once the first exporter runs, or has failed to start
         self._drained = asyncio.Event()
         self._writing = self._ending = False
         self._trouble = ""
@@ -61,26 +61,26 @@ class Link:
 
     @property
     def pid(self) -> int | None:
-        """Of the exporter, while there is one."""
+        """The process id of the exporter; None if there is none."""
         return None if self._process is None else self._process.pid
 
     @property
     def delivered(self) -> int:
-        """Spans that the collector took."""
+        """Spans that the collector accepted."""
         return self._before[0] + self._seen.delivered
 
     @property
     def dropped(self) -> int:
-        """Spans that nobody will deliver any more."""
+        """Spans that are lost: they will not be delivered."""
         return self._before[1] + self._seen.dropped + self._lost
 
     @property
     def trouble(self) -> str:
-        """What is wrong with the exporter or the collector, without secrets; "" if nothing is known to be."""
+        """The known fault of the exporter or the collector, without secrets; "" if there is none."""
         return redact.text(self._trouble or self._seen.trouble)
 
     def send(self, frame: bytes, spans: int) -> None:
-        """Hand over a batch with so many spans, now or as soon as the pipe takes it; never waits."""
+        """Send a batch with so many spans, now or as soon as the pipe takes it; never waits."""
         self._given += spans
         if self._bytes + len(frame) > PENDING_BYTES or self._ending:
             self._lost += spans
@@ -91,7 +91,7 @@ class Link:
             self._write()
 
     async def run(self) -> None:
-        """Keep an exporter running until cancelled; then what is pending is handed over, and it gets its time to post."""
+        """Keep an exporter running until cancelled; then send the pending batches and give the exporter its time to post them."""
         delay_s = RESTART_S / 2
         self._ending, self._starting, self._told = False, asyncio.Event(), asyncio.Event()
         try:
@@ -112,12 +112,12 @@ class Link:
                 # Shielded, within a deadline: the last spans are those of the drain.
                 self.last()
                 if self._pending and self._socket is None and not self._ending and not self._trouble:
-                    await self._start()  # it ends before it has begun
+                    await self._start()  # it was cancelled before it began
                 self._starting.set()
                 await self.end(self._config.flush_s + 1.0)
 
     async def flush(self, within_s: float) -> bool:
-        """Wait until all that was given so far is delivered or dropped, at most `within_s`; whether that is so."""
+        """Wait until all spans so far are delivered or dropped, at most `within_s` seconds. Returns whether they are."""
         self.last()
         given = self._given
         with anyio.move_on_after(within_s):
@@ -130,7 +130,7 @@ class Link:
         told.set()
 
     async def end(self, within_s: float) -> None:
-        """Hand over what is pending and wait until the exporter has posted it, at most `within_s`; it is gone afterwards."""
+        """Send the pending batches and wait until the exporter has posted them, at most `within_s` seconds; then the exporter has ended."""
         self.last()
         if self._starting is not None:
             with anyio.move_on_after(within_s):
@@ -153,7 +153,7 @@ class Link:
         return self._ending
 
     def log_drops(self, now: float) -> None:
-        """One line about spans that were dropped, at most once a minute."""
+        """Log one line about dropped spans, at most once a minute."""
         if self.dropped > self._logged and now - self._logged_at >= _LOG_EVERY_S:
             why = f" ({self.trouble})" if self.trouble else ""
             events.log.warning("telemetry: %d spans dropped so far%s", self.dropped, why)
@@ -178,7 +178,7 @@ class Link:
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIPE_BYTES)
             ours.settimeout(1.0)
-            ours.sendall(wire.frame(self._config))  # into an empty pipe
+            ours.sendall(wire.frame(self._config))  # the pipe is empty, so this does not wait
             ours.setblocking(False)
             descriptor = theirs.fileno()
             self._process = await anyio.to_thread.run_sync(
@@ -212,7 +212,7 @@ class Link:
             self._gone()
 
     def _write(self) -> None:
-        """Send what the pipe takes, and be called again when it takes more."""
+        """Send as much as the pipe takes; the loop calls this again when it takes more."""
         pipe = self._socket
         if pipe is None:
             return
@@ -240,7 +240,7 @@ class Link:
                 loop.remove_writer(pipe)
 
     def _gone(self) -> None:
-        """The exporter has closed its end: what it had and did not report is lost, and half a frame can be used by nobody."""
+        """The exporter has closed its end: spans that it did not report are lost, and so is a frame that was sent in part."""
         pipe, self._socket = self._socket, None
         if pipe is None:
             return
@@ -260,7 +260,7 @@ class Link:
         self._over.set()
 
     async def _reap(self, within_s: float) -> None:
-        """No exporter outlives its link."""
+        """Wait for the exporter's end, and kill it after `within_s` seconds: no exporter outlives its link."""
         self._gone()
         process, self._process = self._process, None
         if process is not None:
@@ -280,7 +280,7 @@ def _wait(process: subprocess.Popen[Any], within_s: float) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """What the exporter needs to run; nothing else of this process's environment, where credentials are."""
+    """The variables that the exporter needs to run. It gets no others, since this process's environment can hold credentials."""
     environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     return environment

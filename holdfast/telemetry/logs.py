@@ -1,4 +1,4 @@
-"""Logs as JSON, one object a line, that say which session, turn and step they are about; and the events of note among them.
+"""Logs as JSON, one object a line, with the session, turn and step of each line. The important events are logged too.
 
 ```python
 from holdfast import Runtime, Session, agent
@@ -14,7 +14,7 @@ runtime = Runtime("memory:", agents=[support])
 runtime.observe(logs.to_json())  # also sets up the logging of the process, unless its code has done so
 ```
 
-Whatever is logged inside a handler, by whomever, carries the ids of its turn and step. No line holds a secret that holdfast knows or that
+Each line that any code logs inside a handler has the ids of its turn and step. No line holds a secret that holdfast knows, or a text that
 looks like one.
 """
 
@@ -34,9 +34,9 @@ from holdfast.telemetry.frames import StepFrame, TurnFrame, current_var, step_of
 
 MAX_MESSAGE, MAX_EXCEPTION = 8_192, 8_192
 
-_WAITS: Final = "wait"  # the reason of a park that ends with another session's answer
+_WAITS: Final = "wait"  # the reason of a park that the answer of another session ends
 _EXTRA: Final = "holdfast"
-_RENAMED: Final = {"message": "message_id"}  # what a line says is its message, too
+_RENAMED: Final = {"message": "message_id"}  # a line's text is its "message", too
 _STANDARD: Final = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", _EXTRA}
 _SYSTEM_CLOCK: Final = SystemClock()
 _here = current_var("holdfast_log")
@@ -66,11 +66,11 @@ LEVELS: Final[Mapping[type[events.Event], int]] = {
     events.SessionStuck: logging.ERROR,
     events.StoreFailed: logging.ERROR,
 }
-"""How loud an event is; see `level_of` for the two that depend on what they say."""
+"""The level of each event; `level_of` has the two whose level depends on their fields."""
 
 
 def level_of(event: events.Event) -> int:
-    """The level that an event is logged at: a step that failed is louder, a park that ends by itself is not."""
+    """The level at which an event is logged: higher for a step that failed, lower for a park that ends by itself."""
     if type(event) is events.StepEnded and not event.ok:
         return logging.INFO
     if type(event) is events.SessionParked and (event.until is not None or event.reason == _WAITS):
@@ -79,7 +79,7 @@ def level_of(event: events.Event) -> int:
 
 
 class JsonFormatter(logging.Formatter):
-    """A log record as one line of JSON: what it says, and which turn and step it was said in."""
+    """A log record as one line of JSON: its text and fields, and the turn and step in which it was logged."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without a newline."""
@@ -99,12 +99,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def to_json(stream: TextIO | None = None, *, level: int = logging.INFO, clock: Clock = _SYSTEM_CLOCK) -> EventLog:
-    """Write every log record of this process as JSON, in place of what handlers there were; the observer of events to add to a Runtime.
+    """Write every log record of this process as JSON; replaces the present handlers. Returns the observer of events to add to a Runtime.
 
     Args:
         stream: default stderr.
-        level: what is quieter is left out.
-        clock: what the events' times are in.
+        level: the lowest level that is written.
+        clock: the clock of the events' times.
     """
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(JsonFormatter())
@@ -113,7 +113,7 @@ def to_json(stream: TextIO | None = None, *, level: int = logging.INFO, clock: C
 
 
 class EventLog:
-    """An observer that logs events with their fields, and marks the turn and the step for whatever else is logged in them."""
+    """An observer that logs events with their fields, and marks the turn and the step for all other lines that are logged in them."""
 
     def __init__(self, logger: str = "holdfast.events", *, clock: Clock = _SYSTEM_CLOCK) -> None:
         self._log, self._time = logging.getLogger(logger), clock.time
@@ -134,7 +134,7 @@ class EventLog:
         }
 
     def __call__(self, event: events.Event) -> None:
-        """Take note of an event; call it in the task that the event is about."""
+        """Record an event; call it in the task of that event."""
         kind = type(event)
         if (do := self._before.get(kind)) is not None:
             do(event)
@@ -174,7 +174,7 @@ class EventLog:
 
 
 def _text(event: events.Event) -> str:
-    """An event in a line for people: its name, and what of its fields says most."""
+    """An event as a line for people: its name and its most important field."""
     said = [
         str(getattr(event, field)) for field in ("name", "reason", "status", "text", "error", "cause", "why") if getattr(event, field, "")
     ]
@@ -182,7 +182,7 @@ def _text(event: events.Event) -> str:
 
 
 def _ids(here: TurnFrame | StepFrame | None, turn: TurnFrame | None, session: str) -> dict[str, Any]:
-    """The ids of the step or turn that code runs in, if that is one of `session`; else those of the open turn, if there is one."""
+    """The ids of the step or turn that the code runs in, if it is of `session`; else those of the open turn, if there is one."""
     frame = here if here is not None and here.of.session == session and (turn is None or here.of is turn) else turn
     if frame is None:
         return {"session": session}
@@ -196,7 +196,7 @@ def _ids(here: TurnFrame | StepFrame | None, turn: TurnFrame | None, session: st
 
 
 def _about(fields: Any) -> dict[str, Any]:
-    """What an event says of itself, or where the code runs that logs."""
+    """The fields of an event, or the ids of the turn and step of the code that logs."""
     if isinstance(fields, dict):
         return {key: _plain(value) for key, value in fields.items()}
     here = _here.get()
@@ -207,7 +207,7 @@ def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception as error:
-        # A wrong format string is the caller's slip: a line that says so is better than none.
+        # The caller's format string is wrong: a line with that fault is better than none.
         return f"{record.msg} (its arguments do not fit: {type(error).__name__})"
 
 
@@ -218,11 +218,11 @@ def _plain(value: Any) -> Any:
 
 
 def _bounded(value: str, limit: int) -> str:
-    """Without secrets; of a text that is too long the beginning and, twice as much, the end."""
+    """The text without secrets. If it is too long, its first third and its last two thirds within `limit`."""
     value = _clean(redact.text(value))
     return value if len(value) <= limit else f"{value[: limit // 3]} [...] {value[-(limit * 2 // 3) :]}"
 
 
 def _clean(value: str) -> str:
-    """What can be encoded."""
+    """The text without characters that cannot be encoded."""
     return value.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Events that become events of a span, rather than spans: their names, and their fields as attributes without secrets."""
+"""Events that become events of a span, not spans: their names, and their fields as attributes without secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OF_STEP: Final[Mapping[type[events.Event], str]] = {
     events.DoubtRaised: "holdfast.doubt",
     events.StepLeft: "holdfast.left",
 }
-"""Of the step that they happen in, where it is under way; else of the turn."""
+"""Events of the running step in which they happen, else of the turn."""
 
 OF_TURN: Final[Mapping[type[events.Event], str]] = {
     events.TurnCrashed: "holdfast.crash",
@@ -33,7 +33,7 @@ _NOT_SHOWN = {"session", "turn", "key"}
 
 
 def text(value: str) -> str:
-    """A free text as it may be recorded: without secrets, and bounded."""
+    """A free text that may be recorded: without secrets, and of limited length."""
     return clean(redact.text(value)[:MAX_TEXT]) if value else value
 
 

@@ -1,7 +1,7 @@
-"""OTLP's protobuf messages for traces, written by hand: a span takes a few microseconds, and nothing has to be installed for it.
+"""OTLP's protobuf messages for traces, written by hand: a span takes a few microseconds, and no package has to be installed.
 
-Field numbers are those of opentelemetry/proto/trace/v1/trace.proto and its neighbours, version 1; the tests read what is written here with
-the messages generated from those files.
+Field numbers are those of opentelemetry/proto/trace/v1/trace.proto and its neighbours, version 1; the tests read the output of this module
+with the messages generated from those files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Note(NamedTuple):
 class Span(NamedTuple):
     """A finished span. `parent` and `link` are empty where there is none; `link` is a trace id and a span id.
 
-    `attributes` are encoded already (see `attributes`), because most are those of many spans.
+    `attributes` are encoded already (see `attributes`), because many spans share them.
     """
 
     trace_id: bytes
@@ -50,7 +50,7 @@ class Span(NamedTuple):
 
 
 def varint(number: int) -> bytes:
-    """A number from 0, seven bits a byte."""
+    """A number, 0 or more, seven bits a byte."""
     if number < 0x80:
         return bytes((number,))
     found = bytearray()
@@ -72,7 +72,7 @@ def _text(value: str) -> bytes:
 
 @lru_cache(maxsize=8192, typed=True)
 def _attribute(key: str, value: Value) -> bytes:
-    """The body of a KeyValue. Most are the same from span to span."""
+    """The body of a KeyValue. Most are the same in many spans."""
     return _field(1, _text(key)) + _field(2, _value(value))
 
 
@@ -99,7 +99,7 @@ def _span_attribute(key: str, value: Value) -> bytes:
 
 
 def attributes(pairs: Attributes) -> bytes:
-    """The attributes of a span, as they stand in it."""
+    """The encoded attributes of a span."""
     return b"".join([_span_attribute(key, value) for key, value in pairs.items()])
 
 
@@ -122,7 +122,7 @@ def span(one: Span) -> bytes:
 
 
 class Envelope:
-    """What stands around the spans of one process."""
+    """The OTLP message around the spans of one process."""
 
     __slots__ = ("_resource", "_scope")
 
@@ -139,14 +139,14 @@ class Envelope:
 
 
 def rejected(response: bytes) -> int:
-    """How many spans an ExportTraceServiceResponse says were not taken (partial_success.rejected_spans)."""
+    """The number of rejected spans in an ExportTraceServiceResponse (partial_success.rejected_spans)."""
     partial = _first(response, 1)
     count = _first(partial, 1) if isinstance(partial, bytes) else 0
     return count if isinstance(count, int) else 0
 
 
 def _first(message: bytes, wanted: int) -> bytes | int | None:
-    """The first field of that number, a varint or with a length; None where there is none, or where it is no such message."""
+    """The first field of that number, a varint or with a length; None if there is none, or the message is not valid."""
     at = 0
     try:
         while at < len(message):

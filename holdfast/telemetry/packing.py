@@ -1,4 +1,4 @@
-"""From events to a batch of records for the exporter: small structs as things happen, encoded many at once."""
+"""From events to a batch of records for the exporter: small structs, one for each event, many encoded at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _StepDone = wire.StepDone  # looked up for every step
 
 
 class Packed(NamedTuple):
-    """A frame for the pipe, the number of spans in it, and that of the spans that could not be encoded."""
+    """A frame for the pipe, the number of spans in it, and the number of spans that could not be encoded."""
 
     frame: bytes
     spans: int
@@ -31,7 +31,7 @@ class Packing:
         self._number = 0
 
     def step(self, turn: TurnFrame, event: events.StepEnded, began: float, within: bytes) -> None:
-        """A step ended, that ran in the step `within` if that is not empty; this is the way of every step."""
+        """Add the end of a step; `within` is the key of the enclosing step, or empty. It is called for every step."""
         self.records.append(
             _StepDone(
                 turn.number if turn.batch == self._number else self._add(turn), event.key, began, began + event.duration_s, event.kind,
@@ -41,23 +41,23 @@ class Packing:
         )  # fmt: skip
 
     def other(self, turn: TurnFrame, event: events.Event, at: float, key: bytes = b"") -> None:
-        """Something else happened; `key` is that of the step whose span has it as an event, or that a step which never ended ran in."""
+        """Add another event. `key` is the step whose span gets the event; for a step that never ended, the enclosing step."""
         self.records.append(_record(turn, turn.number if turn.batch == self._number else self._add(turn), event, at, key))
 
     def frame(self) -> Packed:
-        """One frame of all that was gathered, which begins anew."""
+        """One frame of all gathered records; the next batch begins empty."""
         heads, records = self._heads, self.records
         self._heads, self.records = [], []
         self._number += 1
         try:
             return Packed(wire.frame(wire.Batch(heads, records)), _spans(records), 0)
         except (UnicodeError, OverflowError, TypeError):
-            # One odd name must not take the others with it.
+            # One name that cannot be encoded must not cost the other records.
             good = [record for record in records if _can_be_sent(record)]
             return Packed(wire.frame(wire.Batch(heads, good)), _spans(good), _spans(records) - _spans(good))
 
     def _add(self, turn: TurnFrame) -> int:
-        """The place of the turn in this batch, which has not seen it yet."""
+        """Add a turn that is not in this batch yet. Returns its place."""
         turn.batch, turn.number = self._number, len(self._heads)
         self._heads.append(turn.head or _head(turn))
         return turn.number

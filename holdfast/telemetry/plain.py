@@ -1,8 +1,8 @@
-"""The plain way: ordinary spans of the SDK, in this process, with the provider that the program has.
+"""Ordinary spans of the SDK, in this process, with the program's own provider.
 
-Processors see each span from its start, and what user code sets on the current span stays on it. It costs the event loop some tens of
-microseconds a span. A turn that crashes keeps its span. That of a turn which is left (it parks, the process drains) is begun but never
-ended, and its events are lost with it; it is begun again when the turn goes on, under the same ids.
+Processors see each span from its start, and what user code sets on the current span stays on it. A span costs the event loop some tens of
+microseconds. A turn that crashes keeps its span. The span of a turn that is left (it parks, the process drains) is begun but never ended,
+and its events are lost. When the turn resumes, the span is begun again under the same ids.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _here = current_var("holdfast_sdk_span")
 
 
 class _Ids(IdGenerator):
-    """Gives the ids that are due. A span is begun without an await, so that no two can mix them up."""
+    """Returns the ids that were set for the next span. A span is begun without an await, so two spans cannot get each other's ids."""
 
     trace_id, span_id = 1, 1
 
@@ -58,7 +58,7 @@ class Plain:
         self._tracer = provider.get_tracer(conventions.SCOPE, conventions.version())
         self._ids = _Ids()
         if hasattr(self._tracer, "id_generator"):
-            self._tracer.id_generator = self._ids  # of this tracer alone: the provider's others go on as they were
+            self._tracer.id_generator = self._ids  # of this tracer only: the provider's other tracers keep theirs
         self._turns: dict[str, TurnFrame] = {}
         self._on: dict[type[events.Event], Callable[[Any], None]] = {
             events.TurnStarted: self._turn_started,
@@ -76,7 +76,7 @@ class Plain:
         }
 
     def __call__(self, event: events.Event) -> None:
-        """Take note of an event; call it in the task that the event is about."""
+        """Record an event; call it in the task of that event."""
         do = self._on.get(type(event))
         if do is not None:
             do(event)
@@ -87,7 +87,7 @@ class Plain:
         before, turn = self._turns.get(event.session), TurnFrame(event)
         self._turns[event.session] = turn
         if before is not None and before.ids == turn.ids:
-            turn.span, turn.left = before.span, before.left  # the run before crashed: its spans go on
+            turn.span, turn.left = before.span, before.left  # the run before crashed: its spans continue
         else:
             turn.span = self._begun(event, turn)
         _here.set(turn)
@@ -140,7 +140,7 @@ class Plain:
             self._turn_over(event)
 
     def _turn_over(self, event: events.Event) -> None:
-        """Whatever is known of it in memory is given up: it goes on later, here or elsewhere, or never."""
+        """Drop what memory holds of the turn: it resumes later, here or in another process, or never."""
         self._turns.pop(event.session, None)
 
     def _turn_note(self, event: events.Event) -> None:
@@ -207,7 +207,7 @@ class Plain:
 
 
 def turn_attributes(turn: TurnFrame) -> conventions.Attributes:
-    """What the spans of a turn's steps have in common with its own."""
+    """The attributes that the spans of a turn's steps share with its own span."""
     return conventions.session_attributes(turn.session, turn.agent, turn.tenant, turn.user, turn.turn, turn.message)
 
 

@@ -1,4 +1,4 @@
-"""Posts encoded spans to a collector, in a thread of the exporter process; what does not fit while it is slow is dropped and counted."""
+"""Posts encoded spans to a collector, in a thread of the exporter process. Spans that do not fit into the queue are dropped and counted."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from urllib.parse import urlsplit
 from holdfast.telemetry import otlp, wire
 
 MAX_SPANS, MAX_BYTES = 4096, 2 * 1024 * 1024
-"""Of one post."""
+"""The limits of one post."""
 TRIES = 4
-"""Of one post, the first included."""
+"""The most tries of one post, the first one included."""
 BACKOFF_S, MAX_WAIT_S = 0.5, 10.0
 _AGAIN = frozenset({429, 502, 503, 504})
 
 
 class Refused(Exception):
-    """The collector answered, but not with success; `again` if the same post may be accepted later, after `wait_s` if it said when."""
+    """The collector answered with an error. `again`: the same post may be accepted later, after `wait_s` seconds if the answer had a
+    Retry-After."""
 
     def __init__(self, status: int, reason: str, wait_s: float | None) -> None:
         super().__init__(f"the collector answered {status} {reason}")
@@ -31,7 +32,7 @@ class Refused(Exception):
 
 
 class Connection:
-    """A kept connection to the traces endpoint."""
+    """A persistent connection to the traces endpoint."""
 
     def __init__(self, config: wire.Config) -> None:
         url = urlsplit(config.url)
@@ -45,11 +46,11 @@ class Connection:
         self._open: HTTPConnection | None = None
 
     def post(self, body: bytes, timeout_s: float) -> int:
-        """Send a request; how many of its spans the collector rejected though it accepted the others.
+        """Send a request. Returns how many of its spans the collector rejected while it accepted the others.
 
         Raises:
-            Refused: it answered with something else than success.
-            OSError, HTTPException: it could not be reached, or did not answer in time.
+            Refused: it answered with an error.
+            OSError, HTTPException: no connection was made, or it did not answer in time.
         """
         data = gzip.compress(body, 1) if self._gzip else body
         try:
@@ -70,19 +71,19 @@ class Connection:
         return otlp.rejected(answer)
 
     def close(self) -> None:
-        """Connect anew at the next post."""
+        """Close the connection; the next post opens a new one."""
         if self._open is not None:
             self._open.close()
             self._open = None
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """How long the collector asks to wait, within bounds; None where it does not say, or names no number."""
+    """How long the collector asks to wait, within limits; None if it does not ask, or gives no number."""
     try:
         seconds = float(retry_after or "nan")
     except ValueError:
         return None
-    return None if math.isnan(seconds) else min(max(seconds, 0.0), MAX_WAIT_S)  # NaN would never have been waited for
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), MAX_WAIT_S)  # a wait of NaN would never end
 
 
 class Poster:
@@ -99,17 +100,17 @@ class Poster:
         self._bytes, self._in_hand = 0, 0
         self._delivered, self._dropped, self._trouble = 0, 0, ""
         self._changed = threading.Condition()
-        self._until: float | None = None  # set once no more spans come: when posting has to end
+        self._until: float | None = None  # set once no more spans come: the time at which posting has to end
         self._thread = threading.Thread(target=self._run, name="poster", daemon=True)
         self._thread.start()
 
     @property
     def full(self) -> bool:
-        """Whether spans that come now are dropped: then they need not be encoded."""
+        """Whether new spans are dropped now: then they need not be encoded."""
         return self._bytes >= self._config.queue_bytes
 
     def put(self, spans: list[bytes]) -> None:
-        """Post these some time; those that do not fit are dropped."""
+        """Queue these spans for a post; those that do not fit are dropped."""
         with self._changed:
             before = self._dropped
             for span in spans:
@@ -124,13 +125,13 @@ class Poster:
             self._tell()
 
     def drop(self, count: int) -> None:
-        """Count spans that were not even encoded."""
+        """Count spans that were dropped before they were encoded."""
         with self._changed:
             self._dropped += count
         self._tell()
 
     def close(self, within_s: float) -> None:
-        """Post what is waiting, then stop; what is not posted by then is counted as dropped."""
+        """Post the queue, then stop, at most `within_s` seconds; the spans that are left count as dropped."""
         with self._changed:
             self._until = time.monotonic() + within_s
             self._changed.notify()

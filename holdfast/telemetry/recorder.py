@@ -1,7 +1,7 @@
-"""What an event loop does about events: it makes spans current, and gathers records of those that ended.
+"""The work of the event loop for telemetry: it makes spans current, and gathers records of those that ended.
 
-A step costs one object, two settings of a context variable and its record in a batch (see packing). Ids are computed when somebody asks for
-them; names, attributes and their encoding are the exporter's (see spans).
+A step costs one object, two settings of a context variable and its record in a batch (see packing). Ids are computed at first use; the
+exporter makes the names and attributes and encodes them (see spans).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from holdfast.telemetry.frames import TurnFrame
 from holdfast.telemetry.packing import Packing
 
 FULL = 2048
-"""Records that are encoded at once, however little time has passed."""
+"""So many records are encoded at once, without waiting for the next interval."""
 _StepStarted, _StepEnded = events.StepStarted, events.StepEnded  # looked up for every step
 _OWN = (events.TurnLeft, events.SessionParked, events.StoreFailed)  # those that may end a run of a turn
 
@@ -27,7 +27,7 @@ class Recorder:
 
     Args:
         sampled: whether a trace that begins here, of this id, is recorded.
-        honour_parent: whether a trace that began elsewhere is recorded exactly if it is there.
+        honour_parent: whether a trace that began elsewhere is recorded exactly if its sender records it.
 
     Attributes:
         refused: spans that could not be encoded.
@@ -55,7 +55,7 @@ class Recorder:
         }
 
     def __call__(self, event: events.Event) -> None:
-        """Take note of an event; call it in the task that the event is about."""
+        """Record an event; call it in the task of that event."""
         kind = type(event)
         if kind is _StepStarted:
             self._step_started(event)  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ class Recorder:
             do(event)
 
     def pack(self) -> None:
-        """Hand over what has been gathered."""
+        """Send the gathered records."""
         if self._packing.records:
             packed = self._packing.frame()
             self.refused += packed.refused
@@ -77,7 +77,7 @@ class Recorder:
         before, turn = self._turns.get(event.session), TurnFrame(event)
         self._turns[event.session] = turn
         if before is not None and before.ids == turn.ids:
-            turn.left = before.left  # the run before crashed: what it left runs again, or is cut at the end
+            turn.left = before.left  # the run before crashed: the steps that it left run again, or are cut at the end
         if turn.carried is not None and not turn.carried.link and self._honour_parent:
             turn.sampled = turn.carried.sampled
         else:
@@ -109,15 +109,15 @@ class Recorder:
         turn = self._turns.get(event.session)
         if turn is not None:
             self._note(turn, event, self._time())
-            if turn.running is None and not turn.beside:
-                del self._turns[event.session]  # it is read again; told in a step, the turn is left next
+            if turn.running is None and not turn.concurrent:
+                del self._turns[event.session]  # the session is read again; if this is within a step, the turn is left next
 
     def _turn_note(self, event: events.Event) -> None:
         turn = self._turns.get(event.session)
         if turn is not None:
             self._note(turn, event, self._time())
             if turn.parting:
-                del self._turns[event.session]  # it was to park, and something else came
+                del self._turns[event.session]  # it was about to park, and another event came first
 
     # ------------------------------------------------------------ steps
 
@@ -125,10 +125,10 @@ class Recorder:
         turn = self._turns.get(event.session)
         if turn is not None and turn.sampled:
             step = Parent(turn, event)
-            if turn.running is None and not turn.beside:
+            if turn.running is None and not turn.concurrent:
                 turn.running = step
             else:
-                turn.beside[event.key] = step
+                turn.concurrent[event.key] = step
                 step.within = step_here(turn)
             enter_step(step)
 
@@ -172,9 +172,9 @@ class Recorder:
 
 
 def _taken(turn: TurnFrame, key: bytes) -> Any:
-    """The span of a step that is not under way any more; None if it was not seen to begin."""
+    """Remove the span of a step that has ended; None if its start was not observed."""
     step = turn.running
     if step is not None and step.step.key == key:
         turn.running = None
         return step
-    return turn.beside.pop(key, None)
+    return turn.concurrent.pop(key, None)

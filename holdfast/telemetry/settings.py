@@ -1,4 +1,4 @@
-"""Where spans go, read from arguments or from the environment variables that OpenTelemetry defines, and checked."""
+"""The destination of spans, from arguments or from the environment variables of OpenTelemetry, checked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SAMPLERS: Mapping[str, tuple[bool, float | None]] = {
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """All that Telemetry is set to; see there."""
+    """The arguments of Telemetry; see there."""
 
     url: str
     headers: dict[str, str]
@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True):
     gzip: bool = False
 
     def config(self, version: str) -> wire.Config:
-        """What the exporter is told."""
+        """The settings that the exporter gets."""
         return wire.Config(
             self.url, self.headers, self.resource, version, self.timeout_s, self.interval_s, self.flush_s, self.queue_bytes, self.gzip
         )
@@ -51,7 +51,7 @@ def checked(settings: Settings) -> Settings:
     """The same settings.
 
     Raises:
-        ConfigError: something is wrong; names every fault.
+        ConfigError: a setting is wrong; the message names every fault.
     """
     faults = Faults("Telemetry")
     faults.number("ratio", settings.ratio)
@@ -84,14 +84,14 @@ def _check_url(url: str, faults: Faults) -> None:
 
 
 def traces_url(endpoint: str, *, base: bool = False) -> str:
-    """The traces endpoint of an OTLP base URL; one that names it already stays, unless it is said to be a base."""
+    """The traces endpoint of an OTLP base URL. A URL of the traces endpoint stays as it is, unless `base` is True."""
     try:
         parts = urlsplit(endpoint)
     except ValueError:
-        return endpoint  # `checked` says so
+        return endpoint  # `checked` reports the fault
     path = parts.path.rstrip("/")
     if not endpoint.isprintable():
-        return endpoint  # so is this
+        return endpoint  # reported by `checked`, too
     return urlunsplit(parts._replace(path=path if path.endswith(TRACES_PATH) and not base else path + TRACES_PATH))
 
 
@@ -105,10 +105,10 @@ def resource_of(environment: Mapping[str, str], service_name: str = "", more: Ma
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings | None:
-    """What the environment asks for; None if it names no endpoint, or switches the SDK off.
+    """The settings in the environment; None if it names no endpoint, or switches the SDK off.
 
     Raises:
-        ConfigError: a variable is wrong, or asks for what holdfast does not do: another exporter, protocol, compression or sampler.
+        ConfigError: a variable is wrong, or asks for an exporter, protocol, compression or sampler that holdfast does not have.
     """
     if disabled(environment):
         return None
@@ -165,7 +165,7 @@ def _sampler(environment: Mapping[str, str], faults: Faults) -> tuple[bool, floa
 
 
 def _word(value: str | None) -> str:
-    """One of a few words, in whatever case."""
+    """One of a few words, in lower case."""
     return (value or "").strip().lower()
 
 
@@ -173,7 +173,7 @@ def _pairs(source: str, text: str) -> dict[str, str]:
     """`a=1,b=2` with percent-encoded values.
 
     Raises:
-        ConfigError: a part is not of that form; it is not shown, as it may be a credential.
+        ConfigError: a part is not of that form; the message does not contain it, as it may be a credential.
     """
     found = {}
     for nth, pair in enumerate(text.split(","), 1):

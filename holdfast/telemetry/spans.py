@@ -1,4 +1,4 @@
-"""From packed records to finished spans: names, attributes, parents. It runs in the exporter process."""
+"""From packed records to finished spans: names, attributes, parents. This module runs in the exporter process."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from holdfast.telemetry.ids import step_bytes
 from holdfast.telemetry.otlp import CLIENT, INTERNAL, Note, Span
 
 MAX_NOTES = 64
-"""Events that are kept for one span, the last ones."""
+"""The most events of one span; the last ones are kept."""
 MAX_OPEN = 20_000
-"""Spans for which events are kept until they are made; what is longest without one is forgotten first."""
+"""The most spans for which events are kept until the span ends; the span without a new event for longest is forgotten first."""
 
 
 class Spans:
-    """Makes spans of records. Events wait here for the span that they belong to, which may be made hours later."""
+    """Makes spans of records. Events wait here for their span, which may end hours later."""
 
     def __init__(self) -> None:
         self._notes: dict[bytes, list[Note]] = {}
@@ -40,7 +40,7 @@ class Spans:
         turn = self._turns.get(head.span_id)
         if turn is None or turn.head != head:
             if len(self._turns) >= MAX_OPEN:
-                self._turns.clear()  # they are made again from the heads that come
+                self._turns.clear()  # the heads in the next batches fill it again
             turn = self._turns[head.span_id] = _Turn(head)
         return turn
 
@@ -76,7 +76,7 @@ class Spans:
 
     def _note(self, span_id: bytes, record: wire.Noted) -> None:
         notes = self._notes.pop(span_id, [])
-        self._notes[span_id] = notes  # it is the youngest now
+        self._notes[span_id] = notes  # moved to the end: it has the newest event
         notes.append(Note(_ns(record.at), record.name, {key: _plain(value) for key, value in record.facts.items()}))
         del notes[:-MAX_NOTES]
         if len(self._notes) > MAX_OPEN:
@@ -87,7 +87,7 @@ class Spans:
 
 
 class _Turn:
-    """A turn's head with what its spans have in common, encoded once."""
+    """A turn's head with the attributes that its spans share, encoded once."""
 
     __slots__ = ("_seed", "attributes", "head", "span_id", "trace_id")
 
@@ -104,7 +104,7 @@ class _Turn:
 
 @lru_cache(maxsize=4096)
 def _step(kind: str, name: str, effect: str, attempts: int) -> tuple[str, int, bytes]:
-    """The name, kind and encoded attributes of a step's span: there are few that differ."""
+    """The name, kind and encoded attributes of a step's span; cached, as there are few different ones."""
     known = conventions.step_attributes(kind, name, effect) | {conventions.ATTEMPTS: attempts}
     return conventions.step_name(kind, name), CLIENT if kind == "model" else INTERNAL, otlp.attributes(known)
 

@@ -1,4 +1,4 @@
-"""Telemetry: what a Runtime is given to make spans of what its sessions do."""
+"""Telemetry: makes spans of the turns and steps of a Runtime."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class Telemetry:
         headers: sent with each post; kept out of logs and of the exporter's command line and environment.
         service_name: default OTEL_SERVICE_NAME, else "holdfast".
         resource: more attributes of this process as a source of spans.
-        ratio: the share of traces that is recorded, of those that begin here. A trace that began elsewhere is recorded if it is there.
+        ratio: the share of the traces that begin here which is recorded. A trace that began elsewhere is recorded if its sender records it.
         gzip: whether posts are compressed.
-        timeout_s: of one post.
-        interval_s: how long the exporter gathers spans for one post.
-        flush_s: how long it may take to post what it has when the runtime ends.
-        provider: the SDK's TracerProvider to make ordinary spans with; then nothing else may be given.
-        clock: what the events' times are in, for tests in virtual time.
+        timeout_s: the longest time of one post, in seconds.
+        interval_s: how long the exporter gathers spans for one post, in seconds.
+        flush_s: how long, in seconds, the exporter may take to post its last spans when the runtime ends.
+        provider: the SDK's TracerProvider to make ordinary spans with; then no other argument is allowed.
+        clock: the clock of the events' times, for tests in virtual time.
 
     Raises:
-        ConfigError: something is wrong; names every fault.
+        ConfigError: an argument is wrong; the message names every fault.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Telemetry:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self | None:
-        """What the OTEL_ variables ask for, or the SDK's TracerProvider if this program has set one; None where neither is there.
+        """Telemetry by the OTEL_ variables, or with the SDK's TracerProvider if this program has set one; None if there is neither.
 
         Raises:
             ConfigError: a variable is wrong.
@@ -122,9 +122,9 @@ class Telemetry:
         self.observer = self._recorder
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Keep records going out until cancelled; run it as a child of the supervision tree. It raises nothing of its own.
+        """Send records until cancelled; run it as a child of the supervision tree. It raises no errors of its own.
 
-        If cancelled, it hands over what it has and gives the exporter `flush_s` to post it.
+        If cancelled, it sends its last records and gives the exporter `flush_s` seconds to post them.
         """
         task_status.started()
         link, recorder = self._link, self._recorder
@@ -138,9 +138,8 @@ class Telemetry:
                 link.log_drops(anyio.current_time())
 
     async def flush(self, deadline_s: float = 10.0) -> bool:
-        """Wait until every span that has ended is posted, or dropped and counted; False if some are still on their way after `deadline_s`.
-
-        Spans that end later are exported as ever. If cancelled, the spans go out all the same.
+        """Wait until every span that has ended is posted, or dropped and counted. Returns False if some are still in flight after
+        `deadline_s` seconds. Spans that end later are exported as usual. If cancelled, the spans are exported all the same.
         """
         if self._link is not None:
             return await self._link.flush(deadline_s)
@@ -151,11 +150,11 @@ class Telemetry:
 
     @property
     def stop_s(self) -> float:
-        """How long `run` may take to end once it is cancelled."""
+        """How long `run` may take to end once it is cancelled, in seconds."""
         return 1.0 if self._settings is None else self._settings.flush_s + 5.0
 
     def statistics(self) -> dict[str, int]:
-        """Spans so far: `spans_delivered` were taken by the collector, `spans_dropped` nobody will see; of the exporter process only."""
+        """Spans so far: `spans_delivered` were accepted by the collector, `spans_dropped` are lost; only those of the exporter process."""
         if self._link is None:
             return {}
         refused = 0 if self._recorder is None else self._recorder.refused
@@ -163,7 +162,7 @@ class Telemetry:
 
     @property
     def trouble(self) -> str:
-        """What is wrong with the collector or the exporter, for people and without secrets; "" if nothing is known to be."""
+        """The known fault of the collector or the exporter, for people and without secrets; "" if there is none."""
         return "" if self._link is None else self._link.trouble
 
     @property
@@ -173,7 +172,7 @@ class Telemetry:
 
 
 def _provider_that_is_set() -> Any:
-    """The SDK's TracerProvider that this program has set globally; None where there is none. Nothing is imported."""
+    """The SDK's TracerProvider that this program has set globally; None if there is none. It imports nothing."""
     sdk, api = sys.modules.get("opentelemetry.sdk.trace"), sys.modules.get("opentelemetry.trace")
     if sdk is None or api is None:
         return None

@@ -1,6 +1,6 @@
-"""What goes from the event loop to the exporter process, and back: packed records in frames of MessagePack.
+"""The protocol between the event loop and the exporter process: packed records in frames of MessagePack.
 
-A frame is its length, 4 bytes big-endian, and one value: first a `Config`, then any number of `Batch`. What comes back are `Report`s.
+A frame is its length, 4 bytes big-endian, and one value: first a `Config`, then any number of `Batch`. The exporter sends `Report`s back.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ _LENGTH = 4
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Where the exporter sends to; it is written to the pipe, because headers hold credentials.
+    """The exporter's destination. It is written to the pipe, because headers hold credentials.
 
     Attributes:
         url: of the traces endpoint.
         resource: its attributes.
-        timeout_s: of one post.
-        interval_s: how long spans are gathered for one post.
-        flush_s: how long it may take to post what it has once its parent is gone.
-        queue_bytes: of spans that wait to be posted; what is more is dropped.
+        timeout_s: the longest time of one post, in seconds.
+        interval_s: how long spans are gathered for one post, in seconds.
+        flush_s: how long, in seconds, it may take to post its last spans once its parent has ended.
+        queue_bytes: the most bytes of spans that wait for a post; spans over it are dropped.
     """
 
     url: str
@@ -36,7 +36,7 @@ class Config(msgspec.Struct, frozen=True):
 
 
 class Turn(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The turn that records are about; ids as bytes, `parent` and `link` empty where there are none; `link` is a trace id and a span id."""
+    """The turn of some records. Ids are bytes; `parent` and `link` are empty if there are none; `link` is a trace id and a span id."""
 
     session: str
     agent: str
@@ -52,7 +52,7 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class StepDone(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
-    """A step ended: one span. `turn` is the index of its turn in the batch, `within` the key of the step that it ran in, if any."""
+    """A step ended: one span. `turn` is the index of its turn in the batch, `within` the key of the enclosing step, if any."""
 
     turn: int
     key: bytes
@@ -85,7 +85,7 @@ class TurnDone(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
 
 
 class Noted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
-    """Something happened in a step, or in the turn if `key` is empty: an event of the span that is made later."""
+    """An event in a step, or in the turn if `key` is empty: it becomes an event of the span, which is made later."""
 
     turn: int
     key: bytes
@@ -98,14 +98,14 @@ Record: TypeAlias = StepDone | TurnDone | Noted
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):
-    """Records with all that is needed to read them: one that is lost takes nothing with it but its own."""
+    """Records with all that is needed to read them: if one batch is lost, the others can still be read."""
 
     turns: list[Turn]
     records: list[Record]
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True):
-    """What became of the spans so far; `trouble` is the last fault of the collector, "" if the last post was accepted."""
+    """The counts of the spans so far; `trouble` is the last fault of the collector, "" if the last post was accepted."""
 
     delivered: int
     dropped: int
@@ -130,7 +130,7 @@ class Frames:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The bodies that are complete with `data`."""
+        """Add `data`. Returns the bodies that are complete now."""
         buffer, bodies, start = self._buffer, [], 0
         buffer += data
         while len(buffer) - start >= _LENGTH:

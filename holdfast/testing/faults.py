@@ -1,4 +1,4 @@
-"""What goes wrong, by script or by rate, and the same for the same seed.
+"""Injects faults, by script or by rate; the same seed gives the same faults.
 
 ```python
 from holdfast import tool
@@ -16,8 +16,8 @@ async def refund(order: str) -> str:
     return f"{order} is paid back"
 ```
 
-At most one fault strikes a call. A plan is the world's, not the process's: let it survive the crashes it makes, or each life
-meets the same faults at the same calls.
+A call has at most one fault. Create a plan outside the process and let it survive the crashes that it makes; otherwise each life has the
+same faults at the same calls.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ EffectFault = Literal["fail", "fail_after", "delay", "hang", "hang_before", "han
 
 
 class FaultPlan:
-    """Decides for each call of the store and of each wrapped effect what goes wrong with it.
+    """Decides for each call of the store and of each wrapped effect which fault it has.
 
     Args:
-        seed: of the draws, or a generator to draw from.
-        store_fail: share of batches that raise NotWritten, as are the other rates.
+        seed: the seed of the draws, or a generator to draw from.
+        store_fail: the share of batches that raise NotWritten; the other rates are shares, too.
         store_delay: share that take `delay_s`, before or after they are applied.
         store_unknown: share that raise OutcomeUnknown; half of those were applied.
         store_at: faults by the number of the batch, counted by the store from 1; a batch named here draws nothing.
@@ -58,14 +58,14 @@ class FaultPlan:
         effect_crash_before: share at which the simulation is killed before the effect.
         effect_crash_after: share at which it is killed after it.
         effect_at: faults by the number of the call, counted over all effects from 1; a call named here draws nothing.
-        delay_s: the least and the most that a delay takes.
+        delay_s: the shortest and the longest delay, in seconds.
         crash: awaited at a crash and must not return; None kills the running simulation.
 
     Attributes:
-        injected: what went wrong so far, in order, one line each.
+        injected: the faults so far, in order, one line each.
 
     Raises:
-        ConfigError: a rate or a scripted fault makes no sense.
+        ConfigError: a rate or a scripted fault is not valid.
     """
 
     def __init__(
@@ -108,11 +108,11 @@ class FaultPlan:
             raise ConfigError("; ".join(faults))
 
     def store_hook(self) -> StoreHook:
-        """What to set as `MemoryStore.faults`."""
+        """The hook for `MemoryStore.faults`."""
         return StoreHook(self)
 
     def effect(self, fn: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-        """Wrap the async function of an effect, its name, signature and annotations kept.
+        """Wrap the async function of an effect; keeps its name, signature and annotations.
 
         The wrapper suspends once before the effect and once after it, so that `crash_at` reaches both sides.
         """
@@ -140,7 +140,7 @@ class FaultPlan:
         return fault
 
     async def _strike(self, fault: str | None, call: str, *, after: bool) -> None:
-        """Let an effect's fault happen if this is the side of the effect on which it does."""
+        """Inject an effect's fault if it belongs on this side of the effect."""
         if fault is None or fault.endswith("_after") is not after:
             return
         match fault.partition("_")[0]:
@@ -171,7 +171,7 @@ class StoreHook:
 
     def __init__(self, plan: FaultPlan) -> None:
         self._plan = plan
-        # The batch under way and its fault. One batch at a time: what a cancelled one leaves here is overwritten by the next.
+        # The present batch and its fault. There is one batch at a time: the next one overwrites the values of a cancelled one.
         self._after: tuple[int, str | None] = (0, None)
 
     async def before_apply(self, n: int, ops: Sequence[object]) -> None:
@@ -241,14 +241,14 @@ def _mistakes(what: str, rates: Mapping[str, float], script: Mapping[int, str], 
 
 @dataclass(frozen=True)
 class Applied:
-    """An effect as the world outside saw it."""
+    """An effect as the outside world saw it."""
 
     key: Hashable
     facts: Mapping[str, Any]
 
 
 class OutsideLedger:
-    """The world outside: what was really done there. Make it outside the simulation, and it survives its crashes.
+    """The outside world: the effects that really happened. Create it outside the simulation, so that it survives the crashes.
 
     Attributes:
         entries: every effect, in order.
@@ -258,13 +258,13 @@ class OutsideLedger:
         self.entries: list[Applied] = []
 
     def run(self, key: Hashable, **facts: Any) -> None:
-        """Do the effect that `key` stands for (an order's refund, say); at once, as one thing."""
+        """Make the effect of `key` (an order's refund, say), atomically and without an await."""
         self.entries.append(Applied(key, facts))
 
     def count(self, key: Hashable) -> int:
-        """How often it was done."""
+        """How often the effect happened."""
         return sum(entry.key == key for entry in self.entries)
 
     def applied_twice(self) -> list[Hashable]:
-        """The keys of what was done more than once, in the order of their first time."""
+        """The keys of effects that happened more than once, in the order of their first time."""
         return [key for key in dict.fromkeys(entry.key for entry in self.entries) if self.count(key) > 1]

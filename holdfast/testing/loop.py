@@ -1,11 +1,11 @@
-"""An asyncio event loop in which time is a number and nothing is left to chance.
+"""A deterministic asyncio event loop in which time is a number.
 
-The clock stands still while anything is ready and jumps to the next timer when nothing is: a week of sleep takes microseconds.
-With a seed, the tasks that are ready in the same iteration run in an order drawn from it. There is no selector, thread or socket.
+The clock stands still while a task is ready, and jumps to the next timer when none is: a week of sleep takes microseconds. With a seed, the
+tasks that are ready in the same iteration run in an order drawn from it. There is no selector, thread or socket.
 
-A simulated loop can be killed: nothing of it runs afterwards, no `finally`, no `except`, no callback, as after `kill -9`. Python
-finalises a suspended coroutine by running its `finally` blocks, so what a killed loop leaves behind is never freed. That costs
-about 4 KB for each task alive at the kill, for as long as the process lives.
+A simulated loop can be killed: none of its code runs afterwards, no `finally`, no `except`, no callback, as after `kill -9`. Python
+finalises a suspended coroutine by running its `finally` blocks, so the coroutines of a killed loop are never freed. That costs about 4 KB
+for each task alive at the kill, as long as the process lives.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PRUNE_AT = 64
 
 
 class Deadlock(HoldfastError):
-    """The simulation cannot end: nothing is ready and no timer is left, or it ran for `max_points` and is not done.
+    """The simulation cannot end: no task is ready and no timer is left, or it ran for `max_points` and is not done.
 
     Attributes:
         pending: the tasks that wait, each with the line it waits at.
@@ -47,7 +47,7 @@ class Deadlock(HoldfastError):
 
 
 class NotSimulated(HoldfastError, NotImplementedError):
-    """The code asked the simulated loop for something real: a socket, a thread, a signal, a subprocess. Use a fake instead."""
+    """The code asked the simulated loop for a real resource: a socket, a thread, a signal, a subprocess. Use a fake instead."""
 
 
 class SimulatedTask(asyncio.Task[Any]):
@@ -69,15 +69,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             set of objects (anyio's nested cancel scopes), only a seed makes it the same in each run.
         crash_at: kill the loop when this many handles were run.
         max_points: raise `Deadlock` when this many handles were run.
-        start_s: what `time()` begins at.
+        start_s: the first value of `time()`.
 
     Attributes:
-        points: how many handles (task steps and callbacks) were run: the points at which a crash can be told from others.
-        trace: one line a point: the virtual time and what ran.
+        points: how many handles (task steps and callbacks) were run: the points at which a crash differs from one at another point.
+        trace: one line a point: the virtual time and the handle that ran.
         killed: whether the loop was killed.
     """
 
-    # What BaseEventLoop keeps of its own (the same from 3.11 to 3.13) and typeshed does not tell.
+    # Attributes of BaseEventLoop (the same from 3.11 to 3.13) that typeshed lacks.
     _ready: collections.deque[Any]
     _scheduled: list[Any]
     _stopping: bool
@@ -108,13 +108,13 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return sorted((task for task in self._alive if not task.done()), key=_serial)
 
     def kill(self) -> None:
-        """Die as soon as what runs now suspends (at once, where nothing runs). See `Simulation.crash` for dying at an await."""
+        """Kill the loop as soon as the running task suspends (at once, if none runs). `Simulation.crash` kills it at an await."""
         self.killed = True
         if not self.is_running():
             self._bury()
 
     def abandon(self) -> None:
-        """Leave everything as it is, for ever: the way to be rid of a loop that cannot end. Nothing of it runs from here on."""
+        """Stop the loop in its present state, for ever: for a loop that cannot end. None of its code runs afterwards."""
         self.killed = True
         self._bury()
 
@@ -132,7 +132,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return made
 
     def get_task_factory(self) -> Any:
-        """What makes the tasks: what was set, else the loop itself."""
+        """The task factory: the one that was set, else the loop itself."""
         return self._factory or self._make_task
 
     def set_task_factory(self, factory: Any) -> None:
@@ -151,7 +151,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return task
 
     def call_soon(self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None) -> asyncio.Handle:
-        """As in asyncio; on a killed loop nothing happens, as nothing happens in a killed process."""
+        """As in asyncio; a killed loop ignores it, as a killed process would."""
         handle = asyncio.Handle(callback, args, self, context)
         if self.killed and self._closed:
             handle.cancel()
@@ -191,20 +191,20 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             events._set_running_loop(self)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the signature is asyncio's
-        """Does nothing: there is no executor. It does not wait, so a cancellation never arrives in it."""
+        """Does nothing: there is no executor. It does not wait, so a cancellation cannot interrupt it."""
 
     def __del__(self) -> None:
-        """Holds nothing of the machine's: no warning where nobody closed it."""
+        """Holds no resource of the machine, so there is no warning if it was not closed."""
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise RuntimeError("Event loop is closed")
 
     def _run_once(self) -> None:
-        """One iteration; takes the place of the base class's, which waits on a selector."""
+        """One iteration; replaces the base class's, which waits on a selector."""
         self._drop_cancelled_timers()
         ready, scheduled = self._ready, self._scheduled
-        # Asked before time moves on: the dead do not see their next timer.
+        # Checked before time moves: a killed loop does not reach its next timer.
         self.killed = self.killed or self.points == self._crash_at
         if not ready and not self._stopping and not self.killed:
             # A timer at infinity (anyio.sleep_forever) never fires.
@@ -249,7 +249,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             heapq.heappop(scheduled)._scheduled = False
 
     def _permute(self, order: random.Random) -> None:
-        """Let the ready tasks change places with each other. Plain callbacks keep theirs: call_soon promises its order."""
+        """Permute the ready tasks. Plain callbacks keep their places: call_soon promises its order."""
         handles = list(self._ready)
         slots = [i for i, handle in enumerate(handles) if _stepped(handle._callback) is not None]
         if len(slots) < 2:
@@ -268,34 +268,34 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def _bury(self) -> None:
         if self._closed:
             return
-        # all_tasks has those too that were made without create_task.
+        # all_tasks also has the tasks that were created without create_task.
         tasks = self._alive | asyncio.all_tasks(self)
         _GRAVEYARD.append((self._ready, self._scheduled, tasks, set(self._asyncgens), self))
         self._ready, self._scheduled = collections.deque(), []
         self.set_exception_handler(_ignore)
         for task in tasks:
-            # Or every later all_tasks() of this process would walk past the dead.
+            # Otherwise every later all_tasks() of this process would iterate over the killed tasks.
             asyncio.tasks._unregister_task(task)
-            # anyio keeps what it knows of a task by the task, and simulated ones hash by a small number: look-ups would walk the dead.
+            # anyio keeps its data of a task in a dict by task, and simulated tasks have small hashes: look-ups would compare killed tasks.
             _task_states.pop(task, None)
         self._closed = True
 
     def _process_events(self, event_list: Any) -> None:
-        """There are none; the base class asks for it."""
+        """There are no events; the base class needs the method."""
 
     def _write_to_self(self) -> None:
-        """Nothing sleeps that would have to be woken; the base class asks for it."""
+        """There is no selector to wake; the base class needs the method."""
 
 
 # ---------------------------------------------------------------- the dead
 
 _GRAVEYARD: list[tuple[Any, ...]] = []
-# Module globals are dropped at exit, and the finally blocks of the dead would run then: this reference is never given back.
+# Module globals are dropped at exit, and the finally blocks of killed tasks would run then: this reference is never released.
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(_GRAVEYARD))
 
 
 def _ignore(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """The exception handler of a killed loop: the dead report nothing."""
+    """The exception handler of a killed loop: its tasks report no errors."""
 
 
 # ---------------------------------------------------------------- handles and tasks
@@ -326,7 +326,7 @@ def _label(callback: Any) -> str:
 
 
 def _innermost(coro: Any) -> str:
-    """Where the innermost coroutine of a suspended task stands."""
+    """The line at which the innermost coroutine of a suspended task waits."""
     while isinstance(inner := getattr(coro, "cr_await", None), Coroutine):
         coro = inner
     frame = getattr(coro, "cr_frame", None)

@@ -23,8 +23,8 @@ def case(seed: int) -> None:
 for_each_seed(case, range(100))
 ```
 
-What does not come from the simulation can still differ from run to run: wall clocks, global `random`, ids of objects, and across
-processes the order of sets of strings (set PYTHONHASHSEED).
+Inputs from outside the simulation can still differ from run to run: wall clocks, global `random`, ids of objects, and across processes the
+order of sets of strings (set PYTHONHASHSEED).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ SEED_VARIABLE = "HOLDFAST_SEED"
 
 
 class SeedFailed(AssertionError):
-    """A case failed under one seed; the error is its cause, and the message says how to run it again.
+    """A case failed under one seed; the error is its cause, and the message has the command to run it again.
 
     Attributes:
         seed: the seed to run it again with.
@@ -79,7 +79,7 @@ class Crashed:
 
     Attributes:
         points: how many handles had run.
-        time_s: the loop's time when it died; hand it to the next life as `start_s`, so that stored times do not go back.
+        time_s: the loop's time when it died; pass it to the next life as `start_s`, so that stored times do not go back.
     """
 
     points: int
@@ -90,7 +90,7 @@ class SimulatedClock:
     """The clock of a simulated loop: a `holdfast.clock.Clock`.
 
     Args:
-        loop: whose virtual time it shows.
+        loop: the loop whose virtual time it has.
         epoch: the wall clock, in seconds since the epoch, when the loop's time is 0.
     """
 
@@ -114,8 +114,8 @@ class Simulation:
 
     Attributes:
         loop: the event loop; its time is virtual.
-        clock: its clock, to hand to what is tested.
-        random: a generator for what is tested, seeded.
+        clock: its clock, for the code under test.
+        random: a seeded generator, for the code under test.
     """
 
     def __init__(self, *, seed: int | None = None, crash_at: int | None = None, start_s: float = 0.0, max_points: int = MAX_POINTS) -> None:
@@ -126,12 +126,12 @@ class Simulation:
 
     @property
     def points(self) -> int:
-        """How many handles were run: `crash_at` below it kills an equal run."""
+        """How many handles were run: a `crash_at` below it kills an equal run."""
         return self.loop.points
 
     @property
     def trace(self) -> list[str]:
-        """What ran, in order, with the virtual time."""
+        """The handles that ran, in order, with the virtual time."""
         return self.loop.trace
 
     def digest(self) -> str:
@@ -141,18 +141,18 @@ class Simulation:
     async def crash(self) -> NoReturn:
         """Kill the simulation here and now. This never returns, and no code of the simulation runs afterwards.
 
-        Once cancelled or not makes no difference: the killed task never runs again, so it sees no cancellation.
+        If cancelled, there is no difference: the killed task never runs again, so it sees no cancellation.
         """
         self.loop.kill()
         await self.loop.create_future()
         raise AssertionError("a killed simulation continued")
 
     def run(self, main: Callable[[Simulation], Awaitable[T]]) -> T | Crashed:
-        """Run `main` to its end, then cancel the tasks it left behind, as `asyncio.run` does. Once for each simulation.
+        """Run `main` to its end, then cancel the tasks that still run, as `asyncio.run` does. Call it once for each simulation.
 
         Raises:
             RuntimeError: called from a coroutine.
-            Deadlock: it cannot end. Its tasks are abandoned where they stand.
+            Deadlock: it cannot end. Its tasks are abandoned in their present state.
         """
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("a simulation is an event loop of its own: run it from a plain function, not from a coroutine")
@@ -161,7 +161,7 @@ class Simulation:
         async def life() -> None:
             try:
                 results.append(await main(self))
-            except Exception as error:  # raised below, once the tasks that main left behind were cancelled
+            except Exception as error:  # raised below, once the tasks that still run were cancelled
                 errors.append(error)
 
         try:
@@ -169,7 +169,7 @@ class Simulation:
             if loop.pending() or loop._asyncgens:
                 loop.run_until_complete(_wind_down(loop))
         except BaseException as error:
-            # run_until_complete says RuntimeError where its loop stops before it is done, as a killed one does.
+            # run_until_complete raises RuntimeError if its loop stops before it is done, as a killed loop does.
             if not (loop.killed and isinstance(error, RuntimeError)):
                 loop.abandon()
                 raise
@@ -199,12 +199,12 @@ def simulate(
     start_s: float = 0.0,
     max_points: int = MAX_POINTS,
 ) -> T | Crashed:
-    """Run `main` in a fresh simulation and return what it returned, or `Crashed` where it was killed.
+    """Run `main` in a fresh simulation. Returns its result, or `Crashed` if it was killed.
 
     Args:
-        main: gets the simulation; it and all it starts run in virtual time.
+        main: gets the simulation; it and all tasks that it starts run in virtual time.
         seed: draws the order of tasks that are ready together; None is first in, first out.
-        crash_at: kill it when this many handles were run. From 0 up until the result is no `Crashed` is a crash at every point.
+        crash_at: kill it when this many handles were run. Count up from 0 until the result is no `Crashed`: that is a crash at every point.
         start_s: the loop's time at the start; `Crashed.time_s` of the life before.
         max_points: how many handles may run.
 
@@ -218,7 +218,7 @@ def for_each_seed(case: Callable[[int], R], seeds: Iterable[int]) -> list[R]:
     """Call `case` with each seed; HOLDFAST_SEED in the environment picks one seed instead.
 
     Raises:
-        SeedFailed: the first failure, with the seed and how to run it again.
+        SeedFailed: the first failure, with the seed and the command to run it again.
     """
     chosen = os.environ.get(SEED_VARIABLE)
     results = []
@@ -234,6 +234,6 @@ def explore(main: Callable[[Simulation], Awaitable[T]], seeds: Iterable[int] = r
     """Simulate `main` under each seed; the results in order of the seeds.
 
     Raises:
-        SeedFailed: the first failure, with the seed and how to run it again.
+        SeedFailed: the first failure, with the seed and the command to run it again.
     """
     return for_each_seed(lambda seed: simulate(main, seed=seed), seeds)

@@ -52,7 +52,7 @@ def live(world: World, sent: list[Delivery], seed: int | None, start_s: float = 
 
 
 def recover(world: World, sent: list[Delivery], seed: int | None, start_s: float) -> None:
-    """The last life; every doubt that it finds is settled in it, by the probe where there is one and else by a person."""
+    """The last life; every doubt that it finds is settled in it, by `reconcile` where there is one, else by a person."""
     doubts, before, parked_before = world.dies(), len(world.seen), world.parked("doubt")
     assert live(world, sent, seed, start_s) is None
     world.disk.crash()
@@ -132,7 +132,7 @@ def test_an_answer_that_comes_while_its_asker_is_parked_wakes_it(seed: int, stri
 
 @pytest.mark.parametrize("shape", SCRIPTS)
 def test_a_crash_during_the_recovery_from_a_crash_changes_nothing(shape: str) -> None:
-    """What recovery itself does (probing doubts, dropping failures, sending again) can be cut off anywhere too."""
+    """What recovery itself does (reconciling doubts, dropping failures, sending again) can be cut off anywhere too."""
     sent, draw = deliveries(SCRIPTS[shape]), random.Random(shape)
     for seed in range(100):
         world, now_s, lives = World(), 0.0, 0

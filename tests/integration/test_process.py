@@ -212,8 +212,8 @@ def test_a_session_that_replays_for_long_does_not_hold_up_ready_for_ever(manager
         assert ended(process)[0] == 0
 
 
-def test_signs_of_life_come_only_while_the_database_answers(manager: Manager) -> None:
-    """The loop runs all the while: that alone is not enough. One line in the log for all the probes that failed."""
+def test_the_watchdog_is_pinged_only_while_the_database_answers(manager: Manager) -> None:
+    """The loop runs all the while: that alone is not enough. One line in the log for all the health checks that failed."""
     with manager.run(watchdog_s=0.8) as process:
         manager.until("READY", "1")
         manager.until("WATCHDOG", "1")

@@ -175,7 +175,7 @@ class Case:
             self.world.store.faults = FaultPlan(store_at={self.world.store.batches + 1: "fail"}).store_hook()
         return f"ok {number}"
 
-    async def probe(self, text: str) -> str:
+    async def query(self, text: str) -> str:
         if self.state == "doubt":
             await self.strike()
         return "reconciled"
@@ -186,13 +186,13 @@ class Case:
         case, of = self, self.of
 
         async def reconciled(text: str) -> str:
-            return await case.probe(text)
+            return await case.query(text)
 
         async def effect(text: str, step: StepContext) -> str:
             return await case.act(step.key)
 
         async def reconciled_in(text: str, currency: str) -> str:
-            return await case.probe(text)
+            return await case.query(text)
 
         async def effect_in(text: str, currency: str, step: StepContext) -> str:
             return await case.act(step.key)

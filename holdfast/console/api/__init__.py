@@ -1,1 +1,1 @@
-"""The control API: what a running process answers over its socket."""
+"""The control API that a running process serves over its socket."""

@@ -1,4 +1,4 @@
-"""Connections to a listener, one after the other: whoever comes waits in the kernel's queue, and no more of the loop is taken than that."""
+"""Accepts connections to a listener, one after the other. The others wait in the kernel's queue and take no time of the loop."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import anyio
 from holdfast.events import log
 
 RETRY_S = 1.0
-"""After which time a connection is accepted where none could be, such as where the process has no descriptors left."""
+"""How long to wait, in seconds, after a failed accept, such as when the process has no descriptors left."""
 
 
 async def accept(listener: socket.socket, attach: Callable[[socket.socket], Awaitable[Any]]) -> NoReturn:
-    """Hand each connection to `attach`, until this is cancelled.
+    """Pass each connection to `attach`, until cancelled.
 
-    The loop's own server would try as many times in vain as its queue is long where descriptors run out, and log each of them.
+    Without descriptors, the loop's own server would fail once for each connection in its queue, and log each failure.
 
     Args:
-        listener: it, not blocking. It stays open.
-        attach: takes the connection over.
+        listener: the listening socket, not blocking. It stays open.
+        attach: gets the connection, and owns it afterwards.
     """
     loop, well = asyncio.get_running_loop(), True
     while True:

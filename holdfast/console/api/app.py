@@ -1,6 +1,6 @@
 """The control API: HTTP and JSON about the sessions of one process, described at /openapi.json.
 
-A session's id stands in a path percent-encoded, "/" as %2F: `curl --unix-socket S http://holdfast/v1/sessions/a%2Fb`.
+The id of a session in a path is percent-encoded, "/" as %2F: `curl --unix-socket S http://holdfast/v1/sessions/a%2Fb`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from holdfast.events import log
 from holdfast.runtime.turns.failures import trace
 
 _GONE = 499
-"""The status of an answer that nobody is there to read."""
+"""The status of an answer whose client has gone."""
 
 
 def build(control: Control) -> ASGIApp:
-    """The app that answers about `control`."""
+    """The app that serves `control`."""
     return Timed(RawPaths(application(control)))
 
 
 def application(control: Control) -> FastAPI:
-    """The same without what it is wrapped in: the one that knows its OpenAPI document."""
-    said = (__doc__ or "").strip()
-    # No redirects: a path that is not there is told so, in the body that every error has.
-    app = FastAPI(title="holdfast", version=__version__, description=said, docs_url=None, redoc_url=None, redirect_slashes=False)
+    """The app without its wrappers: this one has the OpenAPI document."""
+    about = (__doc__ or "").strip()
+    # No redirects: the answer for an unknown path is an error, with the body of every error.
+    app = FastAPI(title="holdfast", version=__version__, description=about, docs_url=None, redoc_url=None, redirect_slashes=False)
     groups = [module.routes(control) for module in (api_read, api_verbs, api_many, api_events, api_node)]
     for group in groups:
         app.include_router(group.router)
@@ -80,10 +80,10 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 class Timed:
-    """Says in each answer how long the server took for it, and logs what was a fault of its own.
+    """Adds to each answer how long the server took for it, and logs the server's own faults.
 
     Args:
-        app: what answers.
+        app: the app that answers.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -103,5 +103,5 @@ class Timed:
         try:
             await self._app(scope, receive, timed)
         except Exception as error:
-            # Whatever it is, it was answered with 500 already; the log gets the rest, without secrets.
+            # The answer with status 500 was sent already; the log gets the details, without secrets.
             log.error("the control API failed at %s %s\n%s", scope["method"], redact.text(scope["path"]), trace(error))

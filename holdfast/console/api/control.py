@@ -1,4 +1,4 @@
-"""What every route of the control API works with: the Runtime, who asks, and waits that end when the asker or the process does."""
+"""The common parts of all routes of the control API: the Runtime, the client, and waits that end when the client or the process ends."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ class TooLarge(ConfigError):
 
 
 class TooMany(RuntimeStopped):
-    """As many as this process takes at a time are there already."""
+    """The limit of this process for such requests is reached."""
 
 
 class Gone(Exception):
-    """Whoever asked is gone: there is nobody to answer."""
+    """The client has gone: an answer would not be read."""
 
 
 class Control:
     """One running Runtime, seen from its control API.
 
     Args:
-        runtime: it.
-        store: what people call its store; no secret.
+        runtime: the Runtime.
+        store: the name of its store for people, without secrets.
 
     Attributes:
-        closing: set when the process is about to end: what waits gives up.
+        closing: set when the process is about to end: then all waits end.
         started: wall-clock time, seconds since the epoch.
     """
 
@@ -61,7 +61,7 @@ class Control:
         return time.time()
 
     def audit(self, request: Request, verb: str, sessions: Sequence[str], reason: str) -> None:
-        """Keep who did what to which sessions, and why."""
+        """Log who did what to which sessions, and why."""
         who = "unknown" if request.client is None else f"{request.client.host} pid={request.client.port}"
         named = ", ".join(repr(id) for id in sessions[:20]) + (f" and {len(sessions) - 20} more" if len(sessions) > 20 else "")
         _audit.info(
@@ -74,14 +74,14 @@ class Control:
         )
 
     async def wait(self, request: Request, work: Callable[[], Awaitable[T]], again: str, *, alone: bool = False) -> T:
-        """The result of `work`, given up where whoever asked goes away or the process is about to end.
+        """The result of `work`. It is given up if the client goes away or the process is about to end.
 
         Args:
-            alone: go on where whoever asked goes away: it is not to be left half done.
+            alone: continue if the client goes away: the work must not be left half done.
 
         Raises:
-            RuntimeStopped: the process is about to end; `again` says how to go on.
-            Gone: whoever asked is gone.
+            RuntimeStopped: the process is about to end; `again` tells the client how to continue.
+            Gone: the client has gone.
         """
         result: list[T] = []
         failure: list[Exception] = []
@@ -104,7 +104,7 @@ class Control:
             try:
                 result.append(await work())
             except Exception as error:
-                # Out of the group as it is, not wrapped in a group of its own; the watchers have nothing more to watch.
+                # Raised outside the group, so that no exception group wraps it; the watchers are not needed any more.
                 failure.insert(0, error)
             group.cancel_scope.cancel()
         if result:
@@ -116,11 +116,11 @@ class Control:
 
 
 class Json(Response):
-    """An answer: a struct, or anything msgspec can encode; as MessagePack to whoever accepts that.
+    """An answer: a struct, or any value that msgspec can encode; as MessagePack for a client that accepts it.
 
     Args:
-        content: it.
-        json: gives what stands for it in JSON; default the same.
+        content: the value.
+        json: returns the value to encode as JSON; default the same.
     """
 
     def __init__(self, content: Any, json: Callable[[], Any] | None = None, *, status_code: int = 200) -> None:
@@ -145,12 +145,12 @@ def problem(status: int, problem: Problem) -> Json:
 
 
 async def body(request: Request, kind: type[T]) -> T:
-    """What the request holds, as `kind`.
+    """The body of the request, decoded as `kind`.
 
     Raises:
-        ConfigError: it is not JSON, or not of that kind; the text says where.
+        ConfigError: it is not JSON, or not of that kind; the text names the place.
         TooLarge: it has too many bytes.
-        Gone: whoever sends it is gone.
+        Gone: the client has gone.
     """
     data = bytearray()
     while True:
@@ -172,7 +172,7 @@ async def body(request: Request, kind: type[T]) -> T:
 
 @contextmanager
 def traced(request: Request) -> Iterator[None]:
-    """The sender's trace as the current one, so that a message carries it; nothing where this process does no tracing."""
+    """Make the sender's trace the current one, so that a message carries it; does nothing if this process does no tracing."""
     carried = parse(request.headers.get("traceparent", ""))
     trace = sys.modules.get("opentelemetry.trace")
     if carried is None or trace is None:

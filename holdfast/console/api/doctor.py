@@ -1,7 +1,7 @@
 """Is this process healthy? One line for each check: ok, a warning, or a failure.
 
-A failure wakes the engineer on call: the process or its store is not healthy, or does not recover without a person. Sessions that wait
-for a person, and dependencies that are down, are warnings: a process that has some works as it should.
+A failure wakes the engineer on call: the process or its store is not healthy, or does not recover without a person. Sessions that wait for
+a person, and dependencies that are down, are warnings: the process itself is healthy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from holdfast.stores.records import ENDED
 
 OK, WARNING, FAIL = "ok", "warning", "fail"
 
-_PROBE_S = 5.0
+_HEALTH_CHECK_S = 5.0
 _LAG_S, _SAMPLE_S = 0.1, 0.01
 _LOW_BYTES, _WAL_BYTES = 1 << 30, 256 << 20
 _OLD_S = 300.0
@@ -36,13 +36,13 @@ _LATE = ("thread of a plain function runs past its deadline", "threads of plain 
 
 
 async def diagnose(control: Control) -> Diagnosis:
-    """Look at everything. Nothing is changed."""
+    """Run all checks. They change nothing."""
     runtime = control.runtime
     checks = [await _loop(), await _database(runtime), *_counts(runtime), *_breakers(runtime), *_telemetry(runtime), *_files(runtime)]
     try:
         checks += await _people(control)
     except errors.StoreError:
-        pass  # the database has its own line already
+        pass  # the check of the database reports it
     checks.sort(key=lambda check: (FAIL, WARNING, OK).index(check.level))
     return Diagnosis(healthy=all(check.level != FAIL for check in checks), process=os.getpid(), checks=checks)
 
@@ -54,14 +54,14 @@ async def _loop() -> Check:
         await anyio.sleep(_SAMPLE_S)
         lag_s = max(lag_s, time.perf_counter() - began - _SAMPLE_S)
     if lag_s > _LAG_S:
-        return _check("loop", FAIL, f"the loop answers {span(lag_s)} late: something blocks it, and the log of the process names it")
+        return _check("loop", FAIL, f"the loop answers {span(lag_s)} late: code blocks it, and the log of the process names that code")
     return _check("loop", OK, f"the loop answers, {span(max(lag_s, 0.0))} late")
 
 
 async def _database(runtime: Runtime) -> Check:
     began = time.perf_counter()
     try:
-        await runtime.probe(_PROBE_S)
+        await runtime.check_health(_HEALTH_CHECK_S)
     except errors.HoldfastError as error:
         return _check("database", FAIL, str(error))
     return _check("database", OK, f"the database answers within {span(time.perf_counter() - began)}")
@@ -96,7 +96,7 @@ def _breakers(runtime: Runtime) -> Iterator[Check]:
 
 
 def _telemetry(runtime: Runtime) -> Iterator[Check]:
-    """Whether spans arrive, where they are exported. A collector that is down harms no session."""
+    """Whether spans arrive, if they are exported. A collector that is down harms no session."""
     telemetry = runtime.telemetry
     counts = {} if telemetry is None else telemetry.statistics()
     if telemetry is None or not counts:
@@ -107,7 +107,7 @@ def _telemetry(runtime: Runtime) -> Iterator[Check]:
 
 
 async def _people(control: Control) -> list[Check]:
-    """What waits for a person, and for how long the oldest message does."""
+    """The sessions that wait for a person, and the age of the oldest message."""
     store, checks = control.runtime.store, list[Check]()
     counts = await store.counts()
     failed = counts.get("failed", 0)
@@ -142,7 +142,7 @@ def _agents(found: Mapping[str, int], here: Container[str]) -> Check:
 
 
 def _files(runtime: Runtime) -> Iterator[Check]:
-    """The files of a SQLite database: room for them, and how much waits to be moved from one to the other."""
+    """The files of a SQLite database: the free space, and the size of the write-ahead log."""
     path = getattr(runtime.store, "path", None)
     if path is None:
         return

@@ -1,6 +1,6 @@
-"""Routes that tell what happens, as it happens: server-sent events of one session or of all.
+"""Routes of live events: server-sent events of one session or of all.
 
-An observer never waits: whoever reads too slowly loses the oldest events and is told how many.
+An observer never waits: a reader that is too slow loses the oldest events, and gets their number.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from holdfast.console.reading.values import masked
 from holdfast.console.wire.answers import HEARTBEAT_S, Dropped, Happened
 
 BUFFER = 1000
-"""Events that wait for one reader."""
+"""The most events that wait for one reader."""
 
 READERS = 32
-"""Who may read live events of one process at a time: each costs every step of it a little."""
+"""The most readers of live events of one process at a time: each reader costs every step a little time."""
 
 _GATHER_S = 0.05
-"""What happens within so short a time is sent together."""
+"""Events within so short a time, in seconds, are sent together."""
 
 _AT_ONCE = 20
-"""Events that are written before others on the loop have their turn again."""
+"""The most events that are written before other tasks of the loop run again."""
 
-_SAID = (
-    "Server-sent events: the name of the event, and as data a Happened. Where a reader was too slow for some, an event `dropped` comes, "
-    "and as data a Dropped. A comment comes where nothing has happened for a while."
+_TEXT = (
+    "Server-sent events: the name of the event, and as data a Happened. If a reader was too slow for some, an event `dropped` comes, "
+    "and as data a Dropped. A comment comes after a while without an event."
 )
 _TYPE = ("text/event-stream",)
 
@@ -50,24 +50,24 @@ def routes(control: Control) -> Routes:
     group, hub = Routes("events"), Hub(control.runtime.observers)
 
     async def tail(id: SessionId) -> Response:
-        """What happens to a session from now on, as server-sent events. It ends with the connection."""
-        await control.runtime.session(id).row()  # that there is such a session
+        """The events of a session from now on, as server-sent events. The stream ends with the connection."""
+        await control.runtime.session(id).row()  # raises if there is no such session
         hub.check()
         return Stream(control, hub, Feed(session=id))
 
     async def tail_all(kind: Annotated[list[str] | None, Query(max_length=50)] = None, session: Filter = None) -> Response:
-        """What happens to all sessions from now on, as server-sent events. It ends with the connection."""
+        """The events of all sessions from now on, as server-sent events. The stream ends with the connection."""
         check_names(session=session)
         hub.check()
         return Stream(control, hub, Feed(session=session, kinds=frozenset(kind) if kind else None))
 
-    group.add("GET", "/sessions/{id:session}/events", tail, gives=Happened, problems=(404,), media=_TYPE, said=_SAID, besides=Dropped)
-    group.add("GET", "/events", tail_all, gives=Happened, media=_TYPE, said=_SAID, besides=Dropped)
+    group.add("GET", "/sessions/{id:session}/events", tail, gives=Happened, problems=(404,), media=_TYPE, description=_TEXT, other=Dropped)
+    group.add("GET", "/events", tail_all, gives=Happened, media=_TYPE, description=_TEXT, other=Dropped)
     return group
 
 
 class Entry:
-    """One event, and when it was; written out once, however many read it."""
+    """One event and its time; encoded once for all readers."""
 
     __slots__ = ("_written", "at", "event", "name")
 
@@ -76,18 +76,18 @@ class Entry:
         self._written = b""
 
     def written(self) -> bytes:
-        """It as a server-sent event."""
+        """The event as a server-sent event."""
         if not self._written:
             self._written = _written(self.name, happened(self.event, self.at))
         return self._written
 
 
 class Hub:
-    """The one observer of a process whose events are read live, as long as somebody reads them.
+    """The one observer of a process for all live readers; it observes only while there is a reader.
 
     Args:
-        observers: of its Runtime.
-        most: readers at a time.
+        observers: the observers of its Runtime.
+        most: the most readers at a time.
     """
 
     def __init__(self, observers: events.Observers, most: int = READERS) -> None:
@@ -101,13 +101,13 @@ class Hub:
             feed.offer(entry)
 
     def check(self) -> None:
-        """Raises TooMany where one reader more would be too many."""
+        """Raises TooMany if there are `most` readers already."""
         if len(self._feeds) >= self._most:
             raise TooMany(f"{self._most} read live events already: end one of them, or try again later")
 
     @contextmanager
     def reading(self, feed: Feed) -> Iterator[None]:
-        """Offer what happens to `feed`."""
+        """Offer all events to `feed`."""
         if not self._feeds:
             self._observers.add(self)
         self._feeds.append(feed)
@@ -120,12 +120,12 @@ class Hub:
 
 
 class Feed:
-    """The events that one reader has not been given yet.
+    """The events that one reader has not got yet.
 
     Args:
-        session: only those of this one; None for all.
-        kinds: only these classes, by name; None for all.
-        size: how many are kept.
+        session: only events of this session; None for all.
+        kinds: only events of these classes, by name; None for all.
+        size: how many events are kept.
     """
 
     def __init__(self, *, session: str | None = None, kinds: frozenset[str] | None = None, size: int = BUFFER) -> None:
@@ -135,7 +135,7 @@ class Feed:
         self.there = anyio.Event()
 
     def offer(self, entry: Entry) -> None:
-        """Take it, if it is one of those that are read."""
+        """Take the event, if the reader wants it."""
         if self._session is not None and entry.event.session != self._session:
             return
         if self._kinds is not None and entry.name not in self._kinds:
@@ -147,7 +147,7 @@ class Feed:
             self.there.set()
 
     def take(self, limit: int = _AT_ONCE) -> bytes:
-        """The oldest `limit` of what has come since the last time, as server-sent events; `there` is unset once that is all."""
+        """The oldest `limit` events since the last call, as server-sent events; `there` is unset once no more wait."""
         dropped, self._dropped = self._dropped, 0
         parts = [_written("dropped", Dropped(dropped=dropped))] if dropped else []
         parts += [self._waiting.popleft().written() for _ in range(min(limit, len(self._waiting)))]
@@ -161,7 +161,7 @@ def _written(name: str, data: Happened | Dropped) -> bytes:
 
 
 def name_of(event: events.Event) -> str:
-    """What people call an event."""
+    """The name of an event for people."""
     tag = type(event).__struct_config__.tag
     return tag if isinstance(tag, str) else type(event).__name__
 
@@ -203,7 +203,7 @@ class Stream(Response):
                     await self._send_all(send)
                 await send({"type": "http.response.body", "body": self._feed.take(BUFFER)})
         except OSError:
-            pass  # the reader went away while something was sent, which is how most of them end
+            pass  # the reader went away while an event was sent: the usual end of a stream
 
     async def _left(self, request: Request) -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -217,7 +217,7 @@ class Stream(Response):
             for _ in range(BUFFER // _AT_ONCE):
                 if not self._feed.there.is_set():
                     break
-                await anyio.lowlevel.checkpoint()  # a part at a time: the loop is not only this reader's
+                await anyio.lowlevel.checkpoint()  # a part at a time: the loop also has other tasks
                 await send({"type": "http.response.body", "body": self._feed.take(), "more_body": True})
             await anyio.sleep(_GATHER_S)
 

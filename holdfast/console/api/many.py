@@ -1,4 +1,4 @@
-"""Routes that do one thing to many sessions: those that match a filter, some at a time, each with what became of it."""
+"""Routes that apply one verb to many sessions: those that match a filter, some at a time, each with its own outcome."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def routes(control: Control) -> Routes:
     return group
 
 
-async def _each(control: Control, request: Request, verb: str, said: str, given: bodies.Many, act: Act) -> DidMany:
-    """Do it to every session that matches, and keep who did it, as `said`."""
+async def _each(control: Control, request: Request, verb: str, logged: str, given: bodies.Many, act: Act) -> DidMany:
+    """Act on every session that matches, and log who did it, with the text `logged`."""
     chosen, more = await _matching(control, verb, given)
     found: dict[str, One] = {}
     left = iter(chosen)
 
     async def some() -> None:
-        for session in left:  # shared: each takes the next one
+        for session in left:  # shared: each task takes the next one
             found[session.id] = await _one(control, session, None if given.dry_run else act)
 
     async def work() -> None:
@@ -82,19 +82,19 @@ async def _each(control: Control, request: Request, verb: str, said: str, given:
 
     def audit() -> None:
         if not given.dry_run and chosen:
-            control.audit(request, said, [session.id for session in chosen], given.reason)
+            control.audit(request, logged, [session.id for session in chosen], given.reason)
 
     try:
         await control.wait(request, work, AGAIN, alone=verb not in WAITING)
     except Gone:
-        audit()  # it is under way all the same
+        audit()  # the verb is running all the same
         raise
     audit()
     return DidMany(verb=verb, dry_run=given.dry_run, sessions=[found[session.id] for session in chosen], more=more)
 
 
 async def _one(control: Control, session: Session, act: Act | None) -> One:
-    """What became of one session; nothing is done to it where `act` is None."""
+    """The outcome for one session; `act` None changes nothing."""
     changed, problem = True, None
     if act is not None:
         try:
@@ -107,7 +107,7 @@ async def _one(control: Control, session: Session, act: Act | None) -> One:
 
 
 async def _matching(control: Control, verb: str, given: bodies.Many) -> tuple[list[Session], bool]:
-    """Those that match everything given and that the verb is for, and whether there are more than the limit."""
+    """The sessions that match every filter and that the verb is for, and whether there are more than the limit."""
     if not given.all and given.status is None and given.agent is None and given.tenant is None and given.why is None:
         raise ConfigError("give at least one of status, agent, tenant and why, or all")
     check_names(agent=given.agent, tenant=given.tenant)
@@ -126,7 +126,7 @@ async def _matching(control: Control, verb: str, given: bodies.Many) -> tuple[li
 
 
 async def _in_doubt(store: Store, given: bodies.Many) -> list[Session]:
-    """Those with an effect whose outcome is unknown: parked for it, failed with it, or ended before it was known."""
+    """The sessions with an effect whose outcome is unknown: parked for it, failed with it, or ended before it was known."""
     rows, limit = list[Session](), _PAGE
     while limit <= bodies.MAX_LISTED * 2:
         rows = await store.sessions(limit=limit, ended=False, agent=given.agent, tenant=given.tenant)

@@ -61,7 +61,7 @@ def routes(control: Control) -> Routes:
 
 
 def _cleaned(view: SupervisorView) -> SupervisorView:
-    """The same without secrets in the texts of errors."""
+    """The view without secrets in the texts of errors."""
     children = tuple(
         msgspec.structs.replace(
             child,

@@ -30,7 +30,7 @@ def routes(control: Control) -> Routes:
     runtime, group = control.runtime, Routes("read")
 
     async def ps(status: Status | None = None, agent: Filter = None, tenant: Filter = None, all: bool = False, limit: Limit = 200) -> Json:
-        """What every session is doing and why; those that need a person first."""
+        """What every session does and why; those that need a person first."""
         check_names(agent=agent, tenant=tenant)
         view = await inspect.overview(
             runtime.store,
@@ -47,7 +47,7 @@ def routes(control: Control) -> Routes:
         return Json(msgspec.structs.replace(view, stuck=runtime.statistics()["stuck"]))
 
     async def show(id: SessionId, turn: Annotated[int | None, Query(ge=1, le=MOST)] = None, turns: Turns = 10) -> Json:
-        """What a session did, what it cost, and why it stands where it stands."""
+        """What a session did, its cost, and why it is in its present state."""
         return Json(
             await inspect.detail(runtime.store, id, turn=turn, turns=turns, now=control.now(), live=runtime.live, agents=runtime.agents)
         )
@@ -57,11 +57,11 @@ def routes(control: Control) -> Routes:
         return Json(await runtime.session(id).row())
 
     async def live(id: SessionId) -> Json:
-        """What a session does right now, as its actor says; null where it is not in memory."""
+        """What a session does right now, by its actor; null if it is not in memory."""
         return Json(await runtime.session(id).live())
 
     async def mailbox(id: SessionId) -> Json:
-        """What waits in the mailbox of a session."""
+        """The messages that wait in the mailbox of a session."""
         found = await timeline.mailbox(runtime.store, id, now=control.now())
         session = await runtime.session(id).row()
         agent = runtime.agents.get(session.agent)
@@ -81,7 +81,7 @@ def routes(control: Control) -> Routes:
 
 
 def check_names(**names: str | None) -> None:
-    """Raises ConfigError where a name that is filtered by could not be one."""
+    """Raises ConfigError if the name in a filter is not valid."""
     for what, name in names.items():
         if name is not None:
             check_id(what, name)

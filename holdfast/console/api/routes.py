@@ -1,4 +1,4 @@
-"""How a route of the control API is declared, so that its OpenAPI document says exactly what it takes and gives."""
+"""Declares the routes of the control API, so that its OpenAPI document has exactly their parameters and answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from holdfast.runtime.agents.ids import check_id
 Endpoint = Callable[..., Coroutine[Any, Any, Any]]
 
 MEDIA = ("application/json", MSGPACK)
-"""What a request and its answer may be, each with the same fields: the second one is what holdfast's own client speaks."""
+"""The media types of a request and its answer, with the same fields: holdfast's own client uses the second one."""
 
 _REF = "#/components/schemas/{name}"
 
@@ -38,7 +38,7 @@ REASONS = {
 
 
 class _SessionId(Convertor[str]):
-    """One segment of a path, whatever is in it: "/" comes as %2F."""
+    """One segment of a path, with any characters: "/" is %2F."""
 
     regex = "[^/]+"
 
@@ -56,7 +56,7 @@ register_url_convertor("session", _SessionId())
 
 
 class RawPaths:
-    """Has paths matched as they were sent: decoded before, a "/" within an id would look like one between segments."""
+    """Matches paths before they are decoded: in a decoded path, a "/" within an id would look like one between segments."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -68,7 +68,7 @@ class RawPaths:
 
 
 class Routes:
-    """Routes of one kind, and every struct that they speak of.
+    """Routes of one kind, and every struct that they use.
 
     Args:
         tag: the kind, for the document.
@@ -89,27 +89,27 @@ class Routes:
         status: int = 200,
         problems: tuple[int, ...] = (),
         media: tuple[str, ...] = MEDIA,
-        said: str = "As asked.",
+        description: str = "As asked.",
         also: tuple[tuple[int, str], ...] = (),
-        besides: type[msgspec.Struct] | None = None,
+        other: type[msgspec.Struct] | None = None,
     ) -> None:
         """Declare a route.
 
         Args:
             gives: the type of its answer.
             takes: the type of its body; None for none.
-            status: of its answer.
-            problems: the statuses of its errors beside those that any route may have.
+            status: the status of its answer.
+            problems: the statuses of its errors, in addition to those that any route may have.
             media: the types that its answer's content may have.
-            said: what its answer is.
-            also: other statuses that it may have, and what they say.
-            besides: what else an answer may hold.
+            description: the description of its answer.
+            also: other statuses that it may have, and their descriptions.
+            other: another type that an answer may have.
         """
-        self.structs += [kind for kind in (gives, takes, besides) if kind is not None]
+        self.structs += [kind for kind in (gives, takes, other) if kind is not None]
         common = (403, 422, 500, 503) if takes is None else (403, 413, 422, 500, 503)
         answers: dict[int | str, dict[str, Any]] = {code: _answer(REASONS[code], Problem) for code in (*problems, *common)}
-        for code, text in ((status, said), *also):
-            answers[code] = _answer(text, gives, media, besides)
+        for code, text in ((status, description), *also):
+            answers[code] = _answer(text, gives, media, other)
         self.router.add_api_route(
             f"/v1{path}",
             endpoint,
@@ -123,7 +123,7 @@ class Routes:
 
 
 def describe(app: FastAPI, routes: list[Routes]) -> None:
-    """Have the app's OpenAPI document hold the schema of every struct that these routes speak of."""
+    """Add the schema of every struct of these routes to the app's OpenAPI document."""
     structs = [struct for group in routes for struct in group.structs]
     plain = app.openapi
 
@@ -138,11 +138,11 @@ def describe(app: FastAPI, routes: list[Routes]) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _answer(description: str, kind: Any, media: tuple[str, ...] = MEDIA, besides: Any = None) -> dict[str, Any]:
-    return {"description": description, "content": _content(kind, media, besides)}
+def _answer(description: str, kind: Any, media: tuple[str, ...] = MEDIA, other: Any = None) -> dict[str, Any]:
+    return {"description": description, "content": _content(kind, media, other)}
 
 
-def _content(kind: Any, media: tuple[str, ...] = MEDIA, besides: Any = None) -> Mapping[str, Any]:
-    schemas, _ = msgspec.json.schema_components([kind] if besides is None else [kind, besides], ref_template=_REF)
-    schema = schemas[0] if besides is None else {"anyOf": list(schemas)}
+def _content(kind: Any, media: tuple[str, ...] = MEDIA, other: Any = None) -> Mapping[str, Any]:
+    schemas, _ = msgspec.json.schema_components([kind] if other is None else [kind, other], ref_template=_REF)
+    schema = schemas[0] if other is None else {"anyOf": list(schemas)}
     return {name: {"schema": schema} for name in media}

@@ -29,10 +29,10 @@ from holdfast.runtime.runtime import Runtime
 from holdfast.supervisors import ChildSpec
 
 _END_S = 3.0
-"""How long answers that are under way may take once the process ends."""
+"""How long running answers may take once the process ends, in seconds."""
 
 REQUEST_S = 30.0
-"""How long a client may take to send one request."""
+"""How long a client may take to send one request, in seconds."""
 
 _MOST = 4096
 
@@ -42,11 +42,11 @@ _FULL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n
     _BUSY,
 )
 _FLUSH_S = 0.2
-"""How long a reader may take then to make room for the last of a stream."""
+"""How long a reader may take, once the process ends, to make room for the last events of a stream, in seconds."""
 
 
 class _Checked(H11Protocol):
-    """A connection of this user or of root; anyone else is told so, whatever they ask. One that asks nothing is closed."""
+    """A connection of this user or of root; the requests of other users get an error. A connection without a request is closed."""
 
     _patience: asyncio.TimerHandle | None = None
 
@@ -74,7 +74,7 @@ class _Checked(H11Protocol):
         super().connection_lost(exc)
 
     def _wait(self) -> None:
-        """For all of a request, from its first byte on or, where there was none yet, from when the connection was made."""
+        """Wait for a whole request, from its first byte or, if there was none yet, from the start of the connection."""
         if self._patience is None:
             self._patience = self.loop.call_later(REQUEST_S, self.transport.abort)
 
@@ -85,13 +85,13 @@ class _Checked(H11Protocol):
 
 
 def most_connections() -> int:
-    """How many there may be at a time: the rest of the process needs descriptors, too."""
+    """The most connections at a time: the rest of the process needs descriptors, too."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST if files == resource.RLIM_INFINITY else min(_MOST, files // 2)
 
 
 def allowed(uid: int) -> bool:
-    """Whether a process of this user may speak to this one."""
+    """Whether a process of this user may use the control API."""
     return uid in (os.geteuid(), 0)
 
 
@@ -102,7 +102,7 @@ async def _forbidden(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def service(control: Control, own: ControlSocket) -> ChildSpec:
-    """The child that answers at this socket; one that crashed listens again at the same one."""
+    """The child that serves at this socket; after a crash it listens at the same socket again."""
     app = build(control)
 
     async def serve(*, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -125,26 +125,26 @@ def service(control: Control, own: ControlSocket) -> ChildSpec:
 
         task_status.started()
         try:
-            # The listener stays open: whoever connects while this child is started again waits in the queue.
+            # The listener stays open: a client that connects during a restart of this child waits in the queue.
             await accept(own.listener, attach)
         finally:
             control.closing.set()
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _END_S + 1):
-                # Shielded, within a deadline: whoever waits for an answer is told that the process ends.
+                # Shielded, within a deadline: a client that waits gets the answer that the process ends.
                 await _end(state)
 
     return ChildSpec("control", serve, stop_s=_END_S + 2.0)
 
 
 async def _end(state: ServerState) -> None:
-    """Let the answers that are under way be sent."""
+    """Let the server send the running answers."""
     for connection in list(state.connections):
         connection.shutdown()
     if state.tasks:
         _, late = await asyncio.wait(state.tasks, timeout=_FLUSH_S)
         for connection in list(state.connections) if late else ():
             if isinstance(connection, _Checked) and connection.flow.write_paused:
-                connection.transport.abort()  # nobody reads what is to be sent
+                connection.transport.abort()  # the client does not read
     if state.tasks:
         _, late = await asyncio.wait(state.tasks, timeout=_END_S - _FLUSH_S)
         for task in late:
@@ -153,16 +153,16 @@ async def _end(state: ServerState) -> None:
 
 @contextmanager
 def controlled(runtime: Runtime, path: str | None = None) -> Iterator[str]:
-    """Have a Runtime answer at its control socket, from when it is opened to when it is closed; the path of the socket.
+    """Serve the control API of a Runtime while it is open. Yields the path of the socket.
 
-    It takes the place of the socket that the Runtime would open itself.
+    It replaces the socket that the Runtime would open itself.
 
     Args:
-        runtime: it, not yet open.
-        path: of the socket; None is what the Runtime was given, what the environment says, or else follows from the store.
+        runtime: the Runtime, not yet open.
+        path: the path of the socket; None takes that of the Runtime, else that of the environment, else one that follows from the store.
 
     Raises:
-        ConfigError: it cannot listen there: the text says why and what to do.
+        ConfigError: it cannot listen there; the text has the reason and what to do.
     """
     with _listening(runtime, path or named(runtime.control)) as (own, child):
         runtime.control = False
@@ -172,14 +172,14 @@ def controlled(runtime: Runtime, path: str | None = None) -> Iterator[str]:
 
 @contextmanager
 def embedded(runtime: Runtime, path: str | None) -> Iterator[ChildSpec]:
-    """The control API of a Runtime that opens it itself: the entry point `control` of the group `holdfast.services`.
+    """The control API that a Runtime opens itself: the entry point `control` of the group `holdfast.services`.
 
     Args:
-        runtime: it, about to start.
-        path: of the socket; None is what the environment says, or else follows from the store.
+        runtime: the Runtime, about to start.
+        path: the path of the socket; None takes that of the environment, else one that follows from the store.
 
     Raises:
-        ConfigError: it cannot listen there, or the store is one that no other process can name, and no path was given.
+        ConfigError: it cannot listen there, or no other process can name the store and there is no path.
     """
     if chosen(path) is None and not identity.can_be_named(runtime.store):
         store = identity.url_of(runtime.store)
@@ -191,7 +191,7 @@ def embedded(runtime: Runtime, path: str | None) -> Iterator[ChildSpec]:
 
 
 def named(control: bool | str | os.PathLike[str]) -> str | None:
-    """The path of the socket that a Runtime was given; None where it was given none."""
+    """The path of the socket in a Runtime's `control`; None if it has none."""
     return None if isinstance(control, bool) else os.fspath(control)
 
 

@@ -1,4 +1,4 @@
-"""Routes that do something to one session: spawn, send, ask, wait for its end, and a person's verbs."""
+"""Routes that act on one session: spawn, send, ask, wait for its end, and a person's verbs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from holdfast.runtime.handle import Handle
 
 
 class Verb(NamedTuple):
-    """A verb of a person: the bodies that it takes, for one session and for many, and what it does.
+    """A verb of a person: its bodies, for one session and for many, and its action.
 
-    `act` gets what was given, of either body. It gives False where there was nothing to do, and a number where it counts what it did.
+    `act` gets either body. It returns False if there was nothing to do, and a number if it counts its changes.
     """
 
     takes: type[bodies.Because]
@@ -36,10 +36,10 @@ class Verb(NamedTuple):
 
 
 AGAIN = "look at it again once it is back"
-"""How to go on where the process ends while a verb is waited for."""
+"""How to continue if the process ends while a client waits for a verb."""
 
 WAITING = frozenset({"pause"})
-"""Verbs that only wait once they have been said: what they are for happens without whoever asked."""
+"""Verbs whose request is recorded at once: they take effect also if the client stops waiting."""
 
 _THERE = (404, 409, 410)
 _MADE = "The session was made."
@@ -64,14 +64,15 @@ def routes(control: Control) -> Routes:
         return Json(found, status_code=200 if there else 201)
 
     async def send(id: SessionId, request: Request) -> Json:
-        """Put a message into the mailbox of a session. The answer comes when it is durable."""
+        """Put a message into the mailbox of a session. The answer comes once the message is durable."""
         given = await body(request, bodies.Tell)
         with traced(request):
             sent = await runtime.session(id).tell(given.message, id=given.id)
         return Json(Accepted(session=id, id=sent), status_code=202)
 
     async def ask(id: SessionId, request: Request) -> Json:
-        """Put a message into the mailbox of a session and wait for the reply. Asked again with the same id it is not handled again."""
+        """Put a message into the mailbox of a session and wait for the reply. A second request with the same id does not handle it
+        again."""
         given = await body(request, bodies.Ask)
         message_id = given.id or uuid.uuid4().hex
 
@@ -84,20 +85,20 @@ def routes(control: Control) -> Routes:
         return Json(answer, lambda: msgspec.structs.replace(answer, reply=portable(answer.reply)))
 
     async def result(id: SessionId, request: Request, timeout_s: Annotated[float, Query(ge=0, le=WAIT_S)] = 60.0) -> Json:
-        """Wait until a session has ended; what it finished with."""
+        """Wait until a session has ended; the answer is its result."""
         found = await control.wait(request, lambda: runtime.session(id).result(timeout_s=timeout_s), "ask again once it is back")
         answer = Finished(session=id, result=plain(found))
         return Json(answer, lambda: msgspec.structs.replace(answer, result=portable(answer.result)))
 
     async def resolve(id: SessionId, request: Request) -> Json:
-        """Resolve effects whose outcome is unknown: a person knows it. A session that has ended runs nothing."""
+        """Resolve effects whose outcome is unknown, by a person who knows it. A session that has ended runs no step."""
         given = await body(request, bodies.Settle)
         count = await runtime.session(id).resolve(given.verdict, step=given.step, result=given.result)
         control.audit(request, f"resolve as {given.verdict}", [id], given.reason)
         return Json(Did(session=id, verb="resolve", changed=count > 0, count=count))
 
     async def budget(id: SessionId, request: Request) -> Json:
-        """Add to the limits of a session; one that is parked on its budget goes on."""
+        """Add to the limits of a session; a session that is parked on its budget resumes."""
         given = await body(request, bodies.Raise)
         await runtime.session(id).raise_budget(given.by.budget())
         control.audit(request, "budget", [id], given.reason)
@@ -109,7 +110,7 @@ def routes(control: Control) -> Routes:
             try:
                 done = await control.wait(request, lambda: verb.act(runtime.session(id), given), AGAIN, alone=name not in WAITING)
             except Gone:
-                control.audit(request, described(name, given), [id], given.reason)  # it is under way all the same
+                control.audit(request, described(name, given), [id], given.reason)  # the verb is running all the same
                 raise
             except SessionError as error:
                 if name == "drop" and type(error) is SessionError:
@@ -122,7 +123,9 @@ def routes(control: Control) -> Routes:
         endpoint.__name__, endpoint.__doc__ = name, HELP[name]
         group.add("POST", f"/sessions/{{id:session}}/{name}", endpoint, gives=Did, takes=verb.takes, problems=_THERE)
 
-    group.add("POST", "/sessions", spawn, gives=Spawned, takes=bodies.Spawn, status=201, problems=(409,), said=_MADE, also=((200, _GOT),))
+    group.add(
+        "POST", "/sessions", spawn, gives=Spawned, takes=bodies.Spawn, status=201, problems=(409,), description=_MADE, also=((200, _GOT),)
+    )
     group.add("POST", "/sessions/{id:session}/messages", send, gives=Accepted, takes=bodies.Tell, status=202, problems=(*_THERE, 429))
     group.add("POST", "/sessions/{id:session}/ask", ask, gives=Replied, takes=bodies.Ask, problems=(*_THERE, 429, 504))
     group.add("GET", "/sessions/{id:session}/result", result, gives=Finished, problems=(*_THERE, 504))
@@ -134,7 +137,7 @@ def routes(control: Control) -> Routes:
 
 
 def described(name: str, given: bodies.Because | bodies.Many) -> str:
-    """A verb with what was given beside its reason, for the audit log."""
+    """A verb with its arguments except the reason, for the audit log."""
     match given:
         case bodies.Drop(keep_letter=True) | bodies.DropMany(keep_letter=True):
             return f"{name} (letter kept)"
@@ -157,4 +160,4 @@ VERBS: dict[str, Verb] = {
     "drop": Verb(bodies.Drop, bodies.DropMany, lambda handle, given: handle.drop(given.reason or "dropped", keep_letter=given.keep_letter)),
     "interrupt": Verb(bodies.Interrupt, bodies.InterruptMany, lambda handle, given: handle.interrupt(given.step)),
 }
-"""The verbs of a person, but for those with routes of their own: `resolve` and `budget`."""
+"""The verbs of a person, except those with routes of their own: `resolve` and `budget`."""

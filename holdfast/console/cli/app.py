@@ -1,4 +1,4 @@
-"""The `holdfast` command. Each command imports what it needs when it runs: `--help` needs none of it."""
+"""The `holdfast` command. Each command imports its modules when it runs: `--help` needs none of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> None:
     """Run the command line."""
     for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)  # a terminal that lacks a letter is no reason to show nothing
+            stream.reconfigure(errors=errors)  # a letter that the terminal lacks must not hide the rest
     app()
 
 
@@ -76,7 +76,8 @@ def run(
 
     Exit codes: 0 drained, 1 a supervisor gave up, 2 configuration error, 3 the store could not be opened: try again.
     """
-    # What a SIGHUP asks for is done while the process starts: the limits are yet to be read. A handler, since "ignored" would be inherited.
+    # A SIGHUP during the start changes nothing: the limits will be read later. This is a handler, since child processes would inherit
+    # "ignored".
     signal.signal(signal.SIGHUP, lambda number, frame: None)
     with one_line():
         from holdfast.console.process import main as process

@@ -1,4 +1,4 @@
-"""The commands that do something to one session, or to all that match a filter."""
+"""The commands that act on one session, or on all that match a filter."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say which ones they are
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, metavar="N", help="How many at most.")]
 
 _WORD_S = 2.0
-"""After so long, the command prints what it waits for."""
+"""After so long, in seconds, the command prints what it waits for."""
 
 
 def register(app: typer.Typer) -> None:
-    """Have the command line know these."""
+    """Add these commands to the command line."""
     for verb, summary in SIMPLE.items():
         app.command(verb, help=summary)(_command(verb))
     app.command("drop", help=MORE["drop"])(drop)
@@ -151,7 +151,7 @@ def _do(
     limit: int,
     given: dict[str, Any],
 ) -> None:
-    """Do it to one or to many, and print what became of it; exit code 1 where it failed for some."""
+    """Act on one session or on many, and print the outcome; exit code 1 if it failed for some."""
     with one_line():
         filtered = all or any(value is not None for value in filters.values())
         if session is not None and (filtered or dry_run):

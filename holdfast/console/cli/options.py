@@ -1,4 +1,4 @@
-"""What commands have in common: which process or store they mean, how they print, and how they refuse."""
+"""The common parts of commands: how they find the process or store, how they print, and how they refuse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WRONG = 2
-"""The exit code where what was asked for cannot be done: a wrong name, a process or database that is missing, locked or newer."""
+"""The exit code of a command that cannot run: a wrong name, or a process or database that is missing, locked or newer."""
 
 Db = Annotated[str | None, typer.Option("--db", metavar="PATH", help="The SQLite file; default the only one in this folder.")]
 Store = Annotated[
@@ -32,7 +32,7 @@ SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="The id of the
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Whatever holdfast refuses is one line on stderr and exit code 2."""
+    """Print every error of holdfast as one line on stderr, and exit with code 2."""
     try:
         yield
     except HoldfastError as error:
@@ -41,7 +41,7 @@ def one_line() -> Iterator[None]:
         # Before the process has its own handlers, or while a table is printed.
         raise typer.Exit(130) from None
     except BrokenPipeError:
-        # Whoever read it has seen enough, as `head` does. What is still in the buffer has nowhere to go.
+        # The reader has closed the pipe, as `head` does. The rest of the buffer is dropped.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(141) from None
     except OSError as error:
@@ -49,7 +49,7 @@ def one_line() -> Iterator[None]:
 
 
 def refuse(text: str) -> NoReturn:
-    """Say why on one line, and end with exit code 2."""
+    """Print the reason on one line, and end with exit code 2."""
     from holdfast.console.reading.values import clean
 
     typer.echo(f"holdfast: {clean(' '.join(text.split()))}", err=True)
@@ -57,7 +57,7 @@ def refuse(text: str) -> NoReturn:
 
 
 def ask_source(db: str | None, store: str | None, socket: str | None, question: Callable[[Source], Awaitable[T]]) -> T:
-    """The answer to a question about the store that is meant, from where `client.source.ask` finds it."""
+    """The answer to a question about the store that the options name, by `client.source.ask`."""
     import asyncio
 
     from holdfast.console.client import source
@@ -69,7 +69,7 @@ def ask_source(db: str | None, store: str | None, socket: str | None, question: 
 
 
 def ask_node(db: str | None, store: str | None, socket: str | None, question: Callable[[Node], Awaitable[T]]) -> T:
-    """The answer of the process that runs the store that is meant. Raises NodeUnreachable where there is none."""
+    """The answer of the process that runs the store that the options name. Raises NodeUnreachable if there is none."""
     import asyncio
 
     from holdfast.console.client import reach

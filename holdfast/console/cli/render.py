@@ -1,4 +1,4 @@
-"""`ps` and `show` on a terminal. Stored text is data: nothing of it is read as markup."""
+"""`ps` and `show` on a terminal. Stored text is data and never markup."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from holdfast.console.reading.values import clean, compact, legible
 from holdfast.console.reading.views import Detail, Overview, StepView, TurnView, effects_of
 from holdfast.stores.records import ENDED
 
-_REASONS = {"doubt": "outcome unknown", "reconcile": "waits for reconcile"}  # for a person; all others are read as they are
+_REASONS = {"doubt": "outcome unknown", "reconcile": "waits for reconcile"}  # for a person; the other reasons are printed as they are
 STATUS_STYLES = {"failed": "red", "parked": "yellow", "working": "green", "unfinished": "magenta"}
 _PREVIEW = 160
 _WIDE_COLUMNS = 150
-PIPED_COLUMNS = 1_000  # a pipe has no width: a table cut to one would hide what grep looks for
+PIPED_COLUMNS = 1_000  # a pipe has no width: a cut table would hide the text that grep looks for
 
 
 def console() -> Console:
-    """Standard output: as wide as the terminal, and never wrapped where it is none."""
+    """Standard output: as wide as the terminal, and without line breaks if it is none."""
     out = _Legible(highlight=False, emoji=False, markup=False)
     return out if out.is_terminal else _Legible(highlight=False, emoji=False, markup=False, width=PIPED_COLUMNS)
 
 
 class _Legible(Console):
-    """Prints stored text as text, whatever a terminal would do about it."""
+    """Prints stored text as text: a terminal gets no control characters."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(_legible(thing) if isinstance(thing, str | Text) else thing for thing in objects), **options)
@@ -39,7 +39,7 @@ class _Legible(Console):
 def _legible(cell: str | Text) -> Text:
     if isinstance(cell, str):
         return Text(legible(cell))
-    cell.plain = legible(cell.plain)  # as long as it was, so that its styles stay where they are
+    cell.plain = legible(cell.plain)  # the length stays, so that its styles keep their places
     return cell
 
 
@@ -57,7 +57,7 @@ def table(out: Console, columns: Iterable[str], rows: Iterable[Sequence[str | Te
 
 
 def ps(view: Overview, *, limit: int, all: bool) -> None:
-    """Print what every session is doing and why."""
+    """Print what every session does and why."""
     out = console()
     out.print(f"{clean(view.store)}: {_process(view)}; {_counts(view.counts)}")
     if view.sessions:
@@ -74,7 +74,7 @@ def ps(view: Overview, *, limit: int, all: bool) -> None:
 
 
 def _reasons(out: Console, lines: Iterable[Line]) -> None:
-    """Why each stands where it stands, below the table where that has no room for it."""
+    """The reason of each session, below the table if the table has no room for it."""
     out.print()
     for line in lines:
         if why := _why(line):
@@ -122,7 +122,7 @@ def _why(line: Line) -> str:
 
 
 def show(view: Detail) -> None:
-    """Print what one session did, what it cost, and why it stands where it stands."""
+    """Print what one session did, its cost, and why it is in its present state."""
     out, line = console(), view.line
     out.print(Text.assemble((line.session, "bold"), "  ", _status(line)))
     table(out, ("", ""), [row for row in _header(view) if row[1]])
@@ -208,7 +208,7 @@ def _turn(out: Console, turn: TurnView, *, running: bool) -> None:
 
 
 def _twins(turn: TurnView) -> list[StepView]:
-    """Effects in doubt that have their name in common: only the key tells them apart."""
+    """Effects in doubt with the same name: only the key distinguishes them."""
     doubts = [step for step in turn.steps if step.state == "doubt" or (step.state == "open" and step.effect == "once")]
     names = Counter(step.name for step in doubts)
     return [step for step in doubts if names[step.name] > 1]

@@ -1,4 +1,4 @@
-"""`holdfast top`: what a process does right now, what needs a person first, drawn again each second."""
+"""`holdfast top`: what a process does right now, drawn again each second; sessions that need a person come first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LEAST_ROWS, _PIPED_ROWS = 3, 50
 
 
 async def run(node: Node, *, once: bool, every_s: float) -> None:
-    """Draw until cancelled; one frame where `once`, or where nobody watches."""
+    """Draw until cancelled; one frame with `once`, or if the output is no terminal."""
     out = console()
     before: Statistics | None = None
     if once or not out.is_terminal:
@@ -50,7 +50,7 @@ async def _frame(node: Node, out: Console, before: Statistics | None, now: Stati
 
 
 def header(now: Statistics, before: Statistics | None, store: str) -> list[Text]:
-    """Who it is and how it is, on two lines, and an empty one."""
+    """The process and its state, on two lines, and an empty line."""
     counts = now.counts
     state = Text("ready", "green") if counts["ready"] else Text("not accepting work: draining, or the last write failed", "bold red")
     more = {"recovering": "recovering", "stuck": "attempts stuck", "threads_abandoned": "threads stuck"}
@@ -82,7 +82,7 @@ def grid(lines: list[Line], width: int) -> Table:
     table.add_column("STATUS", no_wrap=True, overflow="ellipsis", max_width=max(width // 4, 8))
     for name in columns[2:]:
         table.add_column(name, no_wrap=True)
-    # The last one takes what is left, and gives way: the others would be cut to make room for the longest reason.
+    # The last column takes the width that is left: otherwise the longest reason would cut the other columns.
     table.add_column("WHAT, AND ACTION", no_wrap=True, overflow="ellipsis", ratio=1 if fits else None)
     for line in lines:
         cells = {
@@ -102,7 +102,7 @@ def _status(line: Line) -> Text:
 
 
 def _left(line: Line) -> str:
-    """What its budget leaves, of what is limited."""
+    """The amounts that are left of its limits."""
     if line.live is None:
         return ""
     left = line.live.left

@@ -21,13 +21,13 @@ Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept
 
 
 def register(app: typer.Typer) -> None:
-    """Have the command line know these."""
+    """Add these commands to the command line."""
     for command in (tree, timeline, mailbox, tail, spawn, send, ask, budget, breakers, doctor, top):
         app.command()(command)
 
 
 def value_of(body: str, text: bool) -> Any:
-    """What a person typed: JSON where it is some, and else the text itself."""
+    """The value of a person's text: decoded if it is JSON, else the text itself."""
     import msgspec
 
     if body == "-":
@@ -266,7 +266,7 @@ def budget(
 
 
 class _hint:
-    """Where a message was taken for JSON and its agent wants text, say how to send it as text."""
+    """If a message was decoded as JSON but its agent takes text, add to the error how to send it as text."""
 
     def __init__(self, message: Any) -> None:
         self._message = message

@@ -1,4 +1,4 @@
-"""What the commands beside `ps` and `show` print. Stored text is data: nothing of it is read as markup."""
+"""The output of the commands other than `ps` and `show`. Stored text is data and never markup."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from holdfast.policies.breaker import BreakerView
 from holdfast.supervisors.view import SupervisorView
 
 _PREVIEW = 160
-_LEFT_OUT = {"key", "context", "began", "opened"}  # of an event, what says nothing to a person
+_LEFT_OUT = {"key", "context", "began", "opened"}  # fields of an event without meaning for a person
 _LEVEL_NAMES = {"fail": "FAIL"}
 _LEVELS = {"ok": "green", "warning": "yellow", "fail": "bold red"}
 
@@ -44,7 +44,7 @@ def _below(view: SupervisorView, indent: str) -> None:
 
 
 def timeline(view: Timeline) -> None:
-    """One line for each thing, in order of time."""
+    """One line for each entry, in order of time."""
     out = console()
     rows = [_entry(entry) for entry in view.entries]
     table(out, ("TIME", "TURN", "WHAT", "NAME", "STATE", "TOOK", "COST", "TEXT"), rows)
@@ -67,7 +67,7 @@ def _took(entry: Entry) -> str:
 
 
 def mailbox(view: Mailbox) -> None:
-    """What waits, in order of arrival."""
+    """The waiting messages, in order of arrival."""
     out = console()
     waiting = len(view.messages)
     wait = "waits" if waiting == 1 else "wait"
@@ -78,7 +78,7 @@ def mailbox(view: Mailbox) -> None:
 
 
 def event(happened: Happened, *, json: bool) -> None:
-    """One line, at once: whoever reads it may be a pipe."""
+    """Print one line and flush it: the output may be a pipe."""
     if json:
         line = escaped(msgspec.json.encode(happened).decode())
     else:
@@ -91,7 +91,7 @@ def event(happened: Happened, *, json: bool) -> None:
 
 
 def breakers(views: dict[str, BreakerView]) -> None:
-    """Each dependency that was asked at least once."""
+    """Each dependency that was called at least once."""
     out = console()
     if not views:
         out.print("no dependency has been called yet")
@@ -114,7 +114,7 @@ def doctor(view: Diagnosis) -> None:
 
 
 def reply(value: Any) -> None:
-    """A reply: text as it is, but for what a terminal would act on; all else as JSON on one line."""
+    """A reply: a text as it is, without control characters; any other value as JSON on one line."""
     if not isinstance(value, str):
         value = escaped(msgspec.json.encode(value).decode())
     elif sys.stdout.isatty():
@@ -123,7 +123,7 @@ def reply(value: Any) -> None:
 
 
 def did(one: Did, *, letter_kept: bool = False) -> None:
-    """What became of one. `letter_kept`: a turn was given up, and its message not dropped."""
+    """The outcome for one session. `letter_kept`: a turn was given up, and its message not dropped."""
     print(f"{clean(one.session)}: {'turn given up; its message is a dead letter' if letter_kept else _done(one)}")
 
 
@@ -139,7 +139,7 @@ _PAST = {"pause": "paused", "resume": "resumed", "cancel": "cancelled", "kill": 
 
 
 def did_many(many: DidMany) -> None:
-    """What became of each."""
+    """The outcome for each session."""
     out = console()
     rows = []
     for one in many.sessions:

@@ -36,13 +36,14 @@ async def connect(target: str | os.PathLike[str] | None = None, *, timeout_s: fl
     """The process that runs a store, from another process of the same user on the same machine.
 
     Args:
-        target: the path of its control socket, or the URL or file of its store; default what `holdfast ps` would choose here.
-        timeout_s: how long it may take to answer anything that does not wait by itself, in seconds.
+        target: the path of its control socket, or the URL or file of its store; default: the store that `holdfast ps` chooses in this
+            folder.
+        timeout_s: how long it may take to answer a request that does not wait for a session, in seconds.
 
     Raises:
         NodeUnreachable: no process listens there.
         ConfigError: `target` and this folder do not name one store or socket.
-    If cancelled, the connections are closed; what was already requested may still take effect.
+    If cancelled, the connections are closed; earlier requests may still take effect.
     """
     check_timeout(timeout_s)
     if not timeout_s:
@@ -58,12 +59,12 @@ async def open_node(path: str, *, timeout_s: float = 30.0) -> AsyncIterator[Node
     transport = httpx.AsyncHTTPTransport(uds=path, limits=httpx.Limits(max_connections=None, max_keepalive_connections=8))
     async with httpx.AsyncClient(transport=transport, base_url="http://holdfast", timeout=timeout_s, trust_env=False) as http:
         node = Node(http, path, timeout_s)
-        await node.get("/agents", list[Any])  # that somebody answers, before anything is built on it
+        await node.get("/agents", list[Any])  # raises now if no process answers
         yield node
 
 
 class Node:
-    """A running process. Made by `connect`.
+    """A running process. Use `connect` to get one.
 
     Attributes:
         address: the path of its socket.
@@ -86,12 +87,12 @@ class Node:
         """Get or create a session of an agent of that process, as Runtime.spawn.
 
         Args:
-            agent: its name; an Agent stands for its name.
+            agent: the agent or its name.
 
         Raises:
             ConfigError: the process has no such agent.
             SessionConflict: the id belongs to a session of another agent or tenant.
-        If cancelled, the session may have been made; spawn it again with the same id.
+        If cancelled, the session may have been created; spawn it again with the same id.
         """
         name = agent if isinstance(agent, str) else agent.name
         given = {"agent": name, "id": id, "tenant": tenant, "user": user, "state": _plain(state), "budget": limits_of(budget)}
@@ -99,25 +100,26 @@ class Node:
         return self.session(found.session)
 
     def session(self, id: str) -> Handle:
-        """A handle on a session that is there already; what it is asked raises SessionNotFound if it is not.
+        """A handle on an existing session; its methods raise SessionNotFound if there is none.
 
-        It is the Handle of Runtime.session and raises the same, with two differences: the reply of `ask` is plain data, since the agent's
-        types are its process's; and every method may raise NodeUnreachable, of which `sent` says that it may have been done.
+        It is the Handle of Runtime.session and raises the same, with two differences: the reply of `ask` is plain data, since only the
+        agent's process has its types; and every method may raise NodeUnreachable, whose `sent` is True if the request may have taken
+        effect.
         """
         return Handle(self._gateway, id)
 
     @asynccontextmanager
     async def watch(self, session: str | None = None, *, kinds: tuple[str, ...] = ()) -> AsyncIterator[Events]:
-        """What happens from now on, to iterate over: one struct for each event, until the process ends.
+        """The events from now on, to iterate over: one struct for each event, until the process ends.
 
         Args:
-            session: only to this one.
+            session: only events of this session.
             kinds: only events of these classes, by name (see holdfast.events).
 
         Raises:
             SessionNotFound: there is no such session.
-            NodeUnreachable: the process ended or sends no heartbeat, while it is iterated over.
-        If cancelled, it stops listening, and the sessions do not notice. Events that were not read yet are lost.
+            NodeUnreachable: during the iteration, the process ended or sends no heartbeat.
+        If cancelled, it stops listening; sessions are not affected. Events that were not read yet are lost.
         """
         path = "/events" if session is None else f"{path_of(session)}/events"
         for kind in kinds:
@@ -131,7 +133,7 @@ class Node:
                     raise _error(response, await response.aread())
             except httpx.TransportError as error:
                 raise self._unreachable(error) from error
-            # Outside of `try`: an error of whoever watches is their own.
+            # Outside of `try`: an error of the caller's code is the caller's own.
             yield await stack.enter_async_context(aclosing(Events(response, self.address)))
 
     async def get(self, path: str, kind: type[T], *, wait_s: float = 0.0, **query: Any) -> T:
@@ -141,12 +143,12 @@ class Node:
             path: without the version, such as "/doctor".
             kind: the type of the answer.
             wait_s: how much longer than other requests it may take, in seconds.
-            query: the parameters; those that are None are left out.
+            query: the parameters; a parameter that is None is left out.
 
         Raises:
             NodeUnreachable: the process does not answer.
-            HoldfastError: what the process refused it with, as the class that it has there.
-        If cancelled, the process may have been asked. Nothing was changed.
+            HoldfastError: the error with which the process refused the request, of the same class.
+        If cancelled, the request may have been sent. It changes nothing.
         """
         return await self._call("GET", path, None, kind, wait_s, {key: _text(value) for key, value in query.items() if value is not None})
 
@@ -261,20 +263,20 @@ class HttpGateway:
         return (await self._do(session, "interrupt", step=step)).count or 0
 
     async def _do(self, session: str, verb: str, wait_s: float = 0.0, **given: Any) -> Did:
-        """`wait_s` is for verbs that wait for what the session has under way."""
+        """`wait_s` is for verbs that wait for the session's running steps."""
         return await self._node.post(f"{path_of(session)}/{verb}", given, Did, wait_s=wait_s)
 
 
 def path_of(session: str) -> str:
-    """Where a session is in the control API. Raises ConfigError where the id could be none."""
+    """The path of a session in the control API. Raises ConfigError if the id is not valid."""
     check_id("id", session)
-    # A segment of nothing but dots would be taken for a way up.
+    # A segment of dots only would mean the folder above.
     return f"/sessions/{quote(session, safe='').replace('.', '%2E') if set(session) == {'.'} else quote(session, safe='')}"
 
 
 @contextmanager
 def _carrying(message: Any) -> Iterator[None]:
-    """A mailbox that is full hands back the message that was sent, as inside the process."""
+    """Put the caller's message into a MailboxFull, as inside the process."""
     try:
         yield
     except MailboxFull as error:
@@ -283,12 +285,12 @@ def _carrying(message: Any) -> Iterator[None]:
 
 
 def _late(error: ReplyTimeout, timeout_s: float) -> ReplyTimeout:
-    """The same for all of the time that was waited, in as many requests as that took."""
+    """The error with the whole time waited, over all requests."""
     return ReplyTimeout(error.session, error.message_id, timeout_s, getattr(error, "why", ""))
 
 
 def _plain(value: Any) -> Any:
-    """As the journal would hold it. Raises NotJournalable."""
+    """The value as the journal would hold it. Raises NotJournalable."""
     return msgspec.msgpack.decode(codec.encode(value))
 
 
@@ -303,7 +305,7 @@ def _packed(body: dict[str, Any]) -> bytes:
     try:
         return msgspec.msgpack.encode(body)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ConfigError(f"what is sent is not what this takes: {error}") from error
+        raise ConfigError(f"the request is not valid: {error}") from error
 
 
 def _text(value: Any) -> str:

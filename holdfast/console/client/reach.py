@@ -1,4 +1,4 @@
-"""From what a person names, or does not, to the control socket of the process that is meant."""
+"""Finds the control socket of a process, from the names that a person gives, or from the environment and the current folder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _URLS = ("sqlite:///", "postgresql://", "postgres://", "postgres:", "memory:")
 
 
 def find(path: str | None = None, url: str | None = None, socket: str | None = None) -> str | None:
-    """The socket that is meant, if its file is there; None where it is not. Whether somebody listens only a connection can tell.
+    """The control socket, if its file exists; else None. Only a connection shows whether a process listens.
 
     Args:
-        path, url: of the store, as `--db` and `--store` name it; without either the environment decides, then the current folder.
-        socket: the socket itself; it need not be there.
+        path, url: the store, as in `--db` and `--store`; without either the environment decides, then the current folder.
+        socket: the socket itself; its file need not exist.
 
     Raises:
-        ConfigError: nothing says which store is meant, or the socket's path is too long.
+        ConfigError: no option names a store and the folder does not have exactly one, or the socket's path is too long.
     """
     if socket is None and path is None and url is None:
         socket = os.environ.get(VARIABLE) or None
@@ -31,7 +31,7 @@ def find(path: str | None = None, url: str | None = None, socket: str | None = N
 
 
 def need(path: str | None = None, url: str | None = None, socket: str | None = None) -> str:
-    """The same where only a running process will do. Raises NodeUnreachable, too, where there is none."""
+    """As `find`, for commands that need a running process. Raises NodeUnreachable, too, if there is none."""
     found = find(path, url, socket)
     if found is None:
         where = next(candidates(_identity(path, url)))
@@ -40,10 +40,10 @@ def need(path: str | None = None, url: str | None = None, socket: str | None = N
 
 
 def of_target(text: str | os.PathLike[str] | None) -> str:
-    """The socket that a program means: by its path, by the store's URL or file, or None for that of the current folder.
+    """The socket that a program names: by its path, by the store's URL or file, or None for that of the current folder.
 
     Raises:
-        ConfigError: nothing says which store is meant.
+        ConfigError: `text` and the current folder do not name one store.
         NodeUnreachable: no process runs it.
     """
     if text is None:
@@ -66,7 +66,7 @@ def _identity(path: str | None, url: str | None) -> str:
     try:
         return identity.of_url(target.store_url(path, url))
     except ConfigError:
-        # A process without a file of its own is known by the folder that it was started in.
+        # The identity of a process without a file of its own is the folder in which it was started.
         if path is None and url is None and any(exists(found) for found in candidates(identity.of_url("memory:"))):
             return identity.of_url("memory:")
         raise

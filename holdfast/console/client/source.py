@@ -1,4 +1,4 @@
-"""Where the reading commands get their answers: from the process that runs the store, where there is one, else from the store."""
+"""Answers for the reading commands: from the process that runs the store, if there is one, else from the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ANSWER_S = 10.0
 
 
 class NodeSource:
-    """Asks the process that runs the store: its lines also say what each session does right now."""
+    """Asks the process that runs the store: its lines also contain what each session does right now."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -44,16 +44,16 @@ class NodeSource:
 
 
 async def ask(question: Callable[[Source], Awaitable[T]], *, path: str | None, url: str | None, socket: str | None) -> T:
-    """The answer of the process that runs the store, where there is one; else that of the store: the one place where that is chosen.
+    """The answer of the process that runs the store, if there is one; else that of the store. Only this function chooses between them.
 
     Args:
-        path, url: of the store, as `--db` and `--store` name it.
-        socket: the control socket of the process; then only that will do.
+        path, url: the store, as in `--db` and `--store`.
+        socket: the control socket of the process; then only this process may answer.
 
     Raises:
-        ConfigError: nothing says which store is meant, or it is none that can be looked into from outside.
-        NodeUnreachable: nobody answers at `socket`.
-        StoreError: the store is not there, cannot be read, or is not of this holdfast.
+        ConfigError: no option names a store and the folder does not have exactly one, or the store cannot be read from outside.
+        NodeUnreachable: no process listens on `socket`.
+        StoreError: the store does not exist, cannot be read, or is of another version of holdfast.
     """
     if path is not None and url is not None:
         raise ConfigError("give --db or --store, not both")
@@ -65,7 +65,7 @@ async def ask(question: Callable[[Source], Awaitable[T]], *, path: str | None, u
         except NodeUnreachable as error:
             if socket is not None:
                 raise
-            # A socket that outlived its process, or a process that is blocked: its store can be read all the same.
+            # The socket has outlived its process, or the process is blocked: its store can be read all the same.
             if error.sent:
                 log.warning("%s; what follows is read from its store", error)
     async with target.source(target.store_url(path, url)) as found:

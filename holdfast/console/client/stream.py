@@ -1,4 +1,4 @@
-"""Events of another process, as they come over its control socket."""
+"""Live events of another process, over its control socket."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _decode_dropped = msgspec.json.Decoder(Dropped).decode
 
 
 class Events:
-    """What happens, one struct at a time, until the process ends. It can be iterated over in turns: each goes on where the last one ended.
+    """The events, one struct at a time, until the process ends. You can iterate over it several times: each loop continues where the last
+    one ended.
 
     Attributes:
-        dropped: events that this reader was too slow for.
+        dropped: the number of events that were lost because this reader was too slow.
     """
 
     def __init__(self, response: httpx.Response, address: str) -> None:
@@ -58,7 +59,7 @@ class Events:
             raise HoldfastError(text) from error
 
     async def _lines(self) -> AsyncIterator[bytes]:
-        """Cut at line feeds alone: what else counts as the end of a line in a text may stand within one here."""
+        """Split at line feeds only: other characters that end a line of text may occur within a line here."""
         begun = b""
         async for part in self._response.aiter_bytes():
             *lines, begun = (begun + part).split(b"\n")

@@ -1,14 +1,15 @@
-"""What the demo knows and how it counts: from books that holdfast does not keep.
+"""The demo's figures and how it counts them: from books that holdfast does not keep.
 
-- `ledger.jsonl`: a line for each real run of a tool, appended and synced by the tool itself; nothing in it is unique. The process also puts
-  down which answers customers got and which steps it replayed.
-- `model.jsonl`: the model server's own log of what it was asked and what it answered.
-- `shop.db`: the notes that the shop really has.
+- `ledger.jsonl`: a line for each real run of a tool, appended and synced by the tool itself; no column in it is unique. The process also
+  records which answers customers got and which steps it replayed.
+- `model.jsonl`: the model server's own log of its requests and answers.
+- `shop.db`: the notes that the shop has.
 
-**An answer bought twice** is a request that is made again (same fingerprint: the whole conversation) after it was answered in full, unless
-that answer was in flight at a kill. In flight is what was asked before the process was started again, and had not ended `FLIGHT_S` before
-the kill, and did not show up in any later conversation (each tool call that the server makes up has an id of its own): there was an answer,
-and nobody was left to write it down. Such a request, made again, is `maybe paid`, like one that was cut off by the kill before its answer.
+**An answer paid for twice** is a request that is made again (same fingerprint: the whole conversation) after it was answered in full,
+unless that answer was in flight at a kill. An answer is in flight if its request came before the restart of the process, had not ended
+`FLIGHT_S` before the kill, and does not occur in any later conversation (each tool call that the server makes up has an id of its own):
+there was an answer, but the process died before it could record it. Such a request, made again, is `maybe paid`, like one that the kill cut
+off before its answer.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 FLIGHT_S = 0.5
-"""How long before a kill an answer may have left the server and still not be recorded: it has to be read, decoded and committed."""
+"""How long before a kill an answer may have left the server and still not be recorded, in seconds: it has to be read, decoded and
+committed."""
 
 T = TypeVar("T")
 
 
 class Fact(msgspec.Struct, frozen=True):
-    """A line of the ledger; the fields that `what` has no use for are empty."""
+    """A line of the ledger; fields that do not apply to its `what` are empty."""
 
     what: str
     at: float
@@ -54,7 +56,7 @@ class Asked(msgspec.Struct, frozen=True, tag_field="what", tag="asked"):
 
 
 class Answered(msgspec.Struct, frozen=True, tag_field="what", tag="answered"):
-    """It answered; `whole` if the caller got all of an answer, `said` are the ids of the tool calls in it."""
+    """The model server answered; `whole` if the caller got the whole answer; `call_ids` are the ids of the tool calls in it."""
 
     number: int
     at: float
@@ -63,7 +65,7 @@ class Answered(msgspec.Struct, frozen=True, tag_field="what", tag="answered"):
     status: int
     tokens_in: int
     tokens_out: int
-    said: frozenset[str]
+    call_ids: frozenset[str]
     calls: list[tuple[str, dict[str, Any]]]
 
 
@@ -75,7 +77,7 @@ class Left(msgspec.Struct, frozen=True, tag_field="what", tag="left"):
 
 
 class OpenStep(msgspec.Struct, frozen=True):
-    """A step that was begun and not ended; `order` is the one that it is about, if it is a tool's."""
+    """A step that had begun and not ended; `order` is the order of a tool's step."""
 
     name: str
     order: str = ""
@@ -97,7 +99,7 @@ class Tail(Generic[T]):
         self.lines: list[T] = []
 
     def read(self) -> list[T]:
-        """What is new; a line that is still being written waits for the next time."""
+        """The new lines; a line that is not complete yet waits for the next call."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
@@ -111,7 +113,7 @@ class Tail(Generic[T]):
 
 
 class Exchange(msgspec.Struct):
-    """One request to the model server, and what became of it."""
+    """One request to the model server, and its outcome."""
 
     asked: Asked
     answer: Answered | None = None
@@ -124,7 +126,7 @@ class Exchange(msgspec.Struct):
 
 
 def exchanges(log: Iterable[Asked | Answered | Left]) -> list[Exchange]:
-    """The server's log as requests with their answers, as they were asked."""
+    """The server's log as requests with their answers, in order of the requests."""
     found: dict[int, Exchange] = {}
     for line in log:
         if isinstance(line, Asked):
@@ -136,8 +138,8 @@ def exchanges(log: Iterable[Asked | Answered | Left]) -> list[Exchange]:
 
 
 class Repeats(msgspec.Struct, frozen=True):
-    """Requests that were made again: after a whole answer that should have been kept; because they were in flight at a kill; and how many
-    of the latter had been answered in full."""
+    """Requests that were made again: after a whole answer that should have been recorded; because they were in flight at a kill; and how
+    many of the latter had been answered in full."""
 
     bought_twice: int
     maybe_paid: int
@@ -156,7 +158,7 @@ def repeats(all_: Sequence[Exchange], kills: Sequence[Kill]) -> Repeats:
     for group in groups.values():
         for first, again in pairwise(group):
             flew = _in_flight(first, again, kills)
-            used = first.answer is not None and any(heard.get(id, float("inf")) < again.asked.at for id in first.answer.said)
+            used = first.answer is not None and any(heard.get(id, float("inf")) < again.asked.at for id in first.answer.call_ids)
             if first.whole and (used or not flew):
                 twice += 1
             elif flew:
@@ -175,7 +177,7 @@ def _in_flight(first: Exchange, again: Exchange, kills: Sequence[Kill]) -> bool:
 
 
 def notes_kept(folder: Path) -> int:
-    """Notes that the shop has."""
+    """The number of notes in the shop."""
     if not (folder / "shop.db").exists():
         return 0
     shop = sqlite3.connect(f"file:{folder / 'shop.db'}?mode=ro", uri=True)
@@ -186,7 +188,7 @@ def notes_kept(folder: Path) -> int:
 
 
 def calls_asked(all_: Iterable[Exchange], name: str) -> dict[tuple[str, int], dict[str, Any]]:
-    """What the model wanted done: the arguments, by the place in the conversation (an answer given twice is one place)."""
+    """The calls that the model asked for: their arguments, by the place in the conversation (an answer given twice is one place)."""
     return {
         (each.asked.order, each.asked.position): arguments
         for each in all_
@@ -197,5 +199,5 @@ def calls_asked(all_: Iterable[Exchange], name: str) -> dict[tuple[str, int], di
 
 
 def refunds_made(ledger: Iterable[Fact]) -> Counter[tuple[str, int]]:
-    """What the bank paid, by order and amount: more than 1 is a payment too many."""
+    """The number of payments by the bank, by order and amount: more than 1 is a double payment."""
     return Counter((fact.order, fact.cents) for fact in ledger if fact.what == "refund")

@@ -1,7 +1,7 @@
-"""`holdfast demo`: sessions whose process is killed in the middle of their work, and that go on with nothing done twice.
+"""`holdfast demo`: kills the process of sessions in the middle of their work; the sessions resume, and no effect happens twice.
 
 Three processes: this one, which only starts, kills and counts; a scripted model server; and `holdfast run` with the agent of
-examples/support. How it counts is said in demo_facts.
+examples/support. The module `facts` describes how it counts.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ _ANSWERS = 10
 """Whole answers that one conversation takes."""
 _POLL_S, _POLL_DUE_S = 0.05, 0.01
 _REFUND_WAIT_S = 3.0
-"""How long a kill that is due waits for the worst moment: a refund is paid, and its answer still on the way."""
+"""How long, in seconds, a kill that is due waits for the worst moment: a refund is paid, and its answer has not arrived."""
 _ANSWER_S = 0.15
-"""How long after a payment its answer is surely still on the way, at pace 1."""
+"""How long after a payment, in seconds, its answer has certainly not arrived, at pace 1."""
 
 
 def main(*, sessions: int = 50, kills: int = 3, seed: int | None = None, pace: float = 1.0, deadline_s: float = 170.0) -> int:
     """Run the demo; 0 if every promise was kept, 1 if one was broken.
 
     Args:
-        sessions: customers that are served, besides the one whose model loops.
+        sessions: the number of customers, without the one whose model loops.
         kills: how often their process is killed.
-        seed: of the model's delays and failures; default another one each time.
+        seed: the seed of the model's delays and failures; default another one each time.
         pace: how slow model and bank are; 1.0 is lifelike.
-        deadline_s: when it is given up.
+        deadline_s: after so long, in seconds, the demo gives up.
 
     Raises:
-        ConfigError: the examples or a package are not there.
+        ConfigError: the examples or a package are missing.
     """
     checkout = _checkout()
     seed = random.randrange(1, 10_000) if seed is None else seed
@@ -59,7 +59,7 @@ def main(*, sessions: int = 50, kills: int = 3, seed: int | None = None, pace: f
             screen.say(f"stopped: {error}")
             rows = []
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)  # Ctrl-C: nobody asked for what is in it
+            shutil.rmtree(folder, ignore_errors=True)  # Ctrl-C: the files are not needed
             raise
     if rows:
         screen.table(rows)
@@ -89,7 +89,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _checkout() -> Path:
-    """The folder with the examples. Raises ConfigError where there is none, or a package is missing."""
+    """The folder with the examples. Raises ConfigError if there is none, or a package is missing."""
     folder = Path(holdfast.__file__).resolve().parent.parent
     if not (folder / "examples" / "support" / "app.py").is_file():
         raise ConfigError(
@@ -102,7 +102,7 @@ def _checkout() -> Path:
 
 
 class _Demo:
-    """One run of it."""
+    """One run of the demo."""
 
     def __init__(self, scene: Scene, checkout: Path, folder: Path, screen: Screen, seed: int, pace: float) -> None:
         self._scene, self._checkout, self._folder, self._screen = scene, checkout, folder, screen
@@ -137,7 +137,7 @@ class _Demo:
         return summary(scene, self._ledger.lines, exchanges(self._log.lines), self._kills, self._folder)
 
     def _look(self) -> None:
-        """Read what the books have that is new, and show it."""
+        """Read the new lines of the books, and print the progress."""
         for fact in self._ledger.read():
             self._replayed += fact.what == "replayed"
             if fact.what == "refund":

@@ -30,16 +30,16 @@ def _open_step(record: StepRecord) -> OpenStep:
 
 
 class DemoError(HoldfastError):
-    """A process of the demo did not do its part. The text says which, and what it said last."""
+    """A process of the demo failed. The text names the process, and has the last line of its log."""
 
 
 class Processes:
-    """Starts them in a folder, and ends whatever still runs.
+    """Starts them in a folder, and ends those that still run.
 
     Args:
         checkout: the folder that holds `examples`.
-        folder: where all files go.
-        settings: for examples/support, by name.
+        folder: the folder for all files.
+        settings: the settings of examples/support, by name.
     """
 
     def __init__(self, checkout: Path, folder: Path, settings: dict[str, str]) -> None:
@@ -74,7 +74,7 @@ class Processes:
         self._env["SUPPORT_MODEL_URL"] = f"http://127.0.0.1:{port.decode()}/v1"
 
     def start_worker(self) -> int:
-        """Start `holdfast run`; its process id."""
+        """Start `holdfast run`. Returns its process id."""
         self._worker = self._start("holdfast.log", "-c", _HOLDFAST, *_RUN)
         return self._worker.pid
 
@@ -85,7 +85,7 @@ class Processes:
             raise DemoError(f"holdfast run ended by itself with {code}: {self._last('holdfast.log')}")
 
     def kill_worker(self) -> Kill:
-        """SIGKILL, look at what it left open, and start it again."""
+        """Send SIGKILL, read which steps it left open, and start it again."""
         assert self._worker is not None
         at = time.time()
         self._worker.kill()
@@ -96,7 +96,7 @@ class Processes:
         return Kill(at, restarted, left)
 
     def stop_worker(self) -> None:
-        """SIGTERM: it drains. Raises DemoError if it does not end, or not with 0."""
+        """Send SIGTERM, so that it drains. Raises DemoError if it does not end, or not with exit code 0."""
         self.check_worker()
         assert self._worker is not None
         self._worker.send_signal(signal.SIGTERM)
@@ -108,7 +108,7 @@ class Processes:
             raise DemoError(f"holdfast run ended with {code} after SIGTERM: {self._last('holdfast.log')}")
 
     def open_steps(self) -> list[OpenStep]:
-        """Steps that are begun and not ended: read from the database, by a connection that cannot write."""
+        """Steps that have begun and not ended: read from the database, by a connection that cannot write."""
         path = self._folder / "sessions.db"
         if not path.exists():
             return []
@@ -131,7 +131,7 @@ class Processes:
             stdin=subprocess.DEVNULL,
             stdout=file if stdout is None else stdout,
             stderr=file,
-            start_new_session=True,  # Ctrl-C is for the demo, which ends the others
+            start_new_session=True,  # Ctrl-C is for the demo itself, which ends the others
         )
         self._all.append(process)
         return process

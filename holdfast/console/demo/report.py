@@ -1,4 +1,4 @@
-"""The end of the demo: what happened, which promises were kept, and the table that says so."""
+"""The end of the demo: the table with its figures and the promises that it kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GIVEN_UP_S = 3.5  # its client gives up after 4
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One line of the summary; `kept` is None where nothing was promised."""
+    """One line of the summary; `kept` is None if there is no promise."""
 
     what: str
     figure: str
@@ -29,7 +29,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Scene(msgspec.Struct, frozen=True):
-    """How many sessions the demo has, besides the one that loops, and how often their process is to be killed."""
+    """The number of sessions, without the one that loops, and of kills."""
 
     sessions: int
     kills: int
@@ -45,7 +45,7 @@ def done(ledger: Iterable[Fact]) -> set[str]:
 
 
 def summary(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange], kills: Sequence[Kill], folder: Path) -> list[Row]:
-    """What happened, each figure with the book that it was counted from."""
+    """The figures, each with the book from which it was counted."""
     finished = done(ledger) - {LOOPER}
     runs = Counter(fact.what for fact in ledger)
     again = repeats(log, kills)
@@ -92,7 +92,7 @@ def _refunds(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange]) -> R
 
 
 def paid_and_open(ledger: Iterable[Fact], kill: Kill) -> int:
-    """Refunds that the bank had paid when the kill came, and holdfast did not know of."""
+    """Refunds that the bank had paid at the kill, and holdfast had not recorded."""
     paid = {fact.order for fact in ledger if fact.what == "refund" and fact.at <= kill.restarted}
     return sum(step.name == "refund" and step.order in paid for step in kill.open)
 
@@ -127,6 +127,6 @@ def _loop(ledger: Sequence[Fact], log: Sequence[Exchange], kills: Sequence[Kill]
     # The model never gives it an answer: if the customer has one, the agent gave up by itself.
     stopped = any(fact.what == "answer" and fact.session == LOOPER for fact in ledger)
     figure = f"{len(answers) + tools} steps, ${cost / 1_000_000:.4f}" if stopped else "not stopped"
-    # A free read that is cut off by a kill leaves nothing to charge.
+    # A free read that a kill cuts off has no record, so it is not charged.
     kept = stopped and len(answers) + tools <= LOOP_STEPS + len(kills)
     return Row("loop, stopped by its budget", figure, kept, "server, ledger")

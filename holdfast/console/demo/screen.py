@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: a bar that moves in a terminal, plain lines elsewhere."""
+"""The output of the demo while it runs: a progress bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ the process died before it could record the response."""
 
 
 class Tally(msgspec.Struct, frozen=True):
-    """How far the demo is."""
+    """The progress of the demo."""
 
     done: int
     sessions: int
@@ -33,17 +33,17 @@ class Tally(msgspec.Struct, frozen=True):
     refunds: int
 
     def short(self) -> str:
-        """For beside a bar."""
+        """The text next to the bar."""
         return f"{self.done}/{self.sessions} done · {self.answers} answers · {self.refunds} refunds · {self.replayed} replayed"
 
     def line(self) -> str:
-        """For a line of its own."""
+        """The text for a line of its own."""
         sessions = f"{self.done} of {self.sessions} sessions done"
         return f"{sessions} · {self.answers} model answers · {self.refunds} refunds · {self.replayed} steps replayed"
 
 
 class Screen:
-    """Shows progress and what happens on the way."""
+    """Prints the progress and the events."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
@@ -67,11 +67,11 @@ class Screen:
         return time.monotonic() - self._began
 
     def say(self, text: str) -> None:
-        """Something happened."""
+        """Print an event."""
         self.console.print(f"{self.elapsed_s:5.1f} s  {text}", markup=False, soft_wrap=True)
 
     def show(self, tally: Tally) -> None:
-        """This is how far it is."""
+        """Print the progress."""
         line = tally.line()
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=tally.answers, total=tally.of, line=tally.short())
@@ -80,7 +80,7 @@ class Screen:
             self.say(line)
 
     def table(self, rows: Sequence[Row]) -> None:
-        """The summary."""
+        """Print the summary."""
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("", "", "", "counted from"):
             table.add_column(name, no_wrap=True)

@@ -1,4 +1,5 @@
-"""What a long-lived process does beside its sessions: tell the service manager how it is, watch its own loop, read its limits again."""
+"""The tasks of a long-lived process next to its sessions: report its state to the service manager, watch its own loop, reload its
+limits."""
 
 from __future__ import annotations
 
@@ -25,23 +26,23 @@ if TYPE_CHECKING:
     from holdfast.runtime.runtime import Runtime
 
 STUCK = 70
-"""The exit code of a process whose loop is blocked for good: as where the database does not return, the next start goes on."""
+"""The exit code of a process whose loop is blocked for good, or whose database does not return: sessions resume at the next start."""
 
 _STATUS_S, _LOOK_S, _AGAIN_S, _TRIES = 5.0, 0.05, 0.1, 50
-_PROBE = 0.8  # of the time between two signs of life: a probe that takes longer has failed, and the next one is in time
+_HEALTH_CHECK = 0.8  # of the time between two pings of the watchdog: a check that takes longer has failed, so that the next one is in time
 _FRAMES = 8
 _log = logging.getLogger("holdfast.run")
 
 
 class Keeper:
-    """Keeps one running Runtime in touch with what is outside of it.
+    """Connects one running Runtime with the service manager, the file of limits and the watchdog of its loop.
 
     Args:
-        runtime: it, not yet open.
+        runtime: the Runtime, not yet open.
         notifier: the service manager.
         source: the file of limits.
-        settings: what the file said at the start.
-        reload: set it to have the file read again.
+        settings: the content of the file at the start.
+        reload: set it to reload the file.
     """
 
     def __init__(self, runtime: Runtime, notifier: Notifier, source: Source, settings: Settings, reload: asyncio.Event) -> None:
@@ -51,7 +52,7 @@ class Keeper:
         self._watchdog: Watchdog | None = None
 
     async def keep(self) -> None:
-        """Say READY once the sessions are recovered, give signs of life, read the limits again when asked. Runs until cancelled."""
+        """Send READY once the sessions are recovered, ping the watchdog, and reload the limits on request. Runs until cancelled."""
         async with anyio.create_task_group() as group:
             if self._notifier.address is not None:
                 group.start_soon(self._pulse)
@@ -65,14 +66,14 @@ class Keeper:
                     await self._reload()
 
     def draining(self) -> None:
-        """From now on nothing is reloaded; signs of life go on."""
+        """From now on reloads are ignored; the watchdog is still pinged."""
         self._doing = "draining"
         self._notifier.stopping(self._status())
 
     # ------------------------------------------------------------ the service manager
 
     async def _recovered(self) -> None:
-        """Wait until every session that was at work is past its records; not for ever, since one may replay for as long as it likes."""
+        """Wait until recovery (replay) is complete, at most `recovery_s`: a handler may replay for any time."""
         self._doing, reported = "recovering", 0
         first = self._runtime.statistics()["recovering"]
         with anyio.move_on_after(self._settings.process.recovery_s) as limit:
@@ -89,7 +90,7 @@ class Keeper:
             self._doing = "running"
 
     async def _pulse(self) -> None:
-        """A sign of life for the watchdog at twice the pace that it asks for, each after the loop and the database answered."""
+        """Ping the watchdog at twice its rate, each time only if the loop and the database respond."""
         watchdog_s = self._notifier.watchdog_s
         period_s = _STATUS_S if watchdog_s is None else watchdog_s / 2
         well = True
@@ -97,9 +98,9 @@ class Keeper:
             began = anyio.current_time()
             try:
                 if watchdog_s is not None:
-                    await self._runtime.probe(period_s * _PROBE)
+                    await self._runtime.check_health(period_s * _HEALTH_CHECK)
             except Exception as error:
-                # Whatever a probe or a store raises: it is no sign of life, and the service manager is the one to act on it.
+                # Any exception of the health check withholds the ping; the service manager acts on that.
                 if well:
                     _log.error("the watchdog is not pinged: %s", error)
                 well = False
@@ -112,7 +113,7 @@ class Keeper:
             await anyio.sleep(max(began + period_s - anyio.current_time(), 0.0))
 
     async def _insist(self, send: Callable[[], bool]) -> None:
-        """Send what must arrive: again where the service manager did not take it, and not for ever."""
+        """Send a message that must arrive: repeat it if the service manager did not take it, for a limited time."""
         for _ in range(_TRIES):
             if send():
                 return
@@ -128,7 +129,7 @@ class Keeper:
     # ------------------------------------------------------------ limits
 
     async def _reload(self) -> None:
-        """Read the file again. One that is wrong changes nothing."""
+        """Reload the file. A file with faults changes no limit."""
         await self._insist(self._notifier.reloading)
         try:
             settings = self._source.read()
@@ -151,7 +152,7 @@ class Keeper:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Log what blocks the loop, and exit where it goes on to; to be used on the loop."""
+        """Log the code that blocks the loop, and exit if it stays blocked; use it on the loop."""
         loop = asyncio.get_running_loop()
 
         def blocked(report: Blocked) -> None:
@@ -171,12 +172,12 @@ class Keeper:
 
 
 def _named(loop: asyncio.AbstractEventLoop, report: Blocked) -> str:
-    """What blocks the loop, on one line: the task, whose name has the session's id, and where its code is."""
+    """The code that blocks the loop, on one line: the task, whose name has the session's id, and the place of its code."""
     task = asyncio.current_task(loop)
     frames = []
     for frame in report.frames:
         if frame.function == "Handle._run":
-            break  # what is below is the loop itself
+            break  # the frames below are those of the loop itself
         frames.append(frame)
     text = " < ".join(_shown(frame) for frame in frames[:_FRAMES])
     return redact.text(
@@ -196,11 +197,11 @@ def _free(seconds: float) -> None:
 
 
 def say(line: str) -> None:
-    """One line on stdout."""
+    """Print one line on stdout."""
     print(legible(redact.text(line)), flush=True)
 
 
 def complain(what: object) -> None:
-    """What is wrong, on stderr, a line for each line of it."""
+    """Print a fault on stderr, each of its lines as one line."""
     for line in str(what).splitlines():
         print(legible(redact.text(f"holdfast: {line}")), file=sys.stderr, flush=True)

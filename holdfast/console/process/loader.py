@@ -1,4 +1,4 @@
-"""From `module:attr` to what it names. Whatever is wrong with it is one line that says what to write instead."""
+"""Loads the object that `module:attr` names. Each error is one line that says what to write instead."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Feed = Callable[["Runtime"], Awaitable[None]]
 
 
 def load(target: str) -> Any:
-    """The attribute that "module:attr" names; `attr` may be dotted. The current folder is looked into first.
+    """The attribute that "module:attr" names; `attr` may be dotted. The current folder is searched first.
 
     Raises:
         ConfigError: there is no such module or attribute, or importing it failed.
@@ -36,7 +36,7 @@ def load(target: str) -> Any:
         except AttributeError as error:
             raise ConfigError(f"{target!r}: {name} has no {path!r}{_alike(found, part)}") from error
         except Exception as error:
-            # A module or class may compute its attributes, and fail at it in any way.
+            # A module or class may compute its attributes, and raise any exception.
             raise ConfigError(f"{target!r} failed: {one_line(error)}{_where(error)}") from error
     return found
 
@@ -52,12 +52,12 @@ def _import(name: str) -> ModuleType:
             raise ConfigError(f"there is no module {error.name!r} here ({folder}): run this from the folder that holds it") from error
         raise ConfigError(f"{name} needs a module that is not installed: {error.name}{_where(error)}") from error
     except (Exception, SystemExit) as error:
-        # A user's module may raise anything while it is imported; all of it means that there is nothing to run.
+        # A user's module may raise any exception at its import; in each case there is no Runtime to run.
         raise ConfigError(f"importing {name} failed: {one_line(error)}{_where(error)}") from error
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, on one line; holdfast's own errors say it without their class."""
+    """The text of an error, on one line; with its class, unless it is holdfast's own."""
     try:
         text = " ".join(str(error).split())
     except Exception:
@@ -105,7 +105,7 @@ async def runtime_of(found: Any, target: str) -> Runtime:
             if inspect.isawaitable(found):
                 found = await found
         except (Exception, SystemExit) as error:
-            # As for an import: whatever a user's function raises, there is nothing to run.
+            # As for an import: a user's function may raise any exception.
             raise ConfigError(f"{target!r} failed: {one_line(error)}{_where(error)}") from error
     if not isinstance(found, Runtime):
         raise ConfigError(f"{target!r} is of type {type(found).__name__}: name a Runtime, or a function that returns one")
@@ -113,7 +113,7 @@ async def runtime_of(found: Any, target: str) -> Runtime:
 
 
 def feed_of(target: str) -> Feed:
-    """The async function that "module:attr" names, to be run with the Runtime. Raises ConfigError if it is none."""
+    """The async function that "module:attr" names, to run with the Runtime. Raises ConfigError if it is none."""
     found = load(target)
     if not inspect.iscoroutinefunction(found):
         raise ConfigError(f"{target!r} is of type {type(found).__name__}: --with takes an async function with one parameter, the Runtime")

@@ -1,7 +1,7 @@
 """`holdfast run`: a Runtime as a plain long-lived process.
 
 The first SIGTERM or SIGINT drains: steps in flight end, open turns stay in the journal, the exit code is 0. A second one ends the process
-at once, which loses nothing that was acknowledged either. SIGHUP has the limits read again. Signals set an event; they cancel nothing.
+at once; acknowledged work is not lost then either. SIGHUP reloads the limits. Signals set an event; they cancel no task.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _log = logging.getLogger("holdfast.run")
 
 
 Reach = Callable[["Runtime"], AbstractContextManager[str | None]]
-"""What opens the control API of a Runtime, and gives its address."""
+"""Opens the control API of a Runtime, and yields its address."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,13 +55,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         store: the URL of a store to use instead of the Runtime's own.
-        drain_s: how long steps in flight may take at the end, in seconds; default what the file of limits says, or the Runtime's own.
-        feeds: "module:attr" of async functions to run besides, each given the Runtime. One that crashes is started again.
+        drain_s: how long steps in flight may take at the end, in seconds; default that in the file of limits, or the Runtime's own.
+        feeds: "module:attr" of async functions that run next to the sessions and get the Runtime. A feed that crashes is restarted.
         config: the file of limits; default holdfast.toml in the current folder, if it is there.
-        socket: where the control API listens; default what the Runtime's `control` or the environment says, or else what follows from
-            the store.
+        socket: where the control API listens; default the Runtime's `control`, else that of the environment, else one that follows from the
+            store.
         control: whether there is a control API at all.
-        log: "text" for warnings as lines of text, "json" for what happens as JSON (docs/telemetry.md), both on stderr.
+        log: "text" for warnings as lines of text, "json" for events as JSON (docs/telemetry.md), both on stderr.
     """
 
     store: str | None = None
@@ -74,7 +74,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(target: str, options: Options) -> int:
-    """Load a Runtime ("module:attr", or a function that returns one) and run it until a signal; the exit code.
+    """Load a Runtime ("module:attr", or a function that returns one) and run it until a signal. Returns the exit code.
 
     Raises:
         ConfigError: there is no such Runtime, feed or store, or it cannot listen at its control socket.
@@ -104,20 +104,21 @@ def run(target: str, options: Options) -> int:
 
 
 def _controlled(socket: str | None) -> Reach:
-    from holdfast.console.api.server import controlled  # it takes a while, so before there is a loop that it would block
+    from holdfast.console.api.server import controlled  # the import takes a while, so it happens before there is a loop to block
 
     return partial(controlled, path=socket)
 
 
 def _uncontrolled(runtime: Runtime) -> AbstractContextManager[str | None]:
-    runtime.control = False  # nor does it open one itself
+    runtime.control = False  # so that the Runtime does not open one itself
     return nullcontext()
 
 
 def tune() -> None:
-    """Set the process up to run sessions: less work for the garbage collector, which is worth a tenth of the rate.
+    """Prepare the process to run sessions: less work for the garbage collector gives a tenth more turns a second.
 
-    What was imported stays for good and need not be looked at again; records of steps are made by the thousand and have no cycles.
+    Imported modules stay for good, so the collector need not scan them again. Records of steps are created by the thousand and have no
+    cycles.
     """
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
@@ -126,7 +127,7 @@ def tune() -> None:
 async def _run(runtime: Runtime, options: Options, feeds: Sequence[tuple[str, loader.Feed]], notifier: Notifier, reach: Reach) -> int:
     source, reload = Source(options.config, runtime.check), asyncio.Event()
     with ExitStack() as stack:
-        # Before the file is read: whoever changes it after that, and sends SIGHUP, is heard.
+        # Before the file is read: a SIGHUP after a later change reloads it.
         stop = stack.enter_context(_signals(reload))
         try:
             settings = source.read()
@@ -151,7 +152,7 @@ async def _run(runtime: Runtime, options: Options, feeds: Sequence[tuple[str, lo
 
 
 async def _leave_behind(code: int) -> None:
-    """Exit here where tasks or threads that do not end would hold up the exit for ever: the store is closed, there is nothing to lose."""
+    """Exit here if tasks or threads that do not end would block the exit for ever: the store is closed, so no work is lost."""
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()
@@ -172,7 +173,7 @@ async def serve(
     feeds: Sequence[tuple[str, loader.Feed]] = (),
     socket: str | None = None,
 ) -> int:
-    """Run until `stop` is set, then drain; 0, or GAVE_UP where a feed crashed too often.
+    """Run until `stop` is set, then drain. Returns 0, or GAVE_UP if a feed crashed too often.
 
     Raises:
         ExceptionGroup: of SupervisorGaveUp: the runtime's own supervisor gave up.
@@ -185,7 +186,7 @@ async def serve(
         if socket is not None:
             say(f"control socket: {socket}")
         async with anyio.create_task_group() as group:
-            # Until the drain is over: a process that drains for long has to show that it lives.
+            # Until the drain is over: a process that drains for long must still ping the watchdog.
             group.start_soon(keeper.keep)
             try:
                 await _until(stop, runtime, feeds)
@@ -195,7 +196,7 @@ async def serve(
             keeper.draining()
             say("draining: steps in flight end, open turns resume at the next start; a second signal exits at once")
             if not await runtime.drain(drain_s):
-                say("some steps took longer than the drain may: they were cut off; the next start resolves them")
+                say("some steps took longer than the drain may take and were cut off; the next start resolves them")
             group.cancel_scope.cancel()
     say("drained")
     return code
@@ -269,15 +270,15 @@ def _signals(reload: asyncio.Event) -> Iterator[asyncio.Event]:
 
 
 class _Redacting(logging.Formatter):
-    """A log line, traceback included, without secrets and without what a terminal would act on."""
+    """A log line, traceback included, without secrets and control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         return legible(redact.text(super().format(record)))
 
 
 def _log_to_stderr() -> Observer:
-    """Have warnings, and what people did to sessions, go to stderr, unless the program has set up logging itself; an observer that warns
-    of sessions that need a person."""
+    """Log warnings, and the verbs of people, to stderr, unless the program has set up logging itself. Returns an observer that warns of
+    sessions that need a person."""
     logging.getLogger("holdfast.audit").setLevel(logging.INFO)
     if not logging.getLogger().handlers:
         handler = logging.StreamHandler()

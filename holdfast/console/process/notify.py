@@ -1,7 +1,6 @@
-"""What the service manager is told: the protocol of sd_notify(3), datagrams of assignments to the socket in NOTIFY_SOCKET.
+"""Messages to the service manager: the protocol of sd_notify(3), datagrams of assignments to the socket in NOTIFY_SOCKET.
 
-Without that variable nothing is sent, and nothing else changes. A datagram never waits: where the manager does not take it at once, the
-caller sends it again.
+Without that variable no message is sent. A datagram never waits: if the manager does not take it at once, the caller sends it again.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import MutableMapping
 from holdfast import redact
 
 _LONGEST = 1000
-"""Characters of a status line: `systemctl status` shows one line."""
+"""The most characters of a status line: `systemctl status` prints one line."""
 
 _log = logging.getLogger("holdfast.notify")
 
@@ -24,8 +23,8 @@ class Notifier:
     """Sends to one service manager.
 
     Args:
-        address: of its socket: a path, or "@name" for an abstract one; None sends nothing.
-        watchdog_s: how long it waits for a sign of life before it ends the process, in seconds; None is for ever.
+        address: the address of its socket: a path, or "@name" for an abstract one; None sends no messages.
+        watchdog_s: how long it waits for a ping before it ends the process, in seconds; None is for ever.
     """
 
     def __init__(self, address: str | None = None, watchdog_s: float | None = None) -> None:
@@ -34,7 +33,8 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] | None = None) -> Notifier:
-        """The one that started this process. Its variables are taken out: what this process starts must not speak for it."""
+        """The service manager that started this process. Its variables are removed from the environment: child processes must not send
+        messages for this one."""
         environment = os.environ if environment is None else environment
         address = environment.pop("NOTIFY_SOCKET", "") or None
         usec, pid = environment.pop("WATCHDOG_USEC", ""), environment.pop("WATCHDOG_PID", "")
@@ -51,30 +51,30 @@ class Notifier:
         return cls(address, int(usec) / 1e6)
 
     def ready(self, status: str) -> bool:
-        """It is up, or has finished reloading."""
+        """Report that the process is ready, or has finished a reload."""
         return self.send("READY=1", _status(status))
 
     def reloading(self) -> bool:
-        """It reads its settings again; `ready` follows."""
+        """Report that it reloads its settings; `ready` follows."""
         return self.send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self, status: str) -> bool:
-        """It is going down, on purpose."""
+        """Report that it is stopping on purpose."""
         return self.send("STOPPING=1", _status(status))
 
     def alive(self, status: str) -> bool:
-        """A sign of life for the watchdog."""
+        """Ping the watchdog."""
         return self.send("WATCHDOG=1", _status(status))
 
     def status(self, status: str) -> bool:
-        """Only words for people."""
+        """Send a status text for people."""
         return self.send(_status(status))
 
     def send(self, *assignments: str) -> bool:
-        """Send one datagram; False if it was not taken: send it again. A manager that is gone is logged once."""
+        """Send one datagram. Returns False if it was not taken: send it again. If the manager is gone, that is logged once."""
         if self.address is None:
             return True
-        # Abstract names begin with a zero byte. A new socket each time: the manager may have made its own anew.
+        # Abstract names begin with a zero byte. A new socket each time: the manager may have created its own anew.
         address = "\0" + self.address[1:] if self.address[0] == "@" else self.address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sender:

@@ -1,4 +1,4 @@
-"""`holdfast.toml`: every limit, without touching the code of an agent. Whatever is wrong with it is told at once, a line for each fault.
+"""`holdfast.toml`: every limit, without a change to an agent's code. An error reports all its faults at once, one a line.
 
     [runtime]                     # of the Runtime: idle_s, drain_s, quarantine_s, max_recovering, reconciles
     [runtime.breaker]             # of each dependency
@@ -6,7 +6,7 @@
     [agents.support]              # of the sessions of one agent: mailbox, park_after_s, crash_limit
     [agents.support.budget]       # also breaker, repetition, intensity, backoff
 
-What is not named stays as the code has it. TOML has no word for nothing: a limit is taken away with "none".
+Unset keys keep the value from code. TOML has no null: "none" removes a limit.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from holdfast.policies._faults import Faults
 from holdfast.runtime.agents.limits import SPECS, AgentLimits, Limits, RuntimeLimits, alike
 
 NAME = "holdfast.toml"
-"""The file that is read where none is named, if it is there."""
+"""The file that is read by default, if it exists."""
 
 NONE = "none"
 _MAY_BE_NONE = {"budget": ("steps", "tokens", "usd", "seconds", "tool_calls"), "breaker": ("kill_after",)}
 
 
 class ProcessLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What `holdfast run` itself keeps to.
+    """The limits of `holdfast run` itself.
 
     Attributes:
-        recovery_s: how long the service manager is left waiting for READY while sessions go through their records, in seconds.
-        blocked_s: a loop that gives no sign of life for so long is blocked, in seconds: what blocks it is logged.
-        stuck_s: after so long the process exits, to be started again; None is never.
+        recovery_s: how long READY waits for sessions that are still replaying, in seconds.
+        blocked_s: a loop without a heartbeat for so long, in seconds, is blocked: the log names the code that blocks it.
+        stuck_s: a process whose loop is blocked for so long, in seconds, exits, so that it is restarted; None is never.
     """
 
     recovery_s: float = 30.0
@@ -44,18 +44,18 @@ class ProcessLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file says; without one, nothing is changed."""
+    """The content of a file; without a file, the code's limits apply."""
 
     limits: Limits = Limits()
     process: ProcessLimits = ProcessLimits()
 
 
 class Source:
-    """The file, wherever it is, to be read at the start and at each reload.
+    """The file, which is read at the start and at each reload.
 
     Args:
-        path: the file; None is holdfast.toml in the current folder, which need not be there.
-        check: what a Runtime finds wrong with limits, each fault beginning with its key.
+        path: the file; None is holdfast.toml in the current folder, which need not exist.
+        check: returns the faults that a Runtime finds in limits; each begins with its key.
     """
 
     def __init__(self, path: str | None, check: Callable[[Limits], Iterable[str]]) -> None:
@@ -65,10 +65,10 @@ class Source:
         self._needed = path is not None
 
     def read(self) -> Settings | None:
-        """What the file says; None where there is no file and none is needed.
+        """The content of the file; None if there is no file and none is needed.
 
         Raises:
-            ConfigError: its text has a line for each thing that is wrong with the file.
+            ConfigError: its text has a line for each fault of the file.
         """
         try:
             text = self.path.read_bytes().decode()
@@ -81,12 +81,12 @@ class Source:
             raise self._wrong([f"it cannot be read: {error.strerror}"]) from error
         except UnicodeDecodeError as error:
             raise self._wrong([f"it is not UTF-8 (byte {error.start})"]) from error
-        except (ValueError, RecursionError) as error:  # an integer of 5,000 digits is a ValueError of its own
+        except (ValueError, RecursionError) as error:  # an integer of 5,000 digits raises a plain ValueError
             raise self._wrong([f"it is not TOML: {error}"]) from error
         large = list(_too_large(table))
         if large:
             raise self._wrong(large)
-        # A file that was there and is gone was hardly taken away to lift every limit: from now on it is needed.
+        # The file exists now. If it is missing later, that is an error: a deleted file must not remove every limit.
         self._needed = True
         settings, found = _settings(table)
         found += self._check(settings.limits)
@@ -100,8 +100,8 @@ class Source:
 
 
 def _too_large(table: dict[str, Any]) -> Iterator[str]:
-    """Whole numbers of more than 64 bits, which TOML does not have: nothing that looks at a value need reckon with them."""
-    left: list[tuple[str, Any]] = [("", table)]  # not by recursion: dotted keys can be nested thousands deep
+    """Whole numbers of more than 64 bits, which TOML does not have: so no later code has to handle them."""
+    left: list[tuple[str, Any]] = [("", table)]  # no recursion: dotted keys can be nested thousands deep
     while left:
         at, value = left.pop()
         if isinstance(value, dict):
@@ -113,7 +113,7 @@ def _too_large(table: dict[str, Any]) -> Iterator[str]:
 
 
 def _settings(table: dict[str, Any]) -> tuple[Settings, list[str]]:
-    """What of the file is understood, and what is wrong with its tables and keys."""
+    """The valid settings of the file, and the faults of its tables and keys."""
     found: list[str] = []
     _known(table, "", ("agents", "process", "runtime"), found)
     agents = _table(table, "", "agents", found)
@@ -127,7 +127,7 @@ def _settings(table: dict[str, Any]) -> tuple[Settings, list[str]]:
 
 
 def _limits(table: Mapping[str, Any], at: str, kind: type[msgspec.Struct], found: list[str]) -> dict[str, Any]:
-    """The arguments of `kind`; whether their values make sense depends on the agent, so that is for `check` to say."""
+    """The arguments of `kind`. Only `check` can validate their values, since that depends on the agent."""
     names = kind.__struct_fields__
     _known(table, at, names, found)
     return {name: _overrides(name, _table(table, at, name, found)) if name in SPECS else table[name] for name in names if name in table}

@@ -1,1 +1,1 @@
-"""What people are shown of sessions, read from any open store."""
+"""The views of sessions for people, read from any open store."""

@@ -27,12 +27,12 @@ def amounts(usage: Usage) -> Amounts:
 
 @lru_cache(1024)
 def limits(budget: Budget) -> Amounts:
-    """The limits of a budget; most sessions have those of their agent."""
+    """The limits of a budget, cached: most sessions have those of their agent."""
     return Amounts(budget.steps, budget.tokens, budget.microusd, budget.seconds, budget.tool_calls)
 
 
 def cost(step: Step) -> Usage:
-    """What a step has cost, its open attempt counted in full."""
+    """The cost of a step, with the most that its open attempt can cost."""
     return step.record.used + step.record.reserved
 
 
@@ -47,7 +47,7 @@ def used(amounts: Amounts) -> str:
 
 
 def number(count: int, one: str, many: str = "") -> str:
-    """How many there are of something; `many` is what follows another number than 1, default `one` with an s."""
+    """A count with its noun; `many` is the plural, default `one` with an s."""
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
@@ -58,7 +58,7 @@ def dollars(microusd: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """A duration as a person says it."""
+    """A duration for people."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 120:

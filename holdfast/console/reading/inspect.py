@@ -1,6 +1,6 @@
-"""What every session is doing and why, read from any open store: live in the process that runs it, or opened read-only beside it.
+"""What every session does and why, read from any open store: live in the process that runs it, or opened read-only in another process.
 
-The answers are the plain structs of `views`: `ps` and `show` print them, `--json` and the HTTP API give them as they are.
+The answers are the plain structs of `views`: `ps` and `show` print them; `--json` and the HTTP API return them as they are.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from holdfast.stores.protocol import Store
 from holdfast.stores.records import ENDED, SHOWN_STATUSES, DeadLetter, Message, MessageState, Session, Step
 
 LiveOf = Callable[[Iterable[str]], Mapping[str, Live]]
-"""What sessions do right now, by id; of those that are in memory."""
+"""Returns what sessions do right now, by id, for those that are in memory."""
 
 _EACH = 20
-"""Up to so many failed sessions are asked for their dead letters one by one; for more of them all letters are read at once."""
+"""The dead letters of up to so many failed sessions are read one by one; for more sessions, all letters are read at once."""
 
 _EVERY = 1 << 31
 
 AT_ONCE = 500
-"""So many lines are made before others have their turn: a few milliseconds' worth."""
+"""So many lines are created before other tasks of the loop run: a few milliseconds."""
 
 
 async def overview(
@@ -46,10 +46,10 @@ async def overview(
     """The sessions, those that need a person first.
 
     Args:
-        name: what people call the store; no secret.
-        ended: show those that have ended too.
-        status: only these; one of records.SHOWN_STATUSES.
-        agent, tenant: only those of it. The counts are those of all sessions.
+        name: the name of the store for people, without secrets.
+        ended: include those that have ended.
+        status: only sessions of this status; one of records.SHOWN_STATUSES.
+        agent, tenant: only sessions of it. The counts are those of all sessions.
         limit: how many at most.
         now: store time, seconds since the epoch; default that of this machine.
         live: what sessions do right now, in the process that runs them.
@@ -83,8 +83,8 @@ async def lines(
     live: LiveOf | None = None,
     agents: Container[str] | None = None,
 ) -> list[Line]:
-    """One line about each of these rows. `alive`: a process runs the store; `now`: store time; `live`, `agents`: as in `overview`."""
-    # A session that rests with nothing to do has no turn open: most do.
+    """One line for each of these rows. `alive`: a process runs the store; `now`: store time; `live`, `agents`: as in `overview`."""
+    # An idle session has no open turn: most are idle.
     steps = await store.open_steps([session.id for session in sessions if session.status != "idle" or session.pending])
     letters = await blocking(store, [session for session in sessions if session.status == "failed"])
     found: list[Line] = []
@@ -94,7 +94,7 @@ async def lines(
         for session in some:
             id, has_agent = session.id, agents is None or session.agent in agents
             found.append(line(session, steps.get(id, ()), letters.get(id), doing.get(id), alive=alive, now=now, has_agent=has_agent))
-        await checkpoint()  # in a process with sessions at work, they go on meanwhile
+        await checkpoint()  # so that the sessions of this process can run meanwhile
     return found
 
 
@@ -122,7 +122,7 @@ async def detail(
     """One session, with its last turns.
 
     Args:
-        name: what people call the store; no secret.
+        name: the name of the store for people, without secrets.
         turn: only this one.
         turns: how many at most, the last ones.
         now: store time, seconds since the epoch; default that of this machine.
@@ -193,7 +193,7 @@ async def _open_turn(
 
 
 async def waiting(store: Store, session: Session) -> list[Message]:
-    """What waits in the mailbox. Nearly always that is the latest; a letter that was retried can be older."""
+    """The messages that wait in the mailbox. Nearly always these are the latest; a retried dead letter can be older."""
     for limit in (1000, _EVERY):
         queued = [message for message in await store.messages(session.id, limit=limit) if message.state is MessageState.QUEUED]
         if sum(message.kind == "message" for message in queued) >= session.pending:

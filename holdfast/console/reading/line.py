@@ -1,4 +1,4 @@
-"""One line about a session: what `ps` shows of it, why it stands where it stands, and what a person does next.
+"""One line for a session: its fields in `ps`, the reason of its present state, and the next action of a person.
 
 Pure: takes records and `now`.
 """
@@ -41,28 +41,28 @@ _NEXT = {
     "failed": "fix the cause, then holdfast retry {id}, or holdfast drop {id}",
     "failed in doubt": "holdfast resolve {id} done|retry|fail, then holdfast retry {id}, or holdfast drop {id}",
     "no agent": "add it to agents=, or holdfast cancel {id}",
-    "nobody": "holdfast run",
+    "no process": "holdfast run",
 }
-"""What a person does next: by the reason to be parked, where it is failed, where its agent is gone, where no process runs it."""
+"""The next action of a person: by the reason of the park, for a failed session, for a missing agent, for a session that no process runs."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One session in `ps`. Nothing for the garbage collector: there are thousands at once, and no cycles.
+    """One session in `ps`. The garbage collector does not track it: there are thousands at once, without cycles.
 
     Attributes:
-        status: as records.shown_status has it: "working" where a message is being handled or waits to be.
-        reason: why it is parked, or what is unresolved of one that has ended ("doubt"); None where it is neither.
-        why: one line for a person: what happened, or what it is at; "" for nothing to say.
-        next: what a person does next, a command with this session's id where there is one; "" for nothing.
-        asks_a_person: it goes on only when somebody does something; or it has ended, and the outcome of an effect is unknown.
+        status: as in records.shown_status: "working" if a message is being handled or waits.
+        reason: why it is parked, or why an ended session is unresolved ("doubt"); else None.
+        why: one line for a person: what happened, or what it does; "" if there is no such line.
+        next: the next action of a person, if possible a command with this session's id; "" for none.
+        asks_a_person: whether it resumes only after an action of a person, or has ended with an effect whose outcome is unknown.
         turn: how many turns are done.
-        queued: messages that wait, the one under way included.
+        queued: messages that wait, the one that is being handled included.
         steps: records of the open turn.
-        used, limits: of the budget, what the open turn has cost included.
-        until: store time, seconds since the epoch, at which it goes on by itself; None for not by time.
+        used, limits: the usage, the open turn included, and the limits of its budget.
+        until: store time, seconds since the epoch, at which it resumes by itself; None if it does not wait for a time.
         updated: store time of the last change.
         age_s: seconds since then.
-        live: what it does right now, as its actor says; None where it is not in memory, or where nobody was asked.
+        live: what it does right now, by its actor; None if it is not in memory, or the store was read without its process.
     """
 
     session: str
@@ -94,14 +94,14 @@ def line(
     now: float,
     has_agent: bool = True,
 ) -> Line:
-    """One line about a session.
+    """One line for a session.
 
     Args:
-        steps: those of its open turn.
-        letter: the dead letter that holds it up, if it is failed.
-        live: what it does right now; that goes before what the store knows.
+        steps: the steps of its open turn.
+        letter: the dead letter that blocks it, if it is failed.
+        live: what it does right now; takes precedence over the store.
         alive: whether a process runs it.
-        has_agent: whether that process has its agent; True where only the store is known.
+        has_agent: whether that process has its agent; True if only the store is known.
     """
     status = shown_status(session)
     park = waits_for(session)
@@ -141,7 +141,7 @@ def line(
 
 
 def waits_for(session: Session) -> Park | None:
-    """What it is parked for, or what is unresolved of one that has ended; None for neither."""
+    """The reason of its park, or what is unresolved in an ended session; else None."""
     if session.status in ENDED:
         return session.unresolved
     return session.park if session.status == "parked" else None
@@ -154,7 +154,7 @@ def _doing(live: Live) -> str:
 
 
 def _why(session: Session, status: str, letter: DeadLetter | None, steps: Sequence[Step], *, alive: bool) -> tuple[str, str]:
-    """Why it stands where it stands, and by which key of `_NEXT` a person finds what to do next ("" for nothing)."""
+    """The reason of its present state, and the key in `_NEXT` of the next action of a person ("" for none)."""
     if status == "failed":
         if letter is None:
             return "a message could not be handled", "failed"
@@ -168,9 +168,9 @@ def _why(session: Session, status: str, letter: DeadLetter | None, steps: Sequen
         by_itself = park.until is not None or bool(park.waits_on)
         return park.text + waits, park.reason if park.reason in _NEXT else "" if by_itself else "other"
     if status == "working":
-        return ("", "") if alive else ("no process runs it: it resumes at the next start", "nobody")
+        return ("", "") if alive else ("no process runs it: it resumes at the next start", "no process")
     if status == "unfinished":
-        return "its budget was exhausted and it handed over what it had", "budget"
+        return "the handler ended the turn when the budget was exhausted", "budget"
     if status in ENDED and session.unresolved is not None:
         return session.unresolved.text, session.unresolved.reason if session.unresolved.reason == "doubt" else ""
     if status in ENDED and session.result is not None:
@@ -181,7 +181,7 @@ def _why(session: Session, status: str, letter: DeadLetter | None, steps: Sequen
 
 
 def _next(session: Session, reason: str, used: Amounts) -> str:
-    """What a person does next, for this session; an id that a shell would take apart is quoted."""
+    """The next action of a person for this session; an id that a shell would split is quoted."""
     return _NEXT[reason].format(id=shlex.quote(clean(session.id)), limit=_spent(used, limits(session.budget))) if reason else ""
 
 
@@ -192,7 +192,7 @@ def _spent(used: Amounts, most: Amounts) -> str:
 
 
 def _under_way(steps: Sequence[Step], now: float) -> str:
-    """What a session is at, as far as the journal knows: a free read has no record before it ends."""
+    """What a session does, by its journal: a free read has no record before it ends."""
     for step in reversed(steps):
         since_s = max(now - step.record.opened, 0.0)
         if step.state is StepState.OPEN:

@@ -1,4 +1,4 @@
-"""Which store the reading commands mean, by `--db`, `--store` or the current folder, and how it is read without its process."""
+"""The store of the reading commands, by `--db`, `--store` or the current folder, and how they read it without its process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 
 class Source(Protocol):
-    """What can say what the sessions of a store are doing."""
+    """Answers what the sessions of a store do."""
 
     async def overview(
         self, *, ended: bool = False, status: str | None = None, agent: str | None = None, tenant: str | None = None, limit: int = 200
@@ -43,7 +43,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class Snapshots(Protocol):
-    """A store that can be read as of one moment."""
+    """A store that can be read in one consistent snapshot."""
 
     def snapshot(self) -> AbstractAsyncContextManager[None]: ...
 
@@ -74,8 +74,8 @@ async def source(url: str) -> AsyncIterator[Source]:
     """A store to read, without the process that may run it.
 
     Raises:
-        ConfigError: the URL names no store that can be looked into from outside.
-        StoreError: the store is not there, cannot be read, or is not of this holdfast.
+        ConfigError: the URL names no store that can be read from outside.
+        StoreError: the store does not exist, cannot be read, or is of another version of holdfast.
     """
     store = open_store(url, readonly=True)
     try:
@@ -90,10 +90,10 @@ async def source(url: str) -> AsyncIterator[Source]:
 
 
 def store_url(path: str | None, url: str | None) -> str:
-    """The URL of the store that is meant: of the file given, the URL given, or the only holdfast database of the current folder.
+    """The URL of the store: that of the file, the given URL, or that of the only holdfast database in the current folder.
 
     Raises:
-        ConfigError: both were given, the URL is of nothing that can be looked into, or the folder has none or more than one.
+        ConfigError: both are given, the URL names no store that can be read from outside, or the folder does not have exactly one database.
     """
     if path is not None and url is not None:
         raise ConfigError("give --db or --store, not both")
@@ -101,13 +101,11 @@ def store_url(path: str | None, url: str | None) -> str:
         return _SQLITE + (_only_one(Path.cwd()) if path is None else path)
     if (url.startswith(_SQLITE) and url != _SQLITE) or url.startswith(_POSTGRES):
         return url
-    raise ConfigError(
-        f"{name(url)!r} cannot be looked into from outside: use sqlite:///path.db or postgresql://host/database, or --db path.db"
-    )
+    raise ConfigError(f"{name(url)!r} cannot be read from outside: use sqlite:///path.db or postgresql://host/database, or --db path.db")
 
 
 def name(url: str) -> str:
-    """A store as a person is told of it: the path of a file, or the URL without user, password and options."""
+    """The name of a store for people: the path of a file, or the URL without user, password and options."""
     if url.startswith(_SQLITE):
         return url.removeprefix(_SQLITE)
     scheme, separator, rest = url.partition("?")[0].partition("#")[0].partition("://")

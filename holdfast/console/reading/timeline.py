@@ -1,6 +1,6 @@
-"""The life of a session as one list in order of time: messages, steps, commits, failures; a page at a time. And what it has yet to do.
+"""The life of a session as one list in order of time: messages, steps, commits, failures; a page at a time. And its mailbox.
 
-Read from any open store, like what is in holdfast.console.reading.inspect.
+Read from any open store, as in holdfast.console.reading.inspect.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TEXT = 400
 
 
 class Mailbox(msgspec.Struct, frozen=True, kw_only=True):
-    """What waits in a session's mailbox, in order of arrival; `limit` is how many may wait."""
+    """The messages that wait in a session's mailbox, in order of arrival; `limit` is how many may wait."""
 
     session: str
     messages: list[MessageView]
@@ -29,14 +29,14 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """Something in the life of a session.
+    """One entry in the life of a session.
 
     Attributes:
         at: store time, seconds since the epoch.
         what: "spawned", "message" (a turn begins), "step", "turn" (it is committed) or "letter" (it failed for good).
-        name: of the step, or the id of the message.
-        state: of a step, that of records.StepState; else "".
-        text: for a person: a step's outcome or error, a message's body, a turn's reply.
+        name: the name of the step, or the id of the message.
+        state: the state of a step, as in records.StepState; else "".
+        text: a text for people: a step's outcome or error, a message's body, a turn's reply.
     """
 
     at: float
@@ -60,7 +60,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def mailbox(store: Store, id: str, *, now: float) -> Mailbox:
-    """What waits in the mailbox of a session, in order of arrival. `now` is store time. Raises as `read`."""
+    """The messages that wait in the mailbox of a session, in order of arrival. `now` is store time. Raises as `read`."""
     session = await _session(store, id)
     return Mailbox(session=id, messages=[message_view(message, now) for message in await waiting(store, session)], limit=None)
 
@@ -73,7 +73,7 @@ async def _session(store: Store, id: str) -> Session:
 
 
 async def read(store: Store, id: str, *, first: int = 1, turns: int = 50) -> Timeline:
-    """One page of it.
+    """One page of the timeline.
 
     Args:
         first: the turn that the page begins with.
@@ -96,14 +96,14 @@ async def read(store: Store, id: str, *, first: int = 1, turns: int = 50) -> Tim
     if first <= open_turn <= last:
         entries += _open(open_turn, await waiting(store, session), await store.steps(id, open_turn))
     entries += [_letter(letter) for letter in letters]
-    # Sorted by time; of one time the order above stands, since a sort keeps it.
+    # Sorted by time; entries of the same time keep the order above, since the sort is stable.
     return Timeline(session=id, entries=sorted(entries, key=lambda entry: entry.at), next=last + 1 if last < open_turn else None)
 
 
 def _turn(point: Checkpoint, message: Message | None, steps: Sequence[Step]) -> Iterator[Entry]:
     name = "" if point.message is None else clean(point.message)
     body = "" if message is None else compact(plain(message.body), _TEXT)
-    # The checkpoint knows when the last run of the turn began; one that was parked or crashed began with its first step.
+    # The checkpoint has the start of the turn's last run; a turn that parked or crashed began with its first step.
     began = min([point.started, *(step.record.opened for step in steps)])
     yield Entry(at=began, turn=point.turn, what="message", name=name, text=body)
     for step in steps:
@@ -121,7 +121,7 @@ def _turn(point: Checkpoint, message: Message | None, steps: Sequence[Step]) -> 
 
 
 def _open(turn: int, queued: Sequence[Message], steps: Sequence[Step]) -> Iterator[Entry]:
-    """The turn that is open: its message, unless that is a dead letter by now, and its steps so far."""
+    """The open turn: its message, unless that has become a dead letter, and its steps so far."""
     message = next((message for message in queued if message.kind == "message"), None)
     if message is not None:
         began = min([step.record.opened for step in steps], default=message.created)

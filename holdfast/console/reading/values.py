@@ -1,4 +1,4 @@
-"""Stored values as a person may see them: decoded, without secrets, without control characters, cut to a length."""
+"""Stored values for people: decoded, without secrets and control characters, cut to a length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BLANKS = re.compile(r"\x00+")
 
 
 def plain(data: bytes | None) -> Any:
-    """What MessagePack holds, as plain data with secrets masked; None for nothing, a note for what does not decode."""
+    """The value of MessagePack, as plain data with secrets masked; None for no data, a note for data that do not decode."""
     if not data:
         return None
     try:
@@ -24,12 +24,12 @@ def plain(data: bytes | None) -> Any:
 
 
 def masked(value: Any) -> Any:
-    """Plain data that JSON can hold, with secrets masked; bytes that are text as that text, others as a note of their size."""
+    """Plain data for JSON, with secrets masked; bytes that are text become that text, other bytes a note of their size."""
     match value:
         case str():
             return value if len(value) < redact.SHORTEST else redact.text(value)
         case bytes():
-            # Bytes that are text could hold a secret as well as a text could; others say nothing to a person.
+            # Bytes that are text can hold a secret as well as a text can; other bytes mean nothing to a person.
             try:
                 return redact.text(value.decode())
             except UnicodeDecodeError:
@@ -51,13 +51,13 @@ def _key(key: Any) -> str:
 
 
 def compact(value: Any, limit: int) -> str:
-    """Plain data as JSON on one line, at most `limit` characters; a bare text stays without its quotes."""
+    """Plain data as JSON on one line, at most `limit` characters; a bare text has no quotes."""
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return cut(clean(text), limit)
 
 
 def clean(text: str) -> str:
-    """One line without secrets, and without what would let a stored text move the cursor of whoever looks at it, or hide a part."""
+    """One line without secrets, and without characters that would move the cursor of a terminal or hide a part of the text."""
     text = redact.text(text)
     if not text.isprintable():
         text = _BLANKS.sub(" ", "".join(letter if letter.isprintable() else "\x00" for letter in text))
@@ -65,7 +65,7 @@ def clean(text: str) -> str:
 
 
 def legible(text: str) -> str:
-    """Text of several lines as it is, without what would move the cursor but for line feeds and tabs, or hide a part."""
+    """Text of several lines, without characters that would move the cursor (except line feeds and tabs) or hide a part."""
     return "\n".join(line if line.isprintable() else "".join(map(_legible, line)) for line in text.split("\n"))
 
 
@@ -74,7 +74,7 @@ def _legible(letter: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """JSON that means the same, with escapes for all that a terminal would act on: JSON itself asks for those below U+0020 only."""
+    """Equivalent JSON with escapes for all control characters of a terminal: JSON itself requires only those below U+0020."""
     return "\n".join(line if line.isprintable() else "".join(map(_escaped, line)) for line in text.split("\n"))
 
 
@@ -86,5 +86,6 @@ def _escaped(letter: str) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """At most `limit` characters of a text that is clean already: to cut first could leave half a secret, which nothing recognises."""
+    """At most `limit` characters of a text that is clean already: to cut first could leave half a secret, which `clean` would not
+    recognise."""
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

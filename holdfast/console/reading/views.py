@@ -1,6 +1,6 @@
-"""What `ps` and `show` show beside the lines of sessions: turns with their steps, messages, dead letters.
+"""The data of `ps` and `show` in addition to the lines of sessions: turns with their steps, messages, dead letters.
 
-Pure: takes records and `now`. `--json` prints these structs as they are, and the HTTP API gives them.
+Pure: takes records and `now`. `--json` prints these structs as they are, and the HTTP API returns them.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """What `ps` shows.
+    """The data of `ps`.
 
     Attributes:
-        store: what people call the store.
+        store: the name of the store for people.
         process, host: the process that runs it, None if none does, and the machine it is on.
-        clean: whether the last one to run it put it down itself.
+        clean: whether the last process stopped cleanly.
         counts: how many sessions there are of each status, in the whole store.
-        sessions: those asked for, the ones that need a person first.
-        stuck: attempts and handlers of the process that did not end when they should have; 0 where the store itself was read.
+        sessions: the selected sessions; those that need a person first.
+        stuck: attempts and handlers of the process that did not end in time; 0 if the store was read without its process.
     """
 
     store: str
@@ -41,7 +41,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepView(msgspec.Struct, frozen=True, kw_only=True):
-    """One step; `outcome` where it is closed, `error` where it failed. `until` is a store time, `state` that of records.StepState.
+    """One step; `outcome` if it is closed, `error` if it failed. `until` is a store time, `state` that of records.StepState.
 
     `key` is its key in hexadecimal: where several effects of one name are in doubt, `resolve` takes it in place of the name.
     """
@@ -106,16 +106,16 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True):
     """One session in `show`.
 
     Attributes:
-        line: what `ps` shows of it.
+        line: its line in `ps`.
         epoch: how often it was activated.
         crashes: how often its process died during the open turn.
-        result: what it finished with.
+        result: the result with which it finished.
         ended: why it was cancelled or killed; None if it was not.
-        notes: effects that were done before a message was dropped, which the next turn is told of.
-        mailbox: what waits, in order of arrival.
+        notes: effects that were done before a message was dropped; the next turn gets this list.
+        mailbox: the messages that wait, in order of arrival.
         earlier_turns: how many turns before the ones in `turns` are left out.
         turns: the last ones in order, the open one last.
-        dead_letters: what could not be handled, oldest first.
+        dead_letters: the messages that could not be handled, oldest first.
         children: the sessions that it spawned, in order.
     """
 
@@ -177,13 +177,13 @@ def letter_view(letter: DeadLetter, now: float) -> LetterView:
 
 
 def effects_of(letter: LetterView) -> str:
-    """What became of its effects, each list that has some behind its name; "" for no effect at all."""
+    """The outcomes of its effects: each list that is not empty, after its name; "" for no effects."""
     lists = (("done before it failed", letter.effects), ("outcome unknown", letter.in_doubt), ("failed", letter.failed))
     return "; ".join(f"{name}: {', '.join(effects)}" for name, effects in lists if effects)
 
 
 def done_turn(checkpoint: Checkpoint, message: Message | None, steps: Sequence[Step]) -> TurnView:
-    """A turn that was committed, or whose letter was dropped (then its message is dead)."""
+    """A turn that was committed, or whose dead letter was dropped (then its message is dead)."""
     reply, error = answer(message)
     return TurnView(
         turn=checkpoint.turn,

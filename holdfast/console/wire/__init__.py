@@ -1,1 +1,1 @@
-"""What both ends of the control socket agree on: its place, the bodies, the answers, the errors."""
+"""The protocol of the control socket for both ends: its place, the bodies, the answers, the errors."""

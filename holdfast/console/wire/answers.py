@@ -1,4 +1,5 @@
-"""What the control API gives beside the views of `ps` and `show`: the same structs encode an answer and describe it in its document."""
+"""The answers of the control API other than the views of `ps` and `show`. The same structs encode an answer and describe it in the OpenAPI
+document."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from holdfast.console.reading.amounts import Amounts
 from holdfast.console.wire.problems import Problem
 
 HEARTBEAT_S = 10.0
-"""How often a stream of events says that its process is alive, where nothing happens."""
+"""How often, in seconds, a stream without events sends a heartbeat of its process."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +19,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spawned(Answer, frozen=True, kw_only=True):
-    """The session that was got or made; `created` is False where it was there already."""
+    """The session; `created` is False if it existed already."""
 
     session: str
     agent: str
@@ -43,18 +44,18 @@ class Replied(Answer, frozen=True, kw_only=True):
 
 
 class Finished(Answer, frozen=True, kw_only=True):
-    """What a session finished with."""
+    """The result of a finished session."""
 
     session: str
     result: Any
 
 
 class Did(Answer, frozen=True, kw_only=True):
-    """What a verb did.
+    """The outcome of a verb.
 
     Attributes:
-        changed: False where there was nothing to do: a session had ended before, none of its effects was in doubt, no step was in flight.
-        count: effects that were resolved, attempts that were interrupted; None for other verbs.
+        changed: False if there was nothing to do: the session had ended before, no effect was in doubt, or no step was in flight.
+        count: resolved effects or interrupted attempts; None for other verbs.
     """
 
     session: str
@@ -64,7 +65,7 @@ class Did(Answer, frozen=True, kw_only=True):
 
 
 class One(Answer, frozen=True, kw_only=True):
-    """One session that a verb was meant for; `problem` says why it could not be done, and is None where it was or would be."""
+    """The outcome of a verb for one of many sessions; `problem` is the reason why it failed, None if it succeeded or would succeed."""
 
     session: str
     agent: str
@@ -75,7 +76,7 @@ class One(Answer, frozen=True, kw_only=True):
 
 
 class DidMany(Answer, frozen=True, kw_only=True):
-    """What a verb did to many; with `dry_run` it would have, and did nothing. `more` says that there are more than its limit."""
+    """The outcome of a verb for many sessions; with `dry_run` it changed none of them. `more`: there are more than its limit."""
 
     verb: str
     dry_run: bool
@@ -94,7 +95,7 @@ class AgentView(Answer, frozen=True, kw_only=True):
 
 
 class Check(Answer, frozen=True, kw_only=True):
-    """One thing that `doctor` looked at.
+    """One check of `doctor`.
 
     Attributes:
         level: "ok"; "warning": sessions or dependencies need a look, the process itself does not; "fail": the process or its store is
@@ -108,7 +109,7 @@ class Check(Answer, frozen=True, kw_only=True):
 
 
 class Diagnosis(Answer, frozen=True, kw_only=True):
-    """All that `doctor` looked at; `healthy` if no check failed, warnings or not."""
+    """All checks of `doctor`; `healthy` if none failed. Warnings do not count."""
 
     healthy: bool
     process: int
@@ -135,6 +136,6 @@ class Happened(Answer, frozen=True, kw_only=True):
 
 
 class Dropped(Answer, frozen=True, kw_only=True):
-    """How many events this reader was too slow for, since it was told last; sent as `event: dropped`."""
+    """How many events this reader lost because it was too slow, since the last such message; sent as `event: dropped`."""
 
     dropped: int

@@ -1,4 +1,4 @@
-"""What the control API takes, with its bounds: the same structs decode a request and describe it in the OpenAPI document."""
+"""The requests of the control API, with their limits. The same structs decode a request and describe it in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from holdfast.policies.budget import Budget
 from holdfast.runtime.agents.ids import MAX_CHARS, MAX_REASON
 
 WAIT_S = 3600.0
-"""The longest that one request waits; a client that waits longer asks again."""
+"""The longest wait of one request, in seconds; a client that waits longer sends it again."""
 
 MAX_BODY = 1 << 20
-"""Bytes that the body of a request may have."""
+"""The most bytes of the body of a request."""
 
 MAX_LISTED = 100_000
-"""Sessions that one answer may list, and one request may act on."""
+"""The most sessions that one answer may list, and one request may act on."""
 
 MOST = 1 << 53
-"""The highest amount of anything: whole numbers up to it are exact wherever JSON is read."""
+"""The highest amount of any kind: every reader of JSON reads whole numbers up to it exactly."""
 
 Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_CHARS, description="Printable text.")]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_CHARS)]
@@ -33,11 +33,11 @@ Verdict: TypeAlias = Literal["done", "retry", "fail"]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The base of all bodies: a field that is not known is a typing error, not something to ignore."""
+    """The base of all bodies: an unknown field is an error and not ignored."""
 
 
 class Limits(Request, frozen=True, kw_only=True):
-    """Amounts of a budget; those left out are no limit, or where a budget is raised are not raised."""
+    """Amounts of a budget. An amount that is left out is no limit; in a raise it adds nothing."""
 
     steps: Amount | None = None
     tokens: Amount | None = None
@@ -59,7 +59,7 @@ def budget_of(steps: int | None, tokens: int | None, microusd: int | None, secon
 
 
 class Spawn(Request, frozen=True, kw_only=True):
-    """A session to get or create. What is left out is the agent's own, the id a new one."""
+    """A session to get or create. Fields that are left out have the agent's values; the id is a new one."""
 
     agent: Name
     id: Id | None = None
@@ -70,14 +70,14 @@ class Spawn(Request, frozen=True, kw_only=True):
 
 
 class Tell(Request, frozen=True, kw_only=True):
-    """A message. Sent again with the same id it changes nothing."""
+    """A message. A second one with the same id changes nothing."""
 
     message: Any
     id: Id | None = None
 
 
 class Ask(Request, frozen=True, kw_only=True):
-    """A message whose reply is waited for."""
+    """A message, to wait for its reply."""
 
     message: Any
     id: Id | None = None
@@ -85,28 +85,29 @@ class Ask(Request, frozen=True, kw_only=True):
 
 
 class Because(Request, frozen=True, kw_only=True):
-    """A verb that needs no more than a reason."""
+    """A verb with a reason only."""
 
     reason: Reason = ""
 
 
 class Drop(Because, frozen=True, kw_only=True):
-    """An open turn to give up. `keep_letter`: its message is a dead letter, which can be retried, instead of being dropped for good."""
+    """An open turn to give up. `keep_letter`: its message becomes a dead letter, which can be retried, and is not dropped for good."""
 
     keep_letter: bool = False
 
 
 class Interrupt(Because, frozen=True, kw_only=True):
-    """Attempts to end: those of this name, or all that are in flight."""
+    """Attempts to end: those of this step name, or all in flight."""
 
     step: Name | None = None
 
 
 class Settle(Request, frozen=True, kw_only=True):
-    """What became of effects in doubt: "done", with `result`; "retry": run them, they did not happen; "fail": tell the handler so.
+    """The outcome of effects in doubt: "done", with `result`; "retry": they did not happen, run them; "fail": they did not happen, fail the
+    steps.
 
-    A session that has ended runs nothing: there, "retry" and "fail" both mean that they did not happen. `step` is their name, or the key
-    of one of them in hexadecimal.
+    A session that has ended runs no step: there, "retry" and "fail" both mean that they did not happen. `step` is their name, or the key of
+    one of them in hexadecimal.
     """
 
     verdict: Verdict
@@ -116,18 +117,18 @@ class Settle(Request, frozen=True, kw_only=True):
 
 
 class Raise(Request, frozen=True, kw_only=True):
-    """What is added to the limits of a session."""
+    """The amounts to add to the limits of a session."""
 
     by: Limits
     reason: Reason = ""
 
 
 class Many(Request, frozen=True, kw_only=True):
-    """Which sessions a verb acts on: those that match everything given. `all` has to be said where nothing else is.
+    """The sessions that a verb acts on: those that match every filter. `all` is needed if there is no filter.
 
     Attributes:
-        why: the reason that they are parked for, such as "doubt" or "budget"; `resolve` also finds those that have ended in doubt.
-        dry_run: say which they are, and do nothing.
+        why: the reason of their park, such as "doubt" or "budget"; `resolve` also finds those that have ended in doubt.
+        dry_run: only list them.
         limit: how many at most.
     """
 
@@ -142,19 +143,19 @@ class Many(Request, frozen=True, kw_only=True):
 
 
 class DropMany(Many, frozen=True, kw_only=True):
-    """The same for open turns to give up; those of failed sessions, unless something else is given."""
+    """As `Many`, for open turns to give up; by default those of failed sessions."""
 
     keep_letter: bool = False
 
 
 class InterruptMany(Many, frozen=True, kw_only=True):
-    """The same for attempts to end."""
+    """As `Many`, for attempts to end."""
 
     step: Name | None = None
 
 
 class SettleMany(Many, frozen=True, kw_only=True):
-    """The same for doubts: what became of them."""
+    """As `Many`, for effects in doubt: their outcome."""
 
     verdict: Verdict
     step: Name | None = None

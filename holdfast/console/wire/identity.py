@@ -1,4 +1,4 @@
-"""Which store is meant, as one text that a process and whoever looks for it come to alike: it decides where the control socket is."""
+"""The identity of a store, as one text that its process and every client compute alike: the path of the control socket follows from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _POSTGRES = ("postgresql://", "postgres://", "postgres:dev")
 def of_url(url: str) -> str:
     """The identity of the store that a URL names: its real file, or its server, database and schema; never a user or password.
 
-    Of one that only its process can see, such as one in memory, it is the folder that the process was started in.
+    For a store that only its process can see, such as one in memory, it is the folder in which the process was started.
     """
     if url.startswith(_SQLITE):
         return f"sqlite:{os.path.realpath(url.removeprefix(_SQLITE))}"
@@ -28,7 +28,7 @@ def of_store(store: Any) -> str:
 
 
 def url_of(store: Any) -> str:
-    """A store as people are told of it: its URL without a password; of another than holdfast's own, its class."""
+    """The name of a store for people: its URL without a password; for a store that is not holdfast's own, its class."""
     path = getattr(store, "path", None)
     if path is not None:
         return f"{_SQLITE}{path}"
@@ -39,5 +39,5 @@ def url_of(store: Any) -> str:
 
 
 def can_be_named(store: Any) -> bool:
-    """Whether another process can name this store by a URL, and so find who runs it."""
+    """Whether another process can name this store by a URL, and so find the process that runs it."""
     return getattr(store, "path", None) is not None or getattr(getattr(store, "address", None), "place", None) is not None

@@ -1,4 +1,5 @@
-"""Errors on the wire: each as a status and a JSON body that makes the same exception again, so that inside and outside are caught alike."""
+"""Errors on the wire: each is a status and a JSON body from which the client builds the same exception, so that code catches the same
+errors inside and outside the process."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ from holdfast import codec, errors, redact
 from holdfast.console.reading.values import masked
 
 MSGPACK = "application/vnd.msgpack"
-"""What holdfast's own client sends and accepts: a value comes out as it went in, bytes too. All else is JSON."""
+"""What holdfast's own client sends and accepts: a value round-trips, bytes included. Other clients use JSON."""
 
 INTERNAL = "InternalError"
-"""What an answer names where the fault is the server's own; its log says more."""
+"""The `error` of an answer if the fault is the server's own; its log has the details."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,8 +22,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         error: the class in holdfast.errors that the client raises, or "InternalError".
-        message: what happened, and what to do next.
-        attributes: of that class.
+        message: what happened, and the next action.
+        attributes: the attributes of that exception.
     """
 
     error: str
@@ -40,20 +41,20 @@ _STATUS: dict[type[errors.HoldfastError], int] = {
     errors.ConfigError: 422,
     errors.RuntimeStopped: 503,
     errors.StoreError: 503,
-    errors.NodeUnreachable: 403,  # the only reason that the process itself gives
+    errors.NodeUnreachable: 403,  # the only case in which the process itself raises it
     errors.SupervisorGaveUp: 503,
     errors.HoldfastError: 409,
 }
-_KEPT = frozenset({"session", "message_id"})  # what a client needs as it was, to ask again
+_KEPT = frozenset({"session", "message_id"})  # fields that a client needs unchanged, to ask again
 
 
 def status_of(error: errors.HoldfastError) -> int:
-    """The HTTP status of an error: that of the nearest class of it which has one."""
+    """The HTTP status of an error: that of the nearest base class which has one."""
     return next(_STATUS[base] for base in type(error).__mro__ if base in _STATUS)
 
 
 def problem_of(error: errors.HoldfastError) -> Problem:
-    """An error as data, without secrets. The message that a mailbox did not take is left out: whoever sent it has it."""
+    """An error as data, without secrets. The message that a mailbox refused is left out: its sender has it."""
     known = next(base for base in type(error).__mro__ if getattr(errors, base.__name__, None) is base)
     attributes = {
         name: value if name in _KEPT else masked(value)
@@ -64,7 +65,7 @@ def problem_of(error: errors.HoldfastError) -> Problem:
 
 
 def error_of(problem: Problem) -> errors.HoldfastError:
-    """The exception that a problem stands for; a HoldfastError where its class is not known here."""
+    """The exception of a problem; a HoldfastError if its class is not known here."""
     kind = getattr(errors, problem.error, None)
     if not (isinstance(kind, type) and issubclass(kind, errors.HoldfastError)):
         kind = errors.HoldfastError
@@ -78,14 +79,13 @@ def error_of(problem: Problem) -> errors.HoldfastError:
 
 
 def plain(value: Any) -> Any:
-    """A value as plain data: what the journal would hold of it."""
+    """A value as plain data, as the journal would hold it."""
     return msgspec.msgpack.decode(codec.encode(value))
 
 
 def portable(value: Any) -> Any:
-    """Plain data as JSON can hold it: as it is, but for bytes, of which text stays text and others become a note of their size.
-
-    What is nested too deeply is a note of that.
+    """Plain data for JSON: bytes that are text become that text, other bytes a note of their size. A value that is nested too deeply
+    becomes a note.
     """
     try:
         return _portable(value)

@@ -1,7 +1,7 @@
-"""The control socket as a file: where it is, who may have it, and that a live one is never taken.
+"""The control socket as a file: its path, its permissions, and the lock that protects the socket of a running process.
 
-A socket file outlives its process, so that it is there says nothing. Whoever listens holds a lock beside it, which ends with the
-process however it ends, and answers a connection. A file that has neither is stale and is replaced.
+A socket file outlives its process, so its existence proves nothing. A process that listens holds a lock on a file next to it, which the
+kernel releases when the process ends in any way, and it accepts connections. A socket file with neither is stale and is replaced.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from typing import IO, NamedTuple
 from holdfast.errors import ConfigError
 
 MAX_BYTES = 107
-"""What a path may take in `sockaddr_un`, its final 0 not counted."""
+"""The most bytes of a path in `sockaddr_un`, without its final 0."""
 
 VARIABLE = "HOLDFAST_SOCKET"
 _CREDENTIALS = struct.Struct("3i")
-_PROBE_S = 1.0
+_CONNECT_S = 1.0
 
 
 class Peer(NamedTuple):
-    """The process at the other end of a connection, as the kernel says."""
+    """The process at the other end of a connection, by the kernel."""
 
     pid: int
     uid: int
 
 
 def peer(connection: socket.socket) -> Peer:
-    """Who is at the other end; of a connection that was made to a listener, who listens."""
+    """The process at the other end; for a client's connection, the process that listens."""
     pid, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     return Peer(pid, uid)
 
@@ -45,17 +45,17 @@ def peer(connection: socket.socket) -> Peer:
 
 
 def chosen(path: str | None) -> str | None:
-    """The path that was given, by option or environment; None where it follows from the store."""
+    """The path by option or environment; None if it follows from the store."""
     return path or os.environ.get(VARIABLE) or None
 
 
 def default_path(identity: str) -> str:
-    """Where the process that runs a store listens, if it is not told otherwise. `identity` names the store (see wire.identity)."""
+    """The default path at which the process that runs a store listens. `identity` names the store (see wire.identity)."""
     return next(candidates(identity))
 
 
 def candidates(identity: str) -> Iterator[str]:
-    """Where such a process may listen, the likeliest first: it may have been started without the environment of a login."""
+    """The paths at which such a process may listen, the most likely first: it may have been started without the environment of a login."""
     name = f"{blake2b(identity.encode(errors='surrogateescape'), digest_size=8).hexdigest()}.sock"
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     login = f"/run/user/{os.geteuid()}"
@@ -66,7 +66,7 @@ def candidates(identity: str) -> Iterator[str]:
 
 
 def check_path(path: str) -> str:
-    """`path`, absolute. Raises ConfigError where it is too long for a socket."""
+    """`path`, absolute. Raises ConfigError if it is too long for a socket."""
     path = os.path.abspath(path)
     length = len(os.fsencode(path))
     if length > MAX_BYTES:
@@ -75,7 +75,7 @@ def check_path(path: str) -> str:
 
 
 def check_folder(folder: str) -> None:
-    """Raises ConfigError where others than this user could put a socket of theirs into `folder`, or remove ours."""
+    """Raises ConfigError if other users could put a socket into `folder`, or remove ours."""
     try:
         found = os.lstat(folder)
     except OSError as error:
@@ -92,10 +92,10 @@ def check_folder(folder: str) -> None:
 
 
 class ControlSocket:
-    """A listening socket that is ours, until `close`.
+    """A listening socket of this process, until `close`.
 
     Attributes:
-        path: of its file.
+        path: the path of its file.
         listener: the socket.
     """
 
@@ -105,22 +105,22 @@ class ControlSocket:
         self._file = _identity(path)
 
     def close(self) -> None:
-        """Listen no more, and remove the file if it is still the one that was made here."""
+        """Stop listening, and remove the file if it is still the one that this process created."""
         self.listener.close()
         try:
             if _identity(self.path) == self._file:
                 os.unlink(self.path)
-            os.unlink(self._lock.name)  # under the lock: whoever opened it meanwhile finds that out, and makes another
+            os.unlink(self._lock.name)  # under the lock: a process that opened the file meanwhile notices that, and creates a new one
         except OSError:
-            pass  # it is gone already, which is what this is for
+            pass  # the file is already removed
         self._lock.close()
 
 
 def listen(path: str) -> ControlSocket:
-    """Take the socket at `path`: its file readable by this user alone, in a folder that is theirs alone.
+    """Listen at `path`. Only this user can access the file and its folder.
 
     Raises:
-        ConfigError: the path is too long, its folder is open to others, another process listens there, or it is no socket.
+        ConfigError: the path is too long, its folder is open to other users, another process listens there, or the file is no socket.
     """
     path = check_path(path)
     folder = os.path.dirname(path)
@@ -146,7 +146,7 @@ def _make(folder: str) -> None:
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
-        pass  # whether it will do is for check_folder to say
+        pass  # check_folder decides whether it is usable
 
 
 def _lock(path: str) -> IO[str]:
@@ -164,7 +164,7 @@ def _lock(path: str) -> IO[str]:
             raise _in_use(path, holder) from None
         except FileNotFoundError:
             pass
-        lock.close()  # its holder removed it between the two calls
+        lock.close()  # its owner removed it between the two calls
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
@@ -173,7 +173,7 @@ def _lock(path: str) -> IO[str]:
 
 def _open(name: str) -> IO[str]:
     try:
-        return open(name, "a+", opener=_itself)  # held open for as long as the socket is
+        return open(name, "a+", opener=_itself)  # stays open as long as the socket
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
@@ -181,34 +181,34 @@ def _open(name: str) -> IO[str]:
 
 
 def _itself(name: str, flags: int) -> int:
-    """The file of that name, never one that it leads to: the two would never be the same, whatever is done about it."""
+    """Open the file of that name and never the target of a link: their identities would never be equal."""
     return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 def _clear(path: str) -> None:
-    """Remove the socket of a process that is gone; under the lock, so that no other of ours is about to listen there."""
+    """Remove the socket of a process that has ended; under the lock, so that no other process of ours is about to listen there."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise ConfigError(f"{path} is no socket and stays as it is: name another place with --socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(_PROBE_S)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(_CONNECT_S)
         try:
-            probe.connect(path)
+            client.connect(path)
         except OSError as error:
             if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
-                raise _in_use(path, "unknown") from error  # such as one whose backlog is full: somebody listens
+                raise _in_use(path, "unknown") from error  # such as a full backlog: a process listens
         else:
-            raise _in_use(path, str(peer(probe).pid))
+            raise _in_use(path, str(peer(client).pid))
     os.unlink(path)
 
 
 def _bind(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        listener.bind(path)  # nobody else's, by the umask
+        listener.bind(path)  # accessible for this user only, by the umask
         os.chmod(path, 0o600)
         listener.listen(128)
         listener.setblocking(False)
@@ -228,7 +228,7 @@ def _identity(file: str | int) -> tuple[int, int]:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a socket file, in a folder that is this user's alone; whether somebody listens only a connection can tell."""
+    """Whether there is a socket file in a folder of this user only. Only a connection shows whether a process listens."""
     try:
         check_folder(str(Path(path).parent))
         return stat.S_ISSOCK(os.lstat(path).st_mode)

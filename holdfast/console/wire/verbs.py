@@ -1,4 +1,4 @@
-"""The verbs of a person, as the API's document and the command line's help both describe them."""
+"""The verbs of a person, as both the API's document and the help of the command line describe them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SIMPLE = {
     "kill": "End a session that misbehaves.",
     "retry": "Handle the dead letter of a failed session again, from the same journal: no recorded effect is made again.",
 }
-"""Those that take no more than a reason."""
+"""The verbs with a reason only."""
 
 MORE = {
     "drop": (
@@ -21,6 +21,6 @@ MORE = {
         "unknown."
     ),
 }
-"""Those that take more."""
+"""The verbs with more arguments."""
 
 HELP = SIMPLE | MORE

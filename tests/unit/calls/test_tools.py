@@ -77,7 +77,7 @@ def test_reads_are_retried_and_once_is_not() -> None:
     assert tool(effect="once")(work).retry == NO_RETRY
 
 
-async def _probe(order_id: str) -> Receipt: ...  # type: ignore[empty-body]
+async def _query(order_id: str) -> Receipt: ...  # type: ignore[empty-body]
 
 
 def _no_annotation(order_id: str, cents) -> None: ...  # type: ignore[no-untyped-def]
@@ -89,7 +89,7 @@ def _gives_opaque() -> Opaque: ...  # type: ignore[empty-body]
 def _nested(things: list[dict[str, Opaque]]) -> None: ...
 def _forward(thing: Nowhere) -> None: ...  # type: ignore[name-defined] # noqa: F821
 async def _fine(order_id: str, cents: int) -> Receipt: ...  # type: ignore[empty-body]
-def _blocking_probe(order_id: str, cents: int) -> Receipt: ...  # type: ignore[empty-body]
+def _blocking_query(order_id: str, cents: int) -> Receipt: ...  # type: ignore[empty-body]
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def _blocking_probe(order_id: str, cents: int) -> Receipt: ...  # type: ignore[e
         (_gives_opaque, {}, ["its return type: <class"]),
         (_forward, {}, ["its annotations do not resolve (name 'Nowhere' is not defined)"]),
         (_fine, {"reconcile": _fine}, ["reconcile is for effect=\"once\": the effect is 'read'"]),
-        (_fine, {"effect": "once", "reconcile": _blocking_probe}, ["reconcile has to be an async function"]),
-        (_fine, {"effect": "once", "reconcile": _probe}, ["reconcile takes (order_id) and the tool (order_id, cents)"]),
+        (_fine, {"effect": "once", "reconcile": _blocking_query}, ["reconcile has to be an async function"]),
+        (_fine, {"effect": "once", "reconcile": _query}, ["reconcile takes (order_id) and the tool (order_id, cents)"]),
         (_fine, {"effect": "twice"}, ["effect 'twice' is unknown: it is one of read, idempotent, once"]),
         (_fine, {"name": "re fund"}, ["its name has to be 1 to 64 letters, digits, _ or - (give name=)"]),
         (lambda: None, {}, ["its name has to be"]),
@@ -186,10 +186,10 @@ def test_a_call_carries_what_the_tool_says() -> None:
 def test_arguments_that_do_not_fit_an_effect_are_refused_before_it() -> None:
     """Found when it runs, a wrong argument of a `once` tool would be a doubt."""
 
-    async def probe(order_id: str, cents: int) -> Any:
+    async def query(order_id: str, cents: int) -> Any:
         return UNKNOWN
 
-    @tool(effect="once", reconcile=probe)
+    @tool(effect="once", reconcile=query)
     async def refund(order_id: str, cents: int) -> None: ...
 
     with pytest.raises(TypeError, match="cents"):
@@ -201,14 +201,14 @@ def test_arguments_that_do_not_fit_an_effect_are_refused_before_it() -> None:
 
 
 async def test_a_call_is_rebuilt_from_its_record_for_reconcile() -> None:
-    """After a crash only the bytes are left; the probe gets values of the annotated types, and the context if it asks for it."""
+    """After a crash only the bytes are left; `reconcile` gets values of the annotated types, and the context if it asks for it."""
     asked: list[Any] = []
 
-    async def probe(receipt: Receipt, to: Address, ctx: StepContext, note: str = "") -> Receipt:
+    async def query(receipt: Receipt, to: Address, ctx: StepContext, note: str = "") -> Receipt:
         asked.append((receipt, to, ctx.key, note))
         return receipt
 
-    @tool(effect="once", reconcile=probe)
+    @tool(effect="once", reconcile=query)
     async def refund(receipt: Receipt, to: Address, note: str = "") -> Receipt:
         asked.append((receipt, to, note))
         return receipt

@@ -359,7 +359,7 @@ async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.Monkey
         raise StoreError("the database has not answered within 5 s")
 
     counts = api.runtime.statistics() | {"stuck": 1, "threads_abandoned": 2, "recovering": 3}
-    monkeypatch.setattr(api.runtime, "probe", silent)
+    monkeypatch.setattr(api.runtime, "check_health", silent)
     monkeypatch.setattr(api.runtime, "statistics", lambda: counts)
     monkeypatch.setattr(
         api.runtime, "breakers", lambda: {"openai": SimpleNamespace(state="half_open", openings=1, until=None, cause="9 of 10 failed")}

@@ -60,7 +60,7 @@ def test_a_url_that_makes_no_sense_is_told_without_its_password(url: str) -> Non
     shown = target.name(url)
     assert shown == url.replace("user:pw@", "")
     if url.startswith("http"):
-        with pytest.raises(ConfigError, match="cannot be looked into from outside"):
+        with pytest.raises(ConfigError, match="cannot be read from outside"):
             reach.find(url=url)
     else:
         assert reach.find(url=url) is None

@@ -126,7 +126,7 @@ def test_all_faults_are_told_at_once_each_with_its_file_and_key(tmp_path: Path) 
     [runtime]
     drain_s = -1
     idle = 3
-    breaker = { probes = 0, window = 1e9 }
+    breaker = { half_open_calls = 0, window = 1e9 }
     [process]
     blocked_s = 0.001
     [agents.suport]
@@ -146,7 +146,7 @@ def test_all_faults_are_told_at_once_each_with_its_file_and_key(tmp_path: Path) 
         "runtime.drain_s is -1: it cannot be below 0",
         "runtime.breaker.window is 1000000000.0: give at most 100_000",
         "runtime.breaker.window is 1000000000.0: give a whole number, 1 or more",
-        "runtime.breaker.probes is 0: give a whole number, 1 or more",
+        "runtime.breaker.half_open_calls is 0: give a whole number, 1 or more",
         "agents.suport names no agent of this Runtime: did you mean 'support'?",
         "agents.support.budget.token is an unknown key: did you mean 'tokens'?",
         'agents.support.budget.steps is -1: give a whole number, 0 or more, or "none"',

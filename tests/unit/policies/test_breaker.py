@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from holdfast.errors import ConfigError
 from holdfast.policies import GO, Breaker, BreakerSpec, Wait
 
-SPEC = BreakerSpec(window=10, minimum=4, failure_ratio=0.5, slow_s=5.0, open_s=60.0, open_max_s=200.0, probes=3)
+SPEC = BreakerSpec(window=10, minimum=4, failure_ratio=0.5, slow_s=5.0, open_s=60.0, open_max_s=200.0, half_open_calls=3)
 
 
 def _call(breaker: Breaker, ok: bool | None, now: float = 0.0, duration_s: float = 1.0) -> None:
@@ -29,7 +29,7 @@ def _opened(spec: BreakerSpec = SPEC, now: float = 0.0, name: str = "") -> Break
     return breaker
 
 
-def _fail_probes(breaker: Breaker, now: float) -> None:
+def _fail_half_open(breaker: Breaker, now: float) -> None:
     assert breaker.before(now) is GO
     while breaker.state == "half_open":
         breaker.after(now, False, 1.0, breaker.generation)
@@ -78,17 +78,17 @@ def test_slow_calls_open_it_even_when_they_succeed() -> None:
     assert verdict == Wait(60.0, "breaker open: 10 of 10 calls were slow")
 
 
-def test_exactly_so_many_probes_pass_when_half_open() -> None:
-    """Of twenty that ask at once, as many as there are probes go, and the others wait."""
+def test_exactly_so_many_calls_pass_when_half_open() -> None:
+    """Of twenty calls at once, `half_open_calls` pass, and the others wait."""
     breaker = _opened()
     verdicts = [breaker.before(60.0) for _ in range(20)]
     assert [verdict is GO for verdict in verdicts] == [True] * 3 + [False] * 17
-    assert verdicts[3] == Wait(61.0, "breaker half open: 3 probes are under way")
+    assert verdicts[3] == Wait(61.0, "breaker half open: waits for its 3 half-open calls")
     breaker.after(60.0, True, 1.0, breaker.generation)
-    assert isinstance(breaker.before(60.0), Wait), "a probe that has ended is still one of the three"
+    assert isinstance(breaker.before(60.0), Wait), "a half-open call that has ended is still one of the three"
 
 
-def test_probes_that_go_well_close_it_once_all_have_ended() -> None:
+def test_half_open_calls_that_succeed_close_it_once_all_have_ended() -> None:
     """Not before the last one."""
     breaker = _opened()
     for at in range(3):
@@ -98,21 +98,21 @@ def test_probes_that_go_well_close_it_once_all_have_ended() -> None:
     assert breaker.state == "closed"
 
 
-def test_it_opens_again_as_soon_as_the_probes_cannot_save_it() -> None:
+def test_it_opens_again_as_soon_as_the_half_open_calls_cannot_close_it() -> None:
     """Two of three failed: the third is not awaited, and says nothing when it ends."""
     breaker = _opened()
     for _ in range(3):
         assert breaker.before(60.0) is GO
-    probes = breaker.generation
-    breaker.after(61.0, False, 1.0, probes)
+    generation = breaker.generation
+    breaker.after(61.0, False, 1.0, generation)
     assert breaker.state == "half_open"
-    breaker.after(62.0, False, 1.0, probes)
+    breaker.after(62.0, False, 1.0, generation)
     assert (breaker.state, breaker.openings, breaker.until) == ("open", 2, 62.0 + 120.0)
-    breaker.after(63.0, True, 1.0, probes)
+    breaker.after(63.0, True, 1.0, generation)
     assert breaker.state == "open"
 
 
-def test_slow_probes_open_it_again() -> None:
+def test_slow_half_open_calls_open_it_again() -> None:
     """Slow is as bad as failed, at its own ratio."""
     breaker = _opened()
     for _ in range(3):
@@ -121,8 +121,8 @@ def test_slow_probes_open_it_again() -> None:
     assert breaker.state == "open"
 
 
-def test_a_cancelled_probe_gives_its_permit_back() -> None:
-    """Another call may probe in its place, and still exactly three decide."""
+def test_a_cancelled_half_open_call_gives_its_permit_back() -> None:
+    """Another call passes in its place, and still exactly three decide."""
     breaker = _opened()
     for _ in range(3):
         assert breaker.before(60.0) is GO
@@ -131,7 +131,7 @@ def test_a_cancelled_probe_gives_its_permit_back() -> None:
     assert isinstance(breaker.before(60.0), Wait)
 
 
-def test_a_call_from_before_the_opening_is_no_probe() -> None:
+def test_a_call_from_before_the_opening_is_no_half_open_call() -> None:
     """Its end, good, bad or cancelled, changes nothing of a half-open breaker."""
     breaker = Breaker(SPEC)
     assert breaker.before(0.0) is GO
@@ -153,7 +153,7 @@ def test_openings_in_a_row_last_twice_as_long_up_to_the_maximum() -> None:
     lengths = [breaker.until]
     for _ in range(3):
         now = breaker.until
-        _fail_probes(breaker, now)
+        _fail_half_open(breaker, now)
         lengths.append(breaker.until - now)
     assert lengths == [60.0, 120.0, 200.0, 200.0]
 
@@ -183,14 +183,14 @@ def test_openings_are_forgotten_also_when_some_calls_of_the_window_failed() -> N
 
 def test_it_is_spent_after_so_many_openings_in_a_row() -> None:
     """Without kill_after it never is."""
-    spec = BreakerSpec(window=10, minimum=4, probes=3, kill_after=2)
+    spec = BreakerSpec(window=10, minimum=4, half_open_calls=3, kill_after=2)
     breaker = _opened(spec)
     assert not breaker.spent()
-    _fail_probes(breaker, 60.0)
+    _fail_half_open(breaker, 60.0)
     assert breaker.spent()
     forever = _opened()
     for _ in range(5):
-        _fail_probes(forever, forever.until)
+        _fail_half_open(forever, forever.until)
     assert not forever.spent()
 
 
@@ -204,15 +204,15 @@ def test_the_minimum_is_never_more_than_the_window() -> None:
 
 def test_a_thousand_openings_do_not_overflow() -> None:
     """The doubling stops at the maximum, also for a float."""
-    breaker = _opened(BreakerSpec(window=1, probes=1, open_s=1e-9))
+    breaker = _opened(BreakerSpec(window=1, half_open_calls=1, open_s=1e-9))
     for _ in range(1_100):
-        _fail_probes(breaker, breaker.until)
+        _fail_half_open(breaker, breaker.until)
     assert breaker.openings == 1_101
 
 
 @pytest.mark.parametrize(
     "field",
-    ["window", "minimum", "failure_ratio", "slow_s", "slow_ratio", "open_s", "open_max_s", "probes", "kill_after"],
+    ["window", "minimum", "failure_ratio", "slow_s", "slow_ratio", "open_s", "open_max_s", "half_open_calls", "kill_after"],
 )
 def test_a_field_that_makes_no_sense_is_named(field: str) -> None:
     """Zero is wrong everywhere."""
@@ -246,8 +246,8 @@ def test_a_restored_breaker_goes_on_as_the_one_that_was_stored(first: list[tuple
         assert (other.state, other.until, other.openings) == (breaker.state, breaker.until, breaker.openings)
 
 
-def test_a_restored_half_open_breaker_has_all_its_probes() -> None:
-    """Probes under way died with the process; one that did not is not taken for a new one."""
+def test_a_restored_half_open_breaker_has_all_its_calls() -> None:
+    """The half-open calls in flight died with the process; one that ends all the same does not count."""
     breaker = _opened()
     assert breaker.before(60.0) is GO
     other = Breaker.restore(SPEC, breaker.snapshot())
@@ -285,7 +285,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.calls: list[tuple[int, str]] = []
         self.window: deque[tuple[bool, bool]] = deque(maxlen=SPEC.window)
-        self.probes_decided = 0
+        self.half_open_ended = 0
 
     @rule()
     def start(self) -> None:
@@ -293,7 +293,7 @@ class BreakerMachine(RuleBasedStateMachine):
         verdict = self.breaker.before(self.now)
         if was == "open" and self.breaker.state == "half_open":
             assert self.now >= self.breaker.until
-            self.probes_decided = 0
+            self.half_open_ended = 0
         if was == "closed":
             assert verdict is GO
         if verdict is GO:
@@ -316,10 +316,10 @@ class BreakerMachine(RuleBasedStateMachine):
         if not counts or ok is None:
             assert self.breaker.snapshot() == before, "a stale or cancelled call changed something"
         elif state == "half_open":
-            self.probes_decided += 1
-            assert self.probes_decided <= SPEC.probes
+            self.half_open_ended += 1
+            assert self.half_open_ended <= SPEC.half_open_calls
             if self.breaker.state == "closed":
-                assert self.probes_decided == SPEC.probes
+                assert self.half_open_ended == SPEC.half_open_calls
                 self.window.clear()
         else:
             self.window.append((ok, slow))
@@ -332,10 +332,10 @@ class BreakerMachine(RuleBasedStateMachine):
                 self.window.clear()
 
     @invariant()
-    def never_more_probes_than_allowed(self) -> None:
+    def never_more_half_open_calls_than_allowed(self) -> None:
         if self.breaker.state == "half_open":
             out = sum(generation == self.breaker.generation for generation, _ in self.calls)
-            assert out + self.probes_decided <= SPEC.probes
+            assert out + self.half_open_ended <= SPEC.half_open_calls
 
 
 TestBreakerMachine = BreakerMachine.TestCase

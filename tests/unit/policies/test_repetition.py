@@ -66,14 +66,14 @@ def test_a_cycle_is_refused_when_it_begins_once_more() -> None:
     """Four rounds go, the first call of the fifth does not; the cycle is spelt out."""
     verdicts = _play("abc" * 4 + "a")
     assert verdicts[:12] == [None] * 12
-    assert verdicts[12] == "the cycle a, b, c was gone through 4 times with the same arguments"
+    assert verdicts[12] == "the cycle a, b, c ran 4 times with the same arguments"
 
 
 def test_a_cycle_is_found_after_any_beginning() -> None:
     """What came before does not hide it."""
     verdicts = _play("xyz" + "ab" * 4 + "a")
     assert verdicts[:-1] == [None] * 11
-    assert verdicts[-1] == "the cycle a, b was gone through 4 times with the same arguments"
+    assert verdicts[-1] == "the cycle a, b ran 4 times with the same arguments"
 
 
 def test_another_call_breaks_the_cycle() -> None:

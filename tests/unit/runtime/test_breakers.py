@@ -1,4 +1,4 @@
-"""Breakers of a session and of a dependency: open, park, probe, close, or end the session."""
+"""Breakers of a session and of a dependency: open, park, test the dependency, close, or end the session."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from holdfast import NO_RETRY, BreakerSpec, Runtime, Session, agent, tool
 from holdfast.events import SessionParked
 from tests.unit.runtime.support import World, rest
 
-SPEC = BreakerSpec(minimum=3, window=10, open_s=60.0, probes=1)
+SPEC = BreakerSpec(minimum=3, window=10, open_s=60.0, half_open_calls=1)
 PATIENT = BreakerSpec(minimum=1000, window=1000)
 
 
-def test_a_session_that_keeps_failing_parks_probes_and_goes_on() -> None:
-    """It opens at the third failure, parks until the breaker lets a probe through, and closes when that goes well."""
+def test_a_session_that_keeps_failing_parks_and_resumes_with_a_half_open_call() -> None:
+    """It opens at the third failure, parks until the breaker lets a half-open call through, and closes when that call succeeds."""
     world = World()
 
     @tool(retry=NO_RETRY)
@@ -76,7 +76,7 @@ def test_after_enough_openings_the_session_is_killed() -> None:
     async def work(number: int) -> int:
         raise ConnectionError("down")
 
-    @agent(tools=[work], breaker=BreakerSpec(minimum=2, window=4, open_s=10.0, probes=1, kill_after=3))
+    @agent(tools=[work], breaker=BreakerSpec(minimum=2, window=4, open_s=10.0, half_open_calls=1, kill_after=3))
     async def worker(session: Session[Any], text: str) -> int:
         for number in range(100):
             await session.call_tool("work", {"number": number})

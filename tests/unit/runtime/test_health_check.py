@@ -34,15 +34,15 @@ def test_a_health_check_after_a_failed_write_tries_one_and_the_node_is_ready_aga
         return text
 
     async def main(runtime: Runtime) -> Any:
-        await runtime.probe()
+        await runtime.check_health()
         world.store.faults = disk
         with pytest.raises(StoreError):
             await runtime.spawn(echo, id="s")
         with pytest.raises(StoreError, match="the disk is full"):
-            await runtime.probe()
+            await runtime.check_health()
         before = runtime.statistics()["ready"]
         disk.full = False
-        await runtime.probe()
+        await runtime.check_health()
         return before, runtime.statistics()["ready"]
 
     assert world.life(echo, main) == (0, 1)

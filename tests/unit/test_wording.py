@@ -176,7 +176,7 @@ def is_message(text: str) -> bool:
 
 def faults(texts: Iterable[Text]) -> list[str]:
     return [
-        f"{text.where}: {match[0]!r} (write: {instead}) in {text.text.strip()!r}"
+        f"{text.where}: {match[0]!r} (write: {instead}) in {text.text[max(match.start() - 60, 0) : match.end() + 60].strip()!r}"
         for text in texts
         for pattern, instead in FOUND.items()
         if (match := pattern.search(text.text))

@@ -88,6 +88,7 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         line: the task of the handler's own that asked for it (see runtime.turns.lineage); "" for the branch's own.
         since: the places at which that task, and those that it came from, were made.
         cut_after_s: for a cut one, how many seconds after its run had begun: a timeout that cut it was no longer than that.
+        waits_s: for a wait, for how many seconds it still had to wait when this was written: whatever a clock says, for no longer.
     """
 
     kind: str
@@ -117,6 +118,7 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     line: str = ""
     since: tuple[int, ...] = ()
     cut_after_s: float = 0.0
+    waits_s: float = 0.0
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -158,6 +160,11 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     context: str = ""
 
 
+def due(until: float, since: float, now: float) -> float:
+    """When a wait that began at `since` is over: at `until`, and where the clock was set back, after its own length at the latest."""
+    return min(until, now + max(until - since, 0.0)) if since else until
+
+
 class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why a session is parked and what would bring it back.
 
@@ -165,6 +172,7 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         reason: "doubt", "budget", "drift", "unclaimed", "breaker", "wait", "provider", "crashes", "repetition", "migration", ...
         text: one line for a person: what happened and what to do.
         until: store time at which it resumes by itself; None until someone does something.
+        since: store time at which it was parked; 0 in old rows. A clock that was set back since makes the wait no longer than it was.
         waits_on: ids of the sessions it waits for (the wait-for graph).
         keys: the steps of the open turn that wait; where one of them was answered already, there is nothing to park for.
     """
@@ -174,6 +182,11 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     until: float | None = None
     waits_on: tuple[str, ...] = ()
     keys: tuple[bytes, ...] = ()
+    since: float = 0.0
+
+    def due(self, now: float) -> float | None:
+        """When it is over; None for when someone does something."""
+        return None if self.until is None else due(self.until, self.since, now)
 
 
 class Session(msgspec.Struct, frozen=True, gc=False):
@@ -288,8 +301,13 @@ class Owner(msgspec.Struct, frozen=True, gc=False):
 
 
 class Runnable(msgspec.Struct, frozen=True, gc=False):
-    """A session that has to be looked after at start: now (`wake_at` None or past) or at a time."""
+    """A session that has to be looked after at start: now (`wake_at` None or past) or at a time; `since`: that of its park."""
 
     id: str
     wake_at: float | None
     waits_on: tuple[str, ...] = ()
+    since: float = 0.0
+
+    def due(self, now: float) -> float:
+        """From when on it has something to do."""
+        return now if self.wake_at is None else due(self.wake_at, self.since, now)

@@ -18,6 +18,7 @@ from holdfast.stores.records import (
     MessageState,
     Outcome,
     Park,
+    Runnable,
     Session,
     Step,
     StepRecord,
@@ -70,6 +71,14 @@ def session_of(row: Sequence[Any]) -> Session:
         updated=row[20],
         unresolved=park if row[4] in ENDED else None,
     )
+
+
+def runnable_of(row: Sequence[Any]) -> Runnable:
+    id, wake_at, stored = row
+    if stored is None:
+        return Runnable(id, wake_at)
+    park = decode_park(stored)
+    return Runnable(id, wake_at, park.waits_on, park.since)
 
 
 def message_of(row: Sequence[Any]) -> Message:

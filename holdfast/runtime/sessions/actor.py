@@ -133,9 +133,10 @@ class Actor:
         self.mailbox.append(message)
         self.kick()
 
-    def kick(self) -> None:
-        """Handle what there is to handle."""
-        if self.status == "parked" and self.park is not None and (self.park.until or 1e300) <= self.node.clock.time() + 0.001:
+    def kick(self, *, due: bool = False) -> None:
+        """Handle what there is to handle; `due`: what it is parked for is over, whatever the clock says."""
+        until = None if self.park is None or self.status != "parked" else self.park.until
+        if until is not None and (due or until <= self.node.clock.time() + 0.001):
             self.status = "idle"
         if self._runnable():
             self.signal(Signal.KICK)
@@ -318,6 +319,7 @@ class Actor:
             return  # what it waits for may be there already: the turn runs again; or nothing is to be waited for any more
         wish, now = self.wish if isinstance(self.wish, Park) else None, self.node.clock.time()
         park = wish or park
+        park = park if park.until is None else msgspec.structs.replace(park, since=now)
         op = UpdateSession(self.id, self.owner.epoch, now, status="parked", park=park, gates=self.stored_gates())
         status = (await self.node.group.submit(op, partial(self._parked, park, wish), keep=True)).status
         if status is not Status.REFUSED:  # refused: what it waits for came meanwhile, and the turn runs again

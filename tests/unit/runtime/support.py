@@ -26,6 +26,7 @@ class World:
         done: what effects did, in order; they note it themselves.
         events: of all lives, in order.
         time_s: how late it is.
+        ahead_s: by how much the clock on the wall was set ahead.
     """
 
     def __init__(self, *, seed: int | None = None) -> None:
@@ -33,6 +34,7 @@ class World:
         self.done: list[Any] = []
         self.events: list[Event] = []
         self.time_s = 0.0
+        self.ahead_s = 0.0
         self.lives = 0
         self._seed = seed
         self._simulation: Simulation | None = None
@@ -41,6 +43,7 @@ class World:
         """Run `main` with a Runtime on the store until it returns, or until something crashes; what it returned, or Crashed."""
         self.lives += 1
         simulation = self._simulation = Simulation(seed=self._seed, start_s=self.time_s, max_points=500_000)
+        simulation.clock.jump(self.ahead_s)
 
         async def run(_: Simulation) -> Any:
             own = [agents] if isinstance(agents, Agent) else agents
@@ -59,6 +62,12 @@ class World:
         """The process is killed here and now."""
         assert self._simulation is not None
         await self._simulation.crash()
+
+    def jump(self, by_s: float) -> None:
+        """Set the clock on the wall; in the life that is under way, and for those that follow."""
+        self.ahead_s += by_s
+        if self._simulation is not None:
+            self._simulation.clock.jump(by_s)
 
     def now_s(self) -> float:
         """The virtual time of the life that is under way."""

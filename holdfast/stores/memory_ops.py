@@ -19,14 +19,13 @@ from holdfast.stores.records import (
     Outcome,
     Session,
     Step,
-    StepRecord,
     StepState,
 )
+from holdfast.stores.unreadable import read_step
 
 _ABSENT: Any = object()
 _replace = msgspec.structs.replace
 _encode = msgspec.msgpack.Encoder().encode
-_decode_record = msgspec.msgpack.Decoder(StepRecord).decode
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 
@@ -66,6 +65,8 @@ class Tables:
         self.letters: dict[tuple[str, int], DeadLetter] = {}
         # The number of records that the open turn had when its last crash was counted.
         self.crash_marks: dict[str, int] = {}
+        # Why a session's own row does not decode: it is in none of the tables.
+        self.unreadable: dict[str, str] = {}
         self._arrivals = 0
         self._firsts = 0
         # What the batch under way has overwritten: (table, key, old value).
@@ -141,7 +142,7 @@ class Tables:
     def _activate(self, op: ops.Activate) -> Result:
         session = self.sessions.get(op.session)
         if session is None:
-            return Result(Status.REFUSED, "unknown")
+            return Result(Status.REFUSED, self.unreadable.get(op.session, "unknown"))
         turn = session.turn + 1
         crashes = session.crashes
         if op.count_crash:
@@ -282,7 +283,10 @@ class Tables:
         if row is None or row.state is not StepState.WAITING:
             return Result(Status.DUPLICATE)
         outcome = _decode_outcome(op.outcome)
-        record = _replace(_decode_record(row.body), outcome=outcome, closed=op.now)
+        waiting = read_step(to.key, row.state, row.body, to.turn)
+        if waiting.unreadable:
+            return Result(Status.DUPLICATE)  # it stays as it is: what is asked is asked again, and answered, when the row is restored
+        record = _replace(waiting.record, outcome=outcome, closed=op.now)
         state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
         self._put(steps, to.key, StepRow(row.order, state, _encode(record)))
         session = self.sessions[to.session]
@@ -292,7 +296,7 @@ class Tables:
 
     def journal(self, session: str, turn: int) -> list[Step]:
         rows = sorted(self.steps.get((session, turn), {}).items(), key=lambda item: item[1].order)
-        return [Step(key, row.state, _decode_record(row.body), turn) for key, row in rows]
+        return [read_step(key, row.state, row.body, turn) for key, row in rows]
 
     # ------------------------------------------------------------ turns
 

@@ -122,16 +122,20 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
-    """A step's row: its key and state beside the record."""
+    """A step's row: its key and state beside the record. `unreadable`: why the record does not decode; it is a stand-in then."""
 
     key: bytes
     state: StepState
     record: StepRecord
     turn: int = 0
+    unreadable: str = ""
 
 
 def in_doubt(step: Step) -> bool:
-    """Whether nobody knows if its effect happened: a doubt, or a `once` effect that is open though its handler is gone."""
+    """Whether nobody knows if its effect happened: a doubt, or a `once` effect that is open though its handler is gone. Not a record that
+    does not decode: what a person says of it could not be recorded."""
+    if step.unreadable:
+        return False
     return step.state is StepState.DOUBT or (step.state is StepState.OPEN and step.record.effect == "once")
 
 
@@ -144,7 +148,10 @@ class Address(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """A message as it lies in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival; `context`: the sender's trace."""
+    """A message as it lies in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival; `context`: the sender's trace.
+
+    `unreadable`: why a column of its row does not decode; that is empty then.
+    """
 
     session: str
     id: str
@@ -158,6 +165,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     done: float | None = None
     seq: int = 0
     context: str = ""
+    unreadable: str = ""
 
 
 def due(until: float, since: float, now: float) -> float:
@@ -251,7 +259,8 @@ def rank(session: Session) -> int:
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     """The state of a session after a turn, and what the turn cost; turn 0 is the state it was spawned with.
 
-    `dropped`: the turn was given up, its dead letter dropped; the state is that of the turn before.
+    `dropped`: the turn was given up, its dead letter dropped; the state is that of the turn before. `unreadable`: why a column of its row
+    does not decode; that is empty then.
     """
 
     turn: int
@@ -262,6 +271,7 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     ended: float = 0.0
     usage: Usage = ZERO
     dropped: bool = False
+    unreadable: str = ""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):

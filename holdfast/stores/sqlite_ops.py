@@ -19,7 +19,6 @@ from holdfast.stores.sqlite_rows import (
     STEP,
     checkpoint_of,
     decode_outcome,
-    decode_record,
     decode_texts,
     decode_usage,
     encode,
@@ -27,6 +26,7 @@ from holdfast.stores.sqlite_rows import (
     session_of,
     step_of,
 )
+from holdfast.stores.unreadable import FAULTS, read_step
 
 _MAX_KNOWN = 100_000
 _NOBODYS = (-1, -1)
@@ -182,10 +182,14 @@ class Interpreter:
         ]
         if op.count_crash:
             crashes, mark = (crashes + 1 if mark == len(steps) else 1), len(steps)
+        try:
+            session = self.session(op.session)
+        except FAULTS as error:  # its own row: the other ops of the batch are done all the same
+            return Result(Status.REFUSED, f"its row does not decode: {error}")
+        assert session is not None
         self.db.execute("UPDATE sessions SET epoch = ?, crashes = ?, crash_mark = ? WHERE id = ?", (epoch + 1, crashes, mark, op.session))
         self._remember(op.session, epoch + 1, turn + 1)
-        session = self.session(op.session)
-        assert session is not None
+        session = msgspec.structs.replace(session, epoch=epoch + 1, crashes=crashes)
         checkpoint = self.db.execute(
             f"SELECT {CHECKPOINT} FROM turns WHERE session = ? AND turn = ?",
             (op.session, turn),
@@ -271,7 +275,10 @@ class Interpreter:
         if row is None:
             return Result(Status.DUPLICATE)
         outcome = decode_outcome(op.outcome)
-        record = msgspec.structs.replace(decode_record(row[0]), outcome=outcome, closed=op.now)
+        waiting = read_step(to.key, StepState.WAITING, row[0], to.turn)
+        if waiting.unreadable:
+            return Result(Status.DUPLICATE)  # it stays as it is: what is asked is asked again, and answered, when the row is restored
+        record = msgspec.structs.replace(waiting.record, outcome=outcome, closed=op.now)
         state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
         self.db.execute(WRITE_STEP, (to.session, to.turn, to.key, int(state), encode(record)))
         self.db.execute("UPDATE sessions SET wake_at = ? WHERE id = ? AND status = 'parked' AND reason = 'wait'", (op.now, to.session))

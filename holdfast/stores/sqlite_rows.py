@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.policies.budget import Budget, Usage
+from holdfast.policies.budget import ZERO, Budget, Usage
 from holdfast.stores.records import (
     ENDED,
     Address,
@@ -21,16 +21,14 @@ from holdfast.stores.records import (
     Runnable,
     Session,
     Step,
-    StepRecord,
-    StepState,
 )
+from holdfast.stores.unreadable import read, read_step
 
 encode = msgspec.msgpack.Encoder().encode
 decode_usage = msgspec.msgpack.Decoder(Usage).decode
 decode_budget = lru_cache(1024)(msgspec.msgpack.Decoder(Budget).decode)  # it checks its limits, and most sessions have those of their agent
 decode_address = msgspec.msgpack.Decoder(Address).decode
 decode_park = msgspec.msgpack.Decoder(Park).decode
-decode_record = msgspec.msgpack.Decoder(StepRecord).decode
 decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 decode_texts = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
@@ -77,11 +75,12 @@ def runnable_of(row: Sequence[Any]) -> Runnable:
     id, wake_at, stored = row
     if stored is None:
         return Runnable(id, wake_at)
-    park = decode_park(stored)
+    park, _ = read(lambda: decode_park(stored), Park("", ""))  # what does not decode is found out when it is activated
     return Runnable(id, wake_at, park.waits_on, park.since)
 
 
 def message_of(row: Sequence[Any]) -> Message:
+    reply_to, unreadable = (None, "") if row[6] is None else read(lambda: decode_address(row[6]), None)
     return Message(
         seq=row[0],
         session=row[1],
@@ -89,22 +88,24 @@ def message_of(row: Sequence[Any]) -> Message:
         body=row[3],
         digest=row[4],
         kind=row[5],
-        reply_to=None if row[6] is None else decode_address(row[6]),
+        reply_to=reply_to,
         state=MessageState(row[7]),
         reply=row[8],
         created=row[9],
         done=row[10],
         context=row[11],
+        unreadable=unreadable,
     )
 
 
 def step_of(row: Sequence[Any]) -> Step:
-    return Step(key=row[1], state=StepState(row[2]), record=decode_record(row[3]), turn=row[0])
+    return read_step(row[1], row[2], row[3], row[0])
 
 
 def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
     turn, state, version, message, started, ended, usage, dropped = row
-    return Checkpoint(turn, state, version, message, started, ended, decode_usage(usage), bool(dropped))
+    used, unreadable = read(lambda: decode_usage(usage), ZERO)
+    return Checkpoint(turn, state, version, message, started, ended, used, bool(dropped), unreadable)
 
 
 def letter_of(row: Sequence[Any]) -> DeadLetter:

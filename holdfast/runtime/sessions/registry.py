@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from holdfast import events
-from holdfast.errors import ConfigError, SessionError, SessionNotFound
+from holdfast.errors import ConfigError, SessionError, SessionNotFound, StateError
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.settings import Settings
 from holdfast.runtime.sessions.actor import Actor
@@ -149,8 +149,10 @@ class Sessions:
         self._due.discard(id)
         if result.status is not Status.DONE:
             self.recovery.done(id)
-            loading.set_exception(SessionNotFound(id, f"no session {id!r}: check the id, or spawn it"))
+            error = _not_there(id, str(result.value))
+            loading.set_exception(error)
             loading.exception()
+            self.unanswerable(id, error)
             return
         agent = self.node.settings.agents.get(result.value.session.agent)
         actor = self.live[id] = Actor(self.node, self, agent, result.value)
@@ -308,6 +310,14 @@ class Sessions:
     def ended(self, session: str, status: str, answered: list[Message]) -> None:
         """It takes no more messages; those that waited were answered."""
         self.endings.ended(session, status, answered)
+
+
+def _not_there(id: str, why: str) -> SessionError:
+    """What is raised where a session cannot be read in."""
+    if why == "unknown":
+        return SessionNotFound(id, f"no session {id!r}: check the id, or spawn it")
+    events.log.error("session %s cannot be read in: %s", id, why)
+    return StateError(id, f"session {id!r} cannot be read in: {why}; restore it from a backup, then start again")
 
 
 def missing_agent(session: str, agent: str) -> ConfigError:

@@ -284,11 +284,10 @@ class Tables:
             return Result(Status.DUPLICATE)
         outcome = _decode_outcome(op.outcome)
         waiting = read_step(to.key, row.state, row.body, to.turn)
-        if waiting.unreadable:
-            return Result(Status.DUPLICATE)  # it stays as it is: what is asked is asked again, and answered, when the row is restored
-        record = _replace(waiting.record, outcome=outcome, closed=op.now)
-        state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
-        self._put(steps, to.key, StepRow(row.order, state, _encode(record)))
+        if not waiting.unreadable:  # else it stays as it is: what is asked is asked again, and answered, when the row is restored
+            record = _replace(waiting.record, outcome=outcome, closed=op.now)
+            state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
+            self._put(steps, to.key, StepRow(row.order, state, _encode(record)))
         session = self.sessions[to.session]
         if session.status == "parked" and session.park is not None and session.park.reason == "wait":
             self._put(self.sessions, to.session, _replace(session, park=_replace(session.park, until=op.now)))

@@ -276,11 +276,10 @@ class Interpreter:
             return Result(Status.DUPLICATE)
         outcome = decode_outcome(op.outcome)
         waiting = read_step(to.key, StepState.WAITING, row[0], to.turn)
-        if waiting.unreadable:
-            return Result(Status.DUPLICATE)  # it stays as it is: what is asked is asked again, and answered, when the row is restored
-        record = msgspec.structs.replace(waiting.record, outcome=outcome, closed=op.now)
-        state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
-        self.db.execute(WRITE_STEP, (to.session, to.turn, to.key, int(state), encode(record)))
+        if not waiting.unreadable:  # else it stays as it is: what is asked is asked again, and answered, when the row is restored
+            record = msgspec.structs.replace(waiting.record, outcome=outcome, closed=op.now)
+            state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
+            self.db.execute(WRITE_STEP, (to.session, to.turn, to.key, int(state), encode(record)))
         self.db.execute("UPDATE sessions SET wake_at = ? WHERE id = ? AND status = 'parked' AND reason = 'wait'", (op.now, to.session))
         return DONE
 

@@ -35,7 +35,7 @@ class Owner:
             self.gates = Gates(agent, row.id, self.ledger, read_gates(row.gates), now)
         except Exception as error:  # whatever another program's data trips over
             self.gates = Gates(agent, row.id, self.ledger, {}, now)
-            self.unreadable = f"the gates in its row do not decode ({type(error).__name__}: {error})"
+            self.unreadable = f"the column 'gates' of its row does not decode ({type(error).__name__}: {error})"
 
     @property
     def agent(self) -> Agent:

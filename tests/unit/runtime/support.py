@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import msgspec
+
 from holdfast import Agent, Handle, Runtime
 from holdfast.events import Event
 from holdfast.stores.memory import MemoryStore
-from holdfast.stores.records import Step
+from holdfast.stores.records import MessageState, Step
 from holdfast.testing import Crashed, Simulation
 
 E = TypeVar("E", bound=Event)
+BAD = b"\xc1"  # the one byte that begins nothing in MessagePack
 Main = Callable[[Runtime], Awaitable[Any]]
 
 RESTING = ("parked", "failed", "finished", "cancelled", "killed")
@@ -68,6 +71,38 @@ class World:
         self.ahead_s += by_s
         if self._simulation is not None:
             self._simulation.clock.jump(by_s)
+
+    def damage(self, what: str, session: str = "s") -> Callable[[], None]:
+        """Make a stored row of the open turn undecodable, as a flipped byte does; call what this returns to restore it.
+
+        `what`: the first "record" that is there, the "state" or "usage" of the last commit, the "message" that is handled or its "sender",
+        or what the "gates" remember.
+        """
+        tables = self.store._tables
+        row = tables.sessions[session]
+        match what:
+            case "record":
+                table: dict[Any, Any] = tables.steps[session, row.turn + 1]
+                key: Any = next(iter(table))
+                bad: Any = msgspec.structs.replace(table[key], body=BAD)
+            case "state" | "usage":
+                table, key = tables.checkpoints[session], row.turn
+                bad = msgspec.structs.replace(table[key], **({"state": BAD} if what == "state" else {"unreadable": "bad usage"}))
+            case "message" | "sender":
+                table = tables.messages[session]
+                key = next(id for id, message in table.items() if message.state is MessageState.QUEUED)
+                bad = msgspec.structs.replace(table[key], **({"body": BAD} if what == "message" else {"unreadable": "bad address"}))
+            case _:
+                table, key, bad = tables.sessions, session, msgspec.structs.replace(row, gates=BAD)
+        good, table[key] = table[key], bad
+
+        def restore() -> None:
+            # Only what was damaged: the rest of the row may have changed meanwhile.
+            fields = ("body",) if what in ("record", "message") else ("state",) if what == "state" else ("gates",)
+            fields = ("unreadable",) if what in ("usage", "sender") else fields
+            table[key] = msgspec.structs.replace(table[key], **{field: getattr(good, field) for field in fields})
+
+        return restore
 
     def now_s(self) -> float:
         """The virtual time of the life that is under way."""

@@ -18,4 +18,4 @@ def unreadable_message(message: Message) -> str:
     """Why a message cannot be read; "" where it can. A body that is what was sent, and that the agent does not take, is none of these."""
     if message.unreadable:
         return f"the row of message {message.id!r} does not decode ({message.unreadable})"
-    return "" if codec.digest(message.body) == message.digest else f"the body of message {message.id!r} is not what was sent"
+    return "" if codec.digest(message.body) == message.digest else f"the body of message {message.id!r} does not match its digest"

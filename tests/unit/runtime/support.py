@@ -76,7 +76,7 @@ class World:
         """Make a stored row of the open turn undecodable, as a flipped byte does; call what this returns to restore it.
 
         `what`: the first "record" that is there, the "state" or "usage" of the last commit, the "message" that is handled or its "sender",
-        or what the "gates" remember.
+        the first message's "reply", or what the "gates" remember.
         """
         tables = self.store._tables
         row = tables.sessions[session]
@@ -88,6 +88,10 @@ class World:
             case "state" | "usage":
                 table, key = tables.checkpoints[session], row.turn
                 bad = msgspec.structs.replace(table[key], **({"state": BAD} if what == "state" else {"unreadable": "bad usage"}))
+            case "reply":
+                table = tables.messages[session]
+                key = next(iter(table))
+                bad = msgspec.structs.replace(table[key], reply=BAD)
             case "message" | "sender":
                 table = tables.messages[session]
                 key = next(id for id, message in table.items() if message.state is MessageState.QUEUED)
@@ -98,9 +102,8 @@ class World:
 
         def restore() -> None:
             # Only what was damaged: the rest of the row may have changed meanwhile.
-            fields = ("body",) if what in ("record", "message") else ("state",) if what == "state" else ("gates",)
-            fields = ("unreadable",) if what in ("usage", "sender") else fields
-            table[key] = msgspec.structs.replace(table[key], **{field: getattr(good, field) for field in fields})
+            field = {"record": "body", "message": "body", "usage": "unreadable", "sender": "unreadable"}.get(what, what)
+            table[key] = msgspec.structs.replace(table[key], **{field: getattr(good, field)})
 
         return restore
 

@@ -67,7 +67,7 @@ def test_a_row_that_does_not_decode_parks_its_own_session(what: str) -> None:
 
     row = world.life(handler, second)
     assert (row.status, row.park.reason, row.turn) == ("parked", "state", 0)
-    assert "does not decode" in row.park.text or "is not what was sent" in row.park.text
+    assert "does not decode" in row.park.text or "does not match its digest" in row.park.text
     assert world.done == [2]  # of the other one
     restore()
 

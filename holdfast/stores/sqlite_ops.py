@@ -26,7 +26,7 @@ from holdfast.stores.sqlite_rows import (
     session_of,
     step_of,
 )
-from holdfast.stores.unreadable import FAULTS, read_step
+from holdfast.stores.unreadable import read, read_step
 
 _MAX_KNOWN = 100_000
 _NOBODYS = (-1, -1)
@@ -176,24 +176,18 @@ class Interpreter:
         if row is None:
             return Result(Status.REFUSED, "unknown")
         turn, epoch, crashes, mark = row
-        steps = [
-            step_of(step)
-            for step in self.db.execute(f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid", (op.session, turn + 1))
-        ]
+        sql = f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid"
+        steps = [step_of(step) for step in self.db.execute(sql, (op.session, turn + 1))]
         if op.count_crash:
             crashes, mark = (crashes + 1 if mark == len(steps) else 1), len(steps)
-        try:
-            session = self.session(op.session)
-        except FAULTS as error:  # its own row: the other ops of the batch are done all the same
-            return Result(Status.REFUSED, f"its row does not decode: {error}")
-        assert session is not None
+        session, why = read(lambda: self.session(op.session), None)
+        if session is None:  # the other ops of the batch are done all the same
+            return Result(Status.REFUSED, f"its row does not decode: {why}")
         self.db.execute("UPDATE sessions SET epoch = ?, crashes = ?, crash_mark = ? WHERE id = ?", (epoch + 1, crashes, mark, op.session))
         self._remember(op.session, epoch + 1, turn + 1)
         session = msgspec.structs.replace(session, epoch=epoch + 1, crashes=crashes)
-        checkpoint = self.db.execute(
-            f"SELECT {CHECKPOINT} FROM turns WHERE session = ? AND turn = ?",
-            (op.session, turn),
-        ).fetchone()
+        sql = f"SELECT {CHECKPOINT} FROM turns WHERE session = ? AND turn = ?"
+        checkpoint = self.db.execute(sql, (op.session, turn)).fetchone()
         queued = self.db.execute(
             f"SELECT {MESSAGE} FROM messages WHERE session = ? AND state = 1 AND kind = 'message' ORDER BY seq", (op.session,)
         )

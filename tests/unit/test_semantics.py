@@ -622,6 +622,8 @@ def test_a_cell_of_the_step_table(state: str, of: str, happens: str, word: str, 
     case = Case(state, of, happens, jump)
     case.act_out()
     EXPECT[word](case)
+    if happens == "another":
+        assert case.others == ([] if word in ("parks", "doubt") else ["done"])
 
 
 # ---------------------------------------------------------------- acting out how a step is let go of

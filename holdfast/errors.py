@@ -102,7 +102,8 @@ class SessionConflict(SessionError):
 
 
 class StateError(SessionError):
-    """The stored state does not decode as the agent's state type, or is newer than the agent. It was left untouched."""
+    """The stored state does not decode as the agent's state type, or is newer than the agent; or another row of the session does not
+    decode. What is stored was left untouched."""
 
 
 class MessageRefused(SessionError):

@@ -20,6 +20,7 @@ from holdfast.runtime.sessions.waiters import END
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import CreateSession, Enqueue, Op, Result, Status
 from holdfast.stores.records import ENDED, Outcome, Session
+from holdfast.stores.unreadable import FAULTS
 from holdfast.telemetry.context import carried
 
 _plain = codec.codec_for(Any)
@@ -158,7 +159,12 @@ class LocalGateway:
             if result.value.reply is None:
                 self._sessions.wake(session)
                 return None
-            return _decode_outcome(result.value.reply)
+            try:
+                return _decode_outcome(result.value.reply)
+            except FAULTS as error:
+                raise errors.StateError(
+                    session, f"the reply to message {id!r} does not decode ({error}): restore its row from a backup"
+                ) from error
         if result.status is Status.REFUSED:
             self._refused(session, message, id, agent, result.value)
         return None

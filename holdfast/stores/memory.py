@@ -230,7 +230,7 @@ class MemoryStore:
 def _runnable(session: Session) -> Runnable | None:
     if session.status == "parked":
         park = session.park
-        return None if park is None or park.until is None else Runnable(session.id, park.until, park.waits_on)
+        return None if park is None or park.until is None else Runnable(session.id, park.until, park.waits_on, park.since)
     if session.pending and session.status != "failed" and session.status not in ENDED:
         return Runnable(session.id, None)
     return None

@@ -19,15 +19,14 @@ from holdfast.stores.records import (
     Outcome,
     Session,
     Step,
-    StepRecord,
     StepState,
 )
 from holdfast.stores.returns import settle
+from holdfast.stores.unreadable import read_step
 
 _ABSENT: Any = object()
 _replace = msgspec.structs.replace
 _encode = msgspec.msgpack.Encoder().encode
-_decode_record = msgspec.msgpack.Decoder(StepRecord).decode
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 
@@ -67,6 +66,8 @@ class Tables:
         self.letters: dict[tuple[str, int], DeadLetter] = {}
         # The number of records that the open turn had when its last crash was counted.
         self.crash_marks: dict[str, int] = {}
+        # Why a session's own row does not decode: it is in none of the tables.
+        self.unreadable: dict[str, str] = {}
         self._arrivals = 0
         self._firsts = 0
         # What the batch under way has overwritten: (table, key, old value).
@@ -142,7 +143,7 @@ class Tables:
     def _activate(self, op: ops.Activate) -> Result:
         session = self.sessions.get(op.session)
         if session is None:
-            return Result(Status.REFUSED, "unknown")
+            return Result(Status.REFUSED, self.unreadable.get(op.session, "unknown"))
         turn = session.turn + 1
         crashes = session.crashes
         if op.count_crash:
@@ -280,9 +281,11 @@ class Tables:
         if row is None or row.state is not StepState.WAITING:
             return Result(Status.DUPLICATE)
         outcome = _decode_outcome(op.outcome)
-        record = _replace(_decode_record(row.body), outcome=outcome, closed=op.now)
-        state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
-        self._put(steps, to.key, StepRow(row.order, state, _encode(record)))
+        waiting = read_step(to.key, row.state, row.body, to.turn)
+        if not waiting.unreadable:  # else it stays as it is: what is asked is asked again, and answered, when the row is restored
+            record = _replace(waiting.record, outcome=outcome, closed=op.now)
+            state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
+            self._put(steps, to.key, StepRow(row.order, state, _encode(record)))
         session = self.sessions[to.session]
         if session.status == "parked" and session.park is not None and session.park.reason == "wait":
             self._put(self.sessions, to.session, _replace(session, park=_replace(session.park, until=op.now)))
@@ -290,7 +293,7 @@ class Tables:
 
     def journal(self, session: str, turn: int) -> list[Step]:
         rows = sorted(self.steps.get((session, turn), {}).items(), key=lambda item: item[1].order)
-        return [Step(key, row.state, _decode_record(row.body), turn) for key, row in rows]
+        return [read_step(key, row.state, row.body, turn) for key, row in rows]
 
     # ------------------------------------------------------------ turns
 

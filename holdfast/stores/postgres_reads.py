@@ -9,7 +9,7 @@ from holdfast.stores import postgres_rows as rows
 from holdfast.stores.postgres_rows import checkpoint_of, columns, letter_of, message_of, session_of, step_of
 from holdfast.stores.postgres_schema import quoted
 from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
-from holdfast.stores.sqlite_rows import STEP, decode_address, decode_park
+from holdfast.stores.sqlite_rows import STEP, decode_address, runnable_of
 
 # By records.rank: the places in the list for people that a shown status takes.
 _RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}
@@ -159,4 +159,4 @@ class Reads:
             f"SELECT id, wake_at, park FROM {self._sessions}"
             f" WHERE rank = {_RANKS['working'][0]} OR (rank IN (1, 2) AND status = 'parked' AND wake_at IS NOT NULL) ORDER BY num"
         )
-        return [Runnable(id, wake_at, () if park is None else decode_park(park).waits_on) for id, wake_at, park in found]
+        return [runnable_of(row) for row in found]

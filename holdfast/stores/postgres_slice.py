@@ -25,6 +25,7 @@ from holdfast.stores.postgres_rows import (
     step_values,
 )
 from holdfast.stores.records import ENDED, Address, Message, MessageState, Session, StepState
+from holdfast.stores.unreadable import FAULTS
 
 
 class Needs:
@@ -217,7 +218,10 @@ class Slice(Tables):
         self.known |= asked
         for number, mark, *values in sessions:
             del number
-            self._load_session(session_of(values), mark)
+            try:
+                self._load_session(session_of(values), mark)
+            except FAULTS as error:  # no op can be done to it, and those of other sessions in the batch can
+                self.unreadable[values[0]] = f"its row does not decode: {error}"
         for id in asked:
             self.messages.setdefault(id, {})
             self.checkpoints.setdefault(id, {})

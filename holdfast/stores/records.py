@@ -89,6 +89,7 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         since: the places at which that task, and those that it came from, were made.
         heard: answers of other sessions that came to the code since the record before: the keys of their steps, and their places.
         cut_after_s: for a cut one, how many seconds after its run had begun: a timeout that cut it was no longer than that.
+        waits_s: for a wait, for how many seconds it still had to wait when this was written: whatever a clock says, for no longer.
     """
 
     kind: str
@@ -119,19 +120,24 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     since: tuple[int, ...] = ()
     cut_after_s: float = 0.0
     heard: tuple[tuple[bytes, int], ...] = ()
+    waits_s: float = 0.0
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
-    """A step's row: its key and state beside the record."""
+    """A step's row: its key and state beside the record. `unreadable`: why the record does not decode; it is a stand-in then."""
 
     key: bytes
     state: StepState
     record: StepRecord
     turn: int = 0
+    unreadable: str = ""
 
 
 def in_doubt(step: Step) -> bool:
-    """Whether nobody knows if its effect happened: a doubt, or a `once` effect that is open though its handler is gone."""
+    """Whether nobody knows if its effect happened: a doubt, or a `once` effect that is open though its handler is gone. Not a record that
+    does not decode: what a person says of it could not be recorded."""
+    if step.unreadable:
+        return False
     return step.state is StepState.DOUBT or (step.state is StepState.OPEN and step.record.effect == "once")
 
 
@@ -144,7 +150,10 @@ class Address(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """A message as it lies in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival; `context`: the sender's trace."""
+    """A message as it lies in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival; `context`: the sender's trace.
+
+    `unreadable`: why a column of its row does not decode; that is empty then.
+    """
 
     session: str
     id: str
@@ -158,6 +167,12 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     done: float | None = None
     seq: int = 0
     context: str = ""
+    unreadable: str = ""
+
+
+def due(until: float, since: float, now: float) -> float:
+    """When a wait that began at `since` is over: at `until`, and where the clock was set back, after its own length at the latest."""
+    return min(until, now + max(until - since, 0.0)) if since else until
 
 
 class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -168,6 +183,7 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             "retry", "breaker", "reconcile", "provider", "store".
         text: one line for a person: what happened and what to do.
         until: store time at which it resumes by itself; None until someone does something.
+        since: store time at which it was parked; 0 in old rows. A clock that was set back since makes the wait no longer than it was.
         waits_on: ids of the sessions it waits for (the wait-for graph).
         keys: the steps of the open turn that wait; where one of them was answered already, there is nothing to park for.
     """
@@ -177,6 +193,11 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     until: float | None = None
     waits_on: tuple[str, ...] = ()
     keys: tuple[bytes, ...] = ()
+    since: float = 0.0
+
+    def due(self, now: float) -> float | None:
+        """When it is over; None for when someone does something."""
+        return None if self.until is None else due(self.until, self.since, now)
 
 
 class Returns(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -260,7 +281,8 @@ def rank(session: Session) -> int:
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     """The state of a session after a turn, and what the turn cost; turn 0 is the state it was spawned with.
 
-    `dropped`: the turn was given up, its dead letter dropped; the state is that of the turn before.
+    `dropped`: the turn was given up, its dead letter dropped; the state is that of the turn before. `unreadable`: why a column of its row
+    does not decode; that is empty then.
     """
 
     turn: int
@@ -271,6 +293,7 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     ended: float = 0.0
     usage: Usage = ZERO
     dropped: bool = False
+    unreadable: str = ""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
@@ -310,8 +333,13 @@ class Owner(msgspec.Struct, frozen=True, gc=False):
 
 
 class Runnable(msgspec.Struct, frozen=True, gc=False):
-    """A session that has to be looked after at start: now (`wake_at` None or past) or at a time."""
+    """A session that has to be looked after at start: now (`wake_at` None or past) or at a time; `since`: that of its park."""
 
     id: str
     wake_at: float | None
     waits_on: tuple[str, ...] = ()
+    since: float = 0.0
+
+    def due(self, now: float) -> float:
+        """From when on it has something to do."""
+        return now if self.wake_at is None else due(self.wake_at, self.since, now)

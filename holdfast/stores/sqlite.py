@@ -33,9 +33,9 @@ from holdfast.stores.sqlite_rows import (
     SESSION,
     STEP,
     checkpoint_of,
-    decode_park,
     letter_of,
     message_of,
+    runnable_of,
     session_of,
     step_of,
 )
@@ -320,4 +320,4 @@ class SqliteStore:
             "SELECT id, wake_at, park FROM sessions WHERE rank BETWEEN 1 AND 2 AND status = 'parked' AND wake_at IS NOT NULL"
             " UNION ALL SELECT id, NULL, NULL FROM sessions WHERE pending > 0 AND status IN ('idle', 'unfinished')"
         )
-        return [Runnable(id, wake_at, () if park is None else decode_park(park).waits_on) for id, wake_at, park in rows]
+        return [runnable_of(row) for row in rows]

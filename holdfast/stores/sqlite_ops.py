@@ -20,7 +20,6 @@ from holdfast.stores.sqlite_rows import (
     STEP,
     checkpoint_of,
     decode_outcome,
-    decode_record,
     decode_texts,
     decode_usage,
     encode,
@@ -28,6 +27,7 @@ from holdfast.stores.sqlite_rows import (
     session_of,
     step_of,
 )
+from holdfast.stores.unreadable import read, read_step
 
 _MAX_KNOWN = 100_000
 _NOBODYS = (-1, -1)
@@ -177,20 +177,18 @@ class Interpreter:
         if row is None:
             return Result(Status.REFUSED, "unknown")
         turn, epoch, crashes, mark = row
-        steps = [
-            step_of(step)
-            for step in self.db.execute(f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid", (op.session, turn + 1))
-        ]
+        sql = f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid"
+        steps = [step_of(step) for step in self.db.execute(sql, (op.session, turn + 1))]
         if op.count_crash:
             crashes, mark = (crashes + 1 if mark == len(steps) else 1), len(steps)
+        session, why = read(lambda: self.session(op.session), None)
+        if session is None:  # the other ops of the batch are done all the same
+            return Result(Status.REFUSED, f"its row does not decode: {why}")
         self.db.execute("UPDATE sessions SET epoch = ?, crashes = ?, crash_mark = ? WHERE id = ?", (epoch + 1, crashes, mark, op.session))
         self._remember(op.session, epoch + 1, turn + 1)
-        session = self.session(op.session)
-        assert session is not None
-        checkpoint = self.db.execute(
-            f"SELECT {CHECKPOINT} FROM turns WHERE session = ? AND turn = ?",
-            (op.session, turn),
-        ).fetchone()
+        session = msgspec.structs.replace(session, epoch=epoch + 1, crashes=crashes)
+        sql = f"SELECT {CHECKPOINT} FROM turns WHERE session = ? AND turn = ?"
+        checkpoint = self.db.execute(sql, (op.session, turn)).fetchone()
         queued = self.db.execute(
             f"SELECT {MESSAGE} FROM messages WHERE session = ? AND state = 1 AND kind = 'message' ORDER BY seq", (op.session,)
         )
@@ -271,9 +269,11 @@ class Interpreter:
         if row is None:
             return Result(Status.DUPLICATE)
         outcome = decode_outcome(op.outcome)
-        record = msgspec.structs.replace(decode_record(row[0]), outcome=outcome, closed=op.now)
-        state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
-        self.db.execute(WRITE_STEP, (to.session, to.turn, to.key, int(state), encode(record)))
+        waiting = read_step(to.key, StepState.WAITING, row[0], to.turn)
+        if not waiting.unreadable:  # else it stays as it is: what is asked is asked again, and answered, when the row is restored
+            record = msgspec.structs.replace(waiting.record, outcome=outcome, closed=op.now)
+            state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
+            self.db.execute(WRITE_STEP, (to.session, to.turn, to.key, int(state), encode(record)))
         self.db.execute("UPDATE sessions SET wake_at = ? WHERE id = ? AND status = 'parked' AND reason = 'wait'", (op.now, to.session))
         return DONE
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.policies.budget import Budget, Usage
+from holdfast.policies.budget import ZERO, Budget, Usage
 from holdfast.stores.records import (
     ENDED,
     Address,
@@ -19,11 +19,11 @@ from holdfast.stores.records import (
     Outcome,
     Park,
     Returns,
+    Runnable,
     Session,
     Step,
-    StepRecord,
-    StepState,
 )
+from holdfast.stores.unreadable import read, read_step
 
 encode = msgspec.msgpack.Encoder().encode
 decode_usage = msgspec.msgpack.Decoder(Usage).decode
@@ -31,7 +31,6 @@ decode_budget = lru_cache(1024)(msgspec.msgpack.Decoder(Budget).decode)  # it ch
 decode_address = msgspec.msgpack.Decoder(Address).decode
 decode_returns = msgspec.msgpack.Decoder(Returns).decode
 decode_park = msgspec.msgpack.Decoder(Park).decode
-decode_record = msgspec.msgpack.Decoder(StepRecord).decode
 decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 decode_texts = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
@@ -78,7 +77,16 @@ def session_of(row: Sequence[Any]) -> Session:
     )
 
 
+def runnable_of(row: Sequence[Any]) -> Runnable:
+    id, wake_at, stored = row
+    if stored is None:
+        return Runnable(id, wake_at)
+    park, _ = read(lambda: decode_park(stored), Park("", ""))  # what does not decode is found out when it is activated
+    return Runnable(id, wake_at, park.waits_on, park.since)
+
+
 def message_of(row: Sequence[Any]) -> Message:
+    reply_to, unreadable = (None, "") if row[6] is None else read(lambda: decode_address(row[6]), None)
     return Message(
         seq=row[0],
         session=row[1],
@@ -86,22 +94,24 @@ def message_of(row: Sequence[Any]) -> Message:
         body=row[3],
         digest=row[4],
         kind=row[5],
-        reply_to=None if row[6] is None else decode_address(row[6]),
+        reply_to=reply_to,
         state=MessageState(row[7]),
         reply=row[8],
         created=row[9],
         done=row[10],
         context=row[11],
+        unreadable=unreadable,
     )
 
 
 def step_of(row: Sequence[Any]) -> Step:
-    return Step(key=row[1], state=StepState(row[2]), record=decode_record(row[3]), turn=row[0])
+    return read_step(row[1], row[2], row[3], row[0])
 
 
 def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
     turn, state, version, message, started, ended, usage, dropped = row
-    return Checkpoint(turn, state, version, message, started, ended, decode_usage(usage), bool(dropped))
+    used, unreadable = read(lambda: decode_usage(usage), ZERO)
+    return Checkpoint(turn, state, version, message, started, ended, used, bool(dropped), unreadable)
 
 
 def letter_of(row: Sequence[Any]) -> DeadLetter:

@@ -102,6 +102,10 @@ class SimulatedClock:
         """Seconds since the epoch (UTC)."""
         return self._epoch + self.monotonic()
 
+    def jump(self, by_s: float) -> None:
+        """Set the wall clock ahead by so many seconds; back where that is negative. The monotonic time, and each timer, stays as it is."""
+        self._epoch += by_s
+
 
 class Simulation:
     """One life of a simulated process.

@@ -624,6 +624,34 @@ async def test_what_was_dropped_already_is_not_charged_again(store: Store) -> No
     assert (await row(store)).usage.steps == 1
 
 
+@pytest.mark.parametrize("body", [b"\xc1", b"\x93\x01\x02\x03", b""], ids=["damaged", "foreign", "empty"])
+async def test_a_record_that_does_not_decode_is_loaded_as_one(store: Store, body: bytes) -> None:
+    """It says why, and is in no other's way: the others of its session are there, and the batch that reads it is done."""
+    await active(store)
+    bad = WriteStep("s", 1, 1, b"bad", StepState.CLOSED, body)
+    await store.apply([bad, step(b"good"), create("other"), enqueue("n", "other")])
+    loaded, other = (result.value for result in await store.apply([Activate("s", 4.0), Activate("other", 4.0)]))
+    assert [(each.key, each.state, bool(each.unreadable)) for each in loaded.steps] == [
+        (b"bad", StepState.CLOSED, True),
+        (b"good", StepState.OPEN, False),
+    ]
+    assert loaded.steps[0].record.note == loaded.steps[0].unreadable
+    assert [message.id for message in other.messages] == ["n"]
+    assert await store.steps("s", 1) == loaded.steps
+    assert (await store.open_steps(["s"]))["s"] == loaded.steps
+
+
+async def test_an_answer_to_a_record_that_does_not_decode_leaves_it_as_it_is(store: Store) -> None:
+    """The session is woken all the same, so that people hear of it."""
+    await active(store)
+    park = UpdateSession("s", 1, 4.0, status="parked", park=Park("wait", "waits", 900.0))
+    await store.apply([WriteStep("s", 1, 1, b"k", StepState.WAITING, b"\xc1"), park])
+    before = await store.steps("s", 1)
+    assert await one(store, Reply(Address("s", 1, b"k"), OK, 30.0)) == DONE
+    assert await store.steps("s", 1) == before
+    assert [row.wake_at for row in await store.runnable()] == [30.0]
+
+
 async def test_a_touch_is_done_and_concerns_nobody(store: Store) -> None:
     """It finds out whether the store can be written."""
     assert await store.apply([Touch()]) == [DONE]
@@ -1190,14 +1218,14 @@ async def test_what_has_something_to_do_is_runnable(store: Store) -> None:
     await store.apply(
         [
             enqueue("w", "watched", kind="watch"),
-            UpdateSession("timed", 1, 3.0, status="parked", park=Park("breaker", "?", 77.0, ("a", "b"))),
+            UpdateSession("timed", 1, 3.0, status="parked", park=Park("breaker", "?", 77.0, ("a", "b"), since=3.0)),
             UpdateSession("held", 1, 3.0, status="parked", park=Park("doubt", "?")),
             UpdateSession("failed", 1, 3.0, status="failed"),
             EndSession("ended", "killed", GONE, 3.0),
         ]
     )
     runnable = sorted(await store.runnable(), key=lambda r: r.id)
-    assert runnable == [Runnable("queued", None), Runnable("timed", 77.0, ("a", "b"))]
+    assert runnable == [Runnable("queued", None), Runnable("timed", 77.0, ("a", "b"), 3.0)]
 
 
 async def test_a_read_of_what_is_not_there_is_empty(store: Store) -> None:

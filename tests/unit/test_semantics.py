@@ -23,6 +23,7 @@ from holdfast import (
     Runtime,
     Session,
     SessionEnded,
+    StateError,
     StepContext,
     StepError,
     TurnFailed,
@@ -69,7 +70,7 @@ def cells_of(table: str, keys: int) -> list[tuple[str, ...]]:
     return [(*row[:keys], event, word) for row in rows for event, word in zip(head[keys:], row[keys:], strict=True)]
 
 
-STEP_CELLS = cells_of("step", 2)
+STEP_CELLS: list[Any] = cells_of("step", 2)
 TURN_CELLS = cells_of("turn", 1)
 MESSAGE_CELLS = cells_of("message", 1)
 
@@ -107,15 +108,23 @@ def test_every_test_that_is_named_exists() -> None:
 
 MOST = Usage(steps=1, microusd=100)
 LET_GO = ("let go", "again")
-CRASHES = ("crash", "inside", "drift", "signature", "unclaimed")
+CRASHES = ("crash", "inside", "drift", "signature", "another", "unclaimed", "row unreadable")
 FOREVER = 1e8
+HOUR_S = 3600.0
+JUMPS = [(by_s, crash) for by_s in (-HOUR_S, HOUR_S) for crash in (False, True)]
+"""By how much the wall clock is set, and whether the process dies with it."""
 
 
 class Case:
-    """One step, brought into a state in the first life and met with an event there; what came of it."""
+    """One step, brought into a state in the first life and met with an event there; what came of it.
 
-    def __init__(self, state: str, of: str, event: str) -> None:
-        self.state, self.of, self.event = state, of, event
+    Attributes:
+        jump: for a clock that jumps, one of JUMPS.
+    """
+
+    def __init__(self, state: str, of: str, event: str, jump: tuple[float, bool] = (0.0, False)) -> None:
+        self.state, self.of, self.event, self.jump = state, of, event, jump
+        self.others: list[str] = []
         self.inside = event == "inside"
         self.world = World()
         self.runs: list[tuple[str, float]] = []
@@ -124,7 +133,7 @@ class Case:
         self.starts_s: list[float] = []
         self.row: Any = None
         self.records: list[Step] = []
-        self.fenced = False
+        self.fenced = self.jumped = False
         self.due_s: float | None = None
         self.agents = self.make()
         self.later = self.make(changed=True) if event == "signature" else self.agents
@@ -138,12 +147,17 @@ class Case:
     @property
     def reborn(self) -> bool:
         """Whether the code has changed: the second life of a drift, or of a step that is not asked for any more."""
-        return self.event in ("drift", "signature", "unclaimed") and self.world.lives > 1
+        return self.event in ("drift", "signature", "another", "unclaimed") and self.world.lives > 1
 
     async def strike(self, session: Session[Any] | None = None) -> None:
         """Crash or fence, once."""
         if self.event in CRASHES and self.world.lives == 1:
             await self.world.crash()
+        elif self.event == "clock jumps" and not self.jumped:
+            self.jumped = True
+            self.world.jump(self.jump[0])
+            if self.jump[1]:
+                await self.world.crash()
         elif self.event == "fence" and not self.fenced:
             self.fenced = True
             await self.world.store.apply([Activate("s", 1_800_000_000.0 + self.world.now_s())])
@@ -215,7 +229,12 @@ class Case:
 
         patience_s = FOREVER if self.event in LET_GO else 5.0
 
-        @agent(name="a", tools=[made], park_after_s=patience_s)
+        @tool(effect="once", name="another", timeout_s=1.0)  # for so long its replay waits for what was asked for before it
+        async def another() -> str:
+            case.others.append("done")
+            return "another"
+
+        @agent(name="a", tools=[made, another], park_after_s=patience_s)
         async def handler(session: Session[Any], text: str) -> str:
             case.starts_s.append(case.world.now_s())
             if case.event == "unclaimed" and case.reborn:
@@ -231,6 +250,8 @@ class Case:
         async def body(session: Session[Any]) -> str:
             if case.state == "free":
                 await case.strike(session)
+            if case.event == "another" and case.reborn:
+                await session.step(another)
             said = await case.claim(session, made, ("EUR",) if changed else ())
             case.said.append(said)
             if case.of.startswith("followed"):
@@ -260,7 +281,7 @@ class Case:
         return said
 
     async def ask(self, session: Session[Any], effect: Any, more: tuple[str, ...], patience_s: float) -> str:
-        argument = 301 if self.reborn and self.event != "signature" else 300
+        argument = 301 if self.reborn and self.event == "drift" else 300
         try:
             with anyio.move_on_after(patience_s) as scope:
                 if self.of == "sleep":
@@ -293,6 +314,8 @@ class Case:
             self.world.life(agents, self.live)
             if self.row is not None:
                 return
+            if self.event == "row unreadable":
+                self.restore = self.world.damage("record")
         raise AssertionError(f"it never came to rest: {self.runs} {self.said}")
 
     async def becomes_doubtful(self, runtime: Runtime) -> None:
@@ -306,6 +329,8 @@ class Case:
         await handle.tell("go", id="m")
         if self.of == "by a person" and self.world.lives == 1:
             assert await handle.resolve("fail") == 1
+        if self.event == "row unreadable" and self.world.lives > 1 and (self.state, self.of) == ("doubt", "once"):
+            await handle.resume()
         while True:
             await asyncio.sleep(0.5)
             row = await handle.row()
@@ -317,6 +342,8 @@ class Case:
             if self.state == "doubt" and StepState.DOUBT in states and self.of == "once":
                 await self.strike()
             if not row.pending or (row.status == "parked" and row.park is not None and row.park.until is None):
+                break
+            if self.event == "row unreadable" and row.status == "parked" and row.park is not None and row.park.reason == "state":
                 break
         await asyncio.sleep(1)
         self.row, self.records = await handle.row(), await runtime.store.steps("s", 1)
@@ -421,7 +448,8 @@ def settled(case: Case) -> None:
 def parks(case: Case) -> None:
     assert len(case.runs) == 1
     assert case.row.status == "parked"
-    assert case.row.park.reason == {"signature": "drift"}.get(case.event, case.event)
+    assert case.row.park.reason == {"signature": "drift", "another": "drift"}.get(case.event, case.event)
+    assert case.others == []
 
 
 def ends_first(case: Case) -> None:
@@ -514,7 +542,41 @@ def event(case: Case) -> None:
     assert (case.row.status, case.row.turn) == ("idle", 1)
 
 
+def set_aside(case: Case) -> None:
+    before = list(case.runs), list(case.said), len(case.starts_s)
+    assert (case.row.status, case.row.park.reason) == ("parked", "state")
+    step = next(step for step in case.records if step.unreadable)
+    assert step.key.hex() in case.row.park.text
+    assert len(case.starts_s) == (2 if case.of == "by a person" else 1)
+    case.restore()
+    case.event = "crash"
+    case.world.life(case.agents, case.live)
+    assert (case.row.turn, case.row.status) == ((0, "parked") if WORD_OF[case.state, case.of, "crash"] == "doubt" else (1, "idle"))
+    assert (case.runs, case.said, len(case.starts_s)) != before or case.row.park is not None
+
+
+def no_matter(case: Case) -> None:
+    word = WORD_OF[case.state, case.of, "crash"]
+    if case.jump[1] or case.state == "doubt":
+        EXPECT[word](case)
+    else:
+        assert (len(case.runs), len(case.said)) == (1, 1)
+        assert (case.row.status, case.row.turn) == ("idle", 1)
+    assert case.world.time_s < 120
+
+
+def own_length(case: Case) -> None:
+    length_s = 500 if case.of.startswith("retry") else 300
+    longest_s = 61 if case.jump[0] > 0 else 2 * length_s if case.jump[1] else length_s
+    assert case.world.time_s - case.starts_s[0] < longest_s + 5
+    assert case.said[-1] == {"sleep": "awake", "reply": "the reply"}.get(case.of, "ok 2")
+    assert (case.row.status, case.row.turn) == ("idle", 1)
+
+
 EXPECT: dict[str, Callable[[Case], None]] = {
+    "set aside": set_aside,
+    "no matter": no_matter,
+    "own length": own_length,
     "runs": runs,
     "runs again": runs_again,
     "same key": same_key,
@@ -540,17 +602,28 @@ EXPECT: dict[str, Callable[[Case], None]] = {
     "event": event,
 }
 
-ACTED = [cell for cell in STEP_CELLS if cell[3] != "-"]
+WORD_OF = {(state, of, event): word for state, of, event, word in STEP_CELLS}
+ACTED: list[tuple[str, str, str, str, tuple[float, bool]]] = [
+    (*cell, jump) for cell in STEP_CELLS for jump in (JUMPS if cell[2] == "clock jumps" else [(0.0, False)]) if cell[3] != "-"
+]
+
+
+def shown(by_s: float, crash: bool) -> str:
+    return "" if not by_s else f" {'ahead' if by_s > 0 else 'back'}{', crash' if crash else ''}"
 
 
 @pytest.mark.parametrize(
-    ("state", "of", "happens", "word"), ACTED, ids=[f"{state}-{of}-{happens}-{word}" for state, of, happens, word in ACTED]
+    ("state", "of", "happens", "word", "jump"),
+    ACTED,
+    ids=[f"{state}-{of}-{happens}{shown(*jump)}-{word}" for state, of, happens, word, jump in ACTED],
 )
-def test_a_cell_of_the_step_table(state: str, of: str, happens: str, word: str) -> None:
+def test_a_cell_of_the_step_table(state: str, of: str, happens: str, word: str, jump: tuple[float, bool]) -> None:
     """A step of that class, brought into that state, meets that event: what comes of it is what the page says."""
-    case = Case(state, of, happens)
+    case = Case(state, of, happens, jump)
     case.act_out()
     EXPECT[word](case)
+    if happens == "another":
+        assert case.others == ([] if word in ("parks", "doubt") else ["done"])
 
 
 # ---------------------------------------------------------------- acting out how a step is let go of
@@ -733,8 +806,14 @@ async def fence(world: World) -> None:
     await world.store.apply([Activate("s", 1_800_000_000.0 + world.now_s())])
 
 
-@pytest.mark.parametrize(("state", "happens", "word"), [c for c in TURN_CELLS if c[2] != "-"])
-def test_a_cell_of_the_turn_table(state: str, happens: str, word: str) -> None:
+TURN_VARIANTS = {"row unreadable": ("record", "message", "state"), "clock jumps": (-HOUR_S, HOUR_S)}
+
+
+@pytest.mark.parametrize(
+    ("state", "happens", "word", "variant"),
+    [(*cell, variant) for cell in TURN_CELLS if cell[2] != "-" for variant in TURN_VARIANTS.get(cell[1], (None,))],
+)
+def test_a_cell_of_the_turn_table(state: str, happens: str, word: str, variant: Any) -> None:
     """A turn in that state meets that event: what comes of it is what the page says."""
     world = World()
     handler = turn_of(world)
@@ -746,8 +825,11 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str) -> None:
         await handle.tell(text, id="m")
         await asyncio.sleep(20.0 if happens == "bug" else {"running": 1.5, "parked": 50.0}.get(state, 20.0))
         before.append(await handle.row())
-        if happens in ("crash", "agent gone"):
+        if happens in ("crash", "agent gone", "row unreadable"):
             await world.crash()
+        elif happens == "clock jumps":
+            world.jump(variant)
+            await asyncio.sleep(61)
         elif happens == "cancel":
             await handle.cancel()
         elif happens == "drop":
@@ -771,7 +853,7 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str) -> None:
             assert (held.park.reason if held.park else held.status, world.done) == ("paused", done)
             await handle.resume()
             await asyncio.sleep(100)
-        await asyncio.sleep(20)
+        await asyncio.sleep(300 if word == "set aside" else 20)
         return await handle.row(), await runtime.store.message("s", "m")
 
     async def without(runtime: Runtime) -> Any:
@@ -781,6 +863,16 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str) -> None:
         row = await handle.row()
         assert (row.turn, row.pending) == (before[0].turn, before[0].pending)
 
+    async def unread(runtime: Runtime) -> Any:
+        """A row of it does not decode: nothing of it runs."""
+        done = list(world.done)
+        row = await rest(runtime.session("s")) if state == "running" else None
+        if row is None:
+            await asyncio.sleep(200)
+            row = await runtime.session("s").row()
+        assert row.park is not None
+        assert (row.status, row.park.reason, world.done) == ("parked", "state", done)
+
     @agent
     async def another(session: Session[Any], text: str) -> None: ...
 
@@ -789,6 +881,12 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str) -> None:
         assert before[0].status == "parked"
     if happens == "agent gone":
         world.life(another, without)
+    if word == "set aside":
+        restore = world.damage(variant)
+        world.life(handler, unread)
+        restore()
+    elif happens == "row unreadable":
+        world.damage("state")
     row, message = world.life(handler, second)
     if word == "ends":
         assert (row.status, row.turn, message.state) == ("cancelled", 0, MessageState.DEAD)
@@ -802,7 +900,7 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str) -> None:
         return
     assert (row.turn, message.state) == (1, MessageState.DONE)
     assert world.done.count(1) == 1
-    starts = {"resumes": 2, "restarted": 2, "held": 2, "waits": 2, "stays": 2 if state == "parked" else 1}[word]
+    starts = 1 if word == "stays" and state != "parked" else 2
     if state == "running" and happens in ("drain", "pause"):
         assert world.done == ["starts", 1, 2, "starts"] or world.done == ["starts", 1, 2]
         return
@@ -834,7 +932,7 @@ def test_a_cell_of_the_message_table(state: str, happens: str, word: str) -> Non
     async def answer(handle: Any) -> str:
         try:
             return str(await handle.ask(state, id="m", timeout_s=100))
-        except (TurnFailed, SessionEnded) as error:
+        except (TurnFailed, SessionEnded, StateError) as error:
             return type(error).__name__
 
     came_to = {"queued": "handled queued", "done": "handled done", "dead": "TurnFailed"}[state]
@@ -845,7 +943,7 @@ def test_a_cell_of_the_message_table(state: str, happens: str, word: str) -> Non
         await asyncio.sleep(1)
         answers: list[str] = []
         match happens:
-            case "crash":
+            case "crash" | "row unreadable":
                 await world.crash()
             case "same again":
                 assert await handle.tell(state, id="m") == "m"
@@ -873,12 +971,18 @@ def test_a_cell_of_the_message_table(state: str, happens: str, word: str) -> Non
         return [await answer(runtime.session("s"))]
 
     answers = world.life(handler, first)
-    if happens == "crash":
+    if happens == "row unreadable":
+        restore = world.damage("message" if state == "queued" else "reply")
+        assert world.life(handler, second) == ["StateError"]
+        assert world.done.count(state) == 1
+        restore()
+    if happens in ("crash", "row unreadable"):
         answers = world.life(handler, second)
     expected = {
         "answered": {"SessionEnded"},
         "handled": {f"handled {state}"},
+        "set aside": {f"handled {state}"},
     }.get(word, {came_to})
     assert set(answers) == expected
     runs = world.done.count(state)
-    assert runs == (2 if word == "handled" else 1)
+    assert runs == (2 if word in ("handled", "set aside") else 1)

@@ -34,7 +34,7 @@ _NEXT = {
     "budget": "holdfast budget {id} --{limit} ...",
     "drift": "fix the code, then holdfast resume {id}",
     "unclaimed": "deploy code that calls the recorded effect, then holdfast resume {id}",
-    "state": "deploy the agent that knows this state, then holdfast resume {id}",
+    "state": "deploy the agent that knows this state, or restore the row, then holdfast resume {id}",
     "crashes": "find out why the process died, then holdfast resume {id}",
     "paused": "holdfast resume {id}",
     "other": "holdfast resume {id}",

@@ -21,6 +21,7 @@ from holdfast.runtime.sessions import conclusion
 from holdfast.runtime.sessions.aftermath import after_crash
 from holdfast.runtime.sessions.life import WORKING, Life, Signal, move
 from holdfast.runtime.sessions.pausing import Pause
+from holdfast.runtime.sessions.unreadable import unreadable, unreadable_message
 from holdfast.runtime.steps.session import Session
 from holdfast.runtime.turns import doubt, tasks
 from holdfast.runtime.turns.failures import describe, trace, where
@@ -89,12 +90,13 @@ class Actor:
 
     Attributes:
         life: what it does; changed through `signal` alone.
+        unreadable: what of its rows does not decode; "" for nothing. Nothing of it runs then.
         wish: what a person wants it parked for, or gives its turn up for, as soon as it can be.
     """
 
     __slots__ = (
         "begun", "crashes", "current", "host", "journal", "life", "mailbox", "node", "owner", "park", "pause", "restarts", "row", "state",
-        "status", "task", "touched", "version", "wish",
+        "status", "task", "touched", "unreadable", "version", "wish",
     )  # fmt: skip
 
     def __init__(self, node: Node, host: Host, agent: Agent | None, loaded: Loaded) -> None:
@@ -108,6 +110,7 @@ class Actor:
         self.journal = Journal(loaded.steps)
         self.mailbox: deque[Message] | list[Message] = deque(loaded.messages) if loaded.messages else []
         self.owner = Owner(loaded, agent, self.journal.spent(), node.clock.time())
+        self.unreadable = self.owner.unreadable or unreadable(loaded)
         self.restarts = RestartWindow(Intensity() if agent is None else agent.intensity)
         self.current: Turn | None = None
         self.begun = 0
@@ -133,9 +136,10 @@ class Actor:
         self.mailbox.append(message)
         self.kick()
 
-    def kick(self) -> None:
-        """Handle what there is to handle."""
-        if self.status == "parked" and self.park is not None and (self.park.until or 1e300) <= self.node.clock.time() + 0.001:
+    def kick(self, *, due: bool = False) -> None:
+        """Handle what there is to handle; `due`: what it is parked for is over, whatever the clock says."""
+        until = None if self.park is None or self.status != "parked" else self.park.until
+        if until is not None and (due or until <= self.node.clock.time() + 0.001):
             self.status = "idle"
         if self._runnable():
             self.signal(Signal.KICK)
@@ -211,6 +215,10 @@ class Actor:
             await self._fail(turn, wish.cause)
 
     async def _handle(self, message: Message) -> None:
+        why = self.unreadable or unreadable_message(message)
+        if why:
+            text = f"{why}; restore it from a backup, then resume; or drop the turn, or cancel the session"
+            return await self._park_unread(StateError(self.id, text))
         if self.crashes >= self.agent.crash_limit:
             text = f"the process died {self.crashes} times during this turn without a new record: find out why, then resume"
             return await self._park(Park("crashes", text))
@@ -220,8 +228,7 @@ class Actor:
             body = self.agent.message.decode(message.body)
             session: Session[Any] = Session(turn, self.agent.load_state(self.id, self.state, self.version))
         except StateError as error:
-            self.host.unanswerable(self.id, error)
-            return await self._park(Park("state", str(error), self.node.clock.time() + _STATE_S))
+            return await self._park_unread(error)
         except Exception as error:  # also whatever a user's own validator raises
             return await self._fail(turn, f"the message does not decode: {describe(error)}")
         if turn.number == self.begun:
@@ -236,6 +243,11 @@ class Actor:
                 await self._crashed(turn, raised)
             case Interrupted() as left:
                 await self._interrupted(turn, left)
+
+    async def _park_unread(self, error: StateError) -> None:
+        """What is stored of it cannot be read: nothing of it runs, and those that ask are told."""
+        self.host.unanswerable(self.id, error)
+        await self._park(Park("state", str(error), self.node.clock.time() + _STATE_S))
 
     async def _interrupted(self, turn: Turn, left: Interrupted) -> None:
         """Park, or read again what may have changed; else the state says what follows."""
@@ -322,6 +334,7 @@ class Actor:
             return  # what it waits for may be there already: the turn runs again; or nothing is to be waited for any more
         wish, now = self.wish if isinstance(self.wish, Park) else None, self.node.clock.time()
         park = wish or park
+        park = park if park.until is None else msgspec.structs.replace(park, since=now)
         op = UpdateSession(self.id, self.owner.epoch, now, status="parked", park=park, gates=self.stored_gates())
         status = (await self.node.group.submit(op, partial(self._parked, park, wish), keep=True)).status
         if status is not Status.REFUSED:  # refused: what it waits for came meanwhile, and the turn runs again
@@ -359,8 +372,10 @@ class Actor:
                 UpdateSession(self.id, self.owner.epoch, self.node.clock.time(), status=status, park=park), keep=True
             )
 
-    def stored_gates(self) -> bytes:
-        """What the gates have to remember, encoded."""
+    def stored_gates(self) -> bytes | None:
+        """What the gates have to remember, encoded; None where what is stored does not decode, and stays as it is."""
+        if self.owner.unreadable:
+            return None
         return conclusion.stored_gates(self.owner, self.node)
 
     def _check(self, status: Status) -> bool:

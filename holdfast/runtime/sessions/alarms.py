@@ -8,9 +8,11 @@ from collections.abc import Callable
 
 from holdfast.clock import Clock
 
+_LOOK_S = 60.0  # how often the time is looked at: the wall clock may be set ahead, and a machine that sleeps stops the timers
+
 
 class Alarms:
-    """Calls `ring(id)` at the store time that was set last for an id."""
+    """Calls `ring(id)` at the store time that was set last for an id; at most a minute late where the wall clock was set ahead."""
 
     __slots__ = ("_at", "_clock", "_heap", "_loop", "_ring", "_timer")
 
@@ -32,6 +34,10 @@ class Alarms:
             heapq.heapify(self._heap)
         self._arm()
 
+    def at(self, id: str) -> float | None:
+        """The time that is set for `id`; None for none."""
+        return self._at.get(id)
+
     def cancel(self, id: str) -> None:
         """Do not ring for `id`."""
         self._at.pop(id, None)
@@ -45,7 +51,7 @@ class Alarms:
     def _arm(self) -> None:
         self.close()
         if self._heap:
-            self._timer = self._loop.call_later(max(self._heap[0][0] - self._clock.time(), 0.0), self._due)
+            self._timer = self._loop.call_later(min(max(self._heap[0][0] - self._clock.time(), 0.0), _LOOK_S), self._due)
 
     def _due(self) -> None:
         now = self._clock.time() + 0.001

@@ -26,18 +26,19 @@ class Recovery:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._replaying)
 
-    def queue(self, rows: Iterable[Runnable], now: float, *, unclean: bool) -> list[Runnable]:
-        """Take those in that have something to do now; the rest, which wait for a time.
+    def queue(self, rows: Iterable[Runnable], now: float, *, unclean: bool) -> list[tuple[Runnable, float]]:
+        """Take those in that have something to do now; the rest, which wait for a time, each with that time.
 
         Args:
             unclean: the last process did not stop cleanly: what it had open counts as one crash of each.
         """
         later = []
         for row in rows:
-            if row.wake_at is None or row.wake_at <= now:
+            at = row.due(now)
+            if at <= now:
                 self._waiting.append(row.id)
             else:
-                later.append(row)
+                later.append((row, at))
         if unclean:
             self._suspects = set(self._waiting)
         self._waiting.reverse()

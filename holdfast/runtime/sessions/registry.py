@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from holdfast import events
-from holdfast.errors import ConfigError, SessionError, SessionNotFound
+from holdfast.errors import ConfigError, SessionError, SessionNotFound, StateError
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.settings import Settings
 from holdfast.runtime.sessions.actor import Actor
@@ -44,10 +44,11 @@ class Sessions:
         self.waiters = Waiters(node.loop)
         self.delivery = Delivery(node, self, self.waits, self.waiters)
         self.endings = Endings(node, self, self.delivery, self.in_background)
-        self.alarms = Alarms(node.loop, node.clock, self.wake)
+        self.alarms = Alarms(node.loop, node.clock, self._rung)
         self.recovery = Recovery(self.wake, lambda: 0 if self.draining else node.settings.max_recovering)
         self._loading: dict[str, asyncio.Future[Actor]] = {}
         self._unsure: set[str] = set()
+        self._due: set[str] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -57,8 +58,8 @@ class Sessions:
         """Resume every session that has something to do, some at a time; how many there are."""
         rows = await self.node.store.runnable()
         self.waits.parked.update((row.id, row.waits_on) for row in rows if row.waits_on)
-        for row in self.recovery.queue(rows, self.node.clock.time(), unclean=unclean):
-            self.alarms.set(row.id, row.wake_at or 0.0)
+        for row, at in self.recovery.queue(rows, self.node.clock.time(), unclean=unclean):
+            self.alarms.set(row.id, at)
         total = len(self.recovery)
         for orphan in await self.node.store.orphans():
             self.in_background(self._end_orphan(orphan))
@@ -144,10 +145,14 @@ class Sessions:
 
     def _loaded(self, id: str, result: Result) -> None:
         loading = self._loading.pop(id)
+        due = id in self._due
+        self._due.discard(id)
         if result.status is not Status.DONE:
             self.recovery.done(id)
-            loading.set_exception(SessionNotFound(id, f"no session {id!r}: check the id, or spawn it"))
+            error = _not_there(id, str(result.value))
+            loading.set_exception(error)
             loading.exception()
+            self.unanswerable(id, error)
             return
         agent = self.node.settings.agents.get(result.value.session.agent)
         actor = self.live[id] = Actor(self.node, self, agent, result.value)
@@ -156,7 +161,7 @@ class Sessions:
         loading.set_result(actor)
         if id in self._unsure:
             self._catch_up(actor)
-        actor.kick()
+        actor.kick(due=due)
         if actor.task is None:
             self.recovery.done(id)
             self._set_alarm(actor)
@@ -224,6 +229,15 @@ class Sessions:
         else:
             actor.kick()
 
+    def _rung(self, id: str) -> None:
+        """What it is parked for is over, by the time that has passed in this process."""
+        actor = self.live.get(id)
+        if actor is not None:
+            actor.kick(due=True)
+        elif not self.draining:
+            self._due.add(id)
+            self._load(id)
+
     # ------------------------------------------------------------ idle and parked
 
     def rested(self, actor: Actor) -> None:
@@ -244,8 +258,9 @@ class Sessions:
         if actor.status == "parked" and actor.park is not None:
             if actor.park.waits_on:
                 self.waits.parked[actor.id] = actor.park.waits_on
-            if actor.park.until is not None:
-                self.alarms.set(actor.id, actor.park.until)
+            at, before = actor.park.due(self.node.clock.time()), self.alarms.at(actor.id)
+            if at is not None:
+                self.alarms.set(actor.id, at if before is None else min(at, before))
 
     def forget(self, actor: Actor) -> None:
         """Passivate it: the next message activates it again."""
@@ -303,6 +318,14 @@ class Sessions:
     def ended(self, session: str, status: str, result: bytes, answered: list[Message]) -> None:
         """It takes no more messages; those that waited were answered."""
         self.endings.ended(session, status, result, answered)
+
+
+def _not_there(id: str, why: str) -> SessionError:
+    """What is raised where a session cannot be read in."""
+    if why == "unknown":
+        return SessionNotFound(id, f"no session {id!r}: check the id, or spawn it")
+    events.log.error("session %s cannot be read in: %s", id, why)
+    return StateError(id, f"session {id!r} cannot be read in: {why}; restore it from a backup, then start again")
 
 
 def missing_agent(session: str, agent: str) -> ConfigError:

@@ -96,7 +96,7 @@ async def _resume(step: Step) -> None:
     if found.record.maybe_paid < step.maybe_paid:
         step.turn.emit(events.MaybePaid, call.name)
     if found.state is StepState.WAITING:
-        until = min(found.record.until or 0.0, step.opened + call.retry.total_s)
+        until = min(await step.waits_on(), step.opened + call.retry.total_s)
         await step.turn.pause(step.lane, until, "retry", f"{call.name} is retried")
 
 

@@ -21,6 +21,7 @@ from holdfast.runtime.turns.failures import describe
 from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.ops import Enqueue, Op, Result, Status
 from holdfast.stores.records import ENDED, Address, Failure, Outcome, Session
+from holdfast.stores.unreadable import read
 from holdfast.telemetry.context import carried
 
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
@@ -173,7 +174,8 @@ def _answered_at_once(result: Result) -> Outcome | None:
         return None
     last = result.outbox[-1]
     if last.status is Status.DUPLICATE and last.value is not None and last.value.reply is not None:
-        return _decode_outcome(last.value.reply)
+        answer, unreadable = read(lambda: _decode_outcome(last.value.reply), None)
+        return answer or Outcome(failure=Failure("StepError", "ask", "StateError", f"the stored reply does not decode: {unreadable}"))
     if last.status is not Status.REFUSED:
         return None
     if isinstance(last.value, tuple):

@@ -165,7 +165,7 @@ class Session(SessionOf[S]):
 
     def now(self) -> Work[float]:
         """Seconds since the epoch, the same on replay. If cancelled, the time may have been recorded."""
-        return self._made("now", lambda: self._note("now", None, self._turn.node.clock.time()))
+        return self._made("now", lambda: self._note("now", None, self._turn.node.clock.wall()))
 
     def random(self) -> _random.Random:
         """A random generator, seeded by the session, the turn and how many were made before: the same on replay."""

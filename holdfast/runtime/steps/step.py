@@ -92,6 +92,19 @@ class Step:
         elif state is StepState.OPEN and self.asked.costs:
             self.maybe_paid += 1
 
+    async def waits_on(self) -> float:
+        """The store time until which it still waits, by its record; where the clock was set back, that is written anew.
+
+        It never waits for longer than it had to when its record was written.
+        """
+        assert self.claim.step is not None
+        record, now = self.claim.step.record, self.turn.node.clock.time()
+        until = record.until or 0.0
+        if record.waits_s and until > now + record.waits_s + 0.001:
+            until = self.until = now + record.waits_s
+            await self.write(StepState.WAITING)
+        return until
+
     # ------------------------------------------------------------ as others see it
 
     @property
@@ -208,12 +221,14 @@ class Step:
         closed = 0.0 if outcome is None else turn.node.clock.time()
         self._heard += turn.journal.order.take_heard()
         ended = self._ended = 0 if outcome is None and not cut else turn.journal.order.place()
+        until = self.until if until is None else until
         record = StepRecord(
             asked.kind, asked.name, claim.branch.path, claim.digest, claim.nth, asked.effect, outcome, args, reserved, self.used,
-            self.attempts, self.opened, closed, self.until if until is None else until, self.target, self.maybe_paid, claim.beside, 0, note,
+            self.attempts, self.opened, closed, until, self.target, self.maybe_paid, claim.beside, 0, note,
             cut, self.deadline, claim.strayed, ended, self.seen,
             claim.branch.line, claim.branch.since, turn.node.clock.time() - turn.started if cut else 0.0,
             self._heard,
+            0.0 if state is not StepState.WAITING or until is None else until - turn.node.clock.time(),
         )  # fmt: skip
         self._written = state
         return turn.submit(claim.key, state, record, outbox)

@@ -44,14 +44,15 @@ async def sleep(turn: Turn, seconds: float) -> None:
 
 async def _sleep(step: Step, *, seconds: float, hold_s: float) -> Outcome:
     await begin(step, seconds)
-    if step.claim.step is None:
+    if step.claim.step is None or step.until != step.claim.step.record.until:
         await step.write(StepState.WAITING)
     await step.turn.wait(step.lane, step.claim.key, Park("wait", "sleeps", step.until), hold_s)
     return await step.close(Outcome())
 
 
 async def begin(step: Step, seconds: float | None) -> None:
-    """Charge the wait and fix until when it lasts: for no longer than it ever could, whatever a clock did meanwhile."""
+    """Charge the wait and fix until when it lasts: for no longer than it still had to when its record was written, whatever a clock did
+    meanwhile."""
     now, found = step.turn.node.clock.time(), step.claim.step
     step.begins()
     until = None if seconds is None else now + seconds
@@ -59,7 +60,7 @@ async def begin(step: Step, seconds: float | None) -> None:
         await spend_step(step)
         step.until = until
     elif step.until is not None and until is not None:
-        step.until = min(step.until, until)
+        step.until = min(step.until, until, now + (found.record.waits_s or math.inf))
 
 
 async def wait_for(step: Step, target: str, send: Send, at_once: AtOnce, hold_s: float) -> Outcome | None:

@@ -165,20 +165,25 @@ async def find_out(turn: Turn, key: bytes, call: Call | None = None) -> Park | O
     call = call or turn.owner.agent.recall(record)
     if call is None or call.reconcile is None:
         return _unsettled(turn, step)
-    until = _until(turn, step, call)
+    until = await _until(turn, step, call)
     if until is not None:
         return Park("reconcile", f"asks reconcile of {record.name} once the earlier attempt can no longer take effect", until)
     found = await reconcile(turn, call, StepContext(turn.owner.id, turn.name_of(key), record.attempts))
     return _unsettled(turn, step) if isinstance(found, Unknown) else found
 
 
-def _until(turn: Turn, step: Step, call: Call) -> float | None:
-    """Until when, in store time, the attempt may still take effect; None where it no longer can."""
-    if not step.record.deadline:
+async def _until(turn: Turn, step: Step, call: Call) -> float | None:
+    """Until when, in store time, the attempt may still take effect; None where it no longer can.
+
+    Never longer than the attempt could take: a deadline that is further away, since the clock was set back, is written anew.
+    """
+    deadline, now = step.record.deadline, turn.node.clock.time()
+    if not deadline:
         return None
-    now = turn.node.clock.time()
-    # Never longer than the attempt could take, whatever the clocks say.
-    until = min(step.record.deadline, now + call.timeout_s) + call.settles_s
+    if deadline > now + call.timeout_s + 0.001:
+        deadline = now + call.timeout_s
+        await turn.outcome(turn.submit(step.key, step.state, msgspec.structs.replace(step.record, deadline=deadline)))
+    until = deadline + call.settles_s
     return until if until > now + 0.001 else None
 
 

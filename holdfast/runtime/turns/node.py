@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from holdfast.calls.clients import ModelClient
-from holdfast.clock import Clock
+from holdfast.clock import Clock, SteadyClock
 from holdfast.events import Event, Observers
 from holdfast.policies.breaker import Breaker
 from holdfast.runtime.agents.settings import Settings
@@ -28,6 +28,7 @@ class Node:
 
     Attributes:
         peers: the other sessions.
+        clock: the time of this process; it is not set back with the wall clock.
         in_hand: outcomes of effects that could not be written, by step: the next activation writes them.
         remains: threads that were left by their steps and may still do something, by step.
         stuck: tasks and threads that did not end when they should have.
@@ -52,7 +53,7 @@ class Node:
         settings: Settings,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.store, self.group, self.clock, self.random = store, group, clock, random
+        self.store, self.group, self.clock, self.random = store, group, SteadyClock(clock), random
         self.observers, self.clients = observers, clients
         self.deadlines = Deadlines(self.loop)
         self.settings = settings

@@ -17,11 +17,12 @@ class Owner:
         turn: the number of the last committed turn.
         agent: its definition, with the limits that hold now; None where this Runtime does not have it.
         notes: the effects of the turn before, where that was dropped.
+        unreadable: why what its gates remember does not decode; "" where it does.
         parent: the session that gets back what is left of the budget; None for none.
         back: all that its children gave back so far.
     """
 
-    __slots__ = ("_agent", "back", "epoch", "gates", "id", "ledger", "notes", "parent", "seed", "tenant", "turn", "user")
+    __slots__ = ("_agent", "back", "epoch", "gates", "id", "ledger", "notes", "parent", "seed", "tenant", "turn", "unreadable", "user")
 
     def __init__(self, loaded: Loaded, agent: Agent | None, spent: Usage, now: float) -> None:
         row = loaded.session
@@ -31,7 +32,12 @@ class Owner:
         self.back = row.returns.back
         self.ledger = Ledger(row.budget, row.usage + spent)
         self._agent = agent
-        self.gates = Gates(agent, row.id, self.ledger, read_gates(row.gates), now)
+        self.unreadable = ""
+        try:
+            self.gates = Gates(agent, row.id, self.ledger, read_gates(row.gates), now)
+        except Exception as error:  # whatever another program's data trips over
+            self.gates = Gates(agent, row.id, self.ledger, {}, now)
+            self.unreadable = f"the column 'gates' of its row does not decode ({type(error).__name__}: {error})"
 
     @property
     def agent(self) -> Agent:

@@ -13,6 +13,9 @@ import msgspec
 from holdfast.clock import Clock
 from holdfast.stores.records import Outcome, Park
 
+LOOK_S = 60.0
+"""How often the time is looked at while something is waited for."""
+
 
 class _Wait:
     __slots__ = ("future", "hold_until", "park")
@@ -44,8 +47,7 @@ class Waits:
         """Wait for `answer(key)`, or until `park.until`, a store time (then None). `end` it in any case."""
         future: asyncio.Future[Outcome | None] = self._loop.create_future()
         if park.until is not None:
-            timer = self._loop.call_later(max(park.until - self._clock.time(), 0.0), _pass, future)
-            future.add_done_callback(lambda _: timer.cancel())
+            _Timer(self._loop, self._clock, park.until, future)
         self.held[key] = _Wait(future, park, self._loop.time() + hold_s)
         return future
 
@@ -86,6 +88,24 @@ class Waits:
         return any(park.until is None and not park.waits_on for park in self.parks())
 
 
-def _pass(future: asyncio.Future[Outcome | None]) -> None:
-    if not future.done():
-        future.set_result(None)
+class _Timer:
+    """Ends a wait at a store time. The time is looked at each minute, since the wall clock may be set ahead."""
+
+    __slots__ = ("_clock", "_future", "_handle", "_loop", "_until")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, until: float, future: asyncio.Future[Outcome | None]) -> None:
+        self._loop, self._clock, self._until, self._future = loop, clock, until, future
+        self._handle = self._arm(max(until - clock.time(), 0.0))
+        future.add_done_callback(lambda _: self._handle.cancel())
+
+    def _arm(self, left_s: float) -> asyncio.TimerHandle:
+        return self._loop.call_later(min(left_s, LOOK_S), self._look, left_s <= LOOK_S)
+
+    def _look(self, last: bool) -> None:
+        left_s = 0.0 if last else self._until - self._clock.time()
+        if self._future.done():
+            return
+        if left_s <= 0.001:
+            self._future.set_result(None)
+        else:
+            self._handle = self._arm(left_s)

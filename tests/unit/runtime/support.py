@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import msgspec
+
 from holdfast import Agent, Handle, Runtime
 from holdfast.events import Event
 from holdfast.stores.memory import MemoryStore
-from holdfast.stores.records import Step
+from holdfast.stores.records import MessageState, Step
 from holdfast.testing import Crashed, Simulation
 
 E = TypeVar("E", bound=Event)
+BAD = b"\xc1"  # the one byte that begins nothing in MessagePack
 Main = Callable[[Runtime], Awaitable[Any]]
 
 RESTING = ("parked", "failed", "finished", "cancelled", "killed")
@@ -26,6 +29,7 @@ class World:
         done: what effects did, in order; they note it themselves.
         events: of all lives, in order.
         time_s: how late it is.
+        ahead_s: by how much the clock on the wall was set ahead.
     """
 
     def __init__(self, *, seed: int | None = None) -> None:
@@ -33,6 +37,7 @@ class World:
         self.done: list[Any] = []
         self.events: list[Event] = []
         self.time_s = 0.0
+        self.ahead_s = 0.0
         self.lives = 0
         self._seed = seed
         self._simulation: Simulation | None = None
@@ -41,6 +46,7 @@ class World:
         """Run `main` with a Runtime on the store until it returns, or until something crashes; what it returned, or Crashed."""
         self.lives += 1
         simulation = self._simulation = Simulation(seed=self._seed, start_s=self.time_s, max_points=500_000)
+        simulation.clock.jump(self.ahead_s)
 
         async def run(_: Simulation) -> Any:
             own = [agents] if isinstance(agents, Agent) else agents
@@ -59,6 +65,47 @@ class World:
         """The process is killed here and now."""
         assert self._simulation is not None
         await self._simulation.crash()
+
+    def jump(self, by_s: float) -> None:
+        """Set the clock on the wall; in the life that is under way, and for those that follow."""
+        self.ahead_s += by_s
+        if self._simulation is not None:
+            self._simulation.clock.jump(by_s)
+
+    def damage(self, what: str, session: str = "s") -> Callable[[], None]:
+        """Make a stored row of the open turn undecodable, as a flipped byte does; call what this returns to restore it.
+
+        `what`: the first "record" that is there, the "state" or "usage" of the last commit, the "message" that is handled or its "sender",
+        the first message's "reply", or what the "gates" remember.
+        """
+        tables = self.store._tables
+        row = tables.sessions[session]
+        match what:
+            case "record":
+                table: dict[Any, Any] = tables.steps[session, row.turn + 1]
+                key: Any = next(iter(table))
+                bad: Any = msgspec.structs.replace(table[key], body=BAD)
+            case "state" | "usage":
+                table, key = tables.checkpoints[session], row.turn
+                bad = msgspec.structs.replace(table[key], **({"state": BAD} if what == "state" else {"unreadable": "bad usage"}))
+            case "reply":
+                table = tables.messages[session]
+                key = next(iter(table))
+                bad = msgspec.structs.replace(table[key], reply=BAD)
+            case "message" | "sender":
+                table = tables.messages[session]
+                key = next(id for id, message in table.items() if message.state is MessageState.QUEUED)
+                bad = msgspec.structs.replace(table[key], **({"body": BAD} if what == "message" else {"unreadable": "bad address"}))
+            case _:
+                table, key, bad = tables.sessions, session, msgspec.structs.replace(row, gates=BAD)
+        good, table[key] = table[key], bad
+
+        def restore() -> None:
+            # Only what was damaged: the rest of the row may have changed meanwhile.
+            field = {"record": "body", "message": "body", "usage": "unreadable", "sender": "unreadable"}.get(what, what)
+            table[key] = msgspec.structs.replace(table[key], **{field: getattr(good, field)})
+
+        return restore
 
     def now_s(self) -> float:
         """The virtual time of the life that is under way."""

@@ -1,0 +1,38 @@
+"""Rows that do not decode: a flipped byte, another program's data. Each is loaded as a stand-in that says so.
+
+The session that it belongs to parks (reason "state") and nothing of it runs; no other session notices. Nothing of such a row is changed, so
+that it can be restored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from holdfast.stores.records import Step, StepRecord, StepState
+
+T = TypeVar("T")
+_decode_record = msgspec.msgpack.Decoder(StepRecord).decode
+
+FAULTS = (msgspec.MsgspecError, ValueError, TypeError)
+"""What reading a row raises that does not decode: no MessagePack, another type, no UTF-8, a state that there is not."""
+
+
+def read(decode: Callable[[], T], instead: T) -> tuple[T, str]:
+    """What `decode` gives and ""; where it does not decode, `instead` and why."""
+    try:
+        return decode(), ""
+    except FAULTS as error:
+        return instead, str(error)
+
+
+def read_step(key: bytes, state: int, body: bytes, turn: int) -> Step:
+    """A step's row. One that does not decode is a stand-in: it may be of any effect, so it is listed with the effects of its turn."""
+    try:
+        return Step(key, StepState(state), _decode_record(body), turn)
+    except FAULTS as error:
+        there = StepState(state) if state in set(StepState) else StepState.OPEN
+        name = f"unreadable record {key.hex()}"
+        return Step(key, there, StepRecord("unreadable", name, "", b"", 0, "once", note=str(error)), turn, str(error))

@@ -38,21 +38,20 @@ class SteadyClock:
         clock: the clock of the machine.
     """
 
-    __slots__ = ("_ahead", "_clock", "monotonic")
+    __slots__ = ("_ahead", "monotonic", "wall")
 
     def __init__(self, clock: Clock) -> None:
-        self._clock, self.monotonic = clock, clock.monotonic
+        self.monotonic = clock.monotonic
+        self.wall = clock.time  # what the wall clock says now, for the eyes of people and of handlers
         self._ahead = clock.time() - clock.monotonic()
 
     def time(self) -> float:
         """Seconds since the epoch (UTC), never less than before (but for a millisecond)."""
-        wall = self._clock.time()
-        now = self._clock.monotonic() + self._ahead
-        if wall < now - 0.001:
-            return now
-        self._ahead += max(wall - now, 0.0)
+        wall = self.wall()
+        monotonic = self.monotonic()
+        ahead = wall - monotonic
+        if ahead > self._ahead:
+            self._ahead = ahead
+        elif ahead < self._ahead - 0.001:
+            return monotonic + self._ahead
         return wall
-
-    def wall(self) -> float:
-        """What the wall clock says now, for the eyes of people and of handlers."""
-        return self._clock.time()

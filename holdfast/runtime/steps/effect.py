@@ -6,6 +6,7 @@ repetition -> same effect before it -> attempt [ budget -> breaker -> open -> ti
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import Any
 
@@ -29,9 +30,9 @@ from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.records import Outcome, Park, StepState
 
 
-def run_effect(turn: Turn, call: Call, number: int = 0) -> Coroutine[Any, Any, Any]:
+def run_effect(turn: Turn, call: Call) -> Coroutine[Any, Any, Any]:
     """Run `call` as a step of `turn`, or return what its record says. As pipeline.run."""
-    return pipeline.run(turn, call, perform_once if call.effect == "once" else perform, None, number)
+    return pipeline.run(turn, call, perform_once if call.effect == "once" else perform)
 
 
 async def perform_once(step: Step) -> Outcome:
@@ -42,15 +43,17 @@ async def perform_once(step: Step) -> Outcome:
 
 async def perform(step: Step) -> Outcome:
     """Make attempts until one has an outcome that is final; recorded."""
-    turn, call, found = step.turn, _call_of(step), step.claim.step
+    turn, call, found = step.turn, step.asked, step.claim.step
+    assert type(call) is Call
     if call.kind == "tool":
         await _watch_repetition(step)
-    step.begins()
+    if turn.node.observers.all:
+        step.begins()
     if found is not None:
         await _resume(step)
     while True:
         shared = None if call.dependency is None else turn.node.breaker(call.dependency)
-        permits = turn.owner.gates.enter(call, shared, turn.node.clock.time())
+        permits = turn.owner.gates.enter(call, shared, turn.node.clock.time() if step.made or found is not None else step.opened)
         if not isinstance(permits, tuple):
             await _held_up(step, permits)
             continue
@@ -115,9 +118,9 @@ async def _attempt(step: Step, call: Call, context: StepContext, permits: Permit
     """Open, perform, settle: None with the result in `step.value`, or what the attempt failed of."""
     turn, clock = step.turn, step.turn.node.clock
     timeout_s = turn.owner.gates.time_left(call.timeout_s)
-    began, ok, cost = clock.monotonic(), None, ZERO
+    began, ok, cost = math.inf, None, ZERO
     try:
-        if step.durable:
+        if call.costs or call.effect != "read":
             step.deadline = clock.time() + timeout_s if call.effect == "once" else 0.0
             await step.write(StepState.OPEN, reserved=call.most)
             if turn.interruption is not None or turn.ending is not None:
@@ -137,8 +140,10 @@ async def _attempt(step: Step, call: Call, context: StepContext, permits: Permit
         raise
     finally:
         step.used = cost if step.used is ZERO else step.used + cost
-        turn.owner.gates.leave(call, permits, cost, ok, clock.monotonic() - began, clock.time())
-        if turn.owner.gates.breaker.spent():
+        # What has cost anything was timed up to now.
+        step.now = clock.time()
+        turn.owner.gates.leave(call, permits, cost, ok, max(turn.flight.mark - began, 0.0), step.now)
+        if ok is not True and turn.owner.gates.breaker.spent():
             turn.node.peers.condemn(turn.owner.id, f"its breaker opened {turn.owner.gates.breaker.openings} times")
 
 
@@ -170,7 +175,8 @@ async def _perform(step: Step, call: Call, context: StepContext, timeout_s: floa
         step.turn.node.deadlines.remove(deadline)
         branches.leave(inside)
         step.lane.pinned -= pinned
-    deadline.taken_back()  # it swallowed its cancellation and has a result all the same: the result counts
+    if deadline.cancels:
+        deadline.taken_back()  # it swallowed its cancellation and has a result all the same: the result counts
     return None, None
 
 
@@ -224,7 +230,8 @@ def _cost(step: Step, call: Call, fault: Fault | None, told: Usage | None) -> Us
 
 def _timed(step: Step, cost: Usage) -> Usage:
     """With the seconds of activity that the attempt took."""
-    seconds = step.turn.active_s()
+    flight, now = step.turn.flight, step.turn.node.clock.monotonic()
+    seconds, flight.mark = now - flight.mark, now  # steps that run at once share the time
     return Usage(cost.steps, cost.tokens, cost.microusd, seconds, cost.tool_calls) if seconds else cost
 
 

@@ -20,7 +20,7 @@ from holdfast.runtime.steps.outbox import send_again
 from holdfast.runtime.steps.refusal import told
 from holdfast.runtime.steps.step import Step
 from holdfast.runtime.turns import doubt
-from holdfast.runtime.turns.branches import inside_of
+from holdfast.runtime.turns.branches import here, inside_of
 from holdfast.runtime.turns.failures import CUT
 from holdfast.runtime.turns.journal import Claim
 from holdfast.runtime.turns.observed import step_over
@@ -35,24 +35,20 @@ Again = Callable[[Turn, Claim], Awaitable[None]]
 """What a kind of step still has to look at when it is answered from its record."""
 
 
-async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = None, number: int = 0) -> Any:
+async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = None) -> Any:
     """What the step comes to: from its record, or by performing it.
-
-    Args:
-        number: of this coroutine among those that the session object made (see Unstarted); 0 where it is none of them.
 
     Raises:
         StepError: it failed for good.
         BudgetExhausted: it could cost more than is left; once in a turn.
     If cancelled, see `Step.let_go`: what was under way is recorded as let go of, and replay lets the caller let go again.
     """
-    if number:
-        turn.unstarted.begun(number)
     if turn.over:
         await turn.closed()
-    claim = turn.claim(asked.kind, asked.name, asked.args)
-    if claim is None:
+    branch = here(turn)
+    if branch is None:
         return await _for_a_stranger(turn, run(turn, asked, perform, again))
+    claim = turn.journal.claim(branch, asked.kind, asked.name, asked.args)
     found = claim.step
     if found is not None and found.record.outcome is not None:
         outcome = await _replay(turn, asked, claim, found.record.outcome, again)

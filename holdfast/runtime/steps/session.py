@@ -107,17 +107,15 @@ class Session(SessionOf[S]):
             NotJournalable: its arguments cannot be recorded; it did not run.
         If cancelled, a `once` function that was under way is in doubt, and the session parks at the end of the turn.
         """
-        call = spec_for(function).call(args, kwargs)
-        unstarted = self._turn.unstarted
-        number = unstarted.number()
-        return unstarted.made(number, call.name, run_effect(self._turn, call, number))
+        call, turn = spec_for(function).call(args, kwargs), self._turn
+        return turn.unstarted.made(call.name, run_effect(turn, call))
 
     def call_tool(self, name: str, arguments: str | bytes | dict[str, Any]) -> Work[ToolResult]:
         """Run a tool as a model asked for it. Every failure is data for the model; only BudgetExhausted is raised.
 
         If cancelled, as `step`.
         """
-        return self._made(f"call_tool({name})", lambda: self._call_tool(name, arguments))
+        return self._made(f"call_tool({name})", self._call_tool(name, arguments))
 
     async def _call_tool(self, name: str, arguments: str | bytes | dict[str, Any]) -> ToolResult:
         try:
@@ -141,7 +139,7 @@ class Session(SessionOf[S]):
         All of them run to their end before the first failure (by position) is raised: a sibling's effect is never cut off half-way. If
         cancelled, all branches are cancelled.
         """
-        return self._made("gather", lambda: gather(self._turn, work), work)
+        return self._made("gather", gather(self._turn, work), work)
 
     def sleep(self, seconds: float) -> Work[None]:
         """Wait so many seconds. A long wait parks the session and takes no memory; it survives a restart.
@@ -150,7 +148,7 @@ class Session(SessionOf[S]):
             ValueError: `seconds` is not a number, or more than ten years.
         If cancelled, the wait is over, on replay too.
         """
-        return self._made("sleep", lambda: wait.sleep(self._turn, seconds))
+        return self._made("sleep", wait.sleep(self._turn, seconds))
 
     def decide(self, options: Sequence[str], chosen: str, why: str = "") -> Work[str]:
         """Record a decision, for people who read the journal; returns what was chosen, on replay too.
@@ -161,11 +159,11 @@ class Session(SessionOf[S]):
         """
         if chosen not in options:
             raise ValueError(f"{chosen!r} is not one of {list(options)!r}")
-        return self._made("decide", lambda: self._note("decide", [list(options), chosen, why], chosen))
+        return self._made("decide", self._note("decide", [list(options), chosen, why], chosen))
 
     def now(self) -> Work[float]:
         """Seconds since the epoch, the same on replay. If cancelled, the time may have been recorded."""
-        return self._made("now", lambda: self._note("now", None, self._turn.node.clock.wall()))
+        return self._made("now", self._note("now", None, self._turn.node.clock.wall()))
 
     def random(self) -> _random.Random:
         """A random generator, seeded by the session, the turn and how many were made before: the same on replay."""
@@ -187,16 +185,9 @@ class Session(SessionOf[S]):
         call = Call(kind=kind, name=kind, effect="read", args=canonical(args), run=noted, codec=plain, retry=NO_RETRY)
         return await run_effect(self._turn, call)
 
-    def _made(self, what: str, start: Callable[[], Coroutine[Any, Any, T]], within: Sequence[Any] = ()) -> Work[T]:
+    def _made(self, what: str, work: Coroutine[Any, Any, T], within: Sequence[Any] = ()) -> Work[T]:
         """The coroutine of a step: one that is never awaited fails the turn, since what it was to do is not done."""
-        unstarted = self._turn.unstarted
-        number = unstarted.number()
-
-        async def run() -> T:
-            unstarted.begun(number)
-            return await start()
-
-        return unstarted.made(number, what, run(), within)
+        return self._turn.unstarted.made(what, work, within)
 
     # ------------------------------------------------------------ other sessions
 
@@ -207,7 +198,7 @@ class Session(SessionOf[S]):
             StepError: there is no such session, it has ended, or its mailbox is full (`type` says which).
         If cancelled, the message is not sent, on replay neither.
         """
-        return self._made(f"tell({session})", lambda: send.tell(self._turn, session, message))
+        return self._made(f"tell({session})", send.tell(self._turn, session, message))
 
     def ask(self, session: str, message: Any, *, timeout_s: float = 60.0) -> Work[Any]:
         """Send a message to another session and wait for its reply, as plain data. A long wait parks this one.
@@ -221,7 +212,7 @@ class Session(SessionOf[S]):
             StepError: it was refused, or the other failed; `type` says why.
         If cancelled, the message may have been sent: the other session handles it, and its reply wakes nothing.
         """
-        return self._made(f"ask({session})", lambda: send.ask(self._turn, session, message, timeout_s))
+        return self._made(f"ask({session})", send.ask(self._turn, session, message, timeout_s))
 
     def spawn(
         self, agent: Agent, *, state: Any = None, budget: Budget | None = None, id: str | None = None, detached: bool = False
@@ -241,7 +232,7 @@ class Session(SessionOf[S]):
         """
         first = agent.first_state() if state is None else state
         data = agent.state.round_trip(first)[0]
-        return self._made(f"spawn({agent.name})", lambda: self._spawn(agent, data, budget, id, detached))
+        return self._made(f"spawn({agent.name})", self._spawn(agent, data, budget, id, detached))
 
     async def _spawn(self, agent: Agent, state: bytes, budget: Budget | None, id: str | None, detached: bool) -> Child:
         return Child(self, await spawn(self._turn, agent, state, budget, id, detached))
@@ -253,7 +244,7 @@ class Session(SessionOf[S]):
             StepError: it was cancelled or killed, or there is none.
         If cancelled, its end wakes nothing here.
         """
-        return self._made(f"watch({session})", lambda: send.watch(self._turn, session))
+        return self._made(f"watch({session})", send.watch(self._turn, session))
 
     def finish(self, result: Any = None) -> None:
         """End the session when this turn commits; `result`, plain data by then, is what `Handle.result` and a parent's

@@ -39,6 +39,9 @@ class Phase(IntEnum):
     KNOWN = 3  # its outcome is known and being written
 
 
+_BEFORE, _KNOWN = Phase.BEFORE, Phase.KNOWN
+
+
 class Step:
     """One step of a run, from its admission to its end.
 
@@ -46,6 +49,7 @@ class Step:
         used: what its ended attempts cost.
         attempts, made: how many there were, over all runs of the turn, and those that count against its retries.
         value: what the last attempt returned.
+        now: the store time at which it ended, until that is written.
         context: that of the attempt under way.
         timer: its deadline.
         attempt_over: it has ended: what it asked for itself is let go of by that, and the next attempt asks for it again.
@@ -53,7 +57,7 @@ class Step:
 
     __slots__ = (
         "_ended", "_heard", "_inside", "_written", "asked", "attempt_over", "attempts", "claim", "context", "deadline", "lane", "made",
-        "maybe_paid", "opened", "outcome", "phase", "seen", "target", "timer", "turn", "until", "used", "value",
+        "maybe_paid", "now", "opened", "outcome", "phase", "seen", "target", "timer", "turn", "until", "used", "value",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, asked: Asked, claim: Claim) -> None:
@@ -64,10 +68,10 @@ class Step:
         branch.busy += 1
         if branch.path:
             turn.flight.nested[self] = branch.path
-        self.phase = Phase.BEFORE
+        self.phase = _BEFORE
         self.opened, self.seen = turn.node.clock.time(), turn.journal.order.seen
         self.used, self.attempts, self.made, self.maybe_paid = ZERO, 0, 0, 0
-        self.deadline, self._ended = 0.0, 0
+        self.deadline, self.now, self._ended = 0.0, 0.0, 0
         self._heard: tuple[tuple[bytes, int], ...] = ()
         self.until: float | None = None
         self.target: str | None = None
@@ -78,7 +82,8 @@ class Step:
         self.attempt_over = False
         self._inside: Branch | None = None
         self._written: StepState | None = None
-        self.resume()
+        if claim.step is not None:
+            self.resume()
 
     def resume(self) -> None:
         """Where it has a record without an outcome (it was open, or waited), go by that: what it could have cost is charged."""
@@ -170,15 +175,18 @@ class Step:
 
     async def close(self, outcome: Outcome) -> Outcome:
         """Write its outcome: from here on it is known, and stays so whatever becomes of the caller."""
-        self.outcome, self.phase, self.deadline = outcome, Phase.KNOWN, 0.0
+        self.outcome, self.phase, self.deadline = outcome, _KNOWN, 0.0
         write = self._submit(state_of(outcome), outcome)
         try:
             written = (await write).status is Status.DONE
         except StoreError:
             written = False
+        turn = self.turn
         if not written:
-            await self.turn.acknowledged(write)  # looks at the same answer again, and leaves the turn
-        await self._comes()
+            await turn.acknowledged(write)  # looks at the same answer again, and leaves the turn
+        if turn.journal.left or turn.flight.steps > self.lane.steps:
+            await self._comes()
+        turn.journal.order.seen = self._ended
         return outcome
 
     async def close_with(self, outcome: Outcome, op: Op) -> tuple[Outcome, Result]:
@@ -186,6 +194,7 @@ class Step:
         self.outcome, self.phase = outcome, Phase.KNOWN
         written = await self.turn.acknowledged(self._submit(state_of(outcome), outcome, outbox=(op,)))
         await self._comes()
+        self.turn.journal.order.sees(self._ended)
         return outcome, written.outbox[0]
 
     async def answered(self, outcome: Outcome) -> Outcome:
@@ -210,25 +219,24 @@ class Step:
                 await order.others_asked(claim.branch, self.asked.timeout_s)
             if turn.flight.steps > self.lane.steps:
                 await order.by_itself()
-        order.sees(self._ended)
 
     def _submit(
         self, state: StepState, outcome: Outcome | None, *, reserved: Usage = ZERO, note: str = "", until: float | None = None,
         outbox: tuple[Op, ...] = (), cut: bool = False,
     ) -> asyncio.Future[Result]:  # fmt: skip
         asked, claim, turn = self.asked, self.claim, self.turn
+        branch, order, now = claim.branch, turn.journal.order, self.now or turn.node.clock.time()
+        self.now = 0.0
         args = asked.args if len(asked.args) <= _MAX_ARGS or asked.effect == "once" or asked.kind == "tell" else b""
-        closed = 0.0 if outcome is None else turn.node.clock.time()
-        self._heard += turn.journal.order.take_heard()
-        ended = self._ended = 0 if outcome is None and not cut else turn.journal.order.place()
+        if order.unwritten:
+            self._heard += order.take_heard()
+        ended = self._ended = 0 if outcome is None and not cut else order.place()
         until = self.until if until is None else until
         record = StepRecord(
-            asked.kind, asked.name, claim.branch.path, claim.digest, claim.nth, asked.effect, outcome, args, reserved, self.used,
-            self.attempts, self.opened, closed, until, self.target, self.maybe_paid, claim.beside, 0, note,
-            cut, self.deadline, claim.strayed, ended, self.seen,
-            claim.branch.line, claim.branch.since, turn.node.clock.time() - turn.started if cut else 0.0,
-            self._heard,
-            0.0 if state is not StepState.WAITING or until is None else until - turn.node.clock.time(),
+            asked.kind, asked.name, branch.path, claim.digest, claim.nth, asked.effect, outcome, args, reserved, self.used,
+            self.attempts, self.opened, 0.0 if outcome is None else now, until, self.target, self.maybe_paid, claim.beside, 0, note,
+            cut, self.deadline, claim.strayed, ended, self.seen, branch.line, branch.since, now - turn.started if cut else 0.0,
+            self._heard, 0.0 if until is None or state is not StepState.WAITING else until - now,
         )  # fmt: skip
         self._written = state
         return turn.submit(claim.key, state, record, outbox)
@@ -237,12 +245,14 @@ class Step:
 
     def leave(self) -> None:
         """It is not in flight any more."""
-        self.claim.branch.busy -= 1
+        branch, flight = self.claim.branch, self.turn.flight
+        branch.busy -= 1
         if self._inside is not None:
             self.turn.insides.pop(self._inside.path, None)
-            self.turn.flight.forget_inside(self._inside.path)
-        self.turn.flight.nested.pop(self, None)
-        self.turn.flight.leave(self.lane)
+            flight.forget_inside(self._inside.path)
+        if branch.path:
+            flight.nested.pop(self, None)
+        flight.leave(self.lane)
 
     def let_go(self) -> None:
         """Its task was cancelled: by its caller, or since the turn ends. What is written of it is the same as what the caller sees.

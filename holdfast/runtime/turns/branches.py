@@ -7,6 +7,7 @@ it names, and its steps are found by what they ask for among those of the whole 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, Protocol
 
@@ -98,10 +99,8 @@ def of_a_new_task() -> Branch | None:
     return branch.another_line()
 
 
-def enter(branch: Branch | Inside) -> Token[Branch | Inside | None]:
-    """The calling code is in `branch` from here on; `leave` takes the token."""
-    return _here.set(branch)
-
+enter: Callable[[Branch | Inside], Token[Branch | Inside | None]] = _here.set
+"""The calling code is in that branch from here on; `leave` takes the token."""
 
 leave = _here.reset
 

@@ -48,13 +48,13 @@ class Deadline:
         hangs: what is done once an attempt that went on for long after its deadline has ended.
     """
 
-    __slots__ = ("at", "before", "by_person", "cancels", "first", "hangs", "of", "task")
+    by_person = False
+    cancels = 0
+    first = 0.0
+    hangs: asyncio.Future[None] | None = None
 
     def __init__(self, task: asyncio.Task[Any], at: float, of: Timed) -> None:
-        self.task, self.at, self.of = task, at, of
-        self.by_person, self.cancels, self.before = False, 0, task.cancelling()
-        self.first = 0.0
-        self.hangs: asyncio.Future[None] | None = None
+        self.task, self.at, self.of, self.before = task, at, of, task.cancelling()
 
     @property
     def passed(self) -> bool:
@@ -77,7 +77,7 @@ class Deadlines:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._entries: dict[int, Deadline] = {}
+        self._entries: dict[Deadline, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
@@ -85,25 +85,25 @@ class Deadlines:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Deadline]:
-        return iter(self._entries.values())
+        return iter(self._entries)
 
     def add(self, task: asyncio.Task[Any], seconds: float, of: Timed) -> Deadline:
         """Cancel `task` in `seconds` from now unless the deadline is removed first."""
         entry = Deadline(task, self._loop.time() + seconds, of)
-        self._entries[id(entry)] = entry
+        self._entries[entry] = None
         if self._timer is None:
             self._sweep_later()
         return entry
 
     def remove(self, entry: Deadline) -> None:
         """The attempt has ended."""
-        self._entries.pop(id(entry), None)
+        self._entries.pop(entry, None)
         if entry.hangs is not None:
             entry.hangs.set_result(None)
 
     def expire(self, session: str, name: str | None = None) -> int:
         """End the attempts of a session now, as their timeouts would; only those of this name, if it is given. How many there were."""
-        found = [e for e in self._entries.values() if e.of.session == session and name in (None, e.of.name) and e.at < math.inf]
+        found = [e for e in self._entries if e.of.session == session and name in (None, e.of.name) and e.at < math.inf]
         for entry in found:
             entry.by_person = entry.by_person or not entry.passed
             self._fire(entry)
@@ -117,9 +117,9 @@ class Deadlines:
         now = self._loop.time()
         blocked_s = now - self._due
         if blocked_s > PERIOD_S:
-            for entry in self._entries.values():
+            for entry in self._entries:
                 entry.at += blocked_s
-        for entry in [entry for entry in self._entries.values() if entry.at <= now]:
+        for entry in [entry for entry in self._entries if entry.at <= now]:
             self._fire(entry)
         self._timer = None
         if self._entries:

@@ -35,10 +35,12 @@ def failure_of(step: str, fault: Fault) -> Failure:
     return Failure(fault.raised_as, step, fault.type, redact.text(fault.message)[:_MAX_TEXT], category)
 
 
+_CLOSED, _FAILED = StepState.CLOSED, StepState.FAILED
+
+
 def state_of(outcome: Outcome) -> StepState:
     """The state of a step that came to this."""
-    failed = outcome.failure is not None and outcome.failure.type != NOT_KEPT
-    return StepState.FAILED if failed else StepState.CLOSED
+    return _CLOSED if outcome.failure is None or outcome.failure.type == NOT_KEPT else _FAILED
 
 
 def error_of(failure: Failure) -> StepError:

@@ -56,6 +56,7 @@ class Flight:
     """The lanes of one run. `rested` is called when all that is in flight waits.
 
     Attributes:
+        awaited: whether it matters when all rests: a step waits, or the run is to be left.
         handler: the task of the handler, once it runs.
         made: the tasks that the handler's code made by itself and that have not ended, with or without a step in them; each with its
             line.
@@ -72,6 +73,7 @@ class Flight:
         "_monotonic",
         "_rested",
         "_title",
+        "awaited",
         "branches",
         "busy",
         "handler",
@@ -89,7 +91,7 @@ class Flight:
         self.handler: asyncio.Task[Any] | None = None
         self.made: dict[asyncio.Task[Any], Branch] = {}
         self._gathered: set[asyncio.Task[Any]] = set()
-        self.busy = self.steps = 0
+        self.busy = self.steps = self.awaited = 0
         self.nested: dict[Open, str] = {}
         self.mark = 0.0
         self._emptied: asyncio.Future[None] | None = None
@@ -115,12 +117,13 @@ class Flight:
         """It has ended."""
         lane.steps -= 1
         self.steps -= 1
-        if lane.steps == 0:
-            self.busy -= 1
-            if self.busy == 0:
-                self._rested()
-            if self.steps == 0 and self._emptied is not None and not self._emptied.done():
-                self._emptied.set_result(None)
+        if lane.steps:
+            return
+        self.busy -= 1
+        if self.awaited and self.busy == 0:
+            self._rested()
+        if self._emptied is not None and self.steps == 0 and not self._emptied.done():
+            self._emptied.set_result(None)
 
     def _open(self, task: asyncio.Task[Any]) -> Lane:
         if task.get_loop() is not self._loop:

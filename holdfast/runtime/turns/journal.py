@@ -50,15 +50,17 @@ class Journal:
 
     Attributes:
         order: that of the outcomes.
+        left: the records that the code has not asked for in this run.
     """
 
-    __slots__ = ("_answered", "_below", "_once", "_unclaimed", "order", "records")
+    __slots__ = ("_answered", "_below", "_once", "_open", "left", "order", "records")
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
         self.records: dict[bytes, Step] = {}
         self.order = Order()
         self._once: dict[tuple[str, bytes], list[bytes]] = {}
         self._below: dict[str, set[bytes]] = {}
+        self._open: dict[bytes, None] = {}  # the keys of records without an outcome, in order
         for step in steps:
             self.put(step)
             self.order.known(step)
@@ -66,9 +68,9 @@ class Journal:
 
     def rewind(self) -> None:
         """Nothing is claimed any more; every record can be claimed again."""
-        self._unclaimed: dict[bytes, Step] = dict(self.records)
+        self.left: dict[bytes, Step] = dict(self.records)
         self._answered: set[bytes] = set()
-        self.order.rewind(self._unclaimed)
+        self.order.rewind(self.left)
 
     # ------------------------------------------------------------ claiming
 
@@ -80,20 +82,15 @@ class Journal:
         nth = branch.nth.get(digest, 0)
         branch.nth[digest] = nth + 1
         claim = Claim(branch, digest, nth)
-        if self._unclaimed:
+        if self.left:
             claim.step = self._claimed(claim.key)
         return claim
 
     def _claimed(self, key: bytes) -> Step | None:
         """Take a record out of those that can be claimed, and let what waits for it look again."""
-        step = self._unclaimed.pop(key, None)
+        step = self.left.pop(key, None)
         self.order.claimed()
         return step
-
-    @property
-    def left(self) -> bool:
-        """Whether there are records that the code has not asked for yet."""
-        return bool(self._unclaimed)
 
     def claim_below(self, claim: Claim) -> list[Step]:
         """What the function of a step that has ended asked for itself: it counts as asked for, too."""
@@ -103,7 +100,7 @@ class Journal:
     def reopen(self, path: str) -> list[Step]:
         """The function of a step runs again: what it asked for before can be claimed again. The failures among it that nothing follows."""
         steps = [step for step in self.records.values() if step.record.branch.startswith(path)]
-        self._unclaimed.update((step.key, step) for step in steps)
+        self.left.update((step.key, step) for step in steps)
         self.order.reopened()
         self._answered.difference_update(step.key for step in steps)
         return _trailing(steps, self.order.place_of)
@@ -116,20 +113,20 @@ class Journal:
         """
         found = [
             step
-            for step in self._unclaimed.values()
+            for step in self.left.values()
             if (step.record.branch, step.record.kind, step.record.name) == (claim.branch.path, kind, name) and not step.record.beside
         ]
         return next((step for step in found if step.record.digest == claim.digest), found[0] if found else None)
 
     def astray(self, branch: Branch) -> bool:
         """Whether a line of code has gone another way than its records: some are left that come before what it asks for now."""
-        return any(_before(step.record, branch) for step in self._unclaimed.values())
+        return any(_before(step.record, branch) for step in self.left.values())
 
     def passed_over(self, branch: Branch) -> Step | None:
         """An effect on record, done or possibly done, that comes before what the same line of code asks for now; in a task of the handler's
         own, a `once` effect."""
         effects = ("once",) if branch.line else ("once", "idempotent")
-        for step in self._unclaimed.values():
+        for step in self.left.values():
             if step.record.effect in effects and step.state is not FAILED and _before(step.record, branch):
                 return step
         return None
@@ -155,17 +152,24 @@ class Journal:
 
     def put(self, step: Step) -> None:
         """A record was written."""
-        if step.key not in self.records:
-            if step.record.effect == "once":
-                self._once.setdefault((step.record.name, step.record.args), []).append(step.key)
-            for path in enclosing(step.record.branch) if step.record.branch else ():
-                self._below.setdefault(path, set()).add(step.key)
-        self.records[step.key] = step
+        key, record = step.key, step.record
+        if key not in self.records:
+            if record.effect == "once":
+                self._once.setdefault((record.name, record.args), []).append(key)
+            if record.branch:
+                for path in enclosing(record.branch):
+                    self._below.setdefault(path, set()).add(key)
+        self.records[key] = step
+        if step.state not in _ENDED:
+            self._open[key] = None
+        elif self._open:
+            self._open.pop(key, None)
 
     def drop(self, keys: Iterable[bytes]) -> None:
         """Records were dropped: their steps are free."""
         for key in keys:
             step = self.records.pop(key, None)
+            self._open.pop(key, None)
             self._claimed(key)
             if step is None:
                 continue
@@ -178,15 +182,15 @@ class Journal:
 
     def unclaimed(self) -> list[Step]:
         """The records that the handler has not asked for in this run."""
-        return list(self._unclaimed.values())
+        return list(self.left.values())
 
     def in_doubt(self) -> list[Step]:
         """Effects whose outcome is unknown, while the handler does not run."""
-        return [step for step in self.records.values() if in_doubt(step)]
+        return [step for key in self._open if in_doubt(step := self.records[key])]
 
     def unended(self) -> list[Step]:
         """Records that say that a step is under way or waits, other than effects in doubt."""
-        return [step for step in self.records.values() if step.state not in _ENDED and not in_doubt(step)]
+        return [step for key in self._open if not in_doubt(step := self.records[key])]
 
     def strayed(self) -> list[Step]:
         """The reads that were recorded after the code had gone another way than its records."""

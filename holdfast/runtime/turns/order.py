@@ -50,17 +50,29 @@ class Order:
 
     Attributes:
         seen: the last place whose outcome the code of this run has seen.
+        unwritten: the answers of other sessions that came since a record was written.
     """
 
     __slots__ = (
-        "_asked", "_at_once", "_by_seen", "_coming", "_heard", "_held", "_missed", "_number", "_places", "_queue", "_unclaimed",
-        "_unwritten", "seen",
+        "_asked",
+        "_at_once",
+        "_by_seen",
+        "_coming",
+        "_heard",
+        "_held",
+        "_missed",
+        "_number",
+        "_places",
+        "_queue",
+        "_unclaimed",
+        "seen",
+        "unwritten",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._places = 1
         self._heard: dict[bytes, int] = {}
-        self._unwritten: list[tuple[bytes, int]] = []
+        self.unwritten: list[tuple[bytes, int]] = []
         self._held = 0
         self._queue: deque[asyncio.Future[None]] = deque()
 
@@ -100,14 +112,12 @@ class Order:
         place = self._heard.get(key)
         if place is None:
             place = self._heard[key] = self.place()
-            self._unwritten.append((key, place))
+            self.unwritten.append((key, place))
         self.sees(place)
 
     def take_heard(self) -> tuple[tuple[bytes, int], ...]:
         """The answers that came since the last record was written, with their places."""
-        if not self._unwritten:
-            return ()
-        taken, self._unwritten = tuple(self._unwritten), []
+        taken, self.unwritten = tuple(self.unwritten), []
         return taken
 
     def place_of(self, step: Step) -> int:

@@ -22,7 +22,7 @@ from holdfast.runtime.turns import branches, tasks
 from holdfast.runtime.turns.branches import Branch, Gathered, enclosing, here
 from holdfast.runtime.turns.failures import describe, state_of
 from holdfast.runtime.turns.flight import Flight, Lane
-from holdfast.runtime.turns.journal import Claim, Journal
+from holdfast.runtime.turns.journal import Journal
 from holdfast.runtime.turns.node import Node, Place
 from holdfast.runtime.turns.owner import Owner
 from holdfast.runtime.turns.parking import SETTLE_S, Parking
@@ -156,6 +156,7 @@ class Turn:
         gentle = why in GENTLE
         if self.over and gentle:
             return
+        self.flight.awaited += 1
         if self.interruption is None or not (gentle or self.interruption.why == "ended"):
             self.interruption = Interrupted(why, park, cause)  # an end stays an end: what is fenced by it was not lost
         if not gentle or self.flight.busy == 0:
@@ -186,11 +187,6 @@ class Turn:
 
     # ------------------------------------------------------------ steps
 
-    def claim(self, kind: str, name: str, args: bytes) -> Claim | None:
-        """The next step of this identity; None where the calling code belongs to none of the run's branches."""
-        branch = here(self)
-        return None if branch is None else self.journal.claim(branch, kind, name, args)
-
     async def closed(self) -> NoReturn:
         """What a step comes to that is asked for while the run is being ended, or after it.
 
@@ -219,12 +215,6 @@ class Turn:
             await asyncio.wait((self.ending,))
         if self.interruption is not None and self.interruption.why not in GENTLE:
             await self.never()
-
-    def active_s(self) -> float:
-        """Seconds of activity since this was last asked: steps that run at once share them."""
-        now = self.node.clock.monotonic()
-        seconds, self.flight.mark = now - self.flight.mark, now
-        return seconds
 
     def submit(self, key: bytes, state: StepState, record: StepRecord, outbox: tuple[Op, ...] = ()) -> asyncio.Future[Result]:
         """Write a step's record, until it is written; memory has it when the write is acknowledged, whether or not any code waits."""
@@ -286,6 +276,7 @@ class Turn:
         if self.waits.over(park):
             return None
         future = self.waits.begin(key, park, hold_s)
+        self.flight.awaited += 1
         self.flight.pause(lane)
         try:
             outcome = await future
@@ -293,6 +284,7 @@ class Turn:
                 await self.never()  # while it still counts as waiting: it must not hold up the leaving
         finally:
             self.waits.end(key)
+            self.flight.awaited -= 1
             self.flight.resume(lane)
         return outcome
 

@@ -8,50 +8,62 @@ from typing import Any, TypeVar
 
 C = TypeVar("C", bound=Coroutine[Any, Any, Any])
 
+_MANY = 64
+
 
 class Unstarted:
-    """The coroutines that a run's session object has made and that have not begun."""
+    """The coroutines that a run's session object has made and that may not have begun.
 
-    __slots__ = ("_made", "_number")
+    Mostly a coroutine has ended when the next one is made: so the last one is kept by itself, and costs next to nothing.
+    """
+
+    __slots__ = ("_last", "_most", "_others", "_what", "_within")
 
     def __init__(self) -> None:
-        self._made: dict[int, tuple[str, Coroutine[Any, Any, Any], Sequence[Any]]] = {}
-        self._number = 0
+        self._what, self._last, self._within = "", None, ()
+        self._others: list[tuple[str, Any, Sequence[Any]]] = []
+        self._most = _MANY
 
-    def number(self) -> int:
-        """The number of the next coroutine; it says `begun(number)` first thing."""
-        self._number += 1
-        return self._number
+    _last: Any
+    _within: Sequence[Any]
 
-    def made(self, number: int, what: str, coroutine: C, within: Sequence[Any] = ()) -> C:
+    def made(self, what: str, coroutine: C, within: Sequence[Any] = ()) -> C:
         """Remember a coroutine until it begins.
 
         Args:
             what: the call, or only the name of a step.
             within: coroutines that it takes over: they are not missed for themselves, and where it does not begin they do not, either.
         """
+        if self._last is not None and self._last.cr_frame is not None:
+            self._keep_last()
         if within:
             taken = {id(each) for each in within}
-            self._made = {at: entry for at, entry in self._made.items() if id(entry[1]) not in taken}
-        self._made[number] = what, coroutine, within
+            self._others = [entry for entry in self._others if id(entry[1]) not in taken]
+        self._what, self._last, self._within = what, coroutine, within
         return coroutine
 
-    def begun(self, number: int) -> None:
-        """It runs."""
-        self._made.pop(number, None)
+    def _keep_last(self) -> None:
+        self._others.append((self._what, self._last, self._within))
+        if len(self._others) > self._most:
+            self._others = [entry for entry in self._others if not _begun(entry[1])]
+            self._most = _MANY + 2 * len(self._others)
 
     def close(self) -> list[str]:
         """What was never awaited; its coroutines are closed."""
+        if self._last is not None:
+            self._keep_last()
+            self._last = None
         found = []
-        for what, made, within in self._made.values():
-            if _not_begun(made):
-                found.append(what if "(" in what else f"step({what})")
+        for what, made, within in self._others:
+            if _begun(made):
+                continue
+            found.append(what if "(" in what else f"step({what})")
             for each in (made, *within):
-                if _not_begun(each):
+                if not _begun(each):
                     each.close()
-        self._made.clear()
+        self._others.clear()
         return found
 
 
-def _not_begun(coroutine: Any) -> bool:
-    return inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+def _begun(coroutine: Any) -> bool:
+    return not inspect.iscoroutine(coroutine) or inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED

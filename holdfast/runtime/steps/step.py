@@ -232,11 +232,12 @@ class Step:
             self._heard += order.take_heard()
         ended = self._ended = 0 if outcome is None and not cut else order.place()
         until = self.until if until is None else until
+        # Zero as an int takes one byte of the row, as a float nine.
         record = StepRecord(
             asked.kind, asked.name, branch.path, claim.digest, claim.nth, asked.effect, outcome, args, reserved, self.used,
-            self.attempts, self.opened, 0.0 if outcome is None else now, until, self.target, self.maybe_paid, claim.beside, 0, note,
-            cut, self.deadline, claim.strayed, ended, self.seen, branch.line, branch.since, now - turn.started if cut else 0.0,
-            self._heard, 0.0 if until is None or state is not StepState.WAITING else until - now,
+            self.attempts, self.opened, 0 if outcome is None else now, until, self.target, self.maybe_paid, claim.beside, 0, note,
+            cut, self.deadline or 0, claim.strayed, ended, self.seen, branch.line, branch.since, now - turn.started if cut else 0,
+            self._heard, 0 if until is None or state is not StepState.WAITING else until - now,
         )  # fmt: skip
         self._written = state
         return turn.submit(claim.key, state, record, outbox)

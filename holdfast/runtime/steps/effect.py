@@ -173,6 +173,7 @@ async def _perform(step: Step, call: Call, context: StepContext, timeout_s: floa
         return _fault(error, step.turn.node.clock.time()), _told_cost(error, call)
     finally:
         step.turn.node.deadlines.remove(deadline)
+        step.timer, step.attempt_over = None, deadline.passed  # it refers to the step: left, only the garbage collector would free both
         branches.leave(inside)
         step.lane.pinned -= pinned
     if deadline.cancels:

@@ -66,7 +66,7 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
         step.let_go()
         raise
     finally:
-        if claim.shown is not None:
+        if claim.started is not None:
             step_over(turn, claim, asked if type(asked) is Call else None, step.value)
         step.leave()
     return result(asked, outcome)
@@ -75,9 +75,9 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
 async def drifted(step: Step) -> Outcome | None:
     """The answer of an older record, where the code went another way than before; None where the step is new."""
     claim, journal = step.claim, step.turn.journal
-    if claim.step is not None or not journal.left or (claim.beside and not claim.branch.line):
+    if claim.step is not None or not journal.left or (claim.overlapped and not claim.branch.line):
         return None
-    outcome = await drift(step) if type(step.asked) is Call and not claim.beside else None
+    outcome = await drift(step) if type(step.asked) is Call and not claim.overlapped else None
     if outcome is None:
         step.resume()
         if claim.step is None:

@@ -24,14 +24,14 @@ _BY_PLACE = ("now", "spawn")
 class Claim:
     """A step's place in the journal: its identity, and the record that was found for it, if any."""
 
-    __slots__ = ("beside", "branch", "digest", "key", "nth", "shown", "step", "strayed")
+    __slots__ = ("branch", "digest", "key", "nth", "overlapped", "started", "step", "strayed")
 
     def __init__(self, branch: Branch, digest: bytes, nth: int) -> None:
         self.branch, self.digest, self.nth = branch, digest, nth
         self.key = digest + nth.to_bytes(3, "big")
         self.step: Step | None = None
-        self.beside = self.strayed = False
-        self.shown: tuple[str, str] | None = None  # kind and name, once StepStarted was emitted for it
+        self.overlapped = self.strayed = False
+        self.started: tuple[str, str] | None = None  # kind and name, once StepStarted was emitted for it
 
 
 class Effects(NamedTuple):
@@ -114,7 +114,7 @@ class Journal:
         found = [
             step
             for step in self.left.values()
-            if (step.record.branch, step.record.kind, step.record.name) == (claim.branch.path, kind, name) and not step.record.beside
+            if (step.record.branch, step.record.kind, step.record.name) == (claim.branch.path, kind, name) and not step.record.overlapped
         ]
         return next((step for step in found if step.record.digest == claim.digest), found[0] if found else None)
 
@@ -259,7 +259,7 @@ def _is_consequence(later: StepRecord, failed: StepRecord, place: int, inside: s
 
 def _before(record: StepRecord, branch: Branch) -> bool:
     """Whether a record that was not asked for yet comes before what a line of code asks for now: a line asks for one step at a time."""
-    return (record.branch, record.line) == (branch.path, branch.line) and (bool(record.line) or not record.beside)
+    return (record.branch, record.line) == (branch.path, branch.line) and (bool(record.line) or not record.overlapped)
 
 
 def cost(step: Step) -> Usage:

@@ -22,18 +22,18 @@ def turn_starts(turn: Turn, restarts: int) -> None:
 def step_starts(turn: Turn, claim: Claim, kind: str, name: str, effect: str, opened: float) -> None:
     """A step has no result on record and is about to run, in the task that it runs in."""
     if turn.node.observers.all:
-        claim.shown = (kind, name)
+        claim.started = (kind, name)
         turn.node.observers.emit(events.StepStarted(turn.owner.id, turn.number, claim.key, kind, name, effect, opened))
 
 
 def step_over(turn: Turn, claim: Claim, call: Call | None, value: Any) -> None:
     """A step that the observers saw begin has ended, or is left: in the task that it ran in."""
-    if claim.shown is None:
+    if claim.started is None:
         return
     step = turn.journal.records.get(claim.key)
     outcome = None if step is None else step.record.outcome
     if step is None or outcome is None:
-        turn.emit(events.StepLeft, claim.key, *claim.shown)
+        turn.emit(events.StepLeft, claim.key, *claim.started)
         return
     record, failure = step.record, outcome.failure
     used, took_s = cost(step), record.closed - record.opened

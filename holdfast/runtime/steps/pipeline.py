@@ -17,7 +17,7 @@ from holdfast.errors import RuntimeStopped
 from holdfast.runtime.steps.asked import Asked, result
 from holdfast.runtime.steps.drift import another_way, drift
 from holdfast.runtime.steps.outbox import send_again
-from holdfast.runtime.steps.refusal import told
+from holdfast.runtime.steps.refusal import exhausts
 from holdfast.runtime.steps.step import Step
 from holdfast.runtime.turns import doubt
 from holdfast.runtime.turns.branches import here, inside_of
@@ -92,7 +92,7 @@ async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, agai
         turn.owner.gates.repetition.note(asked.name, claim.digest)
     turn.emit(events.StepReplayed, asked.kind, asked.name)
     below = turn.journal.claim_below(claim) if turn.journal.left else []
-    turn.refused = turn.refused or told(outcome) or any(told(step.record.outcome) for step in below)
+    turn.refused = turn.refused or exhausts(outcome) or any(exhausts(step.record.outcome) for step in below)
     for step in below:
         send_again(turn, step)
     if again is not None:

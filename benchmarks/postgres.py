@@ -56,7 +56,7 @@ class BareFlusher:
 
     async def run(self, address: Address) -> None:
         connection = await address.connect("bare", plan_for_growth=True)
-        await postgres_schema.migrate(connection, address.schema, address.shown)
+        await postgres_schema.migrate(connection, address.schema, address.display)
         sql = UPSERT_STEPS.replace("{s}", postgres_schema.quoted(address.schema))
         try:
             while True:

@@ -77,7 +77,7 @@ class LocalGateway:
             if before is not None:
                 return self._value(agent.reply, session, id, before)
             if not await self._answered(waiter, timeout_s):
-                raise errors.ReplyTimeout(session, id, timeout_s, _resting(await self.row(session)))
+                raise errors.ReplyTimeout(session, id, timeout_s, _why_not_handling(await self.row(session)))
             return self._value(agent.reply, session, id, waiter.result())
         finally:
             waiter.cancel()
@@ -211,7 +211,7 @@ class LocalGateway:
         raise errors.TurnFailed(session, id, failure.message, failure.effects, failure.in_doubt, failure.failed)
 
 
-def _resting(row: Session) -> str:
+def _why_not_handling(row: Session) -> str:
     """Why a session does not handle its messages, if it does not."""
     if row.status == "failed":
         return "it has failed, and handles nothing until its dead letter is retried or dropped"

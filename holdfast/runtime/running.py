@@ -64,15 +64,15 @@ class Running:
         Args:
             services: what runs next to the sessions.
         """
-        node, beside = self.node, list(services)
+        node, children = self.node, list(services)
         lineage.install(node.loop)
         if self.telemetry is not None:
             # Telemetry first: it ends last, and sees what the others do at their end.
             node.observers.add(self.telemetry.observer)
-            beside.insert(0, ChildSpec("telemetry", self.telemetry.run, stop_s=self.telemetry.stop_s))
+            children.insert(0, ChildSpec("telemetry", self.telemetry.run, stop_s=self.telemetry.stop_s))
         children = [
             ChildSpec("writer", node.group.run, stop_s=_CLOSE_S),
-            ChildSpec("services", Supervisor("services", beside, backoff=Backoff(base_s=0.2, max_s=5.0), clock=node.clock)),
+            ChildSpec("services", Supervisor("services", children, backoff=Backoff(base_s=0.2, max_s=5.0), clock=node.clock)),
         ]
         self.tree = Supervisor("holdfast", children, strategy="rest_for_one", clock=node.clock)
         self._group = anyio.create_task_group()

@@ -1,12 +1,12 @@
 """Group commit: what is waiting from all sessions goes to the store in one transaction.
 
-One batch is under way at a time; what arrives meanwhile is the next one. A caller that goes away takes nothing back: its op is applied,
-and its `applied` callback runs, whether or not anybody still waits. Callbacks of a batch run in one go, with no await between the
-acknowledgement and the last of them, so that memory never shows half a batch.
+One batch is under way at a time; ops that arrive meanwhile form the next one. A caller that is cancelled does not withdraw its op: the op
+is applied and its `applied` callback runs without a waiter. The callbacks of a batch run with no await between the acknowledgement and the
+last of them, so memory never shows half a batch.
 
-Where the store fails for a reason that passes (a full disk, a server that restarts), ops that were submitted with `keep` are not lost:
-they are what a session has in hand and cannot have again. They stay at the head of the queue and are written again, after a pause that
-grows; ops that come later stay behind them.
+Where the store fails for a transient reason (a full disk, a server that restarts), ops submitted with `keep` are not lost: each holds an
+outcome that the session cannot get again. They stay at the head of the queue and are written again after a growing pause. Later ops stay
+behind them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from holdfast.stores.ops import Op, Result, concerns
 from holdfast.stores.protocol import Store
 
 OVERLAP = 64
-"""Ops that wait at once, from which on it is worth it to write them in two portions where the store overlaps with the sessions."""
+"""From this many waiting ops, two batches are faster than one, where the store overlaps with the sessions."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 """How long the writer waits before it writes again what it kept, in seconds; it doubles at each failure."""
@@ -34,18 +34,18 @@ class GroupCommit:
 
     Args:
         store: an open store.
-        max_batch: ops in one transaction at most; more wait for the next one. It is large, since a second batch under way while the
-            loop is busy with the first one's waiters fights it for the interpreter lock at every row.
-        deadline_s: how long one transaction may take before its outcome is taken to be unknown.
-        fatal: called when the transaction after one that passed its deadline passes it too: what is read waits behind it, nothing safe can
-            be done, and the process should exit.
-        unknown: called with the ops of a batch that may or may not have been applied, so that whoever they concern reads again.
+        max_batch: most ops in one transaction; more wait for the next one. It is large: a second batch, under way while the loop runs the
+            waiters of the first, competes with the loop for the interpreter lock at every row.
+        deadline_s: how long one transaction may take, in seconds; after it, its outcome counts as unknown.
+        fatal: called when two transactions in a row pass their deadline. Reads wait behind them, no safe action is left, and the process
+            should exit.
+        unknown: called with the ops of a batch that may or may not have been applied, so that the sessions they concern read again.
 
     Attributes:
         batches, ops: how many were written.
-        healthy: whether the last write went well.
-        kept: how many ops wait to be written again, or are being.
-        lost: why nothing will be written any more, once that is so.
+        healthy: whether the last write succeeded.
+        kept: how many ops wait to be written again, or are being written again.
+        lost: why the store can never be written again; None while it can.
     """
 
     def __init__(
@@ -77,17 +77,17 @@ class GroupCommit:
     def submit(self, op: Op, applied: Applied | None = None, *, keep: bool = False) -> asyncio.Future[Result]:
         """Queue `op` for the next batch; the future has its result.
 
-        `applied` runs when the batch is acknowledged, before any future of it is resolved. The future raises NotWritten (StoreLost
-        where nothing will be written any more) or OutcomeUnknown. Cancelling it does not take the op back.
+        `applied` runs when the batch is acknowledged, before any of the batch's futures is resolved. The future raises NotWritten
+        (StoreLost where the store can never be written again) or OutcomeUnknown. Cancelling the future does not withdraw the op.
 
-        With `keep`, the future stays pending over a NotWritten that passes: the op is written again until it is written, its outcome is
-        unknown, or the writer stops.
+        With `keep`, the future stays pending over a transient NotWritten: the op is tried until it is written, its outcome is unknown, or
+        the writer stops.
         """
         loop = self._loop or asyncio.get_running_loop()
         self._loop = loop
         future: asyncio.Future[Result] = asyncio.Future(loop=loop)
         if self._closed:
-            # Not raised here: timers and callbacks submit too, and it may be started again in a moment.
+            # Not raised here: timers and callbacks submit too, and a supervisor may start the writer again in a moment.
             self._fail([(op, future, applied, keep)], self.lost or NotWritten("the store's writer is not running: nothing was written"))
             return future
         self._queue.append((op, future, applied, keep))
@@ -97,10 +97,10 @@ class GroupCommit:
         return future
 
     async def run(self) -> None:
-        """Write batches until cancelled. What is queued or kept then is not written any more: `flush` first.
+        """Write batches until cancelled. Ops that are queued or kept then are never written: `flush` first.
 
         Raises:
-            StoreLost: the store is another's for good; at once, where that is known from an earlier run.
+            StoreLost: the process lost ownership of the store; at once, where an earlier run found that.
         """
         if self.lost is not None:
             raise StoreLost(*self.lost.args)
@@ -130,9 +130,9 @@ class GroupCommit:
             self._closed = True
 
     async def flush(self, deadline_s: float | None = None) -> None:
-        """Wait until everything that was submitted before is written or has failed; `deadline_s` at most, in seconds.
+        """Wait until each op submitted before is written or has failed; `deadline_s` at most, in seconds.
 
-        What is kept over a store that fails is not written when the deadline passes: see `kept`. Without a deadline it is waited for.
+        Ops kept for a failing store may still be unwritten when the deadline passes: see `kept`. Without a deadline, flush waits for them.
         """
         waiting = [future for _, future, *_ in (*self._under_way, *self._queue)]
         if waiting and not self._closed:
@@ -143,7 +143,7 @@ class GroupCommit:
         if not batch:
             return
         self._under_way = batch
-        again = min(self.kept, len(batch))  # what is kept is at the head
+        again = min(self.kept, len(batch))  # kept ops are at the head
         try:
             results = await self._apply([op for op, *_ in batch])
         except StoreError as error:
@@ -160,7 +160,7 @@ class GroupCommit:
             self._fail(batch, OutcomeUnknown("the write was cut off: read again"))
             raise
         except Exception as error:
-            # A fault of the store itself: this writer crashes, its supervisor starts it again, and nobody waits for ever meanwhile.
+            # A fault of the store itself: this writer crashes, and its supervisor restarts it. No waiter may wait for ever meanwhile.
             self.healthy = False
             self._fail(batch, OutcomeUnknown(f"the store failed ({type(error).__name__}): read again"))
             if self._unknown is not None:
@@ -172,13 +172,13 @@ class GroupCommit:
         self._recovered()
         self.batches += 1
         self.ops += len(batch)
-        # Waiters run when this is over: nobody sees half a batch.
+        # Waiters run after this loop, so none of them sees half a batch.
         for (op, future, applied, _), result in zip(batch, results, strict=True):
             if applied is not None:
                 try:
                     applied(result)
                 except Exception as error:
-                    # One session's memory must not keep the others of the batch from theirs: it is told to read again.
+                    # A fault in one session's callback must not stop the callbacks of the others: that session reads again.
                     log.exception("a fault in applying %s", type(op).__name__)
                     self._fail(
                         [(op, future, None, False)], OutcomeUnknown(f"memory is behind the store ({type(error).__name__}): read again")
@@ -200,7 +200,7 @@ class GroupCommit:
         return results
 
     def _refuse_what_follows(self, batch: list[_Entry]) -> None:
-        """A session with an op of unknown outcome is read again: what it wrote after that must not be there without it."""
+        """Refuse the later ops of sessions that have an op of unknown outcome: a later write must not exist without the earlier one."""
         unsure = {id for op, *_ in batch for id in concerns(op)}
         later, others = list[_Entry](), list[_Entry]()
         for entry in self._queue:
@@ -210,7 +210,7 @@ class GroupCommit:
             self._fail(later, NotWritten("the outcome of an earlier write of the session is unknown: nothing was written"))
 
     def _keep(self, batch: list[_Entry], error: StoreError) -> list[_Entry]:
-        """Put back what is to be written again after a batch that failed; those that fail now."""
+        """Put the ops to write again back into the queue after a failed batch; returns those that fail now."""
         if not isinstance(error, NotWritten) or not error.passing:
             return batch
         kept = [entry for entry in batch if entry[3]]

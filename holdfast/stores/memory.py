@@ -1,8 +1,8 @@
 """A store in memory: the same semantics as the durable ones on plain dicts, for tests, simulation and trying things out.
 
 An instance stands for the disk: it keeps its data over `close` and `open`, so that one Runtime after the other can use it. It
-has no threads and reads no clock, hence runs the same every time on a loop with virtual time. A cancellation lands either
-before a batch was applied or after it, as a crash would.
+has no threads and reads no clock, so it is deterministic on a loop with virtual time. A cancellation, like a crash, lands either
+before a batch was applied or after it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from holdfast.stores.records import (
     Runnable,
     Session,
     Step,
+    display_status,
     rank,
-    shown_status,
 )
 
 
 class StoreFaults(Protocol):
-    """What a test makes go wrong around a batch. `n` counts the calls of `apply`, from 1."""
+    """The faults that a test injects around a batch. `n` counts the calls of `apply`, from 1."""
 
     async def before_apply(self, n: int, ops: Sequence[Op]) -> None:
         """May sleep, or raise NotWritten or OutcomeUnknown: the batch is not applied then."""
@@ -50,12 +50,12 @@ class MemoryStore:
     """A Store that lasts as long as the object.
 
     Args:
-        clock: where Runtimes on this store take stored times from; the store itself never reads it.
+        clock: the clock from which Runtimes on this store take stored times; the store itself never reads it.
 
     Attributes:
-        faults: what goes wrong around each batch; None for nothing.
+        faults: the faults around each batch; None for no faults.
         batches: how often `apply` was called.
-        unclean: whether the owner before this one went away without `close`.
+        unclean: whether the owner before this one ended without `close`.
     """
 
     overlaps = False
@@ -88,7 +88,7 @@ class MemoryStore:
             self._owner, self._clean = None, True
 
     def crash(self) -> None:
-        """The owner dies as a killed process does: what it had not applied it never will, and the next open is `unclean`."""
+        """The owner dies as a killed process does: ops not applied yet never are, and the next open is `unclean`."""
         self._owner = None
 
     # ------------------------------------------------------------ writes
@@ -97,8 +97,8 @@ class MemoryStore:
         """Apply all ops, in order, or none; one result each.
 
         Raises:
-            NotWritten: the store is not open, an op is malformed, or a fault says so.
-            OutcomeUnknown: a fault says so.
+            NotWritten: the store is not open, an op is malformed, or `faults` raises it.
+            OutcomeUnknown: `faults` raises it.
         If cancelled, the ops may have been applied.
         """
         self.batches += 1
@@ -111,7 +111,7 @@ class MemoryStore:
         try:
             results = self._tables.apply(ops)
         except Exception as error:
-            # There is no disk that could be full: the op is at fault.
+            # No disk can be full here: the op is at fault.
             raise NotWritten(f"nothing was written: {type(error).__name__}: {error}", passing=False) from error
         if faults is not None:
             await faults.after_apply(n, ops)
@@ -119,7 +119,7 @@ class MemoryStore:
         return results
 
     def release(self, session: str) -> None:
-        """Nothing is remembered beside the data."""
+        """Does nothing: this store caches nothing."""
 
     # ------------------------------------------------------------ reads
 
@@ -137,7 +137,7 @@ class MemoryStore:
         def wanted(session: Session) -> bool:
             if (agent is not None and session.agent != agent) or (tenant is not None and session.tenant != tenant):
                 return False
-            return shown_status(session) == status if status is not None else ended or rank(session) < RANK_ENDED
+            return display_status(session) == status if status is not None else ended or rank(session) < RANK_ENDED
 
         # The dict is in the order of creation, and sorting keeps the order of equals.
         rows = [session for session in reversed(self._tables.sessions.values()) if wanted(session)]
@@ -147,7 +147,7 @@ class MemoryStore:
     async def counts(self) -> dict[str, int]:
         """How many sessions there are of each status that people see."""
         self._check_open()
-        return dict(Counter(map(shown_status, self._tables.sessions.values())))
+        return dict(Counter(map(display_status, self._tables.sessions.values())))
 
     async def agents(self) -> dict[str, int]:
         """How many sessions of each agent have not ended."""
@@ -166,7 +166,7 @@ class MemoryStore:
         return [id for id in self._tables.sessions if text in id][:limit]
 
     async def owner(self) -> Owner:
-        """This process: nobody else can have it open."""
+        """This process: no other process can have it open."""
         self._check_open()
         return Owner(os.getpid(), socket.gethostname(), self._clean)
 

@@ -66,20 +66,20 @@ class Tables:
         self.letters: dict[tuple[str, int], DeadLetter] = {}
         # The number of records that the open turn had when its last crash was counted.
         self.crash_marks: dict[str, int] = {}
-        # Why a session's own row does not decode: it is in none of the tables.
+        # Why a session's own row does not decode; such a session is in none of the tables.
         self.unreadable: dict[str, str] = {}
         self._arrivals = 0
         self._firsts = 0
-        # What the batch under way has overwritten: (table, key, old value).
+        # The undo log of the batch under way: (table, key, old value).
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
 
     def apply(self, batch: Sequence[ops.Op]) -> list[Result]:
-        """One result an op, in order. Whatever it raises, nothing of the batch has taken effect."""
+        """One result an op, in order. If it raises, no op of the batch has taken effect."""
         counters = self._arrivals, self._firsts
         try:
             return [self._do(op) for op in batch]
         except BaseException:
-            # Whatever an op trips over, half a batch must not stay.
+            # Any error, also a cancellation: half a batch must not stay.
             for table, key, old in reversed(self._undo):
                 if old is _ABSENT:
                     del table[key]
@@ -224,7 +224,7 @@ class Tables:
         return [m for m in self.messages[session].values() if m.state is MessageState.QUEUED]
 
     def _store_message(self, message: Message, now: float) -> None:
-        """The one place where `pending` changes: it follows the message's state, whatever that was before."""
+        """The one place where `pending` changes: it follows the message's old and new state."""
         mailbox = self.messages[message.session]
         before = mailbox.get(message.id)
         self._put(mailbox, message.id, message)
@@ -282,7 +282,7 @@ class Tables:
             return Result(Status.DUPLICATE)
         outcome = _decode_outcome(op.outcome)
         waiting = read_step(to.key, row.state, row.body, to.turn)
-        if not waiting.unreadable:  # else it stays as it is: what is asked is asked again, and answered, when the row is restored
+        if not waiting.unreadable:  # else it stays: when the row is restored, the step asks again and gets its answer
             record = _replace(waiting.record, outcome=outcome, closed=op.now)
             state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
             self._put(steps, to.key, StepRow(row.order, state, _encode(record)))

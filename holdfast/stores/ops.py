@@ -1,9 +1,9 @@
 """Every change to durable state, as a value.
 
 Group commit gathers ops from all sessions and hands them to `Store.apply`, which applies them in one transaction and gives each its
-own result. An op that changes a session's own data names the epoch it was written under: where the session's epoch has moved on, the
-op changes nothing and its result is FENCED; the rest of the batch is not touched by that. An op that changes records of a turn names the
-turn too, and is FENCED where that is not the open one (the turn after the last that was committed or dropped).
+own result. An op that changes a session's own data names the epoch it was written under. Where the session has a newer epoch, the op
+changes nothing and its result is FENCED; the rest of the batch is not affected. An op that changes records of a turn names the turn too.
+It is FENCED where that turn is not the open one (the turn after the last that was committed or dropped).
 
 An `outbox` leaves with its op, in order, in the same transaction, if the op itself is done.
 """
@@ -28,7 +28,7 @@ class Status(IntEnum):
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
-    """What became of one op. `value` depends on the op; `outbox` has the results of the ops that left with it."""
+    """The result of one op. `value` depends on the op; `outbox` has the results of the ops that left with it."""
 
     status: Status
     value: Any = None
@@ -40,8 +40,8 @@ FENCED = Result(Status.FENCED)
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
-    """What ending a session gave: its new `epoch`, under which records of its open turn are still written, and the messages that were
-    `answered` (with their new state and reply)."""
+    """The result of ending a session: its new `epoch`, under which records of its open turn are still written, and the messages that
+    were `answered` (with their new state and reply)."""
 
     epoch: int
     answered: list[Message]
@@ -88,10 +88,10 @@ class Enqueue(msgspec.Struct, frozen=True, gc=False):
 
 
 class Activate(msgspec.Struct, frozen=True, gc=False):
-    """Take ownership: the epoch grows by one, and with it every write of an earlier activation is void.
+    """Take ownership: the epoch grows by one, which fences every write of an earlier activation.
 
-    DONE with Loaded; REFUSED with "unknown". An ended session is loaded too. `count_crash` says that the last activation of the session
-    was not put down cleanly: the session's `crashes` grows by one, or starts again at one where the open turn has a different number of
+    DONE with Loaded; REFUSED with "unknown". An ended session is loaded too. `count_crash` means that the last activation of the session
+    was not stopped cleanly: the session's `crashes` grows by one, or starts again at one where the open turn has a different number of
     records than at the last count.
     """
 
@@ -117,8 +117,8 @@ class WriteStep(msgspec.Struct, frozen=True, gc=False):
 
 
 class DropSteps(msgspec.Struct, frozen=True, gc=False):
-    """Make steps of the open turn free again (no record). What they cost stays: `charge` is added to the session's usage, unless none of
-    them had a record any more. DONE, or FENCED as WriteStep."""
+    """Delete the records of steps of the open turn. Their cost stays: `charge` is added to the session's usage, unless none of the steps
+    had a record any more. DONE, or FENCED as WriteStep."""
 
     session: str
     epoch: int
@@ -132,9 +132,9 @@ class CommitTurn(msgspec.Struct, frozen=True, gc=False):
     outbox.
 
     DONE or FENCED. With an ended `status`, every message still queued becomes DEAD with `rest` (an encoded Outcome) as its reply, every
-    watch becomes DONE with `result` (an encoded Outcome too); those that have a `reply_to` are answered at their step too; the value is
-    the list of all these Messages (with their new state and reply). Otherwise the value is None. The done message's own `reply_to` is
-    not looked at: its answer is a Reply in the outbox.
+    watch becomes DONE with `result` (an encoded Outcome too). A message with a `reply_to` is answered at its step too. The value is
+    the list of all these Messages (with their new state and reply). Otherwise the value is None. The op ignores the done message's own
+    `reply_to`: its answer is a Reply in the outbox.
     """
 
     session: str
@@ -157,10 +157,10 @@ class CommitTurn(msgspec.Struct, frozen=True, gc=False):
 class FailTurn(msgspec.Struct, frozen=True, gc=False):
     """Give up on a message: it becomes a dead letter with `reply` as its answer, the session `failed`; the turn's journal stays.
 
-    Again for the same turn, it replaces the letter: the message keeps the reply that it has. A session that has ended keeps its status and
-    its park. DONE or FENCED.
+    A second FailTurn for the same turn replaces the letter, and the message keeps its first reply. A session that has ended keeps its
+    status and its park. DONE or FENCED.
 
-    `effects` are those that were done, `in_doubt` those that may have been done, `failed` those that were tried and not done.
+    `effects` were done, the outcome of those `in_doubt` is unknown, `failed` were tried and not done.
     """
 
     session: str
@@ -190,7 +190,7 @@ class RetryLetter(msgspec.Struct, frozen=True, gc=False):
 class DropLetter(msgspec.Struct, frozen=True, gc=False):
     """Give the dead letter up: its turn ends with the state unchanged, its usage is kept, its effects become the session's `notes`.
 
-    The turn's row is marked as `dropped`: children that it made and that live on are orphans. `usage`, that of the open turn, is added to
+    The turn's row is marked as `dropped`: its children that have not ended become orphans. `usage`, that of the open turn, is added to
     the session's. DONE with None, FENCED, or REFUSED with "none".
     """
 
@@ -201,11 +201,11 @@ class DropLetter(msgspec.Struct, frozen=True, gc=False):
 
 
 class UpdateSession(msgspec.Struct, frozen=True, gc=False):
-    """Change what is not None of a session's row. Setting any status but "parked" clears `park`, and `unresolved` of an
-    ended session, which `park` sets there.
+    """Set the fields that are not None in a session's row. Any status but "parked" clears `park`, and on an ended session also
+    `unresolved`, which `park` sets there.
 
-    `settled=True` sets crashes to 0. DONE, FENCED, or REFUSED with "answered", and nothing changed, where a step that `park.keys`
-    names is not WAITING any more.
+    `settled=True` sets crashes to 0. DONE or FENCED. REFUSED with "answered", with no change, where a step that `park.keys` names is no
+    longer WAITING.
     """
 
     session: str
@@ -219,10 +219,10 @@ class UpdateSession(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """Answer a waiting step with an encoded Outcome: the record becomes CLOSED or FAILED; a session parked on a wait is made to wake.
+    """Answer a waiting step with an encoded Outcome: the record becomes CLOSED or FAILED, and a session parked on a wait wakes.
 
-    Written by whoever answers, under no epoch: it takes effect only while the record is WAITING. DONE, or DUPLICATE where it is not. A
-    parked session's wake time (`park.until`) becomes `now` if its park reason is "wait".
+    The answering session writes it, under no epoch: it takes effect only while the record is WAITING. DONE, or DUPLICATE where it is not.
+    A parked session's wake time (`park.until`) becomes `now` if its park reason is "wait".
     """
 
     to: Address
@@ -231,15 +231,17 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReturnBudget(msgspec.Struct, frozen=True, gc=False):
-    """Give back to a parent what its child, which has ended, did not spend: taken off the parent's usage, which may get negative by it
-    (what was reserved for the child can still lie in the journal of the parent's open turn). What is due to the parent of a parent that
-    has ended passes on to that, and so up to the first that lives, or was given no part by its own.
+    """Return to a parent the budget that its ended child did not spend.
 
-    Under no epoch. DONE, also where there is no such session, with all that got something, as pairs of id and amount.
+    The amount is subtracted from the parent's usage, which may become negative: the child's reservation can still be in the journal of the
+    parent's open turn. Where a parent has ended too, the amount passes up to its own parent, and so on to the first that lives, or that got
+    no share from its parent.
+
+    Under no epoch. DONE, also where there is no such session. The value has each session that got an amount, as pairs of id and amount.
 
     Attributes:
         session: the parent.
-        left: see `records.Returns`: the store adds what came back to the child, also since this was made.
+        left: see `records.Returns`: the store adds what the child got back from its own children, also after this op was made.
     """
 
     session: str
@@ -248,11 +250,11 @@ class ReturnBudget(msgspec.Struct, frozen=True, gc=False):
 
 
 class EndSession(msgspec.Struct, frozen=True, gc=False):
-    """Cancel or kill: the epoch grows first (whatever still runs is fenced), then as in CommitTurn with an ended status.
+    """Cancel or kill: the epoch grows first (the running activation is fenced), then as in CommitTurn with an ended status.
 
     DONE with Ended, DUPLICATE where it had ended, REFUSED with "unknown". `outcome` is the encoded answer to all queued messages (watches
-    DONE, the others DEAD) and the session's result. Steps stay as they are: a doubt can still be looked at, and settled under the new
-    epoch. `park` is kept in the row as `unresolved`, without its wake time: what a person still has to do about the session.
+    DONE, the others DEAD) and the session's result. Steps stay as they are: a doubt can still be inspected, and resolved under the new
+    epoch. The row keeps `park` as `unresolved`, without its wake time: the work that a person still has to do about the session.
     """
 
     session: str
@@ -264,7 +266,7 @@ class EndSession(msgspec.Struct, frozen=True, gc=False):
 
 
 class Touch(msgspec.Struct, frozen=True, gc=False):
-    """Write something that means nothing, to the disk: whoever asks whether the store can be written sees it succeed or fail. DONE."""
+    """A health check of the store: write a meaningless value to the disk. DONE; a store that cannot be written fails the batch."""
 
 
 Op: TypeAlias = (
@@ -286,7 +288,7 @@ Op: TypeAlias = (
 
 
 def concerns(op: Op) -> Iterator[str]:
-    """The sessions that an op changes something of, itself or by its outbox."""
+    """The sessions whose rows an op changes, itself or by its outbox."""
     if isinstance(op, CreateSession):
         yield op.id
     elif isinstance(op, Reply):

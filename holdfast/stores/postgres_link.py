@@ -1,4 +1,4 @@
-"""Connections to Postgres: what a URL says, how one is opened, a few for reading, and what an error of one means."""
+"""Connections to Postgres: parsing a URL, opening a connection, a pool of readers, and what an error means."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ COMMAND_S = 25.0
 """How long a statement may take, in seconds: less than group commit waits for a batch (30)."""
 
 IDLE_S = 15.0
-"""How long a transaction through a pooler may rest between two exchanges, in seconds: less than a statement that waits for it may take."""
+"""How long a transaction through a pooler may be idle between two exchanges, in seconds: less than a statement that waits for it may
+take."""
 
 ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError)
-"""Everything that asyncpg raises for a server that cannot be reached, has gone, refuses or is late."""
+"""The errors that asyncpg raises for a server that cannot be reached, has gone, refuses or is late."""
 
-_DIGITS = 4  # of how many prepared statements a connection may keep
-# Plans are made once, often while the tables are empty: a plan that reads a whole table would stay after it has grown.
+_DIGITS = 4  # most digits of statement_cache_size
+# Plans are made once, often while the tables are empty. A plan that scans a whole table would stay in use after the table has grown.
 _PLANS = (
     "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;"
     " SET plan_cache_mode = force_generic_plan; SET jit = off"
@@ -36,20 +37,20 @@ _PLANS = (
 
 
 class Address:
-    """Where a store is: a URL taken apart.
+    """The address of a store: a parsed URL.
 
     `postgresql://user:password@host:port/database?schema=NAME&statement_cache_size=0` (or `postgres://`): `schema` holds the tables,
-    default "holdfast"; `statement_cache_size=0` keeps no prepared statements, for a pooler in transaction mode; all else is as in
-    libpq. `postgres:dev` and `postgres:dev/FOLDER`: see DevServer.
+    default "holdfast"; `statement_cache_size=0` keeps no prepared statements, for a pooler in transaction mode; all other options are
+    those of libpq. `postgres:dev` and `postgres:dev/FOLDER`: see DevServer.
 
     Attributes:
-        shown: the URL without its password.
+        display: the URL without its password.
         place: server, database and schema, the same for every URL of them (see stores.place).
-        pooled: whether nothing may be kept in a connection from one transaction to the next.
-        dev: the server to start, if it is one of ours.
+        pooled: whether a connection keeps no state from one transaction to the next.
+        dev: the development server to start, if the URL names one.
 
     Raises:
-        ConfigError: it cannot be understood.
+        ConfigError: the URL cannot be parsed.
     """
 
     def __init__(self, url: str, schema: str | None = None) -> None:
@@ -63,20 +64,21 @@ class Address:
         self.dev: DevServer | None = None
         if bare == "postgres:dev" or bare.startswith("postgres:dev/"):
             self.dev = DevServer(unquote(bare.removeprefix("postgres:dev").removeprefix("/")) or None)
-            self.shown, self._dsn = bare, ""
+            self.display, self._dsn = bare, ""
         else:
-            self.shown, self._dsn = _shown(url), f"{bare}?{urlencode(options, quote_via=quote)}"
+            self.display, self._dsn = _without_password(url), f"{bare}?{urlencode(options, quote_via=quote)}"
         if self.schema != DEFAULT_SCHEMA:
-            self.shown += f"?schema={self.schema}"
+            self.display += f"?schema={self.schema}"
         if not all(_is_port(port) for port in _ports(bare, options)):
-            # Not left to the system: of a number that is too large it may take the last 16 bits, and reach somebody else.
-            raise ConfigError(f"{self.shown} cannot be understood: a port is a number from 1 to 65535")
+            # Checked here: the system may take the last 16 bits of a larger number, and reach another server.
+            raise ConfigError(f"{self.display} cannot be understood: a port is a number from 1 to 65535")
 
     async def connect(self, name: str, *, plan_for_growth: bool = False) -> asyncpg.Connection:
-        """A new connection; `name` is what the server lists it as. Raises what is in ERRORS.
+        """A new connection. Raises one of ERRORS.
 
         Args:
-            plan_for_growth: for statements that touch few rows of tables however large: never read a table from end to end.
+            name: the application name in the server's list of connections.
+            plan_for_growth: for statements that touch few rows of large tables: never scan a whole table.
         """
         dsn = self._dsn if self.dev is None else await self.dev.start()
         try:
@@ -89,10 +91,10 @@ class Address:
                 server_settings={"application_name": f"holdfast {name}"},
                 connection_class=PooledConnection if self.pooled else asyncpg.Connection,
             )
-        except (ValueError, OverflowError):  # the latter of a port that there is not
-            # Its text may hold a part of the password: a character in it that is not percent-encoded shifts what is taken for what.
+        except (ValueError, OverflowError):  # the latter of a port that does not exist
+            # The error's text may hold a part of the password: a character that is not percent-encoded shifts the parts of a URL.
             raise ConfigError(
-                f"{self.shown} cannot be understood: check its options, and percent-encode what is special in user and password"
+                f"{self.display} cannot be understood: check its options, and percent-encode what is special in user and password"
             ) from None
         try:
             if plan_for_growth and not self.pooled:
@@ -104,10 +106,10 @@ class Address:
 
 
 class PooledConnection(asyncpg.Connection):  # type: ignore[misc]
-    """A connection through a pooler, which gives another server's connection to each transaction.
+    """A connection through a pooler, which gives another server connection to each transaction.
 
-    To asyncpg a statement with arguments is two exchanges: only in a transaction do both meet the same server. One that fails for another
-    reason than the server's refusal is left as it is: whoever called drops the connection.
+    asyncpg sends a statement with arguments in two exchanges: only in a transaction do both reach the same server connection. A
+    transaction that fails for another reason than the server's refusal is not rolled back: the caller drops the connection.
     """
 
     async def fetch(self, *args: Any, **options: Any) -> Any:
@@ -122,7 +124,7 @@ class PooledConnection(asyncpg.Connection):  # type: ignore[misc]
     async def _together(self, call: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
         if self.is_in_transaction():
             return await call(*args, **options)
-        # A process that was stopped here would hold up whoever takes over, and this as long as it is stopped: the server ends it.
+        # A process suspended here would block the next owner for as long: the server ends its transaction.
         await self.execute(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{round(IDLE_S * 1000)}ms'")
         try:
             result = await call(*args, **options)
@@ -146,12 +148,12 @@ def _ports(bare: str, options: dict[str, str]) -> list[str]:
 
 
 def _is_port(text: str) -> bool:
-    """Whether it may be one; what is no number at all is found when it is used."""
+    """Whether it may be one; a text that is no number fails when it is used."""
     return not (text.isascii() and text.isdigit()) or (len(text) <= 5 and 0 < int(text) < 1 << 16)
 
 
-def _shown(url: str) -> str:
-    """Without the password, also where one that is not percent-encoded makes it no URL at all."""
+def _without_password(url: str) -> str:
+    """The URL without the password, also where a password that is not percent-encoded makes it no URL."""
     bare = url.partition("?")[0]
     scheme, _, rest = bare.partition("://")
     credentials, at, place = rest.rpartition("@")
@@ -161,16 +163,16 @@ def _shown(url: str) -> str:
 
 
 def is_gone(error: BaseException) -> bool:
-    """Whether the connection, or the server, is gone, rather than a statement refused."""
+    """Whether the connection or the server is gone; False where the server refused a statement."""
     if isinstance(error, asyncpg.PostgresError):
-        # Connection lost, server shut down or crashed, internal fault, not ready to talk to anybody; 25P03: it rested for too long.
+        # Connection lost, server shut down or crashed, internal fault, not ready for connections; 25P03: idle in transaction for too long.
         state = error.sqlstate or ""
         return (state[:2] in ("08", "57", "58", "XX", "") and state != "57014") or state == "25P03"
     return not isinstance(error, ValueError)  # asyncpg's own DataError: an argument that could not be sent
 
 
 def passes(error: BaseException) -> bool:
-    """Whether a write that was refused may go through later: not where it holds what no table can, or breaks a rule of one."""
+    """Whether a refused write may succeed later: not where it has a value that no table can hold, or violates a constraint."""
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return True
     refused = (
@@ -192,12 +194,12 @@ def text_of(error: BaseException) -> str:
 
 
 class Readers:
-    """A few connections for reading. One whose call was cut off is dropped, not used again: cancellation leaves it in an unknown state.
+    """A pool of connections for reading. A connection whose call was cancelled is dropped: it is in an unknown state.
 
     Args:
-        address: where to.
-        size: how many at most; who comes when all are taken waits, within its deadline.
-        deadline_s: how long a read may take, the wait included.
+        address: the address to connect to.
+        size: most connections; when all are in use, a read waits for one, within its deadline.
+        deadline_s: how long a read may take, in seconds, including the wait.
     """
 
     def __init__(self, address: Address, *, size: int = 3, deadline_s: float = 15.0) -> None:
@@ -207,7 +209,7 @@ class Readers:
         self._closed = False
 
     async def run(self, read: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
-        """What `read` gets from a connection; on a new one, where an old one turns out to be dead.
+        """The result of `read` on a connection; on a new one, where an old one turns out to be dead.
 
         Raises:
             StoreError: the server cannot be reached, is late, or refuses.
@@ -215,7 +217,7 @@ class Readers:
         try:
             async with asyncio.timeout(self._deadline_s), self._slots:
                 if self._closed:
-                    raise StoreError(f"{self._address.shown} is not open")
+                    raise StoreError(f"{self._address.display} is not open")
                 while self._free:
                     try:
                         return await self._on(self._free.pop(), read)
@@ -224,7 +226,7 @@ class Readers:
                             raise
                 return await self._on(await self._address.connect("reader"), read)
         except ERRORS as error:
-            raise StoreError(f"{self._address.shown} cannot be read: {text_of(error)}") from error
+            raise StoreError(f"{self._address.display} cannot be read: {text_of(error)}") from error
 
     async def _on(self, connection: asyncpg.Connection, read: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         try:
@@ -244,20 +246,20 @@ class Readers:
         free, self._free = self._free, []
         try:
             for connection in free:
-                await put_down(connection)
+                await disconnect(connection)
         finally:
             for connection in free:
-                connection.terminate()  # of those that are closed it takes no notice
+                connection.terminate()  # no effect on one that is closed
 
 
-async def put_down(connection: asyncpg.Connection | None) -> None:
-    """Close a connection, by force where it does not take part."""
+async def disconnect(connection: asyncpg.Connection | None) -> None:
+    """Close a connection, by force where the server does not answer."""
     if connection is None or connection.is_closed():
         return
     try:
         await connection.close(timeout=2.0)
     except ERRORS:
-        connection.terminate()  # the server is gone or busy: it frees its side when it finds out
+        connection.terminate()  # the server is gone or busy: it frees its side when it notices
     except BaseException:
         connection.terminate()
         raise

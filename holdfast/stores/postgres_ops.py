@@ -1,8 +1,8 @@
 """The interpreter of ops on Postgres: a batch is one statement that writes, after at most two that read.
 
-The statement that writes takes the node's row `FOR SHARE` and writes nothing where its incarnation has moved on. It is one statement,
-not a transaction of several: it commits, or not, whatever becomes of the client meanwhile, and never waits for one that is gone. Only
-through a pooler it is a transaction, which the server ends when it has waited for its client for postgres_link.IDLE_S.
+The statement that writes locks the node's row `FOR SHARE`, and writes nothing where the row has a newer incarnation. It is one statement,
+not a transaction of several: it commits or fails without the client, and never waits for a client that is gone. Only through a pooler it
+is a transaction, which the server ends after postgres_link.IDLE_S without its client.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MAX_KNOWN = 100_000
 _PER_INCARNATION = 40
-"""Numbers are given as `incarnation << 40 | count`, so that they grow over all owners without being read back."""
+"""Row numbers are `incarnation << 40 | count`, so that they grow over all owners without a read."""
 
 
 class Statements:
@@ -30,8 +30,8 @@ class Statements:
 
     def __init__(self, schema: str) -> None:
         self._schema, self._parameters = quoted(schema), 0
-        # FOR SHARE: whoever takes over waits for this statement, and what comes after the takeover finds another incarnation.
-        # An acknowledged write is durable, whatever the server's default is; what is stricter than `on` stays.
+        # FOR SHARE: the next owner waits for this statement, and a statement after the change of owner finds another incarnation.
+        # An acknowledged write is durable under any default of the server; a setting stricter than `on` stays.
         self._own = (
             "own AS (SELECT CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END"
             f" FROM {self._schema}.nodes WHERE id = 1 AND incarnation = $1 FOR SHARE)"
@@ -83,7 +83,7 @@ class Statements:
     # ------------------------------------------------------------ writes
 
     def _rows(self, table: str, names: Sequence[str]) -> str:
-        """Rows that come as one array for each column, if the store is still ours."""
+        """Rows from one array for each column, if this process still owns the store."""
         arrays = []
         for name in names:
             self._parameters += 1
@@ -102,7 +102,7 @@ class Statements:
         return f"DELETE FROM {self._schema}.{table} d USING {self._rows(table, names)} WHERE {same}"
 
     def _steps(self) -> str:
-        # The number of a record is that of its first write.
+        # A record keeps the number of its first write.
         return self._upsert("steps", rows.STEPS, ("session", "turn", "key"), kept=("num",))
 
     def _steps_only(self) -> str:
@@ -143,12 +143,12 @@ def _turned(lines: Sequence[tuple[Any, ...]] | set[Any], width: int) -> list[lis
 class Interpreter:
     """Applies ops as the owner at one incarnation.
 
-    It remembers the epoch and the open turn of sessions: this process owns every write, so what it wrote last is what is there.
+    It caches the epoch and the open turn of sessions: this process makes every write, so the cache is right.
 
     Args:
         statements: the SQL.
-        incarnation: what the node's row has to say for a write to be done.
-        arrivals: the `seq` of the last message that is there.
+        incarnation: the incarnation that the node's row must have for a write to take effect.
+        arrivals: the `seq` of the last stored message.
     """
 
     def __init__(self, statements: Statements, incarnation: int, arrivals: int) -> None:
@@ -158,15 +158,15 @@ class Interpreter:
         self._known: dict[str, tuple[int, int]] = {}
 
     def release(self, session: str) -> None:
-        """It is put away: what is remembered of it only takes memory."""
+        """Drop a passivated session from the cache, to save memory."""
         self._known.pop(session, None)
 
     def forget(self) -> None:
-        """After a batch that failed: what was remembered may not be there."""
+        """Clear the cache after a batch that failed: the database may not hold what it has."""
         self._known.clear()
 
     async def prepare(self, connection: asyncpg.Connection, batch: Sequence[Op]) -> Write:
-        """Interpret a batch, reading what it needs; nothing is written yet. Raises whatever a malformed op trips over."""
+        """Interpret a batch, reading the rows it needs; writes nothing yet. A malformed op raises any exception."""
         steps = self._only_steps(batch)
         if steps is not None:
             return steps
@@ -195,7 +195,7 @@ class Interpreter:
         return {op.session: known[op.session] for op in batch if type(op) is ops.WriteStep and op.session in known}
 
     def _only_steps(self, batch: Sequence[Op]) -> Write | None:
-        """The usual batch: step writes and nothing else, of sessions whose epoch and open turn are known. No row has to be read."""
+        """The usual batch: only step writes, of sessions whose epoch and open turn are known. It reads no row."""
         known, count = self._known, self._firsts
         lines: dict[tuple[str, int, bytes], tuple[int, int, bytes]] = {}
         results = []
@@ -219,7 +219,7 @@ class Interpreter:
         return Write(self, self._sql.write_steps, [numbers, sessions, turns, keys, states, bodies], results, None)
 
     def written(self, part: Slice | None) -> None:
-        """A batch is acknowledged: what it read and wrote is what is there."""
+        """Cache what an acknowledged batch read and wrote."""
         if part is None:
             return
         self._arrivals, self._firsts = part.counters
@@ -230,7 +230,7 @@ class Interpreter:
 
 
 class Write:
-    """An interpreted batch: what is left is to send it.
+    """An interpreted batch, ready to send.
 
     Attributes:
         results: one for each op, once it is written.
@@ -241,7 +241,7 @@ class Write:
         self.results = results
 
     async def send(self, connection: asyncpg.Connection) -> bool:
-        """Write it all; False, and nothing was written, where the store was taken over."""
+        """Write it all; False, with nothing written, where this process lost ownership of the store."""
         if await connection.fetchval(self._sql, self._interpreter.incarnation, *self._arguments) != 1:
             return False
         self._interpreter.written(self._part)

@@ -1,4 +1,4 @@
-"""What is read from Postgres, one statement each."""
+"""The reads of the Postgres store, one statement each."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from holdfast.stores.postgres_schema import quoted
 from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
 from holdfast.stores.sqlite_rows import STEP, decode_address, runnable_of
 
-# By records.rank: the places in the list for people that a shown status takes.
+# The ranks (records.rank) that each status has in lists for people.
 _RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}
 _ENDED = "('finished', 'cancelled', 'killed')"
 _FOR_PEOPLE = "ORDER BY rank, updated DESC, num DESC LIMIT $1"
 
 
 class Reads:
-    """The reads of a store, on whatever `_fetch` runs them.
+    """The reads of a store; a subclass gives the `_fetch` that runs them.
 
     Args:
-        schema: where the tables are.
-        lock_class, lock_key: the advisory lock of whoever writes.
+        schema: the schema of the tables.
+        lock_class, lock_key: the advisory lock of the writing process.
     """
 
     def __init__(self, schema: str, lock_class: int, lock_key: int) -> None:
@@ -66,7 +66,7 @@ class Reads:
             if value is not None:
                 values.append(value)
                 where += f" AND {column} = ${len(values)}"
-        # One query a place, each along the index: of more places than one it would sort all that there are.
+        # One query for each range of ranks, so that each follows the index: a query over several ranges would sort all their rows.
         queries = [
             f"SELECT {columns(rows.SESSION_OF)}, rank, num FROM {self._sessions} WHERE rank BETWEEN {first} AND {last}{where} {_FOR_PEOPLE}"
             for first, last in places

@@ -1,4 +1,4 @@
-"""Rows of the Postgres tables: columns and their types, records as values for them, and back."""
+"""Rows of the Postgres tables: columns, their types, and functions from records to rows and back."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def type_of(table: str, column: str) -> str:
 
 
 def columns(names: str | Sequence[str], table: str = "") -> str:
-    """Names as they stand in SQL (`user` is a word of its own), each of `table` if given."""
+    """Column names quoted for SQL (`user` is a reserved word), each qualified with `table` if given."""
     split = names.split(", ") if isinstance(names, str) else names
     return ", ".join(f'{table}."{name}"' if table else f'"{name}"' for name in split)
 
 
-# What a record is read from: the columns in the order in which session_of and the others take them.
+# The columns that a record is read from, in the order that session_of and the others take.
 SESSION_OF, MESSAGE_OF, CHECKPOINT_OF = SESSION, MESSAGE, CHECKPOINT
 
 

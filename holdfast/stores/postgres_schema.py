@@ -9,8 +9,8 @@ from holdfast.errors import SchemaTooNew, StoreError
 if TYPE_CHECKING:
     import asyncpg
 
-# Text that is searched by compares as bytes (COLLATE "C"): faster, and the same on every server. `sessions.rank` is records.rank, so that
-# the order for people is an index. `num` and `steps.num` are given by the process that writes: they grow, with gaps.
+# Searched text compares as bytes (COLLATE "C"): faster, and the same on every server. `sessions.rank` is records.rank, so that an index
+# gives the order for people. The writing process assigns `num` and `steps.num`: they grow, with gaps.
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE {schema}.nodes (
@@ -98,13 +98,13 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (session, turn)
     );
     """,
-    # Nothing to do about `rank`: until this version no session that had ended was parked.
+    # `rank` needs no change: before this version no ended session was parked.
     """
     ALTER TABLE {schema}.dead_letters ADD COLUMN in_doubt bytea NOT NULL DEFAULT '\\x90', ADD COLUMN failed bytea NOT NULL DEFAULT '\\x90';
     ALTER TABLE {schema}.turns ADD COLUMN dropped boolean NOT NULL DEFAULT false;
     CREATE INDEX turns_dropped ON {schema}.turns (session) WHERE dropped;
     """,
-    # An empty records.Returns. What comes back to a session that had ended before stays there.
+    # An empty records.Returns. Budget returned to a session that had ended before this version stays there.
     """
     ALTER TABLE {schema}.sessions ADD COLUMN returns bytea NOT NULL DEFAULT '\\x80';
     """,
@@ -112,7 +112,7 @@ MIGRATIONS: tuple[str, ...] = (
 
 
 def quoted(name: str) -> str:
-    """A name as it stands in SQL."""
+    """A name quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -143,7 +143,7 @@ async def migrate(connection: asyncpg.Connection, schema: str, where: str) -> No
     """Bring the tables up to date, each migration in a transaction of its own. For the holder of the lock. Raises as `version_of`."""
     version = await version_of(connection, schema, where)
     if version == 0:
-        # Not CREATE ... IF NOT EXISTS alone: a role that owns its schema needs no right to make others.
+        # Not CREATE ... IF NOT EXISTS alone: a role that owns its schema needs no right to create others.
         if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)", schema):
             await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
         versions = f"{quoted(schema)}.schema_version"

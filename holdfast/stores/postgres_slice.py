@@ -1,7 +1,7 @@
-"""The rows that a batch touches: which ones it needs, the interpreter of ops over them in memory, and what it has changed.
+"""The rows that a batch touches: which rows it needs, the interpreter of its ops over them in memory, and the changes.
 
-The ops are interpreted by `memory_ops.Tables`, on tables that hold only what the batch can look at. Step writes of sessions that nothing
-else in the batch concerns are the bulk of all ops and need no row, only the session's epoch and open turn: they are written blindly.
+`memory_ops.Tables` interprets the ops, on tables that hold only the rows that the batch can read. Most ops are step writes of sessions that
+no other op of the batch concerns. They need no row, only the session's epoch and open turn: they are written blindly.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from holdfast.stores.unreadable import FAULTS
 
 
 class Needs:
-    """The rows that ops can look at, as keys.
+    """The rows that ops can read, as keys.
 
     Attributes:
-        sessions: their rows.
-        open: sessions of which nothing but the epoch and the open turn is asked.
-        messages: by session and id.
-        queued: sessions whose queued messages are.
-        letters: sessions whose dead letter is, with its message.
-        checkpoints: sessions whose last checkpoint is.
-        journals: sessions whose open turn's records are.
+        sessions: sessions whose rows are needed.
+        open: sessions of which only the epoch and the open turn are needed.
+        messages: messages, by session and id.
+        queued: sessions whose queued messages are needed.
+        letters: sessions whose dead letter is needed, with its message.
+        checkpoints: sessions whose last checkpoint is needed.
+        journals: sessions whose records of the open turn are needed.
         open_steps: records of the open turn, by session and key.
-        steps: records by session, turn and key.
-        ending: sessions that may end, so that the steps that wait for their messages are needed, too.
-        settled: sessions that give their budget back, with their parents: what passes on from there goes up.
-        made: sessions that are made, with the parents that give them a part.
+        steps: records, by session, turn and key.
+        ending: sessions that may end: the steps that wait for their messages are needed, too.
+        settled: sessions that return budget, with their parents: their ancestors may be needed, too.
+        made: sessions that are created, with the parents that give them a share.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Needs:
 
     @classmethod
     def of(cls, batch: Iterable[Op], known: Mapping[str, tuple[int, int]]) -> Needs:
-        """What a batch needs, where epoch and open turn of these sessions are known."""
+        """The needs of a batch, given the sessions whose epoch and open turn are known."""
         needs = cls()
         for op in batch:
             if type(op) is ops.WriteStep and not op.outbox:
@@ -73,14 +73,14 @@ class Needs:
         return needs
 
     def add(self, op: Op) -> None:
-        """What one op needs, and those in its outbox."""
+        """Add the needs of one op, and of those in its outbox."""
         match op:
             case ops.CreateSession():
                 self.sessions.add(op.id)
             case ops.Reply():
                 self._answer(op.to)
             case ops.Touch():
-                return  # each batch locks the node's row, which is a write
+                return  # no row: each batch locks the node's row, which is a write
             case _:
                 self.sessions.add(op.session)
         match op:
@@ -126,7 +126,7 @@ class Needs:
         self.steps.add((to.session, to.turn, to.key))
 
     def after_endings(self, batch: Iterable[Op], rows: Slice) -> Needs:
-        """What is needed beyond `rows`, now that it is known who waits for the sessions that end."""
+        """The needs beyond `rows`, once `rows` has the steps that wait for the sessions that end."""
         waiting = [m.reply_to for session in self.ending for m in rows.queued(session)] + list(_asked(batch))
         more = Needs()
         for to in waiting:
@@ -138,7 +138,7 @@ class Needs:
         return more
 
     def ancestors(self, rows: Slice) -> Needs:
-        """The next sessions, beyond `rows`, to which what is given back may pass on."""
+        """The next sessions beyond `rows` to which a returned budget may pass."""
         more = Needs()
         for above in self.settled.values():
             passed = set[str]()
@@ -162,7 +162,7 @@ def _asked(batch: Iterable[Op]) -> Iterable[Address | None]:
 
 
 class Changes:
-    """What a batch has changed, as rows for each statement."""
+    """The changes of a batch, as rows for each statement."""
 
     def __init__(self) -> None:
         self.sessions: list[Values] = []
@@ -188,7 +188,7 @@ class Changes:
 
 
 class Slice(Tables):
-    """The part of the tables that one batch looks at.
+    """The part of the tables that one batch reads.
 
     Args:
         arrivals: the `seq` of the last message that arrived.
@@ -200,7 +200,7 @@ class Slice(Tables):
         self._arrivals, self._firsts = arrivals, firsts
         self.known: set[str] = set()
         self.open: dict[str, tuple[int, int]] = {}
-        # A step is written blindly: what is there of it already is only replaced, not looked at.
+        # Steps written blindly: their old rows are replaced without a read.
         self._blind: dict[tuple[str, int, bytes], StepRow] = {}
         self._before: dict[tuple[Any, ...], Any] = {}
         self._marks: dict[str, int] = {}
@@ -210,17 +210,17 @@ class Slice(Tables):
         """The last `seq` and the last number that were given."""
         return self._arrivals, self._firsts
 
-    # ------------------------------------------------------------ what is there
+    # ------------------------------------------------------------ rows before the batch
 
     def load(self, asked: set[str], row: Sequence[Any]) -> None:
-        """Take in what was read for `asked`: the lists that `Statements.read` gives."""
+        """Take in the rows that were read for the sessions `asked`: the lists that `Statements.read` gives."""
         sessions, opened, messages, queued, letters, letter_messages, checkpoints, journals, open_steps, steps = row
         self.known |= asked
         for number, mark, *values in sessions:
             del number
             try:
                 self._load_session(session_of(values), mark)
-            except FAULTS as error:  # no op can be done to it, and those of other sessions in the batch can
+            except FAULTS as error:  # no op can apply to it; ops of other sessions in the batch can
                 self.unreadable[values[0]] = f"its row does not decode: {error}"
         for id in asked:
             self.messages.setdefault(id, {})
@@ -255,7 +255,7 @@ class Slice(Tables):
         """Whether this record was read."""
         return ("steps", session, turn, key) in self._before
 
-    # ------------------------------------------------------------ what is done
+    # ------------------------------------------------------------ ops
 
     def do(self, op: Op) -> Result:
         """Apply one op."""
@@ -267,17 +267,17 @@ class Slice(Tables):
         return self._do(op)
 
     def write_blindly(self, op: ops.WriteStep) -> None:
-        """Note a record of a session whose epoch and open turn were looked at."""
+        """Write a record of a session whose epoch and open turn were checked."""
         key = (op.session, op.turn, op.key)
         there = self._blind.get(key)
         if there is None:
             self._firsts += 1
         self._blind[key] = StepRow(self._firsts if there is None else there.order, op.state, op.body)
 
-    # ------------------------------------------------------------ what has changed
+    # ------------------------------------------------------------ changes
 
     def changes(self) -> Changes:
-        """Every row that is not as it was."""
+        """Every row that differs from the one that was read."""
         changes = Changes()
         self._session_changes(changes)
         before = self._before

@@ -1,4 +1,4 @@
-"""What a store has to do: interpret ops in one transaction, and a few reads."""
+"""The protocol of a store: interpret ops in one transaction, and a few reads."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Store(Protocol):
 
     @property
     def unclean(self) -> bool:
-        """Whether the owner before this one went away without `close`."""
+        """Whether the owner before this one ended without `close`."""
         ...
 
     @property
     def overlaps(self) -> bool:
-        """Whether a transaction is worked on without the interpreter's lock, so that sessions can run beside it."""
+        """Whether a transaction runs without the interpreter's lock, so that sessions run at the same time."""
         ...
 
     async def open(self) -> None:
@@ -39,14 +39,14 @@ class Store(Protocol):
         """Apply all ops, in order, in one transaction; one result each.
 
         Raises:
-            NotWritten: none of them took effect; `passing` where the fault is the store's own, not one of an op.
+            NotWritten: none of them took effect; `passing` where the fault is the store's own, not an op's.
             OutcomeUnknown: all or none took effect; read again.
         If cancelled, the ops may have been applied: the caller has to treat it as OutcomeUnknown.
         """
         ...
 
     def release(self, session: str) -> None:
-        """A hint: the session is put away, so what is kept in memory to write it faster may go."""
+        """A hint: the session was passivated, so the store may drop what it caches of it."""
         ...
 
     async def session(self, id: str) -> Session | None: ...
@@ -58,15 +58,15 @@ class Store(Protocol):
 
         Args:
             limit: how many at most.
-            status: only these, as `records.shown_status` names them: "working" is idle or unfinished with something queued.
-            ended: those that have ended, too; where `status` names one that is an end, they are shown in any case, and so are those that
+            status: only these, as `records.display_status` names them: "working" is idle or unfinished with something queued.
+            ended: include ended sessions. Where `status` is an ended one, they are included in any case; so are ended sessions that
                 still need a person.
             agent, tenant: only those of it.
         """
         ...
 
     async def counts(self) -> dict[str, int]:
-        """How many sessions there are of each status, as `records.shown_status` names them; only those that occur."""
+        """How many sessions there are of each status, as `records.display_status` names them; only those that occur."""
         ...
 
     async def agents(self) -> dict[str, int]:

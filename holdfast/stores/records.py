@@ -1,7 +1,7 @@
-"""What durable rows look like in memory: the same for every store.
+"""Durable rows as msgspec structs, the same for every store.
 
-Everything here is plain data (msgspec structs). A step's body is one MessagePack blob, so that adding a field never needs a
-migration of the table; the few columns a store has to search by stand beside it.
+A step's body is one MessagePack blob, so a new field never needs a migration of the table. Only values that a store searches by have
+columns of their own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from holdfast.policies.budget import ZERO, Budget, Usage
 
 
 class StepState(IntEnum):
-    """The durable states of a step; `free` is having no record. The table in docs/semantics.md says what may follow what."""
+    """The durable states of a step; a step without a record is `free`. The table in docs/semantics.md has the allowed transitions."""
 
     OPEN = 1
     CLOSED = 2
@@ -38,9 +38,9 @@ MessageKind = Literal["message", "watch"]
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A final error as data; `error` names the class in holdfast.errors that it is raised as.
+    """A final error as data; `error` names its class in holdfast.errors.
 
-    `effects` were done before it, `in_doubt` may have been, `failed` were tried and not done.
+    `effects` were done before it, the outcome of those `in_doubt` is unknown, `failed` were tried and not done.
     """
 
     error: str
@@ -54,7 +54,7 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What came out: `value` (MessagePack) where `failure` is None."""
+    """A result: `value` (MessagePack) where `failure` is None."""
 
     value: bytes = b"\xc0"
     failure: Failure | None = None
@@ -71,25 +71,25 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         effect: "read", "idempotent" or "once".
         args: the arguments (MessagePack), for people and for `reconcile`.
         reserved: the most the open attempt can cost; charged in full if the step is never closed.
-        used: what its ended attempts did cost.
+        used: the cost of its ended attempts.
         opened, closed: store time, seconds since the epoch.
         until: for a wait, the store time at which it is over; None waits for ever.
         target: for an ask or a watch, the session waited for.
         maybe_paid: attempts that were in flight at a crash and were made again.
         drifted: how often it answered a step that asked for something slightly different.
-        note: for a doubt, what became of the attempt.
-        beside: it began while another step of its branch was under way, so its place in the order says nothing.
-        cut: its caller let go of it while it ran: replay waits until the caller lets go again.
+        note: for a doubt, how its attempt ended.
+        overlapped: it began while another step of its branch was under way, so its place in the order has no meaning.
+        cut: its caller cancelled it while it ran: replay waits until the caller cancels it again.
         deadline: store time after which its last attempt can no longer take effect; 0 where it has none.
-        strayed: recorded after the code had diverged from older records of its branch that it had not asked for yet.
-        ended: its place in the order in which the steps of the turn came to their outcomes, over all its runs; 0 where that is not known
-            (another session answered it).
+        strayed: recorded after the code had diverged from older records of its branch, while some of these were still unclaimed.
+        ended: its place in the order of outcomes of the turn's steps, over all runs; 0 where that is not known (another session answered
+            it).
         seen: the last of those places that its code had seen when it asked for the step; 0 in old records.
-        line: the task of the handler's own that asked for it (see runtime.turns.lineage); "" for the branch's own.
-        since: the places at which that task, and those that it came from, were made.
-        heard: answers of other sessions that came to the code since the record before: the keys of their steps, and their places.
-        cut_after_s: for a cut one, how many seconds after its run had begun: a timeout that cut it was no longer than that.
-        waits_s: for a wait, for how many seconds it still had to wait when this was written: whatever a clock says, for no longer.
+        line: the handler's own task that asked for it (see runtime.turns.lineage); "" for the branch's own.
+        since: the places at which that task, and the tasks that it descends from, were made.
+        heard: answers of other sessions that reached the code since the record before: the keys of their steps, and their places.
+        cut_after_s: for a cut one, the seconds from the start of its run to the cut: a timeout that cut it was no longer than that.
+        waits_s: for a wait, the seconds it still had to wait when this was written: its longest wait, whatever a clock reads.
     """
 
     kind: str
@@ -108,7 +108,7 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     until: float | None = None
     target: str | None = None
     maybe_paid: int = 0
-    beside: bool = False
+    overlapped: bool = False
     drifted: int = 0
     note: str = ""
     cut: bool = False
@@ -124,7 +124,7 @@ class StepRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
-    """A step's row: its key and state beside the record. `unreadable`: why the record does not decode; it is a stand-in then."""
+    """A step's row: key, state and record. `unreadable`: why the record does not decode; the record is a stand-in then."""
 
     key: bytes
     state: StepState
@@ -134,8 +134,8 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 
 
 def in_doubt(step: Step) -> bool:
-    """Whether nobody knows if its effect happened: a doubt, or a `once` effect that is open though its handler is gone. Not a record that
-    does not decode: what a person says of it could not be recorded."""
+    """Whether the outcome of its effect is unknown: a doubt, or a `once` effect that is open though its handler is gone. Not a record that
+    does not decode: a person's resolution could not be recorded in it."""
     if step.unreadable:
         return False
     return step.state is StepState.DOUBT or (step.state is StepState.OPEN and step.record.effect == "once")
@@ -150,9 +150,9 @@ class Address(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """A message as it lies in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival; `context`: the sender's trace.
+    """A message in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival; `context`: the sender's trace.
 
-    `unreadable`: why a column of its row does not decode; that is empty then.
+    `unreadable`: why a column of its row does not decode; that field is empty then.
     """
 
     session: str
@@ -171,21 +171,21 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 def due(until: float, since: float, now: float) -> float:
-    """When a wait that began at `since` is over: at `until`, and where the clock was set back, after its own length at the latest."""
+    """When a wait that began at `since` is over: at `until`; after its own length at the latest, where the clock was set back."""
     return min(until, now + max(until - since, 0.0)) if since else until
 
 
 class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """Why a session is parked and what would bring it back.
+    """Why a session is parked and how it resumes.
 
     Attributes:
         reason: for a person: "doubt", "budget", "drift", "unclaimed", "crashes", "paused", "state"; for a time or an answer: "wait",
             "retry", "breaker", "reconcile", "provider", "store".
         text: one line for a person: what happened and what to do.
-        until: store time at which it resumes by itself; None until someone does something.
-        since: store time at which it was parked; 0 in old rows. A clock that was set back since makes the wait no longer than it was.
+        until: store time at which it resumes by itself; None where it waits for a person or an answer.
+        since: store time at which it was parked; 0 in old rows. A clock set back since then does not make the wait longer.
         waits_on: ids of the sessions it waits for (the wait-for graph).
-        keys: the steps of the open turn that wait; where one of them was answered already, there is nothing to park for.
+        keys: the steps of the open turn that wait; where one of them has its answer already, the session must not park.
     """
 
     reason: str
@@ -196,24 +196,24 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     since: float = 0.0
 
     def due(self, now: float) -> float | None:
-        """When it is over; None for when someone does something."""
+        """Store time at which it is over; None where it waits for a person or an answer."""
         return None if self.until is None else due(self.until, self.since, now)
 
 
 class Returns(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The account of a session with its parent, as far as its own children gave something back.
+    """The account of a session with its parent: unspent budget that its own children returned.
 
     Attributes:
-        back: all that its children gave back so far.
-        left: what was left, when it ended, of the part that its parent gave it, without `back`; negative where it had given out and used
-            more. None while it lives, and where no parent gave it a part.
+        back: the sum that its children returned so far.
+        left: the rest of its parent's share when it ended, without `back`; negative where it had given out and used more. None while it
+            lives, and where no parent gave it a share.
     """
 
     back: Usage = ZERO
     left: Usage | None = None
 
     def due(self) -> Usage:
-        """All that is its parent's by now."""
+        """The sum that is due to its parent by now."""
         return ZERO if self.left is None else (self.left + self.back).clamp()
 
 
@@ -221,9 +221,9 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     """A session's row, without its state (that is the checkpoint, in the row of its last turn).
 
     Attributes:
-        park: what a parked session waits for.
-        unresolved: what a person still has to do about one that has ended: effects whose outcome is unknown. It never resumes.
-        returns: what its children gave back, and what is its parent's of it.
+        park: why it is parked, and what it waits for.
+        unresolved: for an ended session, the work left for a person: effects whose outcome is unknown. The session never resumes.
+        returns: the budget that its children returned, and the part of it that is due to its parent.
     """
 
     id: str
@@ -251,38 +251,38 @@ class Session(msgspec.Struct, frozen=True, gc=False):
 
 
 ASKS_A_PERSON: frozenset[str] = frozenset({"doubt", "budget", "drift", "unclaimed", "state", "crashes"})
-"""The reasons to be parked that only a person can do something about."""
+"""The park reasons that only a person can resolve."""
 
-SHOWN_STATUSES = ("failed", "parked", "working", "unfinished", "idle", *sorted(ENDED))
+DISPLAY_STATUSES = ("failed", "parked", "working", "unfinished", "idle", *sorted(ENDED))
 
 
 RANK_PERSON, RANK_ENDED = 1, 6
 """The ranks of a session that needs a person, running or ended, and of one that has ended and does not."""
 
 
-def shown_status(session: Session) -> str:
-    """The status as people see it: whoever has a message and may handle it is "working"."""
+def display_status(session: Session) -> str:
+    """The status as people see it: a session that has a message and may handle it is "working"."""
     return "working" if session.pending > 0 and session.status in ("idle", "unfinished") else session.status
 
 
 def rank(session: Session) -> int:
-    """What needs a person comes first (0, 1), then what waits for something else (2), works, is unfinished, rests, has ended.
+    """A session's place in lists for people: needs a person (0, 1), waits for something else (2), working, unfinished, idle, ended.
 
     An ended session that left a doubt behind needs a person like a parked one.
     """
-    shown = shown_status(session)
-    if shown == "parked":
+    status = display_status(session)
+    if status == "parked":
         return RANK_PERSON if session.park is not None and session.park.reason in ASKS_A_PERSON else 2
     if session.unresolved is not None and session.unresolved.reason == "doubt":
         return RANK_PERSON
-    return {"failed": 0, "working": 3, "unfinished": 4, "idle": 5}.get(shown, RANK_ENDED)
+    return {"failed": 0, "working": 3, "unfinished": 4, "idle": 5}.get(status, RANK_ENDED)
 
 
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     """The state of a session after a turn, and what the turn cost; turn 0 is the state it was spawned with.
 
-    `dropped`: the turn was given up, its dead letter dropped; the state is that of the turn before. `unreadable`: why a column of its row
-    does not decode; that is empty then.
+    `dropped`: the turn's dead letter was dropped; the state is that of the turn before. `unreadable`: why a column of its row does not
+    decode; that field is empty then.
     """
 
     turn: int
@@ -324,7 +324,7 @@ class Owner(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         process: the id of the process that has it open for writing; None if none does.
         host: the name of the machine it runs on.
-        clean: whether the last one to run it put it down itself.
+        clean: whether the last process that ran it stopped cleanly.
     """
 
     process: int | None
@@ -333,7 +333,7 @@ class Owner(msgspec.Struct, frozen=True, gc=False):
 
 
 class Runnable(msgspec.Struct, frozen=True, gc=False):
-    """A session that has to be looked after at start: now (`wake_at` None or past) or at a time; `since`: that of its park."""
+    """A session that has work at a start: now (`wake_at` None or past) or at a time; `since`: store time at which it was parked."""
 
     id: str
     wake_at: float | None
@@ -341,5 +341,5 @@ class Runnable(msgspec.Struct, frozen=True, gc=False):
     since: float = 0.0
 
     def due(self, now: float) -> float:
-        """From when on it has something to do."""
+        """Store time from which on it has work."""
         return now if self.wake_at is None else due(self.wake_at, self.since, now)

@@ -1,6 +1,6 @@
-"""What a session that has ended did not spend goes up: to its parent, and past each parent that has ended to the first that lives.
+"""Unspent budget of an ended session: it goes to the parent, and past each parent that has ended to the first that lives.
 
-Sessions of a tree end in any order, also at once, so the store decides where an amount goes when it is written: the same for each store.
+Sessions of a tree end in any order, also at once. So the store decides at the write where an amount goes, the same way in each store.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def settle(op: ReturnBudget, find: Callable[[str], Session | None], put: Callabl
         returns = _replace(parent.returns, back=parent.returns.back + amount)
         put(_replace(parent, usage=parent.usage - amount, returns=returns))
         credited.append((above, amount))
-        amount = (returns.due() - parent.returns.due()).clamp()  # nothing, while it lives
+        amount = (returns.due() - parent.returns.due()).clamp()  # zero while it lives
         if parent.parent is None or parent.detached:
             break
         above = parent.parent.session

@@ -1,9 +1,9 @@
 """The embedded store: one SQLite file, one process, one connection that makes every write and every checkpoint.
 
-WAL with `synchronous=FULL`, so an acknowledged turn survives a power cut; `BEGIN IMMEDIATE`, so a transaction never fails half-way for
-want of the write lock; each transaction is one function on the database thread, so a cancelled caller cannot leave one open. A lock file
-beside the database keeps a second process out: SQLite before 3.51.3 can corrupt a WAL file that two processes write. To read beside it is
-safe: `readonly` takes no lock and leaves the file, its WAL and its checkpoints alone.
+WAL with `synchronous=FULL`, so an acknowledged turn survives a power cut. `BEGIN IMMEDIATE`, so a transaction never fails half-way because
+it lacks the write lock. Each transaction is one function on the database thread, so a cancelled caller cannot leave one open. A lock file
+next to the database keeps a second writer out: SQLite before 3.51.3 can corrupt a WAL file that two processes write. A second reader is
+safe: `readonly` takes no lock and changes neither the file nor its WAL, and makes no checkpoint.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class SqliteStore:
     """A store in one SQLite file.
 
     Args:
-        path: the database file; made if it is not there, its directory too.
+        path: the database file; created if missing, its directory too.
         synchronous: "FULL" keeps every acknowledged write through a power cut. "NORMAL" may lose the last ones then (never at a crash of
             the process) and is not faster where many sessions write at once.
-        readonly: look into it while another process may run it, or after that one died: no lock, no migration, no write; `apply` raises
-            NotWritten, and `open` says in one line why a file cannot be read.
+        readonly: read it while another process may run it, or after that one died: no lock, no migration, no write. `apply` raises
+            NotWritten, and where a file cannot be read, the error of `open` has the reason in one line.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class SqliteStore:
         readonly: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        # Whoever looks into a file is told of it by the name that they gave.
+        # The messages to a reader name the file as the reader named it.
         self.path = os.fspath(path) if readonly else os.path.abspath(os.fspath(path))
         self.readonly = readonly
         self.synchronous = synchronous
@@ -85,9 +85,10 @@ class SqliteStore:
         return self._unclean
 
     async def open(self) -> None:
-        """Take the lock, open the file, bring the schema up to date. Raises as Store.open, and StoreError for a file that is not ours.
+        """Take the lock, open the file, bring the schema up to date.
 
-        With `readonly` it only looks whether the file can be read as it is; StoreError too for one that is not there, or older.
+        With `readonly` it only checks that the file can be read without a migration. Raises as Store.open, and StoreError for a file that
+        is no holdfast database; with `readonly`, also for a file that is missing or of an older version.
         """
         if self.readonly:
             name = read_only(self.path)
@@ -100,7 +101,7 @@ class SqliteStore:
             await self.close()
             raise StoreError(f"cannot open {self.path}: {error}") from error
         except BaseException:
-            # Unconditional clean-up, then the error goes on: an unclosed connection would hang the interpreter's exit.
+            # Unconditional clean-up, then re-raise: an unclosed connection would hang the interpreter's exit.
             await self.close()
             raise
 
@@ -125,7 +126,7 @@ class SqliteStore:
         schema.check_readable(db, self.path)
 
     async def close(self) -> None:
-        """Mark the file as cleanly put down, close it, give up the lock. Idempotent."""
+        """Write the clean-shutdown marker, close the file, give up the lock. Idempotent."""
         connection, self._connection = self._connection, None
         interpreter, self._interpreter = self._interpreter, None
         lock, self._lock = self._lock, None
@@ -135,14 +136,14 @@ class SqliteStore:
         except sqlite3.Error as error:
             log.warning("%s: could not write the clean-shutdown marker: %s", self.path, error)
         finally:
-            # Also where that failed (a full disk): an unclosed connection would hang the interpreter's exit.
+            # Also where the write failed (a full disk): an unclosed connection would hang the interpreter's exit.
             if connection is not None:
                 await connection.close()
             if lock is not None:
                 lock.close()
 
     async def apply(self, ops: Sequence[Op]) -> list[Result]:
-        """One transaction on the database thread. If cancelled, the transaction runs to its end all the same: its outcome is unknown."""
+        """One transaction on the database thread. If cancelled, the transaction still runs to its end: its outcome is unknown."""
         if self.readonly:
             raise NotWritten(f"{self.path} is open for reading only: nothing was written", passing=False)
         return await self._run(self._transaction, ops)
@@ -152,7 +153,7 @@ class SqliteStore:
         if interpreter is None:
             raise NotWritten(f"{self.path} is not open: nothing was written", passing=False)
         if identity(self.path) != self._identity:
-            # What is written to a file without a name is gone with the process, however well it is acknowledged.
+            # A file without a name is deleted when the process ends, with all acknowledged writes.
             raise StoreLost(
                 f"{self.path} was removed or replaced while this process ran it: this process cannot write any more; start it again"
             )
@@ -177,8 +178,8 @@ class SqliteStore:
     def _raw(self) -> sqlite3.Connection:
         if self._connection is None:
             raise NotWritten(f"{self.path} is not open: nothing was written", passing=False)
-        # aiosqlite has no public way to run one function on its thread; three awaited calls a transaction would cost a third of the rate
-        # and leave a half-done transaction behind at a cancellation.
+        # aiosqlite has no public way to run one function on its thread. Three awaited calls a transaction would cost a third of the rate,
+        # and a cancellation would leave a half-done transaction.
         return self._connection._conn
 
     async def _run(self, function: Callable[..., T], *args: Any) -> T:
@@ -188,7 +189,7 @@ class SqliteStore:
         return result
 
     def release(self, session: str) -> None:
-        """Forget what is remembered of a session that is put away."""
+        """Drop what is cached of a passivated session."""
         if self._interpreter is not None:
             self._interpreter.release(session)
 
@@ -196,7 +197,7 @@ class SqliteStore:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[None]:
-        """All reads inside are of one moment, that of the first. For a store opened `readonly`; keep it short, since it holds up the WAL.
+        """All reads inside see the database as of the first of them. For a store opened `readonly`; keep it short: the WAL grows meanwhile.
 
         Raises:
             StoreError: the store is open for writing: its one connection writes between two reads.
@@ -217,7 +218,7 @@ class SqliteStore:
         return await self._read(lambda: self._raw().execute(sql, values).fetchall())
 
     async def _all(self, make: Callable[[Any], T], sql: str, *values: Any) -> list[T]:
-        """Rows as records, made on the database thread: a long list does not hold the loop up for as long as it takes."""
+        """Rows as records, made on the database thread: a long list does not block the loop."""
         return await self._read(lambda: [make(row) for row in self._raw().execute(sql, values)])
 
     async def _read(self, function: Callable[[], T]) -> T:
@@ -280,7 +281,7 @@ class SqliteStore:
     async def owner(self) -> Owner:
         rows = await self._rows("SELECT clean FROM nodes WHERE id = 1")
         clean = not rows or bool(rows[0][0])
-        # Whoever holds the file for writing asks about itself.
+        # A store that is open for writing is its own owner.
         process = None if clean else holder(self.path) if self.readonly else os.getpid()
         return Owner(process, socket.gethostname(), clean)
 

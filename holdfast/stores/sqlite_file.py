@@ -14,17 +14,17 @@ from holdfast.stores import sqlite_schema as schema
 
 
 def take_lock(path: str) -> IO[str]:
-    """The lock file beside a database, held until it is closed.
+    """The lock file next to a database, held until it is closed.
 
     Raises:
         StoreLocked: another process holds it.
-        StoreError: there can be no such file.
+        StoreError: the file cannot be created.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise StoreError(f"cannot open {path}: it is not a file")
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        # For nobody else to read: a database holds every conversation.
+        # Only the owner may read it: a database holds every conversation.
         lock = os.fdopen(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "a+")
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
@@ -56,12 +56,12 @@ def identity(path: str) -> tuple[int, int] | None:
 
 
 def holder(path: str) -> int | None:
-    """The process that the lock file names, if it lives. The lock is left alone: to try it could refuse an owner that is starting."""
+    """The process that the lock file names, if it lives. It does not try the lock: that could refuse an owner that is starting."""
     try:
         pid = int(Path(f"{path}.lock").read_text().strip())
         os.kill(pid, 0)
     except PermissionError:
-        return pid  # it is there, and is somebody else's
+        return pid  # it lives, under another user
     except (OSError, ValueError):
         return None
     return pid
@@ -79,7 +79,7 @@ def read_only(path: str) -> str:
 
 
 def is_database(path: str) -> bool:
-    """Whether the file is a holdfast database, of whatever version. Its header does not tell before the first checkpoint of the WAL."""
+    """Whether the file is a holdfast database, of any version. Its header has no mark before the first checkpoint of the WAL."""
     try:
         connection = sqlite3.connect(read_only(path), uri=True)
     except (StoreError, sqlite3.Error):
@@ -95,9 +95,9 @@ def is_database(path: str) -> bool:
 
 
 def passes(error: Exception) -> bool:
-    """Whether a write failed for a reason that is the file's or the disk's, so that the same write may go through later.
+    """Whether a write failed because of the file or the disk, so that the same write may succeed later.
 
-    Not where an op is at fault (a value that SQLite cannot hold), nor where the file is damaged.
+    False where an op is at fault (a value that SQLite cannot hold), and where the file is damaged.
     """
     if isinstance(error, sqlite3.OperationalError):
         # SQLITE_ERROR is a fault in the statement: it fails again.

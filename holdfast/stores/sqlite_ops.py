@@ -30,7 +30,7 @@ from holdfast.stores.sqlite_rows import (
 from holdfast.stores.unreadable import read, read_step
 
 _MAX_KNOWN = 100_000
-_NOBODYS = (-1, -1)
+_NO_SESSION = (-1, -1)
 _LIVES_ON = "status NOT IN ('finished', 'cancelled', 'killed')"
 
 WRITE_STEP = (
@@ -42,7 +42,7 @@ WRITE_STEP = (
 class Interpreter:
     """Applies ops to one connection.
 
-    It remembers the epoch and the open turn of sessions: this process owns every write, so what it wrote last is what is there.
+    It caches the epoch and the open turn of sessions: this process makes every write, so the cache is right.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -66,7 +66,7 @@ class Interpreter:
         }
 
     def forget(self) -> None:
-        """After a transaction that did not commit: what was remembered may not be there."""
+        """Clear the cache after a transaction that did not commit: the database may not hold what it has."""
         self._known.clear()
 
     def apply(self, batch: Sequence[ops.Op]) -> list[Result]:
@@ -95,7 +95,7 @@ class Interpreter:
         known = self._known.get(session)
         if known is None:
             row = self.db.execute("SELECT epoch, turn + 1 FROM sessions WHERE id = ?", (session,)).fetchone()
-            known = _NOBODYS if row is None else row
+            known = _NO_SESSION if row is None else row
             self._remember(session, *known)
         return known
 
@@ -103,7 +103,7 @@ class Interpreter:
         return self._open(session)[0]
 
     def release(self, session: str) -> None:
-        """It is put away: what is remembered of it only takes memory."""
+        """Drop a passivated session from the cache, to save memory."""
         self._known.pop(session, None)
         if not self._known:
             self._known = {}  # an emptied dict keeps its table
@@ -141,7 +141,7 @@ class Interpreter:
             "INSERT INTO turns (session, turn, state, version, message, started, ended, usage) VALUES (?, 0, ?, ?, NULL, ?, ?, ?)",
             (op.id, op.state, op.version, op.now, op.now, encode(Usage())),
         )
-        # The id may have been looked for before it was there.
+        # An earlier lookup may have cached that there is no such session.
         self._known.pop(op.id, None)
         return Result(
             Status.DONE,
@@ -182,7 +182,7 @@ class Interpreter:
         if op.count_crash:
             crashes, mark = (crashes + 1 if mark == len(steps) else 1), len(steps)
         session, why = read(lambda: self.session(op.session), None)
-        if session is None:  # the other ops of the batch are done all the same
+        if session is None:  # the other ops of the batch take effect all the same
             return Result(Status.REFUSED, f"its row does not decode: {why}")
         self.db.execute("UPDATE sessions SET epoch = ?, crashes = ?, crash_mark = ? WHERE id = ?", (epoch + 1, crashes, mark, op.session))
         self._remember(op.session, epoch + 1, turn + 1)
@@ -270,7 +270,7 @@ class Interpreter:
             return Result(Status.DUPLICATE)
         outcome = decode_outcome(op.outcome)
         waiting = read_step(to.key, StepState.WAITING, row[0], to.turn)
-        if not waiting.unreadable:  # else it stays as it is: what is asked is asked again, and answered, when the row is restored
+        if not waiting.unreadable:  # else it stays: when the row is restored, the step asks again and gets its answer
             record = msgspec.structs.replace(waiting.record, outcome=outcome, closed=op.now)
             state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
             self.db.execute(WRITE_STEP, (to.session, to.turn, to.key, int(state), encode(record)))
@@ -300,7 +300,7 @@ class Interpreter:
         return Result(Status.DONE, answered, self._outbox(op.outbox))
 
     def _settle(self, op: ops.CommitTurn | ops.FailTurn, state: MessageState) -> int:
-        """Give a turn's message its reply; how much that takes off `pending`. A message that is not queued keeps the answer it has."""
+        """Give a turn's message its reply; returns by how much `pending` falls. A message that is not queued keeps its reply."""
         return self.db.execute(
             "UPDATE messages SET state = ?, reply = ?, done = ? WHERE session = ? AND id = ? AND state = 1 AND kind = 'message'",
             (state, op.reply, op.now, op.session, op.message),
@@ -353,7 +353,7 @@ class Interpreter:
         return Result(Status.DONE, None, self._outbox(op.outbox))
 
     def _letter(self, session: str) -> tuple[str, int, tuple[str, ...]] | None:
-        """Message, turn and effects of the dead letter that holds the session up."""
+        """Message, turn and effects of the dead letter that blocks the session."""
         row = self.db.execute(
             "SELECT message, dead_letters.turn, effects FROM dead_letters JOIN sessions ON sessions.id = session"
             f" WHERE session = ? AND dead_letters.turn = sessions.turn + 1 AND {_LIVES_ON}",

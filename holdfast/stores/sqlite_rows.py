@@ -1,4 +1,4 @@
-"""Rows of the SQLite tables as records: the columns to select, and what to make of them."""
+"""Rows of the SQLite tables as records: the columns to select, and functions from rows to records."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def runnable_of(row: Sequence[Any]) -> Runnable:
     id, wake_at, stored = row
     if stored is None:
         return Runnable(id, wake_at)
-    park, _ = read(lambda: decode_park(stored), Park("", ""))  # what does not decode is found out when it is activated
+    park, _ = read(lambda: decode_park(stored), Park("", ""))  # the activation reports a park that does not decode
     return Runnable(id, wake_at, park.waits_on, park.since)
 
 

@@ -87,8 +87,8 @@ MIGRATIONS: tuple[str, ...] = (
         UNIQUE (session, turn)
     );
     """,
-    # `rank` is that of records.rank, reckoned from the row and kept by the index alone, so that a list for people reads no more rows than
-    # it shows. The index holds all that counts() needs, too. Other reasons that ask a person need a migration of it.
+    # `rank` is records.rank, computed from the row and stored in the index alone, so that a list for people reads no more rows than it
+    # shows. The index also covers counts(). A new park reason that asks a person needs a migration of it.
     """
     ALTER TABLE nodes ADD COLUMN touched INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE messages ADD COLUMN context TEXT NOT NULL DEFAULT '';
@@ -130,7 +130,7 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE turns ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX turns_dropped ON turns (session, turn) WHERE dropped;
     """,
-    # An empty records.Returns. What comes back to a session that had ended before stays there.
+    # An empty records.Returns. Budget returned to a session that had ended before this version stays there.
     """
     ALTER TABLE sessions ADD COLUMN returns BLOB NOT NULL DEFAULT x'80';
     """,
@@ -163,7 +163,7 @@ def check(connection: sqlite3.Connection, path: str) -> int:
 
 
 def check_readable(connection: sqlite3.Connection, path: str) -> None:
-    """That the file can be read as it is. Raises as `check`, and StoreError where a start would have to bring it up to date first."""
+    """Check that the file can be read without a migration. Raises as `check`, and StoreError where it needs a migration first."""
     version = check(connection, path)
     if version < len(MIGRATIONS):
         raise StoreError(

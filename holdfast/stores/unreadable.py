@@ -1,7 +1,7 @@
-"""Rows that do not decode: a flipped byte, another program's data. Each is loaded as a stand-in that says so.
+"""Rows that do not decode: a flipped byte, another program's data. Each is loaded as a stand-in that has the reason.
 
-The session that it belongs to parks (reason "state") and nothing of it runs; no other session notices. Nothing of such a row is changed, so
-that it can be restored.
+The session of the row parks (reason "state") and runs no code; no other session is affected. No write changes such a row, so that it can
+be restored.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ T = TypeVar("T")
 _decode_record = msgspec.msgpack.Decoder(StepRecord).decode
 
 FAULTS = (msgspec.MsgspecError, ValueError, TypeError)
-"""What reading a row raises that does not decode: no MessagePack, another type, no UTF-8, a state that there is not."""
+"""The errors of reading a row that does not decode: no MessagePack, another type, no UTF-8, an unknown state."""
 
 
 def read(decode: Callable[[], T], instead: T) -> tuple[T, str]:
-    """What `decode` gives and ""; where it does not decode, `instead` and why."""
+    """The result of `decode` and ""; where it does not decode, `instead` and the reason."""
     try:
         return decode(), ""
     except FAULTS as error:

@@ -39,8 +39,8 @@ from holdfast.stores.ops import (
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import (
     ASKS_A_PERSON,
+    DISPLAY_STATUSES,
     ENDED,
-    SHOWN_STATUSES,
     Address,
     Checkpoint,
     DeadLetter,
@@ -56,8 +56,8 @@ from holdfast.stores.records import (
     SessionStatus,
     StepRecord,
     StepState,
+    display_status,
     rank,
-    shown_status,
 )
 
 pytestmark = pytest.mark.anyio
@@ -1048,10 +1048,10 @@ async def test_sessions_are_listed_by_rank_then_update_then_age(store: Store) ->
     assert sum(session.status in ENDED for session in shown) == 4
 
 
-@pytest.mark.parametrize("status", [*SHOWN_STATUSES, "dead"])
+@pytest.mark.parametrize("status", [*DISPLAY_STATUSES, "dead"])
 async def test_a_list_can_be_narrowed_to_a_status_as_people_see_it(store: Store, status: str) -> None:
     """ "working" is whoever has a message and may handle it; a status that is an end is shown whatever `ended` says."""
-    rows = [session for session in await every_kind(store) if shown_status(session) == status]
+    rows = [session for session in await every_kind(store) if display_status(session) == status]
     for ended in (True, False):
         assert [session.id for session in await store.sessions(status=status, ended=ended)] == for_people(rows)
 
@@ -1070,7 +1070,7 @@ async def test_sessions_are_counted_by_the_status_that_people_see(store: Store) 
     """Only those that occur; nothing in an empty store."""
     assert await store.counts() == {}
     rows = await every_kind(store)
-    assert await store.counts() == dict(Counter(map(shown_status, rows)))
+    assert await store.counts() == dict(Counter(map(display_status, rows)))
     await store.apply([EndSession("doubt-0", "killed", GONE, 99.0)])
     assert (await store.counts())["killed"] == 5
 

@@ -39,7 +39,7 @@ from holdfast.stores.ops import (
 )
 from holdfast.stores.postgres import PostgresStore
 from holdfast.stores.protocol import Store
-from holdfast.stores.records import ENDED, SHOWN_STATUSES, Address, Failure, Outcome, Park, Session, SessionStatus, StepRecord, StepState
+from holdfast.stores.records import DISPLAY_STATUSES, ENDED, Address, Failure, Outcome, Park, Session, SessionStatus, StepRecord, StepState
 from holdfast.stores.sqlite import SqliteStore
 from tests.postgres_server import empty_store
 
@@ -246,7 +246,7 @@ async def _rows(store: Store) -> dict[str, Any]:
     rows: dict[str, Any] = {
         "sessions": await store.sessions(),
         "living or in doubt": await store.sessions(ended=False),
-        "by status": [await store.sessions(status=status, limit=2) for status in SHOWN_STATUSES],
+        "by status": [await store.sessions(status=status, limit=2) for status in DISPLAY_STATUSES],
         "counts": await store.counts(),
         "orphans": await store.orphans(),
         "letters": await store.dead_letters(),

@@ -21,7 +21,7 @@ from holdfast.console.wire.verbs import HELP
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.runtime.handle import Handle
 from holdfast.stores.protocol import Store
-from holdfast.stores.records import RANK_PERSON, SHOWN_STATUSES, Session, rank, shown_status
+from holdfast.stores.records import DISPLAY_STATUSES, RANK_PERSON, Session, display_status, rank
 
 _AT_ONCE = 32
 _MEANT = {"resume": "parked", "retry": "failed", "drop": "failed", "interrupt": "working"}
@@ -103,7 +103,7 @@ async def _one(control: Control, session: Session, act: Act | None) -> One:
             changed, problem = False, problem_of(error)
     park = waits_for(session)
     why = None if park is None else clean(park.reason)
-    return One(session=session.id, agent=session.agent, status=shown_status(session), why=why, changed=changed, problem=problem)
+    return One(session=session.id, agent=session.agent, status=display_status(session), why=why, changed=changed, problem=problem)
 
 
 async def _matching(control: Control, verb: str, given: bodies.Many) -> tuple[list[Session], bool]:
@@ -111,8 +111,8 @@ async def _matching(control: Control, verb: str, given: bodies.Many) -> tuple[li
     if not given.all and given.status is None and given.agent is None and given.tenant is None and given.why is None:
         raise ConfigError("give at least one of status, agent, tenant and why, or all")
     check_names(agent=given.agent, tenant=given.tenant)
-    if given.status is not None and given.status not in SHOWN_STATUSES:
-        raise ConfigError(f"there is no status {given.status!r}: use one of {', '.join(SHOWN_STATUSES)}")
+    if given.status is not None and given.status not in DISPLAY_STATUSES:
+        raise ConfigError(f"there is no status {given.status!r}: use one of {', '.join(DISPLAY_STATUSES)}")
     store = control.runtime.store
     if verb == "resolve" and given.why in (None, _DOUBT):
         rows = await _in_doubt(store, given)
@@ -133,7 +133,7 @@ async def _in_doubt(store: Store, given: bodies.Many) -> list[Session]:
         if len(rows) < limit or rank(rows[-1]) > RANK_PERSON:
             break
         limit *= 4
-    rows = [row for row in rows if rank(row) <= RANK_PERSON and given.status in (None, shown_status(row))]
+    rows = [row for row in rows if rank(row) <= RANK_PERSON and given.status in (None, display_status(row))]
     letters = await inspect.blocking(store, [row for row in rows if row.status == "failed"])
     return [row for row in rows if _is_in_doubt(row) or (row.id in letters and letters[row.id].in_doubt)]
 

@@ -13,7 +13,7 @@ from holdfast.console.reading.timeline import Mailbox, Timeline
 from holdfast.console.reading.views import Detail, Overview
 from holdfast.errors import ConfigError, NodeUnreachable
 from holdfast.events import log
-from holdfast.stores.records import SHOWN_STATUSES
+from holdfast.stores.records import DISPLAY_STATUSES
 
 T = TypeVar("T")
 
@@ -29,8 +29,8 @@ class NodeSource:
     async def overview(
         self, *, ended: bool = False, status: str | None = None, agent: str | None = None, tenant: str | None = None, limit: int = 200
     ) -> Overview:
-        if status is not None and status not in SHOWN_STATUSES:
-            raise ConfigError(f"there is no status {status!r}: use one of {', '.join(SHOWN_STATUSES)}")
+        if status is not None and status not in DISPLAY_STATUSES:
+            raise ConfigError(f"there is no status {status!r}: use one of {', '.join(DISPLAY_STATUSES)}")
         return await self._node.get("/sessions", Overview, all=ended, status=status, agent=agent, tenant=tenant, limit=limit)
 
     async def detail(self, id: str, *, turn: int | None = None) -> Detail:

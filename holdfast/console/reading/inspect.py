@@ -16,7 +16,7 @@ from holdfast.console.reading.values import clean
 from holdfast.errors import ConfigError, SessionNotFound
 from holdfast.runtime.live import Live
 from holdfast.stores.protocol import Store
-from holdfast.stores.records import ENDED, SHOWN_STATUSES, DeadLetter, Message, MessageState, Session, Step
+from holdfast.stores.records import DISPLAY_STATUSES, ENDED, DeadLetter, Message, MessageState, Session, Step
 
 LiveOf = Callable[[Iterable[str]], Mapping[str, Live]]
 """Returns what sessions do right now, by id, for those that are in memory."""
@@ -48,7 +48,7 @@ async def overview(
     Args:
         name: the name of the store for people, without secrets.
         ended: include those that have ended.
-        status: only sessions of this status; one of records.SHOWN_STATUSES.
+        status: only sessions of this status; one of records.DISPLAY_STATUSES.
         agent, tenant: only sessions of it. The counts are those of all sessions.
         limit: how many at most.
         now: store time, seconds since the epoch; default that of this machine.
@@ -59,8 +59,8 @@ async def overview(
         ConfigError: there is no such status.
         StoreError: the store cannot be read.
     """
-    if status is not None and status not in SHOWN_STATUSES:
-        raise ConfigError(f"there is no status {status!r}: use one of {', '.join(SHOWN_STATUSES)}")
+    if status is not None and status not in DISPLAY_STATUSES:
+        raise ConfigError(f"there is no status {status!r}: use one of {', '.join(DISPLAY_STATUSES)}")
     now = time.time() if now is None else now
     sessions = await store.sessions(limit=limit, status=status, ended=ended, agent=agent, tenant=tenant)
     counts, owner = await store.counts(), await store.owner()
@@ -69,7 +69,7 @@ async def overview(
         process=owner.process,
         host=owner.host,
         clean=owner.clean,
-        counts={shown: counts[shown] for shown in SHOWN_STATUSES if shown in counts},
+        counts={shown: counts[shown] for shown in DISPLAY_STATUSES if shown in counts},
         sessions=await lines(store, sessions, alive=owner.process is not None, now=now, live=live, agents=agents),
     )
 

@@ -22,9 +22,9 @@ from holdfast.stores.records import (
     Session,
     Step,
     StepState,
+    display_status,
     in_doubt,
     rank,
-    shown_status,
 )
 
 _outcome = msgspec.msgpack.Decoder(Outcome).decode
@@ -50,7 +50,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One session in `ps`. The garbage collector does not track it: there are thousands at once, without cycles.
 
     Attributes:
-        status: as in records.shown_status: "working" if a message is being handled or waits.
+        status: as in records.display_status: "working" if a message is being handled or waits.
         reason: why it is parked, or why an ended session is unresolved ("doubt"); else None.
         why: one line for a person: what happened, or what it does; "" if there is no such line.
         next: the next action of a person, if possible a command with this session's id; "" for none.
@@ -103,7 +103,7 @@ def line(
         alive: whether a process runs it.
         has_agent: whether that process has its agent; True if only the store is known.
     """
-    status = shown_status(session)
+    status = display_status(session)
     park = waits_for(session)
     updated, usage = session.updated, session.usage
     if steps:

@@ -27,7 +27,7 @@ _any_decode = msgspec.msgpack.Decoder().decode
 
 
 class AgentOptions(TypedDict, total=False):
-    """What can be given to `agent` by name; what is left out, or None, is the default that `agent` documents."""
+    """The options of `agent`; one that is missing or None has the default that `agent` documents."""
 
     name: str | None
     version: int
@@ -44,7 +44,7 @@ class AgentOptions(TypedDict, total=False):
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A definition. Made by the decorator `agent`; see there for what the fields mean."""
+    """A definition, made by the decorator `agent`, which documents the fields."""
 
     handler: Handler
     name: str
@@ -67,14 +67,14 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return f"<agent {self.name!r} version {self.version}>"
 
     def first_state(self) -> Any:
-        """The state of a session that is spawned without one."""
+        """The state of a session that is spawned without a state."""
         return None if self.state.plain or self.state.type is None else self.state.type()
 
     def load_state(self, session: str, data: bytes, version: int) -> Any:
-        """The state that was stored, brought forward to this version.
+        """The stored state, migrated to this version.
 
         Raises:
-            StateError: it is newer than the agent, a migration is missing, or it does not decode. Nothing was changed.
+            StateError: it is newer than the agent, a migration is missing, or it does not decode. The stored state is unchanged.
         """
         if version == self.version:
             try:
@@ -105,8 +105,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return value
 
     def recall(self, record: StepRecord) -> Call | None:
-        """The call that a record was written for, so that its `reconcile` can be asked; None where its tool is not known here, or takes
-        other arguments by now."""
+        """The call of a record, so that its `reconcile` can be asked; None where this agent has no such tool, or the tool takes other
+        arguments by now."""
         try:
             return self.tools[record.name].recall(record.args)
         except (KeyError, NotJournalable, TypeError, ValueError):
@@ -127,25 +127,25 @@ def agent(**options: Unpack[AgentOptions]) -> Callable[[Handler], Agent]: ...
 def agent(handler: Handler | None = None, /, **options: Unpack[AgentOptions]) -> Any:
     """Make an agent of `async def handler(session: Session[State], message: Message) -> Reply`.
 
-    The annotations are the types that are stored: state (its class is called without arguments for a new session), message and reply; any
-    of them may be plain data, a dataclass, a msgspec.Struct or a pydantic model.
+    The annotations are the stored types: state (its class is called without arguments for a new session), message and reply. Each of them
+    may be plain data, a dataclass, a msgspec.Struct or a pydantic model.
 
     Args:
-        name: what sessions store; default the function's name. Do not change it while sessions live.
-        version: of the state's type, default 1; raise it together with a migration.
-        tools: what `session.call_tool` may call; also where the `reconcile` of a `once` tool is found after a crash.
+        name: the name that sessions store; default the function's name. Do not change it while sessions live.
+        version: version of the state's type, default 1; raise it together with a migration.
+        tools: the tools that `session.call_tool` may call; after a crash, the `reconcile` of a `once` tool is found among them.
         budget: limits of each session, over all its turns; default none.
-        breaker: when a session that keeps failing is made to wait; default BreakerSpec().
+        breaker: when a session that keeps failing has to wait; default BreakerSpec().
         repetition: when the same tool call counts as a loop; default RepetitionSpec().
-        intensity: how often a crashing turn is restarted before its message is a dead letter; default 3 in 60 s.
-        backoff: how long before each restart; default 0.05 s doubling to 5 s, jittered.
-        mailbox: messages that may wait, default 1000; one more is refused with MailboxFull.
+        intensity: how often a crashing turn is restarted before its message becomes a dead letter; default 3 in 60 s.
+        backoff: the pause before each restart; default 0.05 s doubling to 5 s, jittered.
+        mailbox: most messages that may wait, default 1000; one more is refused with MailboxFull.
         park_after_s: how long, in seconds, a wait for a reply or timer is held in memory; default 5.
-        crash_limit: after so many unclean ends of the process in one turn without a new record (default 5), the turn parks.
-        migrations: `{n: function}` brings plain state data of version n to n + 1.
+        crash_limit: the turn parks after this many unclean ends of the process in it without a new record; default 5.
+        migrations: `{n: function}` migrates plain state data of version n to n + 1.
 
     Raises:
-        ConfigError: all that is wrong with the definition, at once.
+        ConfigError: the definition has faults; the error lists all of them.
     """
     unknown = sorted(options.keys() - AgentOptions.__annotations__.keys())
     if unknown:
@@ -174,7 +174,7 @@ def _make(options: AgentOptions) -> Callable[[Handler], Agent]:
 
 
 def _faults(given: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the options themselves."""
+    """The faults of the options, without those of the handler, the types and the tools."""
     checks = Faults("")
     for label in ("version", "mailbox", "crash_limit"):
         checks.whole(label, given.get(label, 1), 1)

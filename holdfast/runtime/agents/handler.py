@@ -1,4 +1,4 @@
-"""What a handler looks like: its signature, and the types that it reads and writes."""
+"""The signature of a handler, and the types that it reads and writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Handler = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 
 
 class SessionOf(Generic[S]):
-    """What a handler's first parameter is annotated with: a session whose state is an S. `holdfast.Session` is the one that users name."""
+    """The annotation of a handler's first parameter: a session whose state is an S. Users write its subclass `holdfast.Session`."""
 
     __slots__ = ()
 
@@ -22,7 +22,7 @@ class SessionOf(Generic[S]):
 
 
 class Types(typing.NamedTuple):
-    """What a handler stores."""
+    """The types that a handler stores."""
 
     state: Any
     message: Any
@@ -30,7 +30,7 @@ class Types(typing.NamedTuple):
 
 
 def types_of(function: Handler, faults: list[str]) -> Types:
-    """The handler's state, message and reply types; what is wrong with its signature goes to `faults`."""
+    """The handler's state, message and reply types. The faults of its signature are appended to `faults`."""
     nothing = Types(Any, Any, Any)
     if not inspect.iscoroutinefunction(function):
         faults.append("the handler has to be an `async def`")

@@ -1,4 +1,4 @@
-"""What may be an id, a reason or a time limit: what every store, log and terminal can take."""
+"""Checks of ids, reasons and time limits: each store, log and terminal must be able to take them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_REASON = 2_000
 
 
 def check_id(what: str, value: object, *, empty: bool = False) -> str:
-    """`value`, if it can be an id.
+    """`value`, if it is a valid id.
 
     Raises:
         ConfigError: it is no text, is empty (unless `empty` allows that), is longer than 512 characters or cannot be printed in one line.
@@ -32,7 +32,7 @@ def check_reason(value: object) -> str:
 
 
 def check_timeout(value: object) -> None:
-    """Raises ConfigError where `value` is neither None nor a number of seconds from 0 on."""
-    # A NaN among a loop's timers would put all of them out of order.
+    """Raises ConfigError where `value` is neither None nor a number of seconds, 0 or more."""
+    # A NaN among a loop's timers would break the order of all of them.
     if value is not None and not (isinstance(value, (int, float)) and value >= 0):
         raise ConfigError(f"timeout_s is {value!r}: give a number of seconds")

@@ -1,6 +1,6 @@
-"""The limits that can be set from outside of the code: of each agent, and of the Runtime.
+"""The limits that can be set from outside the code: of each agent, and of the Runtime.
 
-They override those of the code: unset keys keep the value from code. An Agent is never changed; `apply` gives a copy.
+They override those of the code; unset keys keep the value from code. An Agent is never changed; `apply` returns a copy.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ Overrides = Mapping[str, Any]
 SPECS: dict[str, type[msgspec.Struct]] = {
     "budget": Budget, "breaker": BreakerSpec, "repetition": RepetitionSpec, "intensity": Intensity, "backoff": Backoff,
 }  # fmt: skip
-"""What can be set of an agent field by field: the names are those of AgentLimits and of the attributes of an Agent."""
+"""The specs of an agent that can be set field by field: the names are those of AgentLimits and of the attributes of an Agent."""
 
 SINGLE = ("idle_s", "drain_s", "quarantine_s", "max_recovering", "reconciles")
-"""What can be set of the Runtime, next to its breaker."""
+"""The limits of the Runtime that can be set, without its breaker."""
 
 _MOST = 10**12
 _MOST_OF = {"window": 100_000, "cycle_max": 1_000, "max_recovering": 100_000, "reconciles": 10_000}
-"""What is larger is a slip of the pen, and would be memory (a window of each session) or overflow when it is used."""
+"""A larger value is a typing error: it would take memory (a window of each session) or overflow when it is used."""
 
 
 class AgentLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What is set of one agent; empty and None keep the value from code.
+    """The overrides of one agent; empty and None keep the value from code.
 
     Attributes:
         budget: fields of Budget, for new sessions; existing ones keep theirs.
@@ -58,7 +58,7 @@ class AgentLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuntimeLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What is set of the Runtime; None keeps the value from code. The fields mean what they mean as arguments of Runtime.
+    """The overrides of the Runtime; None keeps the value from code. The fields are the arguments of Runtime.
 
     Attributes:
         idle_s, drain_s, quarantine_s: seconds.
@@ -75,7 +75,7 @@ class RuntimeLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is set: of the Runtime, and of agents by name."""
+    """All overrides: of the Runtime, and of agents by name."""
 
     runtime: RuntimeLimits = RuntimeLimits()
     agents: Mapping[str, AgentLimits] = {}
@@ -85,11 +85,11 @@ def apply(agent: Agent, limits: AgentLimits | None) -> Agent:
     """A copy of the agent with these limits; the agent itself where there are none.
 
     Raises:
-        ConfigError: limits that make no sense for this agent; it names all of them.
+        ConfigError: limits are invalid for this agent; the error names all of them.
     """
     if limits is None:
         return agent
-    changes, found = _laid_over_agent(agent, limits)
+    changes, found = _overridden_agent(agent, limits)
     if found:
         raise ConfigError(f"limits of agent {agent.name!r}: {'; '.join(found)}")
     return msgspec.structs.replace(agent, **changes)
@@ -99,9 +99,9 @@ def apply_breaker(spec: BreakerSpec, overrides: Overrides) -> BreakerSpec:
     """The breaker of each dependency with these fields changed.
 
     Raises:
-        ConfigError: a field makes no sense; it names every such field.
+        ConfigError: fields are invalid; the error names all of them.
     """
-    changed, found = _laid_over(spec, overrides)
+    changed, found = _overridden(spec, overrides)
     if found:
         raise ConfigError(f"limits of the runtime: {'; '.join(f'breaker.{fault}' for fault in found)}")
     assert isinstance(changed, BreakerSpec)
@@ -109,9 +109,9 @@ def apply_breaker(spec: BreakerSpec, overrides: Overrides) -> BreakerSpec:
 
 
 def faults(limits: Limits, agents: Mapping[str, Agent], breaker: BreakerSpec) -> list[str]:
-    """Everything that is wrong with limits for these agents and this breaker of dependencies; empty if nothing is.
+    """The faults of limits for these agents and this breaker of dependencies; empty if there are none.
 
-    Each fault begins with the key that it is about, such as "agents.support.budget.steps".
+    Each fault begins with its key, such as "agents.support.budget.steps".
     """
     found = [f"runtime.{fault}" for fault in _of_runtime(limits.runtime, breaker)]
     for name, wanted in limits.agents.items():
@@ -119,12 +119,12 @@ def faults(limits: Limits, agents: Mapping[str, Agent], breaker: BreakerSpec) ->
         if agent is None:
             found.append(f"agents.{name} names no agent of this Runtime{alike(name, agents)}")
         else:
-            found += [f"agents.{name}.{fault}" for fault in _laid_over_agent(agent, wanted)[1]]
+            found += [f"agents.{name}.{fault}" for fault in _overridden_agent(agent, wanted)[1]]
     return found
 
 
 def alike(name: str, known: Iterable[str]) -> str:
-    """What to write instead of a name that is not known, as the end of a sentence."""
+    """A suggestion for an unknown name, as the end of a sentence."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, 1)
     return f": did you mean {close[0]!r}?" if close else f": there is {', '.join(known)}"
@@ -138,15 +138,15 @@ def _of_runtime(limits: RuntimeLimits, breaker: BreakerSpec) -> list[str]:
     for name in ("max_recovering", "reconciles"):
         checks.whole(name, getattr(limits, name), 1, optional=True)
     single = {name: getattr(limits, name) for name in SINGLE}
-    return _given(checks.found) + _too_large(single) + [f"breaker.{fault}" for fault in _laid_over(breaker, limits.breaker)[1]]
+    return _given(checks.found) + _too_large(single) + [f"breaker.{fault}" for fault in _overridden(breaker, limits.breaker)[1]]
 
 
-def _laid_over_agent(agent: Agent, limits: AgentLimits) -> tuple[dict[str, Any], list[str]]:
-    """The attributes of the agent that change, and what is wrong with them."""
+def _overridden_agent(agent: Agent, limits: AgentLimits) -> tuple[dict[str, Any], list[str]]:
+    """The attributes of the agent that change, and their faults."""
     changes: dict[str, Any] = {}
     found: list[str] = []
     for name in SPECS:
-        changes[name], wrong = _laid_over(getattr(agent, name), getattr(limits, name))
+        changes[name], wrong = _overridden(getattr(agent, name), getattr(limits, name))
         found += [f"{name}.{fault}" for fault in wrong]
     checks = Faults("")
     for name in ("mailbox", "crash_limit"):
@@ -156,19 +156,19 @@ def _laid_over_agent(agent: Agent, limits: AgentLimits) -> tuple[dict[str, Any],
     return changes | single, found + _given(checks.found) + _too_large(single)
 
 
-def _laid_over(spec: msgspec.Struct, overrides: Overrides) -> tuple[msgspec.Struct, list[str]]:
+def _overridden(spec: msgspec.Struct, overrides: Overrides) -> tuple[msgspec.Struct, list[str]]:
     """The spec with these fields changed, or as it is where they are wrong; each fault begins with the field."""
     fields = type(spec).__struct_fields__
     found = [f"{name} is an unknown key{alike(name, fields)}" for name in overrides if name not in fields] + _too_large(overrides)
     try:
-        # The constructor, not `replace`, which would not look at the values.
+        # The constructor, not `replace`, which would not check the values.
         changed = type(spec)(**{name: overrides.get(name, getattr(spec, name)) for name in fields})
     except ConfigError as error:
         text = str(error).removeprefix(f"{type(spec).__name__}: ")
-        # Only where the next fault begins: a value that is quoted in one may hold a semicolon.
+        # Split only where the next fault begins: a value quoted in a fault may hold a semicolon.
         return spec, found + re.split(rf"; (?=(?:{'|'.join(fields)}) is )", text)
     if isinstance(changed, Intensity | Backoff):
-        # Their faults name them, since a supervisor has one of each.
+        # The faults of these specs begin with the spec's name, since a supervisor has one of each.
         found += [fault.partition(".")[2] for fault in changed.faults()]
     return (spec if found else changed), found
 
@@ -182,5 +182,5 @@ def _too_large(values: Mapping[str, Any]) -> list[str]:
 
 
 def _given(found: Iterable[str]) -> list[str]:
-    """Faults of values that are optional only in that they can be left out."""
+    """The faults without the allowance of None: such a value can only be left out."""
     return [fault.replace(", or None", "").replace(" or None", "") for fault in found]

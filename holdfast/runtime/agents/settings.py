@@ -1,4 +1,4 @@
-"""The limits of a running node: those of the code, overridden by those that were set from outside."""
+"""The limits of a running node: those of the code, overridden by those set from outside."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.runtime.agents.limits import Limits, apply, apply_breaker, faults
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it; the fields mean what they mean as arguments of Runtime, `agents` are by name."""
+    """The limits in use. The fields are the arguments of Runtime; `agents` are by name."""
 
     agents: Mapping[str, Agent]
     breaker: BreakerSpec
@@ -23,11 +23,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reconciles: int
 
     def faults(self, limits: Limits) -> list[str]:
-        """Everything that is wrong with overriding by these, each beginning with its key; empty if nothing is."""
+        """The faults of an override by these limits, each beginning with its key; empty if there are none."""
         return faults(limits, self.agents, self.breaker)
 
     def under(self, limits: Limits) -> Settings:
-        """These settings, overridden by `limits`. Raises ConfigError for what `faults` finds."""
+        """These settings, overridden by `limits`. Raises ConfigError if `faults` finds any."""
         single = msgspec.structs.asdict(limits.runtime)
         breaker = apply_breaker(self.breaker, single.pop("breaker"))
         agents = {name: apply(agent, limits.agents.get(name)) for name, agent in self.agents.items()}

@@ -66,7 +66,7 @@ class Host(Protocol):
         """It takes no more messages; `result` is what it came to, an encoded Outcome; those that waited were answered."""
         ...
 
-    def rested(self, actor: Actor) -> None:
+    def idle(self, actor: Actor) -> None:
         """Its task has ended."""
         ...
 
@@ -123,7 +123,7 @@ class Actor:
         self.node, self.host, self.row = node, host, row
         # What could not be loaded is tried again at each activation: the agent may have been mended meanwhile.
         self.status: SessionStatus = "idle" if row.park is not None and row.park.reason == "state" else row.status
-        self.life = Life.ENDED if row.status in ENDED else Life.RESTING
+        self.life = Life.ENDED if row.status in ENDED else Life.IDLE
         self.park, self.crashes = row.park or row.unresolved, row.crashes
         self.state, self.version = loaded.checkpoint.state, loaded.checkpoint.version
         self._journal = Journal(loaded.steps) if loaded.steps else None
@@ -215,7 +215,7 @@ class Actor:
             self.touched = self.node.clock.monotonic()
             if not self.mailbox:
                 self.mailbox = []  # an empty deque is 600 bytes
-            self.host.rested(self)
+            self.host.idle(self)
             self.kick()  # a person's wish can have come too late for its turn, and the next message waits
 
     async def _grant(self) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 class Life(Enum):
     """The states of a session in memory."""
 
-    RESTING = auto()  # it has no task: it has no work, or may not do any
+    IDLE = auto()  # it has no task: it has no work, or may not do any
     RUNNING = auto()  # its task handles messages
     WOKEN = auto()  # the same, and what its turn is about to park for came meanwhile
     BACKING_OFF = auto()  # its turn crashed, and is restarted after a pause
@@ -43,10 +43,10 @@ L, S = Life, Signal
 WORKING = (L.RUNNING, L.WOKEN)
 
 _MOVES: dict[tuple[Life, Signal], tuple[Life, Action]] = {
-    (L.RESTING, S.KICK): (L.RUNNING, "start"),
-    (L.RESTING, S.HOLD): (L.HOLDING, "start"),
-    (L.RESTING, S.DROP): (L.DROPPING, "start"),
-    (L.RESTING, S.UNSURE): (L.STALE, "reread"),
+    (L.IDLE, S.KICK): (L.RUNNING, "start"),
+    (L.IDLE, S.HOLD): (L.HOLDING, "start"),
+    (L.IDLE, S.DROP): (L.DROPPING, "start"),
+    (L.IDLE, S.UNSURE): (L.STALE, "reread"),
     (L.RUNNING, S.ANSWER): (L.WOKEN, ""),
     (L.RUNNING, S.CRASH): (L.BACKING_OFF, ""),
     (L.RUNNING, S.HOLD): (L.HOLDING, "leave"),
@@ -77,9 +77,9 @@ _MOVES: dict[tuple[Life, Signal], tuple[Life, Action]] = {
 def move(life: Life, signal: Signal) -> tuple[Life, Action]:
     """The next state, and what to do; where the table says nothing, nothing changes."""
     if signal is S.END and life is not L.BACKING_OFF:
-        return L.ENDED, "" if life is L.RESTING else "leave"
+        return L.ENDED, "" if life is L.IDLE else "leave"
     if signal is S.OVER:
-        return (life if life is L.ENDED else L.RESTING), ""
+        return (life if life is L.ENDED else L.IDLE), ""
     if life is L.WOKEN and (life, signal) not in _MOVES:
         life = L.RUNNING  # it differs in nothing else, but stays what it is where nothing happens
         after, action = _MOVES.get((life, signal), (L.WOKEN, ""))

@@ -240,7 +240,7 @@ class Sessions:
 
     # ------------------------------------------------------------ idle and parked
 
-    def rested(self, actor: Actor) -> None:
+    def idle(self, actor: Actor) -> None:
         """Its task has ended: it is idle, parked, failed or ended."""
         self.recovery.done(actor.id)
         self.unschedule(actor.id)  # what it waited for before may have timed out

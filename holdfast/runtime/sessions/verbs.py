@@ -44,7 +44,7 @@ class Verbs:
             raise errors.SessionError(session, f"session {session!r} is {row.status} before it could be paused: look at it again")
 
     async def resume(self, session: str) -> None:
-        actor = await self._resting(session)
+        actor = await self._idle_actor(session)
         if actor.status != "parked":
             raise errors.SessionError(session, f"session {session!r} is {actor.status}, not parked, so it cannot be resumed")
         op = UpdateSession(session, actor.owner.epoch, self._now(), status="idle", settled=True)
@@ -81,7 +81,7 @@ class Verbs:
     # ------------------------------------------------------------ effects in doubt
 
     async def resolve(self, session: str, verdict: str, step: str | None, result: Any) -> int:
-        actor = await self._resting(session, known=False)
+        actor = await self._idle_actor(session, known=False)
         doubts = [s for s in actor.journal.in_doubt() if step in (None, s.record.name, s.key.hex())]
         if verdict == "done":
             _check_results(actor, doubts, result)
@@ -140,7 +140,7 @@ class Verbs:
     # ------------------------------------------------------------ dead letters and open turns
 
     async def retry(self, session: str) -> None:
-        actor = await self._resting(session)
+        actor = await self._idle_actor(session)
         result = await self._write(actor, RetryLetter(session, actor.owner.epoch, self._now()), lambda: self._again(actor))
         if result.status is Status.REFUSED:
             raise errors.SessionError(session, f"session {session!r} has no dead letter")
@@ -192,7 +192,7 @@ class Verbs:
             raise errors.SessionNotFound(session, f"no session {session!r}: check the id, or spawn it")
         return row
 
-    async def _resting(self, session: str, *, known: bool = True) -> Actor:
+    async def _idle_actor(self, session: str, *, known: bool = True) -> Actor:
         actor = await self._sessions.actor(check_id("session", session), known=known)
         if actor.task is not None:
             raise errors.SessionError(session, f"session {session!r} is running: pause it or wait until it is idle")

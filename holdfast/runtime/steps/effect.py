@@ -126,11 +126,11 @@ async def _attempt(step: Step, call: Call, context: StepContext, permits: Permit
             if turn.interruption is not None or turn.ending is not None:
                 await turn.begins()  # the end of the session may have been written with it
         began, cost = clock.monotonic(), call.most
-        fault, told = await _perform(step, call, context, timeout_s)
+        fault, reported = await _perform(step, call, context, timeout_s)
         if turn.flight.nested and (path := step.inside_path()):
             step.attempt_over = True
             await turn.flight.end_inside(path)
-        cost = _cost(step, call, fault, told)
+        cost = _cost(step, call, fault, reported)
         ok = True if fault is None else False if fault.dependency else None
         return fault
     except asyncio.CancelledError:
@@ -170,7 +170,7 @@ async def _perform(step: Step, call: Call, context: StepContext, timeout_s: floa
         deadline.taken_back()
         if task.cancelling() > deadline.before and call.effect != "once":
             raise asyncio.CancelledError from error  # its caller let go of it: the effect made an error of that
-        return _fault(error, step.turn.node.clock.time()), _told_cost(error, call)
+        return _fault(error, step.turn.node.clock.time()), _reported_cost(error, call)
     finally:
         step.turn.node.deadlines.remove(deadline)
         step.timer, step.attempt_over = None, deadline.passed  # it refers to the step: left, only the garbage collector would free both
@@ -212,20 +212,20 @@ def _exhausted(error: BaseException) -> BudgetExhausted | None:
     return error if isinstance(error, BudgetExhausted) else None
 
 
-def _told_cost(error: BaseException, call: Call) -> Usage | None:
-    told = cost_of(error)
-    if told is None and refused(error):
+def _reported_cost(error: BaseException, call: Call) -> Usage | None:
+    reported = cost_of(error)
+    if reported is None and refused(error):
         return Usage(steps=call.most.steps, tool_calls=call.most.tool_calls)
-    return told
+    return reported
 
 
-def _cost(step: Step, call: Call, fault: Fault | None, told: Usage | None) -> Usage:
+def _cost(step: Step, call: Call, fault: Fault | None, reported: Usage | None) -> Usage:
     """What the attempt came to: metered from its answer, what its error says, a mere step where the other side refused it; else all."""
     cost = call.most
     if step.value is not None and call.meter is not None:
         cost = call.meter(step.value)
-    elif fault is not None and told is not None:
-        cost = told
+    elif fault is not None and reported is not None:
+        cost = reported
     return _timed(step, cost)
 
 

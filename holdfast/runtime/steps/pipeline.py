@@ -17,7 +17,7 @@ from holdfast.errors import RuntimeStopped
 from holdfast.runtime.steps.asked import Asked, result
 from holdfast.runtime.steps.drift import another_way, drift
 from holdfast.runtime.steps.outbox import send_again
-from holdfast.runtime.steps.refusal import told
+from holdfast.runtime.steps.refusal import exhausts
 from holdfast.runtime.steps.step import Step
 from holdfast.runtime.turns import doubt
 from holdfast.runtime.turns.branches import here, inside_of
@@ -66,7 +66,7 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
         step.let_go()
         raise
     finally:
-        if claim.shown is not None:
+        if claim.started is not None:
             step_over(turn, claim, asked if type(asked) is Call else None, step.value)
         step.leave()
     return result(asked, outcome)
@@ -75,9 +75,9 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
 async def drifted(step: Step) -> Outcome | None:
     """The answer of an older record, where the code went another way than before; None where the step is new."""
     claim, journal = step.claim, step.turn.journal
-    if claim.step is not None or not journal.left or (claim.beside and not claim.branch.line):
+    if claim.step is not None or not journal.left or (claim.overlapped and not claim.branch.line):
         return None
-    outcome = await drift(step) if type(step.asked) is Call and not claim.beside else None
+    outcome = await drift(step) if type(step.asked) is Call and not claim.overlapped else None
     if outcome is None:
         step.resume()
         if claim.step is None:
@@ -92,7 +92,7 @@ async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, agai
         turn.owner.gates.repetition.note(asked.name, claim.digest)
     turn.emit(events.StepReplayed, asked.kind, asked.name)
     below = turn.journal.claim_below(claim) if turn.journal.left else []
-    turn.refused = turn.refused or told(outcome) or any(told(step.record.outcome) for step in below)
+    turn.refused = turn.refused or exhausts(outcome) or any(exhausts(step.record.outcome) for step in below)
     for step in below:
         send_again(turn, step)
     if again is not None:

@@ -49,6 +49,6 @@ async def spend_step(step: Step) -> None:
     step.used = ONE_STEP if step.used is ZERO else step.used + ONE_STEP
 
 
-def told(outcome: Outcome | None) -> bool:
+def exhausts(outcome: Outcome | None) -> bool:
     """Whether this record raises BudgetExhausted in the handler: that happens once in a turn, also across a crash."""
     return outcome is not None and outcome.failure is not None and outcome.failure.error == "BudgetExhausted"

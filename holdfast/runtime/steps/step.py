@@ -64,7 +64,7 @@ class Step:
         self.turn, self.asked, self.claim = turn, asked, claim
         branch = claim.branch
         self.lane: Lane = turn.flight.enter()
-        claim.beside = branch.busy > 0 or branch.apart or self.lane.task is not branch.task
+        claim.overlapped = branch.busy > 0 or branch.apart or self.lane.task is not branch.task
         branch.busy += 1
         if branch.path:
             turn.flight.nested[self] = branch.path
@@ -235,7 +235,7 @@ class Step:
         # Zero as an int takes one byte of the row, as a float nine.
         record = StepRecord(
             asked.kind, asked.name, branch.path, claim.digest, claim.nth, asked.effect, outcome, args, reserved, self.used,
-            self.attempts, self.opened, 0 if outcome is None else now, until, self.target, self.maybe_paid, claim.beside, 0, note,
+            self.attempts, self.opened, 0 if outcome is None else now, until, self.target, self.maybe_paid, claim.overlapped, 0, note,
             cut, self.deadline or 0, claim.strayed, ended, self.seen, branch.line, branch.since, now - turn.started if cut else 0,
             self._heard, 0 if until is None or state is not StepState.WAITING else until - now,
         )  # fmt: skip

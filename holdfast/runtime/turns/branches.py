@@ -1,8 +1,8 @@
 """The branches of a run: lines of code that count their steps for themselves, under names that are the same on every run.
 
-A branch is the handler's own line, one line of a `session.gather`, what a streamed answer is read in, or the inside of a step. A task that
-the handler makes itself (asyncio.gather, TaskGroup, create_task) is a line of its own of the branch that made it: it counts for itself what
-it names, and its steps are found by what they ask for among those of the whole branch.
+A branch is the handler's own line, one line of a `session.gather`, the reading of a streamed answer, or the inside of a step. A task that
+the handler makes itself (asyncio.gather, TaskGroup, create_task) is a line of its own in the branch that made it. It has its own counters
+for names, and its steps are found by content among the steps of the whole branch.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Run(Protocol):
-    """One run of a turn: how often each identity was asked for, by the path of its branch; the last outcome that its code has
-    seen; and its tasks."""
+    """One run of a turn: how often each identity was asked for, by the path of its branch; the last outcome that its code has seen; and
+    its tasks."""
 
     @property
     def counts(self) -> dict[str, dict[bytes, int]]: ...
     @property
     def seen(self) -> int: ...
     def task_made(self, task: Any, line: Branch) -> None:
-        """Code of it has made a task, which is a line of its own."""
+        """Code of the run made a task, which is a line of its own."""
 
 
 class Branch:
     """One line of code of one run.
 
     Attributes:
-        run: the turn's run that it belongs to; code of any other run has another.
-        path: its name, "" for the handler's own; what lies in it begins with the same text.
-        line: the name of this line of it, or of the line that began it; "" for the handler's own task, and what that begins.
-        since: the places at which this line, and those that it came from, were made.
+        run: the run of the turn that it belongs to.
+        path: its name, "" for the handler's own; the paths of branches inside it begin with it.
+        line: the name of this line, or of the line that began the branch; "" for the handler's own task and the branches that it begins.
+        since: the places at which this line, and the lines that it descends from, were made.
         nth: how often each identity was asked for in the branch.
         busy: how many of its steps are in flight.
-        task: the task that is its own: what other tasks do in it has no place in its order.
+        task: its own task: steps of other tasks in it have no place in its order.
         asked: whether a step was asked for in it.
-        apart: whether other lines have branches of the same path, so that its own order says nothing either.
+        apart: whether other lines have branches of the same path, so that its own order has no meaning either.
     """
 
     __slots__ = ("_numbers", "apart", "asked", "busy", "line", "nth", "path", "run", "since", "task")
@@ -59,21 +59,21 @@ class Branch:
         return f"{self.path}{self.line}{what}{nth}"
 
     def below(self, what: str) -> str:
-        """The path of the next branch of a kind below this one: the same for each line, since its steps are found by what they ask for."""
+        """The path of the next branch of a kind below this one. It is the same for each line, since steps are found by content."""
         return self.path + self.number(what).removeprefix(self.path + self.line)
 
     def beneath(self, path: str) -> Branch:
-        """A branch of that path that this line begins: what it counts is not what another line with a branch of the same path counts."""
+        """A branch of that path, begun by this line: another line with a branch of the same path has its own counters."""
         return Branch(self.run, path, self.line, self.since, apart=self.apart)
 
     def another_line(self) -> Branch:
-        """A line for a task that is made in this one."""
+        """A line for a task that this line makes."""
         name = self.number("t").removeprefix(self.path + self.line)
         return Branch(self.run, self.path, f"{self.line}{self.path}{name}~", (*self.since, self.run.seen))
 
 
 class Inside(Protocol):
-    """A step that is being performed: the branch that its function's own steps are in, made when the first of them asks."""
+    """A step that is being performed, with the branch of the steps inside it, made when the first of these asks."""
 
     def inside(self) -> Branch: ...
 
@@ -82,7 +82,7 @@ _here: ContextVar[Branch | Inside | None] = ContextVar("holdfast_branch", defaul
 
 
 def here(run: object) -> Branch | None:
-    """The branch of `run` that the calling code is in; None where the code belongs to no branch of it."""
+    """The branch of `run` that the calling code is in; None where it is in no branch of `run`."""
     found = _here.get()
     if found is None:
         return None
@@ -100,12 +100,12 @@ def of_a_new_task() -> Branch | None:
 
 
 enter: Callable[[Branch | Inside], Token[Branch | Inside | None]] = _here.set
-"""The calling code is in that branch from here on; `leave` takes the token."""
+"""Put the calling code into a branch; `leave` takes the token."""
 
 leave = _here.reset
 
 _STEP = "@"
-"""How the part of a path begins that is the inside of a step."""
+"""The prefix of a path's part that is the inside of a step."""
 
 
 def inside_of(path: str, key: bytes) -> str:
@@ -131,7 +131,7 @@ class Gathered(NamedTuple):
     """The branches of one `session.gather`.
 
     Attributes:
-        path: what the paths of its branches begin with.
+        path: the prefix of the paths of its branches.
         line: the line that called it.
     """
 
@@ -144,7 +144,7 @@ class Gathered(NamedTuple):
 
 
 def follows(later: str, branch: str) -> bool:
-    """Whether what ran in `later` can be a consequence of what ran in `branch`: siblings of one gather know nothing of each other."""
+    """Whether a step in `later` can be a consequence of a step in `branch`: siblings of one gather do not see each other's outcomes."""
     for ours, theirs in zip(later.split("/"), branch.split("/"), strict=False):
         if ours != theirs:
             return not ("." in ours and ours.partition(".")[0] == theirs.partition(".")[0])
@@ -152,7 +152,7 @@ def follows(later: str, branch: str) -> bool:
 
 
 def line_follows(later: str, since: tuple[int, ...], line: str, place: int) -> bool:
-    """The same for lines: what a task does that was made before `place`, in `line` or in another, is no consequence of what ended there."""
+    """The same for lines: a step of a task made before `place`, in another line than `line`, is no consequence of an outcome at `place`."""
     ours, theirs = later.split("~")[:-1], line.split("~")[:-1]
     same = 0
     while same < min(len(ours), len(theirs)) and ours[same] == theirs[same]:

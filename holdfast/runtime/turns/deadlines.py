@@ -1,8 +1,8 @@
-"""One registry of deadlines for all attempts that are under way, swept, instead of a cancel scope for each (0.6 µs against 12).
+"""One registry of the deadlines of all attempts under way, swept, instead of a cancel scope for each (0.6 µs against 12).
 
-An attempt that passes its deadline has its task cancelled; the step takes the cancellation back (`taken_back`) and calls it a timeout.
-Resolution is the sweep's period: a deadline is kept to within that much after it. Time for which the loop was blocked does not count: what
-was answered meanwhile is looked at first.
+Where an attempt passes its deadline, the sweep cancels its task; the step takes the cancellation back (`taken_back`) and counts a timeout.
+A deadline fires up to one period of the sweep late. Time during which the loop was blocked does not count: answers that arrived meanwhile
+are handled first.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 PERIOD_S = 0.1
 AGAIN_S = 1.0
-"""How soon an attempt that goes on all the same is cancelled again."""
+"""The pause before an attempt that still runs is cancelled again, in seconds."""
 
 
 class Timed(Protocol):
-    """What a deadline belongs to, as people see it."""
+    """The step of a deadline, as people see it."""
 
     @property
     def session(self) -> str: ...
@@ -35,17 +35,17 @@ class Timed(Protocol):
     @property
     def opened(self) -> float: ...
     def overdue(self, deadline: Deadline, seconds: float) -> None:
-        """It goes on, so many seconds after it was cancelled."""
+        """The attempt still runs, so many seconds after it was cancelled."""
 
 
 class Deadline:
     """One attempt's deadline, in the loop's time.
 
     Attributes:
-        by_person: it was ended before its time.
-        cancels: how often it has cancelled the attempt's task so far; again each second for as long as the attempt goes on.
+        by_person: a person ended it before its time.
+        cancels: how often it has cancelled the attempt's task so far; each second again while the attempt still runs.
         before: how many cancellations the task had not taken back when the attempt began, as in asyncio.timeout.
-        hangs: what is done once an attempt that went on for long after its deadline has ended.
+        hangs: done once an attempt that ran long past its deadline has ended.
     """
 
     by_person = False
@@ -61,7 +61,7 @@ class Deadline:
         return self.cancels > 0
 
     def taken_back(self) -> bool:
-        """The attempt has come to an end: take back what cancelled it here. Whether that was all that did."""
+        """The attempt has ended: take back the cancellations by this deadline. True if it cancelled the task and nothing else did."""
         self.at = math.inf
         if not self.cancels:
             return False
@@ -71,7 +71,7 @@ class Deadline:
 
 
 class Deadlines:
-    """All of them. Sweeps only while there are any."""
+    """All deadlines of a node. It sweeps only while there are any."""
 
     __slots__ = ("_due", "_entries", "_loop", "_timer")
 
@@ -102,7 +102,7 @@ class Deadlines:
             entry.hangs.set_result(None)
 
     def expire(self, session: str, name: str | None = None) -> int:
-        """End the attempts of a session now, as their timeouts would; only those of this name, if it is given. How many there were."""
+        """End the attempts of a session now, as their timeouts would; only those of `name`, if given. Returns how many there were."""
         found = [e for e in self._entries if e.of.session == session and name in (None, e.of.name) and e.at < math.inf]
         for entry in found:
             entry.by_person = entry.by_person or not entry.passed

@@ -1,4 +1,4 @@
-"""Effects in doubt: how their outcome is found out, and what follows from it; and what is asked again when a turn restarts.
+"""Effects in doubt: how their outcome is found and recorded. Also, which failed steps run again when a turn restarts.
 
 `reconcile` is asked only when the earlier attempt can no longer take effect: in this process its task or its thread has ended; after a
 crash the deadline in its record has passed, and the tool's `settles_s` after it.
@@ -21,13 +21,13 @@ from holdfast.stores.ops import DropSteps
 from holdfast.stores.records import Failure, Outcome, Park, Step, StepState, in_doubt
 
 Finding = Outcome | None | Unknown
-"""What reconcile found: the effect's outcome, None if it certainly did not happen, UNKNOWN if it cannot tell."""
+"""The answer of reconcile: the effect's outcome, None if it certainly did not happen, UNKNOWN if reconcile cannot tell."""
 
 
 async def reconcile(turn: Turn, call: Call, context: StepContext) -> Finding:
-    """Ask the call's `reconcile`, as many at once as the node allows.
+    """Ask the call's `reconcile`; the node limits how many run at once.
 
-    One that fails or takes longer than the call's own timeout leaves the effect in doubt: a person is asked.
+    Where reconcile fails or takes longer than the call's own timeout, the effect stays in doubt: a person has to resolve it.
     """
     if call.reconcile is None:
         return UNKNOWN
@@ -42,7 +42,7 @@ async def reconcile(turn: Turn, call: Call, context: StepContext) -> Finding:
     except asyncio.CancelledError as error:
         if task is None or task.cancelling() > before:
             raise
-        # This task was not cancelled: reconcile awaited something that was. It would end the session's task unseen.
+        # This task was not cancelled: reconcile awaited a cancelled task. The error would end the session's task unseen.
         events.log.warning("reconcile of %s in %s was cancelled from within: %s", call.name, context.session, describe(error))
         return UNKNOWN
     except Exception as error:
@@ -54,10 +54,10 @@ async def reconcile(turn: Turn, call: Call, context: StepContext) -> Finding:
 
 
 async def prepare(turn: Turn) -> None:
-    """Before the handler runs: every doubt is resolved or the turn parks; failures that no record follows are made free."""
+    """Before the handler runs: resolve every doubt, or park the turn; drop the failures that no record follows."""
     await settle_all(turn)
     if turn.interruption is None:
-        turn.forget_in_hand()  # where the write that seemed to fail was done after all
+        turn.forget_in_hand()  # the write that seemed to fail took effect after all
     stale = turn.journal.trailing_failures()
     if stale and turn.interruption is None:
         await ask_again(turn, stale)
@@ -65,7 +65,7 @@ async def prepare(turn: Turn) -> None:
 
 
 async def ask_again(turn: Turn, failures: list[Step]) -> None:
-    """Let steps that failed, and that nothing followed, run again. A paid call that was cut is open again: it may have been paid."""
+    """Let failed steps that no record follows run again. A paid call that was cut is open again: it may have been paid."""
     paid = [step for step in failures if _was_paid_for_nothing(step)]
     for step in paid:
         record = msgspec.structs.replace(step.record, outcome=None, closed=0.0, ended=0, cut=False)
@@ -76,10 +76,10 @@ async def ask_again(turn: Turn, failures: list[Step]) -> None:
 
 
 async def reopen(turn: Turn, path: str) -> None:
-    """The function of a step runs again: what it asked for before can be asked for again, and the failures that nothing follows are free.
+    """The function of a step runs again: it can claim the records of its own steps again; failures that no record follows are dropped.
 
     Args:
-        path: of the inside of the step. No effect in it is in doubt.
+        path: path of the inside of the step. No effect in it is in doubt.
     """
     stale = turn.journal.reopen(path)
     if stale:
@@ -93,7 +93,7 @@ def _was_paid_for_nothing(step: Step) -> bool:
 
 
 async def drop(turn: Turn, steps: list[Step]) -> None:
-    """Make steps free again; what they cost stays charged."""
+    """Drop the records of steps; their cost stays charged."""
     keys = tuple(step.key for step in steps)
     charge = sum((cost(step) for step in steps), Usage())
     op = DropSteps(turn.owner.id, turn.owner.epoch, turn.number, keys, charge)
@@ -102,7 +102,7 @@ async def drop(turn: Turn, steps: list[Step]) -> None:
 
 
 async def settle_all(turn: Turn) -> None:
-    """While the handler does not run: each doubt is resolved, or the session parks on the first that cannot be."""
+    """While the handler does not run: resolve each doubt, or park the session on the first that cannot be resolved."""
     for step in turn.journal.in_doubt():
         if turn.interruption is None:
             park = await settle(turn, step.key)
@@ -111,7 +111,7 @@ async def settle_all(turn: Turn) -> None:
 
 
 async def ask_about_all(turn: Turn, *, threads: bool = True) -> None:
-    """Before the turn is given up: doubts that `reconcile` can decide are resolved, the others stay.
+    """Before the turn is given up: resolve the doubts that `reconcile` can decide; the others stay.
 
     Args:
         threads: whether to wait for attempts that still run in a thread.
@@ -122,13 +122,13 @@ async def ask_about_all(turn: Turn, *, threads: bool = True) -> None:
 
 
 async def settle(turn: Turn, key: bytes, call: Call | None = None) -> Park | None:
-    """Resolve one doubt: an effect that happened is closed; one that did not is free again, or failed where its caller let go of it.
+    """Resolve one doubt: close an effect that happened. One that did not happen may run again, or has failed where its caller cancelled it.
 
     Args:
-        call: that of the step, where it is at hand; else it is made of the record, which needs its tool among those of the agent.
+        call: the call of the step, where it is at hand; else it is made from the record, which needs the tool among those of the agent.
 
     Returns:
-        What to park for where it stays in doubt; None where it is resolved (or the turn was interrupted meanwhile).
+        The park for an effect that stays in doubt; None where it is resolved (or the turn was interrupted meanwhile).
     """
     found = await find_out(turn, key, call)
     if isinstance(found, Park):
@@ -139,7 +139,7 @@ async def settle(turn: Turn, key: bytes, call: Call | None = None) -> Park | Non
     if found is not None:
         await _close(turn, step, found)
     elif step.record.cut:
-        # Its caller saw it let go: on replay it must see the same, not an effect that begins.
+        # Its caller saw it cancelled: on replay the caller must see the same, not an effect that begins.
         failure = Failure("StepError", step.record.name, "NotDone", "reconcile found that it did not happen")
         await _close(turn, step, Outcome(failure=failure))
     else:
@@ -148,11 +148,11 @@ async def settle(turn: Turn, key: bytes, call: Call | None = None) -> Park | Non
 
 
 async def find_out(turn: Turn, key: bytes, call: Call | None = None) -> Park | Outcome | None:
-    """What became of an effect in doubt: its outcome, None if it certainly did not happen, or what to park for until that is known."""
+    """The outcome of an effect in doubt; None if it certainly did not happen; a park where the outcome stays unknown for now."""
     await turn.written()
     remains = turn.node.remains.get(turn.place_of(key))
     if remains is not None:
-        await asyncio.wait((remains,))  # a thread that its step left: where it brings the result, the doubt is over
+        await asyncio.wait((remains,))  # a thread that its step left; if it returns the result, the doubt is over
     step = turn.journal.records.get(key)
     if step is None:
         return None
@@ -173,9 +173,9 @@ async def find_out(turn: Turn, key: bytes, call: Call | None = None) -> Park | O
 
 
 async def _until(turn: Turn, step: Step, call: Call) -> float | None:
-    """Until when, in store time, the attempt may still take effect; None where it no longer can.
+    """The store time until which the attempt may still take effect; None where it no longer can.
 
-    Never longer than the attempt could take: a deadline that is further away, since the clock was set back, is written anew.
+    Never later than the attempt could take: a deadline that lies further away, because the clock was set back, is written anew.
     """
     deadline, now = step.record.deadline, turn.node.clock.time()
     if not deadline:
@@ -190,13 +190,13 @@ async def _until(turn: Turn, step: Step, call: Call) -> float | None:
 async def _close(turn: Turn, step: Step, outcome: Outcome) -> None:
     closed = msgspec.structs.replace(
         step.record, outcome=outcome, used=cost(step), reserved=ZERO, closed=turn.node.clock.time(), deadline=0.0, note="",
-        ended=step.record.ended or turn.journal.order.place(),  # where its caller let go of it, what the caller saw came then
+        ended=step.record.ended or turn.journal.order.place(),  # a caller that cancelled it saw its end at that place
     )  # fmt: skip
     await turn.outcome(turn.submit(step.key, state_of(outcome), closed))
 
 
 def _unsettled(turn: Turn, step: Step) -> Park:
-    """Why a session is parked on this step, and what to do."""
+    """The park on this step: why, and what to do."""
     cause = step.record.note or "the process died before it could record the outcome"
     known = step.record.name in turn.owner.agent.tools
     changed = "" if not known or turn.owner.agent.recall(step.record) else "; its tool takes other arguments by now"

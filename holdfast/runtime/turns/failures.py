@@ -16,21 +16,21 @@ _BY_NAME: dict[str, type[StepError]] = {cls.__name__: cls for cls in (StepError,
 _MAX_TEXT = 2_000
 _FRAMES = 30
 CUT = Failure("StepError", "", "CancelledError", "cancelled by its caller")
-"""What a step comes to that was let go of before it had a result."""
+"""The failure of a step that was cancelled before it had a result."""
 
 NOT_KEPT = "ResultNotKept"
-"""The type of the failure of an effect that was done and whose result cannot be stored: its record is closed all the same."""
+"""The failure type of an effect that was done but whose result cannot be stored; its record is still closed as done."""
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def redacted(fault: Fault) -> Fault:
-    """The same without secrets: its text goes into notes, events and what a person reads, not only into the final failure."""
+    """The fault without secrets: its text goes not only into the final failure, but also into notes, events and texts for people."""
     return msgspec.structs.replace(fault, message=redact.text(fault.message))
 
 
 def failure_of(step: str, fault: Fault) -> Failure:
-    """The record of a final failure. "not_done" and "cancelled" are permanent to the caller."""
+    """The record of a final failure. To the caller, "not_done" and "cancelled" are permanent."""
     category = fault.category if fault.category in ("transient", "semantic") else "permanent"
     return Failure(fault.raised_as, step, fault.type, redact.text(fault.message)[:_MAX_TEXT], category)
 
@@ -39,31 +39,31 @@ _CLOSED, _FAILED = StepState.CLOSED, StepState.FAILED
 
 
 def state_of(outcome: Outcome) -> StepState:
-    """The state of a step that came to this."""
+    """The state of a step with this outcome."""
     return _CLOSED if outcome.failure is None or outcome.failure.type == NOT_KEPT else _FAILED
 
 
 def error_of(failure: Failure) -> StepError:
-    """The error that a record is raised as."""
+    """The error that a failure on record raises."""
     return _BY_NAME.get(failure.error, StepError)(failure.step, failure.type, failure.message, failure.category)
 
 
 def describe(error: BaseException) -> str:
-    """One redacted line about an exception, fit for every store, whatever its `__str__` does."""
+    """One redacted line about an exception, fit for every store, also where its `__str__` fails."""
     try:
         text = str(error).strip().replace("\n", " ").encode("utf-8", "backslashreplace").decode()
     except Exception:
         text = "(its text cannot be read)"
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return redact.text(line)[:_MAX_TEXT]  # first redacted: half a secret would not be known as one
+    return redact.text(line)[:_MAX_TEXT]  # redact before the cut: half a secret would not be recognised
 
 
 def trace(error: BaseException) -> str:
-    """The traceback, redacted; its last frames only, since a recursion has a thousand, and they are formatted on the loop."""
+    """The redacted traceback. Only the last frames: a recursion has a thousand, and the loop formats them."""
     return redact.text("".join(traceback.format_exception(error, limit=-_FRAMES)))
 
 
 def where(error: BaseException) -> str:
-    """The last place in the user's own code that the exception came through, as "file.py:12 in function"; "" if there is none."""
+    """The last frame of the traceback in the user's own code, as "file.py:12 in function"; "" if there is none."""
     frames = [f for f in traceback.extract_tb(error.__traceback__, limit=-_FRAMES) if not f.filename.startswith(_PACKAGE)]
     return f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""

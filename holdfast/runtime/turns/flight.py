@@ -1,6 +1,6 @@
-"""What a run of a turn has under way: the tasks that run its steps, of whatever origin, and the ending of all of it.
+"""The tasks that run the steps of one run of a turn, of any origin, and how all of them are ended.
 
-A step runs in the task that asked for it. The flight knows that task from the step's first to its last moment, so that nothing of a turn
+A step runs in the task that asked for it. The flight knows that task from the step's first to its last moment, so that no work of a turn
 outlives it: not in `asyncio.gather`, not in a TaskGroup, not in a task of a framework.
 """
 
@@ -16,7 +16,7 @@ from holdfast.runtime.turns import branches, tasks
 from holdfast.runtime.turns.branches import Branch
 
 FIRST_S, MOST_S = 0.05, 1.0
-"""How soon a task that did not end is cancelled again: doubling from the first to the second."""
+"""The pause before a task that did not end is cancelled again, in seconds: doubling from the first to the second."""
 
 _MANY = 64
 
@@ -27,9 +27,9 @@ class Lane:
     """One task that runs steps of the turn.
 
     Attributes:
-        steps: how many of them are open in it: more than one where a step's function asks for steps itself.
+        steps: how many steps are open in it: more than one where a step's function asks for steps itself.
         pinned: how many of those must not be left for a wait inside them.
-        waits: whether it waits for something that the turn could be parked for.
+        waits: whether it is in a wait that the turn could be parked for.
     """
 
     __slots__ = ("gathers", "pinned", "steps", "task", "waits")
@@ -53,25 +53,24 @@ class Open(Protocol):
 
 
 class Flight:
-    """The lanes of one run. `rested` is called when all that is in flight waits.
+    """The lanes of one run. `all_waiting` is called when no step in flight is running: each of them waits, or none is in flight.
 
     Attributes:
-        awaited: whether it matters when all rests: a step waits, or the run is to be left.
+        awaited: whether the end of a step may call `all_waiting`: another step waits, or the run is to be left.
         handler: the task of the handler, once it runs.
-        made: the tasks that the handler's code made by itself and that have not ended, with or without a step in them; each with its
-            line.
+        made: the tasks that the handler's code made itself and that have not ended, with or without a step in them; each with its line.
         steps: how many steps are open.
-        busy: how many lanes have one that does not wait.
+        busy: how many lanes have a step that does not wait.
         nested: the open steps of branches below the handler's own, each with the path of its branch.
         mark: monotonic seconds up to which the run's activity was counted.
     """
 
     __slots__ = (
+        "_all_waiting",
         "_emptied",
         "_gathered",
         "_loop",
         "_monotonic",
-        "_rested",
         "_title",
         "awaited",
         "branches",
@@ -84,8 +83,10 @@ class Flight:
         "steps",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, monotonic: Callable[[], float], title: str, rested: Callable[[], None]) -> None:
-        self._loop, self._monotonic, self._title, self._rested = loop, monotonic, title, rested
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, monotonic: Callable[[], float], title: str, all_waiting: Callable[[], None]
+    ) -> None:
+        self._loop, self._monotonic, self._title, self._all_waiting = loop, monotonic, title, all_waiting
         self.lanes: dict[asyncio.Task[Any], Lane] = {}
         self.branches: dict[asyncio.Task[Any], None] = {}  # a set that keeps its order
         self.handler: asyncio.Task[Any] | None = None
@@ -114,14 +115,14 @@ class Flight:
         return lane
 
     def leave(self, lane: Lane) -> None:
-        """It has ended."""
+        """The step has ended."""
         lane.steps -= 1
         self.steps -= 1
         if lane.steps:
             return
         self.busy -= 1
         if self.awaited and self.busy == 0:
-            self._rested()
+            self._all_waiting()
         if self._emptied is not None and self.steps == 0 and not self._emptied.done():
             self._emptied.set_result(None)
 
@@ -139,22 +140,22 @@ class Flight:
 
     def _task_over(self, task: asyncio.Task[Any]) -> None:
         if self.busy == 0:
-            self._rested()
+            self._all_waiting()
 
     def pause(self, lane: Lane) -> None:
-        """What runs in the lane waits from here on."""
+        """The step in the lane begins to wait."""
         before = lane.counts
         lane.waits = True
         self._count(lane, before)
 
     def resume(self, lane: Lane) -> None:
-        """It does not wait any more."""
+        """The step in the lane stops waiting."""
         before = lane.counts
         lane.waits = False
         self._count(lane, before)
 
     def gathering(self, on: bool) -> None:
-        """The calling task waits for branches of its own, or does not any more."""
+        """The calling task begins, or stops, waiting for branches of its own."""
         task = asyncio.current_task()
         assert task is not None
         lane = self.lanes.get(task) or self._open(task)
@@ -168,7 +169,7 @@ class Flight:
             self.mark = self._monotonic()
         self.busy += change
         if self.busy == 0:
-            self._rested()
+            self._all_waiting()
 
     # ------------------------------------------------------------ branches
 
@@ -182,46 +183,46 @@ class Flight:
         if gathered:
             self._gathered.add(task)
         task.add_done_callback(self._branch_over)
-        task.add_done_callback(lambda _: work.close())  # one that was cancelled before it began was never awaited
+        task.add_done_callback(lambda _: work.close())  # a task that is cancelled before it begins never awaits its coroutine
         return task
 
     def _branch_over(self, task: asyncio.Task[Any]) -> None:
         del self.branches[task]
         self._gathered.discard(task)
         if not task.cancelled():
-            task.exception()  # retrieved: where the turn goes away, no code is left to look at it
+            task.exception()  # retrieved: where the turn is left, no code reads it
         if self.busy == 0:
-            self._rested()
+            self._all_waiting()
 
-    # ------------------------------------------------------------ who could still do something
+    # ------------------------------------------------------------ code between two steps
 
     def between(self) -> Between:
         """Whether code of the run is between two steps: it neither waits nor has a step open, so it can ask for the next one by itself.
 
-        "maybe": it could also wait for a task of its own that waits. Of that nothing is known but what steps the task runs.
+        "maybe": it could also wait for a task of its own that waits. Of such a task only its steps are known.
         """
         if self.handler is None or self.handler.done():
-            return "yes"  # the run begins or ends by itself
+            return "yes"  # the run begins or ends without a step
         lanes = [lane for lane in self.lanes.values() if not lane.task.done()]
         waiting = {lane.task for lane in lanes if lane.waits or lane.gathers}
-        resting = waiting.union(lane.task for lane in lanes if lane.steps)
+        in_steps = waiting.union(lane.task for lane in lanes if lane.steps)
         ours = {*self.branches, self.handler}
-        running = {task for task in (*ours, *(lane.task for lane in lanes), *self.made) if not task.done()} - resting
+        running = {task for task in (*ours, *(lane.task for lane in lanes), *self.made) if not task.done()} - in_steps
         if not running:
             return "no"
-        # Whether a task waits for a gathered one is known: it gathers.
+        # A task that waits for a gathered one is known: it gathers.
         awaited = waiting - self._gathered - {self.handler}
         return "yes" if running & ours and not awaited else "maybe"
 
     def tasks(self) -> set[asyncio.Task[Any]]:
-        """All tasks of the run that are known, ended ones among them."""
+        """All known tasks of the run, including ended ones."""
         tasks = {*self.branches, *self.made, *self.lanes}
         if self.handler is not None:
             tasks.add(self.handler)
         return tasks
 
     def task_made(self, task: asyncio.Task[Any], line: Branch) -> None:
-        """The handler's code has made a task by itself, which is a line of its own."""
+        """The handler's code made a task itself, which is a line of its own."""
         self.made[task] = line
         task.add_done_callback(self._forget_made)
 
@@ -229,36 +230,36 @@ class Flight:
         self.made.pop(task, None)
 
     def forget_inside(self, path: str) -> None:
-        """A step has ended: tasks that its function left (the heartbeat of a client that it opened, say) are not the handler's."""
+        """A step has ended: tasks that its function left (such as the heartbeat of a client that it opened) are not the handler's."""
         for task in [task for task, line in self.made.items() if line.path.startswith(path)]:
             del self.made[task]
 
     # ------------------------------------------------------------ the end
 
     async def end_inside(self, path: str) -> None:
-        """The function of a step has ended: what it left under way, in tasks of its own, is cancelled and ends before anything follows."""
+        """The function of a step has ended: cancel the steps that it left in tasks of its own, and wait for their end."""
         pause_s = FIRST_S
         while left := self.cancel_inside(path):
             await asyncio.wait(left, timeout=pause_s)
             pause_s = min(2 * pause_s, MOST_S)
 
     def cancel_inside(self, path: str) -> list[asyncio.Task[Any]]:
-        """The same without waiting for it: the tasks that were cancelled."""
+        """The same without the wait: returns the cancelled tasks."""
         tasks = list(dict.fromkeys(step.lane.task for step, within in self.nested.items() if within.startswith(path)))
         for task in tasks:
             task.cancel()
         return tasks
 
     async def end(self, quarantine_s: float, stuck: Callable[[asyncio.Future[Any]], None]) -> bool:
-        """Cancel all that is under way, and wait until it has ended.
+        """Cancel all tasks of the run, and wait until they have ended.
 
         A task that swallows its cancellation is cancelled again. After `quarantine_s` seconds, `stuck` is called with each that has not
-        ended. Steps are waited for however long they take, since an effect may still happen; False if the handler, or a branch, is left
-        behind without one.
+        ended. The wait for steps has no limit, since an effect may still happen. False if the handler or a branch, with no step open, still
+        runs and is left behind.
         """
         for made in [task for task, line in self.made.items() if line.asked]:
-            made.cancel()  # also one that is between two steps, or waits for work: there is no more
-        deadline, pause_s, told = self._loop.time() + quarantine_s, FIRST_S, set[asyncio.Task[Any]]()
+            made.cancel()  # also a task that is between two steps, or waits for work: none will come
+        deadline, pause_s, reported = self._loop.time() + quarantine_s, FIRST_S, set[asyncio.Task[Any]]()
         while pending := self._pending():
             for task in pending:
                 task.cancel()
@@ -268,10 +269,10 @@ class Flight:
             if self._loop.time() < deadline:
                 continue
             for task in self._pending():
-                if task not in told:
-                    told.add(task)
+                if task not in reported:
+                    reported.add(task)
                     stuck(task)
-            if self.steps == 0 and told:
+            if self.steps == 0 and reported:
                 return False
         return True
 

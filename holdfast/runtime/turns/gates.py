@@ -1,7 +1,7 @@
-"""The gates of one session: budget, breaker, repetition; and the way through them for one attempt.
+"""The gates of one session (budget, breaker, repetition), and how one attempt passes them.
 
-Each gate decides in `holdfast.policies`, synchronously; here they are passed in order, and given back in one go when the attempt has
-ended. What waits holds nothing: neither a reservation nor a half-open call of a breaker.
+Each gate decides in `holdfast.policies`, synchronously. An attempt passes them in order, and returns all permits at once when it has ended.
+An attempt that waits holds neither a reservation nor a half-open call of a breaker.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from holdfast.policies.repetition import Repetition, RepetitionSpec
 from holdfast.runtime.agents.definition import Agent
 
 Permits = tuple[tuple[Breaker, int], ...]
-"""The breakers that let an attempt through, each with the generation that it did so in."""
+"""The breakers that let an attempt through, each with its generation at that time."""
 
 
 class Gates:
     """The budget, breaker and repetition watch of one session.
 
     Attributes:
-        failures: how often in a row a turn ended because what it depends on was down.
-        raised: what people added to the limits: a parent never gave it, and does not get it back.
+        failures: how many turns in a row ended because a dependency was down.
+        raised: the limits that people added: they did not come from a parent, and do not return to it.
     """
 
     __slots__ = ("breaker", "failures", "ledger", "raised", "repetition")
@@ -63,7 +63,7 @@ class Gates:
         return own, (shared, shared.generation)
 
     def leave(self, call: Call, permits: Permits, cost: Usage, ok: bool | None, took_s: float, now: float) -> None:
-        """The attempt has ended: settle what it cost; `ok` None counts for or against no breaker."""
+        """The attempt has ended: settle its cost. `ok` None counts neither for nor against a breaker."""
         self.ledger.settle(call.most, cost)
         for breaker, generation in permits:
             breaker.after(now, ok, took_s, generation)
@@ -78,7 +78,7 @@ class Gates:
         self.raised = self.raised + Usage(by.steps or 0, by.tokens or 0, by.microusd or 0, by.seconds or 0.0, by.tool_calls or 0)
 
     def snapshot(self) -> dict[str, Any]:
-        """What has to survive the session's memory; empty where all is well."""
+        """The state to store over a passivation of the session; empty where the gates are in their first state."""
         stored: dict[str, Any] = {}
         if self.breaker.openings or self.breaker.state != "closed":
             stored["breaker"] = self.breaker.snapshot()
@@ -93,5 +93,5 @@ _decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
 def read_gates(stored: bytes) -> dict[str, Any]:
-    """What `Gates.snapshot` gave, decoded from a session's row."""
+    """A `Gates.snapshot`, decoded from a session's row."""
     return _decode(stored) if stored else {}

@@ -1,7 +1,7 @@
-"""The open turn's records: found by content, claimed once each, folded into what they cost.
+"""The open turn's records: found by content, each claimed once, and summed into the turn's cost.
 
-A step's identity is its branch, kind, name, the digest of its arguments, and how many such came before it in the branch; not its place in
-a global order, so that branches may interleave as they like.
+A step's identity is its branch, kind, name, the digest of its arguments, and how many such came before it in the branch. Its place in a
+global order is no part of it, so branches may interleave in any way.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from holdfast.stores.records import Step, StepRecord, StepState, in_doubt
 OPEN, CLOSED, FAILED, DOUBT, WAITING = StepState
 _ENDED = (CLOSED, FAILED)
 _BY_PLACE = ("now", "spawn")
-"""Kinds of steps that do not ask for anything that tells one from another: the line of code that asks is part of their identity."""
+"""Kinds of steps whose arguments do not distinguish them: the line of code that asks is part of their identity."""
 
 
 class Claim:
-    """A step's place in the journal: its identity, and the record that was found for it, if any."""
+    """A step's place in the journal: its identity, and the record found for it, if any."""
 
-    __slots__ = ("beside", "branch", "digest", "key", "nth", "shown", "step", "strayed")
+    __slots__ = ("branch", "digest", "key", "nth", "overlapped", "started", "step", "strayed")
 
     def __init__(self, branch: Branch, digest: bytes, nth: int) -> None:
         self.branch, self.digest, self.nth = branch, digest, nth
         self.key = digest + nth.to_bytes(3, "big")
         self.step: Step | None = None
-        self.beside = self.strayed = False
-        self.shown: tuple[str, str] | None = None  # kind and name, once StepStarted was emitted for it
+        self.overlapped = self.strayed = False
+        self.started: tuple[str, str] | None = None  # kind and name, once StepStarted was emitted for it
 
 
 class Effects(NamedTuple):
-    """The names of a turn's idempotent and once effects, by what became of them."""
+    """The names of a turn's idempotent and once effects, by outcome."""
 
     done: tuple[str, ...]
     in_doubt: tuple[str, ...]
@@ -49,7 +49,7 @@ class Journal:
     over the same records.
 
     Attributes:
-        order: that of the outcomes.
+        order: the order of the outcomes.
         left: the records that the code has not asked for in this run.
     """
 
@@ -67,7 +67,7 @@ class Journal:
         self.rewind()
 
     def rewind(self) -> None:
-        """Nothing is claimed any more; every record can be claimed again."""
+        """Clear all claims: every record can be claimed again."""
         self.left: dict[bytes, Step] = dict(self.records)
         self._answered: dict[bytes, None] = {}
         self.order.rewind(self.left)
@@ -87,18 +87,18 @@ class Journal:
         return claim
 
     def _claimed(self, key: bytes) -> Step | None:
-        """Take a record out of those that can be claimed, and let what waits for it look again."""
+        """Take a record out of those that can be claimed, and wake those that wait for the claim."""
         step = self.left.pop(key, None)
         self.order.claimed()
         return step
 
     def claim_below(self, claim: Claim) -> list[Step]:
-        """What the function of a step that has ended asked for itself: it counts as asked for, too."""
+        """Claim the records of the steps inside an ended step, too; returns them."""
         keys = self._below.get(inside_of(claim.branch.path, claim.key), ())
         return [step for key in keys if (step := self._claimed(key)) is not None]
 
     def reopen(self, path: str) -> list[Step]:
-        """The function of a step runs again: what it asked for before can be claimed again. The failures among it that nothing follows."""
+        """The function of a step runs again: the records inside it can be claimed again. Returns their failures that no record follows."""
         steps = [step for step in self.records.values() if step.record.branch.startswith(path)]
         self.left.update((step.key, step) for step in steps)
         self.order.reopened()
@@ -107,25 +107,25 @@ class Journal:
         return _trailing(steps, self.order.place_of)
 
     def drift(self, claim: Claim, kind: str, name: str) -> Step | None:
-        """The oldest unclaimed record of the same branch, kind and name: what the code asked for before the crash in this one's place.
+        """The oldest unclaimed record of the same branch, kind and name: the code asked for it before the crash in place of this step.
 
-        Records of steps that ran at once with others of their branch are left out: their order means nothing. One that asked
-        for just the same comes first: a record before it was lost. It is not claimed by this.
+        Records of steps that ran at once with others of their branch are left out: their order has no meaning. A record with the same
+        digest comes first: a record before it was lost. This does not claim it.
         """
         found = [
             step
             for step in self.left.values()
-            if (step.record.branch, step.record.kind, step.record.name) == (claim.branch.path, kind, name) and not step.record.beside
+            if (step.record.branch, step.record.kind, step.record.name) == (claim.branch.path, kind, name) and not step.record.overlapped
         ]
         return next((step for step in found if step.record.digest == claim.digest), found[0] if found else None)
 
     def astray(self, branch: Branch) -> bool:
-        """Whether a line of code has gone another way than its records: some are left that come before what it asks for now."""
+        """Whether a line of code diverged from its records: some unclaimed ones come before the step that it asks for now."""
         return any(_before(step.record, branch) for step in self.left.values())
 
     def passed_over(self, branch: Branch) -> Step | None:
-        """An effect on record, done or possibly done, that comes before what the same line of code asks for now; in a task of the handler's
-        own, a `once` effect."""
+        """An unclaimed effect, done or in doubt, that comes before the step that the same line of code asks for now; in the handler's own
+        tasks, a `once` effect."""
         effects = ("once",) if branch.line else ("once", "idempotent")
         for step in self.left.values():
             if step.record.effect in effects and step.state is not FAILED and _before(step.record, branch):
@@ -138,12 +138,12 @@ class Journal:
         claim.step, claim.key = step, step.key
 
     def twins(self, name: str, args: bytes, key: bytes, path: str) -> list[Step]:
-        """The `once` steps of this turn that are the same effect as the step `key` in the branch `path`, in any branch but around it."""
+        """The `once` steps of this turn that are the same effect as the step `key` in the branch `path`; not those that it runs inside."""
         keys = self._once.get((name, args), ())
         return [self.records[each] for each in keys if each != key and each.hex() not in path]
 
     def answer_again(self, step: Step) -> bool:
-        """Let the record of an effect that its caller let go of answer for a later one of the same; False where it did already."""
+        """Let the record of an effect that its caller cancelled answer for a later one of the same; False where it did already."""
         if step.key in self._answered:
             return False
         self._answered[step.key] = None
@@ -167,7 +167,7 @@ class Journal:
             self._open.pop(key, None)
 
     def drop(self, keys: Iterable[bytes]) -> None:
-        """Records were dropped: their steps are free."""
+        """Records were dropped: their steps have no record any more."""
         for key in keys:
             step = self.records.pop(key, None)
             self._open.pop(key, None)
@@ -179,7 +179,7 @@ class Journal:
             for path in enclosing(step.record.branch):
                 self._below[path].discard(key)
 
-    # ------------------------------------------------------------ what there is
+    # ------------------------------------------------------------ views
 
     def unclaimed(self) -> list[Step]:
         """The records that the handler has not asked for in this run."""
@@ -190,27 +190,27 @@ class Journal:
         return [step for key in self._open if in_doubt(step := self.records[key])]
 
     def unended(self) -> list[Step]:
-        """Records that say that a step is under way or waits, other than effects in doubt."""
+        """Records of steps that are under way or wait, without effects in doubt."""
         return [step for key in self._open if not in_doubt(step := self.records[key])]
 
     def strayed(self) -> list[Step]:
-        """The reads that were recorded after the code had gone another way than its records."""
+        """The reads recorded after the code had diverged from its records."""
         return [step for step in self.records.values() if step.record.strayed and step.record.effect == "read"]
 
     def trailing_failures(self) -> list[Step]:
-        """The failures that nothing follows, but for a person's word: dropped when the turn starts again, so that what was down is
-        asked again. What a sibling branch did does not follow, nor does what a step did inside itself."""
+        """The failures that no record follows, without those that a person decided. They are dropped when the turn restarts, so that a
+        dependency that was down is called again. Records of sibling branches, and of the steps inside the failed one, do not follow it."""
         return _trailing(self.records.values(), self.order.place_of)
 
     def spent(self) -> Usage:
-        """What the turn has cost so far; an attempt that was never closed counts in full."""
+        """The cost of the turn so far; an attempt that was never closed counts in full."""
         total = ZERO
         for step in self.records.values():
             total = total + cost(step)
         return total
 
     def effects(self, resolved: Mapping[bytes, str] | None = None) -> Effects:
-        """The idempotent and once effects, for a person to read; `resolved` are verdicts on doubts that are about to be written."""
+        """The idempotent and once effects, for people; `resolved` has verdicts on doubts that are about to be written."""
         found: tuple[list[str], list[str], list[str]] = ([], [], [])
         for step in self.records.values():
             if step.record.effect != "read":
@@ -221,13 +221,13 @@ class Journal:
 
 
 def _trailing(steps: Collection[Step], place_of: Callable[[Step], int]) -> list[Step]:
-    """The failures that no step follows: none that is to stay began after they had ended, but for siblings and for steps inside them."""
+    """The failures that no step follows: except siblings and the steps inside them, no step that stays began after their end."""
     closed = {inside_of(step.record.branch, step.key) for step in steps if step.state is CLOSED}
     latest: dict[tuple[str, str, tuple[int, ...]], StepRecord] = {}
     failures: list[tuple[int, Step]] = []
     for at, step in enumerate(steps):
         if step.record.branch and not closed.isdisjoint(enclosing(step.record.branch)):
-            continue  # it belongs to a step that ended well
+            continue  # it belongs to a step that succeeded
         if step.state is FAILED and not step.record.note:
             failures.append((at, step))
         else:
@@ -254,16 +254,16 @@ def _is_consequence(later: StepRecord, failed: StepRecord, place: int, inside: s
     if later.branch.startswith(inside) or not follows(later.branch, failed.branch):
         return False
     if not later.seen:
-        return later.opened >= failed.closed  # records of databases in which the order was not kept
+        return later.opened >= failed.closed  # old records, without an order
     return later.seen >= place and line_follows(later.line, later.since, failed.line, place)
 
 
 def _before(record: StepRecord, branch: Branch) -> bool:
-    """Whether a record that was not asked for yet comes before what a line of code asks for now: a line asks for one step at a time."""
-    return (record.branch, record.line) == (branch.path, branch.line) and (bool(record.line) or not record.beside)
+    """Whether an unclaimed record comes before the step that a line of code asks for now: a line asks for one step at a time."""
+    return (record.branch, record.line) == (branch.path, branch.line) and (bool(record.line) or not record.overlapped)
 
 
 def cost(step: Step) -> Usage:
-    """What a step has cost, its open attempt counted in full."""
+    """The cost of a step, its open attempt counted in full."""
     record: StepRecord = step.record
     return record.used + record.reserved if record.reserved else record.used

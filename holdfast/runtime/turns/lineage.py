@@ -1,10 +1,11 @@
-"""Tasks that a handler makes itself, told apart: each counts what it names (gathers, uuids, spawns) for itself.
+"""The task factory of a loop with a Runtime: it gives each task that a handler makes a line of its own, with its own counters for names.
 
-Which of two tasks comes first is chance, and another one after a crash. The order in which they are made is the code's own. So a loop with
-a Runtime on it has a task factory that gives each task of a turn a branch of its own, numbered as it is made: the same for asyncio.gather,
-TaskGroup, create_task and what frameworks use. A factory that was there before makes the tasks; what passes a `context=` is left alone.
+Which of two tasks runs first is chance, and may differ after a crash. The order in which the code makes them does not change. So the
+factory numbers the tasks of a turn as they are made, by asyncio.gather, TaskGroup, create_task or a framework. An earlier factory of the
+loop still makes the tasks; a task with a `context=` of its own gets no line.
 
-`asyncio.as_completed` makes its tasks in the order of a set: steps in them are found by what they ask for, names that are counted are not.
+`asyncio.as_completed` makes its tasks in the order of a set: steps in them are found by content, but counted names (gathers, uuids, spawns)
+may differ after a crash.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Factory = Callable[..., Any]
 
 
 class TaskFactory:
-    """The factory of one loop, over the one that was there before."""
+    """The factory of one loop, on top of the factory that the loop had before."""
 
     def __init__(self, before: Factory | None) -> None:
         self.before, self.users = before, 0
@@ -41,7 +42,7 @@ class TaskFactory:
 
 
 def install(loop: asyncio.AbstractEventLoop) -> None:
-    """Let tasks that are made on `loop` be told apart, until each who asked for it has called `remove`."""
+    """Number the tasks that handlers make on `loop`, until each caller of `install` has called `remove`."""
     factory: Any = loop.get_task_factory()
     if not isinstance(factory, TaskFactory):
         factory = TaskFactory(factory)
@@ -50,7 +51,7 @@ def install(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def remove(loop: asyncio.AbstractEventLoop) -> None:
-    """No longer needed; where another factory was put over this one meanwhile, it stays below that."""
+    """Undo one `install`; where another factory was set on top of this one meanwhile, this one stays below it."""
     factory: Any = loop.get_task_factory()
     if isinstance(factory, TaskFactory):
         factory.users -= 1

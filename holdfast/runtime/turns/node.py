@@ -1,4 +1,4 @@
-"""What the turns of one process share: the store's writer, the clock, deadlines, the breakers of dependencies, observers."""
+"""The state that the turns of one process share: the store's writer, the clock, deadlines, breakers of dependencies, observers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Place = tuple[str, int, bytes]
 
 
 class Node:
-    """One running Runtime, as its turns see it.
+    """A running Runtime, as its turns see it.
 
     Attributes:
         peers: the other sessions.
         clock: the time of this process; it is not set back with the wall clock.
         in_hand: outcomes of effects that could not be written, by step: the next activation writes them.
-        remains: threads that were left by their steps and may still do something, by step.
-        stuck: tasks and threads that did not end when they should have.
+        remains: threads that their steps left and that may still take effect, by step.
+        stuck: tasks and threads that did not end when they were cancelled or timed out.
     """
 
     __slots__ = (
@@ -72,7 +72,7 @@ class Node:
         return breaker
 
     def reconfigure(self, settings: Settings) -> None:
-        """Go by these from now on; what is under way keeps what it began with."""
+        """Use new settings; an attempt under way keeps those it began with."""
         before, self.settings = self.settings, settings
         if settings.reconciles != before.reconciles:
             self.reconciles = asyncio.Semaphore(settings.reconciles)
@@ -80,8 +80,8 @@ class Node:
             now = self.clock.time()
             self.breakers = {name: Breaker.restore(settings.breaker, old.snapshot(), name, now) for name, old in self.breakers.items()}
 
-    def strand(self, task: asyncio.Future[Any]) -> None:
-        """A task did not end when it was cancelled: it counts as stuck for as long as it runs."""
+    def mark_stuck(self, task: asyncio.Future[Any]) -> None:
+        """Count a task that did not end when it was cancelled as stuck, for as long as it runs."""
         self.stuck.add(task)
         task.add_done_callback(self.stuck.discard)
 

@@ -1,4 +1,4 @@
-"""The events of turns and steps: read off the records, so that events are a view of the journal."""
+"""The events of turns and steps, made from the records: events are a view of the journal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.runtime.turns.turn import Turn
 
 
 def turn_starts(turn: Turn, restarts: int) -> None:
-    """A run of a turn begins, in the task that its handler's context is copied from."""
+    """A run of a turn begins. Called in the task whose context the handler copies."""
     if turn.node.observers.all:
         owner, message, first = turn.owner, turn.message, next(iter(turn.journal.records.values()), None)
         began = turn.started if first is None else min(turn.started, first.record.opened)
@@ -20,20 +20,20 @@ def turn_starts(turn: Turn, restarts: int) -> None:
 
 
 def step_starts(turn: Turn, claim: Claim, kind: str, name: str, effect: str, opened: float) -> None:
-    """A step has no result on record and is about to run, in the task that it runs in."""
+    """A step without a result on record is about to run. Called in the task that runs it."""
     if turn.node.observers.all:
-        claim.shown = (kind, name)
+        claim.started = (kind, name)
         turn.node.observers.emit(events.StepStarted(turn.owner.id, turn.number, claim.key, kind, name, effect, opened))
 
 
 def step_over(turn: Turn, claim: Claim, call: Call | None, value: Any) -> None:
-    """A step that the observers saw begin has ended, or is left: in the task that it ran in."""
-    if claim.shown is None:
+    """A step that the observers saw begin has ended, or its turn leaves it. Called in the task that ran it."""
+    if claim.started is None:
         return
     step = turn.journal.records.get(claim.key)
     outcome = None if step is None else step.record.outcome
     if step is None or outcome is None:
-        turn.emit(events.StepLeft, claim.key, *claim.shown)
+        turn.emit(events.StepLeft, claim.key, *claim.started)
         return
     record, failure = step.record, outcome.failure
     used, took_s = cost(step), record.closed - record.opened
@@ -51,6 +51,6 @@ def _facts(call: Call, value: Any) -> Mapping[str, Any] | None:
         assert call.facts is not None
         return call.facts(value)
     except Exception:
-        # The facts of an answer are for people: an odd answer must not fail the step that is recorded already.
+        # The facts of a response are for people: an odd response must not fail the step, which is recorded already.
         events.log.exception("the facts of %s could not be read", call.name)
         return None

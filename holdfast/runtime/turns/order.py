@@ -1,9 +1,9 @@
-"""In what order the outcomes of steps that run at once come to the code of a turn: on replay as they came before, each by itself.
+"""The order in which the outcomes of concurrent steps reach the code of a turn: one by one, on replay in the recorded order.
 
-An outcome has a place: they are counted over all runs of the turn. A record has the place of its own outcome (`ended`), and the last
-place that its code had seen when it was asked for (`seen`). So replay knows which steps were under way at the same time. It gives an
-outcome to the code when all is asked for that was asked for before, and all that came before has come. Some rounds of the loop lie
-between two outcomes, live as on replay, so that code that looks at what is done finds the same.
+Each outcome has a place, counted over all runs of the turn. A record has the place of its own outcome (`ended`), and the last place that
+its code had seen when it asked for the step (`seen`). So replay knows which steps were under way at the same time. It gives an outcome to
+the code when the code has asked for each step that it had asked for before, and each earlier outcome has reached it. Live and on replay,
+some rounds of the loop pass between two outcomes, so that code that checks which tasks are done finds the same ones.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ ROUNDS = 6
 """Rounds of the loop between two outcomes: a task that awaits a step through two others, or through `asyncio.wait`, runs within them."""
 
 SLACK_S = 1.0
-"""How much later than in the run before code may ask for a step, in seconds, until it is taken not to ask for it any more."""
+"""How much later than in the earlier run code may ask for a step, in seconds; after that, replay assumes that it never asks."""
 
 _MANY = 64
 _LAST = 2**62
-"""The place of an outcome that no record proves to have been seen: another session answered, and nothing was asked for after that."""
+"""The place of an outcome that no record proves to have been seen: another session answered, and the code asked for no step after that."""
 
 
 class Coming:
-    """An outcome on record that is about to come to the code."""
+    """An outcome on record that is about to reach the code."""
 
     __slots__ = ("first", "gone", "step")
 
@@ -49,7 +49,7 @@ class Order:
 
     Attributes:
         seen: the last place whose outcome the code of this run has seen.
-        unwritten: the answers of other sessions that came since a record was written.
+        unwritten: the answers of other sessions that arrived since the last record was written.
     """
 
     __slots__ = (
@@ -65,16 +65,16 @@ class Order:
         self._queue: list[asyncio.Future[None]] = []
 
     def known(self, step: Step) -> None:
-        """There is a record: its place, and those that it gives to answers of other sessions, are taken."""
+        """Take in a record: its place, and the places that it gives to answers of other sessions, are used."""
         self._places = max(self._places, step.record.ended, *(place for _, place in step.record.heard))
         self._heard.update(step.record.heard)
 
     def rewind(self, unclaimed: Mapping[bytes, Step]) -> None:
-        """Another run begins; `unclaimed` are, from now on, the records that it has not asked for."""
+        """Another run begins; `unclaimed` is the live view of the records that it has not asked for."""
         self.seen, self._number = 1, 0
         self._unclaimed = unclaimed
         self._asked: list[asyncio.Future[None]] = []
-        self._missed: dict[bytes, None] = {}  # what was waited for in vain: it is waited for once in a run
+        self._missed: dict[bytes, None] = {}  # steps whose wait timed out: a run waits for each only once
         self._coming: list[_Place] = []
         self.reopened()
 
@@ -91,12 +91,12 @@ class Order:
         return self._places
 
     def sees(self, place: int) -> None:
-        """The outcome that has this place has come to the code."""
+        """The outcome with this place has reached the code."""
         if place > self.seen:
             self.seen = place
 
     def heard(self, key: bytes) -> None:
-        """The answer of another session, which has no place in its own record, has come to the code: the next record of the turn tells."""
+        """The answer of another session reached the code. Its own record has no place, so the next record of the turn stores it."""
         place = self._heard.get(key)
         if place is None:
             place = self._heard[key] = self.place()
@@ -104,20 +104,20 @@ class Order:
         self.sees(place)
 
     def take_heard(self) -> tuple[tuple[bytes, int], ...]:
-        """The answers that came since the last record was written, with their places."""
+        """The answers that arrived since the last record was written, with their places."""
         taken, self.unwritten = tuple(self.unwritten), []
         return taken
 
     def place_of(self, step: Step) -> int:
-        """The place of a step's outcome; one after all others where it is not known to have come to the code."""
+        """The place of a step's outcome; one after all others where it is not known to have reached the code."""
         return step.record.ended or self._heard.get(step.key, _LAST)
 
     # ------------------------------------------------------------ live
 
     async def by_itself(self) -> None:
-        """An outcome is there while other steps are in flight: wait until the code has seen the one before it.
+        """For an outcome while other steps are in flight: wait until the code has seen the outcome before it.
 
-        If cancelled, it has not come.
+        If cancelled, it has not reached the code.
         """
         if not self._held:
             self._hold()
@@ -144,28 +144,28 @@ class Order:
     # ------------------------------------------------------------ replay
 
     def claimed(self) -> None:
-        """A record was asked for: what waits for that looks again."""
+        """The code asked for a record: those that wait for it check again."""
         while self._asked:
             waiting = self._asked.pop()
             if not waiting.done():
                 waiting.set_result(None)
 
     def comes_alone(self, step: Step) -> bool:
-        """Whether nothing on record was under way together with this step."""
+        """Whether no step on record was under way together with this step."""
         return step.key not in self._at_once and not self._coming and not self._held
 
     def begin(self, step: Step) -> Coming:
-        """The code asks for a step whose outcome is on record, or has come to it by now; `end` it in any case."""
+        """The code asks for a step whose outcome is on record, or has reached it by now; always call `end` after it."""
         coming = Coming(step, asyncio.get_running_loop())
         before = self._head()
         self._number += 1
         heapq.heappush(self._coming, _Place(self.place_of(step), self._number, coming))
         if before is not None and self._head() is not before:
-            self.claimed()  # it was the first: it looks again
+            self.claimed()  # it was the first: it checks again
         return coming
 
     def end(self, coming: Coming) -> None:
-        """It has come to the code, or its code has let go of it."""
+        """The outcome has reached the code, or the code has cancelled the step."""
         coming.gone = True
         first = self._head()
         if first is not None and not first.first.done():
@@ -173,10 +173,11 @@ class Order:
         self.claimed()
 
     async def comes(self, coming: Coming, within_s: float) -> None:
-        """Wait until the outcome comes to the code when it did before.
+        """Wait until it is this outcome's turn in the recorded order.
 
-        A race that it lost, or a timeout that it met, in a task that was let run, comes out as it did. Code that does not ask any more for
-        what was asked for then is waited for `within_s` seconds, or for as long after this step as it was asked for; once in a run.
+        So a race that the step lost, or a timeout that passed while its task kept running, has the same result. Where the code has not
+        asked again for a step of the earlier run, this waits for it `within_s` seconds, or as long after this step as the code asked for it
+        then; once in a run.
         """
         loop = asyncio.get_running_loop()
         began, step = loop.time(), coming.step
@@ -194,8 +195,8 @@ class Order:
         await self.by_itself()
 
     async def others_asked(self, branch: Branch, within_s: float) -> None:
-        """Wait until all is asked for that other lines and branches have records of: a free read that was under way at the crash left no
-        record, and what they did meanwhile they did without it."""
+        """Wait until other lines and branches have asked for all their records: a free read that was under way at the crash left no
+        record, and the other lines made theirs without its answer."""
         loop = asyncio.get_running_loop()
         until = loop.time() + within_s
         while (missing := next(self._of_others(branch), None)) is not None:
@@ -218,7 +219,7 @@ class Order:
         await asyncio.wait((asked,), timeout=left_s)
 
     def _head(self) -> Coming | None:
-        """The one of the lowest place."""
+        """The coming outcome with the lowest place."""
         while self._coming and self._coming[0].of.gone:
             heapq.heappop(self._coming)
         return self._coming[0].of if self._coming else None
@@ -230,7 +231,7 @@ class Order:
                 yield step
 
     def _missing(self, step: Step) -> Iterator[Step]:
-        """What is still to be asked for and was under way together with this step, but for the steps inside it."""
+        """The unclaimed steps that were under way together with this step, without the steps inside it."""
         order, at, inside = self._by_seen, self.place_of(step), inside_of(step.record.branch, step.key)
         while self._first < len(order) and order[self._first].key not in self._unclaimed:
             self._first += 1
@@ -243,12 +244,12 @@ class Order:
                 gone += 1
             elif other.key not in self._missed and not other.record.branch.startswith(inside) and step.record.seen < self.place_of(other):
                 yield other
-        if gone > _MANY:  # one that is never asked for stands before all that were: they are gone over once
+        if gone > _MANY:  # a record that is never claimed stays in front of the claimed ones: skip these only once
             self._by_seen, self._first = [other for other in order if other.key in self._unclaimed], 0
 
     def _overlap(self, steps: Iterable[Step]) -> dict[bytes, None]:
-        """The keys of those, sorted by `seen`, that were under way together with another of them."""
-        found: dict[bytes, None] = {}  # an empty set takes three times as much, and each idle session has one
+        """The keys of the steps that were under way together with another one of `steps`, which are sorted by `seen`."""
+        found: dict[bytes, None] = {}
         latest: Step | None = None
         for step in steps:
             if latest is not None and step.record.seen < self.place_of(latest):

@@ -13,13 +13,13 @@ class Owner:
     """One activation of a session.
 
     Attributes:
-        epoch: what its writes are fenced by; it grows once more when the session is ended, so that what its steps came to is still written.
+        epoch: the fencing token of its writes; it grows once more when the session ends, so that outcomes of its steps are still written.
         turn: the number of the last committed turn.
-        agent: its definition, with the limits that hold now; None where this Runtime does not have it.
+        agent: its definition, with the current limits; None where this Runtime does not have it.
         notes: the effects of the turn before, where that was dropped.
-        unreadable: why what its gates remember does not decode; "" where it does.
-        parent: the session that gets back what is left of the budget; None for none.
-        back: all that its children gave back so far.
+        unreadable: why the stored state of its gates does not decode; "" where it does.
+        parent: the session that gets the unspent budget; None for none.
+        back: the sum that its children returned so far.
     """
 
     __slots__ = ("_agent", "back", "epoch", "gates", "id", "ledger", "notes", "parent", "seed", "tenant", "turn", "unreadable", "user")
@@ -35,13 +35,13 @@ class Owner:
         self.unreadable = ""
         try:
             self.gates = Gates(agent, row.id, self.ledger, read_gates(row.gates), now)
-        except Exception as error:  # whatever another program's data trips over
+        except Exception as error:  # data of another program can raise any error
             self.gates = Gates(agent, row.id, self.ledger, {}, now)
             self.unreadable = f"the column 'gates' of its row does not decode ({type(error).__name__}: {error})"
 
     @property
     def agent(self) -> Agent:
-        """Its definition. For what runs turns: a session without one runs none."""
+        """Its definition. Only for code that runs turns: a session without a definition runs none."""
         assert self._agent is not None, f"session {self.id!r} has no agent here"
         return self._agent
 
@@ -51,17 +51,17 @@ class Owner:
         return self._agent is not None
 
     def redefine(self, agent: Agent) -> None:
-        """The same agent under other limits."""
+        """Use the same agent under other limits."""
         self._agent = agent
 
     def credit(self, unspent: Usage) -> None:
-        """A child gave this back."""
+        """Take in the budget that a child returned."""
         self.ledger.credit(unspent)
         self.back = self.back + unspent
 
     def unspent(self) -> tuple[Op, ...]:
-        """What goes back to the parent when this session ends: what is left, but for what people added. What children give back counts
-        when it is written: it may come before this, after it, or with it."""
+        """The op that returns budget to the parent when this session ends: what is left, without what people added. The store adds what
+        this session's children return, whether that is written before this op, after it or with it."""
         if self.parent is None:
             return ()
         return (ReturnBudget(self.parent, self.id, self.ledger.balance() - self.gates.raised - self.back),)

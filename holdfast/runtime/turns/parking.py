@@ -1,4 +1,4 @@
-"""When a turn parks: all that it has in flight waits, for long enough, and no code of it could still do something by itself."""
+"""When a turn parks: each step in flight has waited for long enough, and no code of the turn can ask for a step by itself."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from holdfast.runtime.turns.waits import Waits
 from holdfast.stores.records import Park
 
 SETTLE_S = 0.02
-"""How long a turn that waits for a person is left alone before it parks, so that what is about to begin can begin; and how long after a
-timer of the handler's own has gone off."""
+"""How long a turn that waits for a person stays in memory before it parks, in seconds, so that code about to begin a step can begin it.
+Also the delay after one of the handler's own timers has fired."""
 
 QUIET_S, PERSON_S = 60.0, 5.0
-"""How many seconds a task of the handler's own may run no step, next to one that waits, until it is taken to wait for that one: in
-general, and where a person is waited for."""
+"""How many seconds a task of the handler may run no step while another one waits; after that it counts as waiting for that one. In
+general, and where the turn waits for a person."""
 
 
 class Parking:
-    """Decides for one run when `park` is called, with what is waited for.
+    """Decides for one run when to call `park`, with the park of its waits.
 
-    It is not called while code is between two steps (`Flight.between`), nor while a timer of the handler's own runs: a timeout around
-    a wait goes off in memory, since it starts anew with each run. Where a person is waited for, timers do not count: the session is
-    listed among those that need a person.
+    It does not call it while code is between two steps (`Flight.between`), nor while a timer of the handler's own runs: a timeout around
+    a wait must fire in memory, since it starts anew with each run. Where the turn waits for a person, timers do not count: lists must
+    show the session among those that need a person.
     """
 
     __slots__ = ("_flight", "_loop", "_park", "_quiet_from", "_timer", "_waits")
@@ -35,12 +35,12 @@ class Parking:
         self._quiet_from = 0.0
 
     def consider(self) -> None:
-        """All that is in flight waits, from now on."""
+        """Each step in flight waits now."""
         self._quiet_from = self._loop.time()
         self._review()
 
     def forget(self) -> None:
-        """Something runs again, or the run is over."""
+        """A step runs again, or the run is over."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -56,7 +56,7 @@ class Parking:
         if between == "maybe":
             at = max(at, self._quiet_from + (PERSON_S if self._waits.for_a_person else QUIET_S))
         if at <= now and not self._waits.for_a_person:
-            if asyncio.current_task() is not None:  # it is about to wait: its frames can be read once it does
+            if asyncio.current_task() is not None:  # this task is about to wait: its frames can be read after that
                 self._timer = self._loop.call_soon(self._review)
                 return
             at = running_until(self._flight.tasks(), now) + SETTLE_S

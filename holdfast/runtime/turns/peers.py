@@ -1,4 +1,4 @@
-"""The other sessions of a node, as a turn sees them: whom it may ask, and who delivers what left with its writes."""
+"""The other sessions of a node, as a turn sees them: it asks them, and has the ops of its writes delivered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast.stores.ops import Op, Result
 
 
 class Peers(Protocol):
-    """Implemented by the registry of sessions; every method is synchronous and looks at memory alone."""
+    """Implemented by the registry of sessions; every method is synchronous and reads only memory."""
 
     def agent_of(self, session: str) -> Agent | None:
         """The agent of a session that is in memory."""
@@ -29,5 +29,5 @@ class Peers(Protocol):
         ...
 
     def condemn(self, session: str, reason: str) -> None:
-        """Kill a session that is spent, from within one of its own steps."""
+        """Kill a session from within one of its own steps."""
         ...

@@ -1,7 +1,7 @@
 """The one place that makes tasks for turns and their branches.
 
-Plain asyncio tasks, since starting one through a task group costs five times as much; in exchange this module keeps a strong reference
-to each. The caller of `start` ends the task, or waits for it, unless it ends by itself: the thread of an attempt that was left, say.
+They are plain asyncio tasks, since starting one through a task group costs five times as much. In exchange this module keeps a strong
+reference to each. The caller of `start` ends the task or waits for it, unless it ends by itself, such as the thread of a left attempt.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class _Running:
-    """The tasks that run, each with a strong reference."""
+    """The running tasks, each with a strong reference."""
 
     __slots__ = ("most", "tasks")
 
@@ -30,14 +30,14 @@ class _Running:
     def remove(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
         if 4 * len(self.tasks) < self.most > 1_000:
-            self.tasks, self.most = set(self.tasks), len(self.tasks)  # a set that was emptied one by one keeps its table
+            self.tasks, self.most = set(self.tasks), len(self.tasks)  # a set keeps its table when it shrinks
 
 
 _running = _Running()
 
 
 def start(work: Coroutine[Any, Any, Any], name: str, context: Context | None = None) -> asyncio.Task[Any]:
-    """Run `work` as a task, in a fresh context unless one is given: nothing of the starting code's context leaks in."""
+    """Run `work` as a task, in a fresh context unless one is given: it does not inherit the context of the calling code."""
     task = asyncio.get_running_loop().create_task(work, name=name, context=Context() if context is None else context)
     _running.add(task)
     task.add_done_callback(_running.remove)
@@ -45,7 +45,7 @@ def start(work: Coroutine[Any, Any, Any], name: str, context: Context | None = N
 
 
 async def contained(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """`work()`, whose `sys.exit()` is an error like any other: let through, it would end the loop, and every session with it."""
+    """Await `work()`, with `sys.exit()` as an error like any other: let through, it would end the loop, and every session with it."""
     try:
         return await work()
     except (SystemExit, KeyboardInterrupt) as error:
@@ -55,7 +55,7 @@ async def contained(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 async def end(task: asyncio.Task[Any], deadline_s: float) -> bool:
     """Cancel `task` and wait for its end, at most `deadline_s`; False if it swallowed the cancellation and still runs.
 
-    If cancelled, the task has been cancelled all the same.
+    If cancelled, the task has still been cancelled.
     """
     if not task.done():
         task.cancel()

@@ -1,8 +1,8 @@
 """The timers that a handler's own code has running: `asyncio.timeout`, `asyncio.wait_for`, `asyncio.wait`, `asyncio.sleep`, anyio's scopes.
 
-Code that has one running is not waiting for the session's answer alone. A timer belongs to the frames of the task that made it, so it is
-looked for there: what a suspended coroutine refers to is what its frame holds, the exits of its `async with` blocks included
-(`gc.get_referents`, which every container type of CPython answers).
+Code with a running timer waits for more than the session's answer. The frames of the task that made the timer hold it, so it is searched
+there: a suspended coroutine refers to all that its frame holds, including the exits of its `async with` blocks (`gc.get_referents`, which
+works for every container type of CPython).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any
 import anyio
 
 _MOST = 1_000
-"""How many frames of one task are looked at."""
+"""Most frames of one task that are searched."""
 
 
 def running_until(tasks: Iterable[asyncio.Task[Any]], now: float) -> float:
-    """Loop time at which the last timer of these tasks goes off that is to go off after `now`; -inf where there is none."""
+    """Loop time at which the last timer of these tasks fires, among those that fire after `now`; -inf where there is none."""
     times = (at for task in tasks if not task.done() for at in _timers(task))
     return max((at for at in times if now <= at < math.inf), default=-math.inf)
 
 
 def _timers(task: asyncio.Task[Any]) -> Iterator[float]:
-    """When each timer that the task's code holds goes off."""
+    """Loop times at which the timers in the task's frames fire."""
     frames: list[Any] = [task.get_coro()]
     seen: set[int] = set()
     while frames and len(seen) < _MOST:
@@ -50,12 +50,12 @@ def _timers(task: asyncio.Task[Any]) -> Iterator[float]:
 
 
 def _is_code(held: object) -> bool:
-    """Whether it is to be looked into, too: code that stands still, or a variable that it shares with a function inside."""
+    """Whether the search goes into it, too: a suspended coroutine or generator, or a variable shared with an inner function."""
     return inspect.isgenerator(held) or inspect.isasyncgen(held) or isinstance(held, CellType)
 
 
 def _is_handle(held: object) -> bool:
-    """Whether it is what `call_later` returned, of asyncio's loop or of another one: asyncio's documentation has its methods."""
+    """Whether it is the handle that `call_later` of any loop returns: asyncio's documentation has its methods."""
     return type(held).__name__ == "TimerHandle"
 
 
@@ -73,7 +73,7 @@ def _goes_off(held: object) -> Iterator[float]:
 
 
 def _of_a_context(context: object, frames: list[Any]) -> Iterator[float]:
-    """Timers that a context manager is, keeps as an attribute, or has entered; generators that it is made of are added to `frames`."""
+    """The timers of a context manager: itself, its attributes, and those that it has entered. Its generators are added to `frames`."""
     yield from _goes_off(context)
     if isinstance(context, asyncio.Timeout | anyio.CancelScope):
         return

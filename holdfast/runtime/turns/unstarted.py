@@ -1,4 +1,4 @@
-"""Steps that were asked for and never awaited: a mistake that would pass in silence."""
+"""Steps that a handler asked for and never awaited: a mistake that would otherwise pass in silence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MANY = 64
 class Unstarted:
     """The coroutines that a run's session object has made and that may not have begun.
 
-    Mostly a coroutine has ended when the next one is made: so the last one is kept by itself, and costs next to nothing.
+    Usually a coroutine has ended when the next one is made. So the last one is kept by itself, at almost no cost.
     """
 
     __slots__ = ("_last", "_most", "_others", "_what", "_within")
@@ -32,7 +32,7 @@ class Unstarted:
 
         Args:
             what: the call, or only the name of a step.
-            within: coroutines that it takes over: they are not missed for themselves, and where it does not begin they do not, either.
+            within: coroutines that this one awaits: they are not reported themselves, and where this one does not begin, neither do they.
         """
         if self._last is not None and self._last.cr_frame is not None:
             self._keep_last()
@@ -49,7 +49,7 @@ class Unstarted:
             self._most = _MANY + 2 * len(self._others)
 
     def close(self) -> list[str]:
-        """What was never awaited; its coroutines are closed."""
+        """The names of the steps that were never awaited; their coroutines are closed."""
         if self._last is not None:
             self._keep_last()
             self._last = None

@@ -1,4 +1,4 @@
-"""How one run of a turn ends: exactly one of these."""
+"""The ways in which one run of a turn ends: exactly one of these."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast.stores.records import Park
 
 Why = Literal["park", "drain", "pause", "unsure", "lost", "dropped", "ended", "stopped"]
 GENTLE: frozenset[Why] = frozenset({"drain", "pause", "unsure"})
-"""Interruptions that wait until no step is in flight, and that a handler which finished by itself has nothing to do with."""
+"""Interruptions that wait until no step is in flight, and that do not concern a handler that has ended by itself."""
 
 
 class Returned(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class Interrupted(msgspec.Struct, frozen=True):
         why: "park" and "pause" (with `park`), "drain", "unsure" (a write may not be there: read again once nothing is
             in flight), "lost" (fenced, or the store failed: read again now), "dropped" (a person gives the turn
             up), "ended" (the session was cancelled or killed) or "stopped" (the process ends before the steps in flight do).
-        cause: for "lost", what happened, in words.
+        cause: for "lost", the reason as text.
     """
 
     why: Why

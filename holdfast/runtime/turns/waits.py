@@ -1,6 +1,6 @@
-"""What the steps of a turn wait for, and from when on the turn may be parked for it.
+"""The waits of a turn's steps, and from when on the turn may park for them.
 
-A short wait is held in memory. The turn is parked once every wait has been held for as long as it asked for: then its memory is free, and
+A short wait is held in memory. The turn parks once every wait has been held for as long as it asked for: then its memory is free, and
 one row stays.
 """
 
@@ -14,7 +14,7 @@ from holdfast.clock import Clock
 from holdfast.stores.records import Outcome, Park
 
 LOOK_S = 60.0
-"""How often the time is looked at while something is waited for."""
+"""How often the clock is read during a wait, in seconds."""
 
 
 class _Wait:
@@ -28,8 +28,8 @@ class Waits:
     """The waits of one run of a turn.
 
     Attributes:
-        held: what is waited for, by key.
-        asking: the sessions that are being asked, from before the question is written: two that ask each other at once must see it.
+        held: the waits, by key.
+        asking: the sessions that are being asked, from before the message is written: two that ask each other at once must see it.
     """
 
     __slots__ = ("_clock", "_loop", "asking", "held")
@@ -40,11 +40,11 @@ class Waits:
         self.asking: list[str] = []
 
     def over(self, park: Park) -> bool:
-        """Whether its time has come already; an alarm rings up to a millisecond early, and would only ring again."""
+        """Whether its time has come; up to a millisecond early, as alarms ring: otherwise it would park, and the alarm would ring again."""
         return park.until is not None and park.until <= self._clock.time() + 0.001
 
     def begin(self, key: object, park: Park, hold_s: float) -> asyncio.Future[Outcome | None]:
-        """Wait for `answer(key)`, or until `park.until`, a store time (then None). `end` it in any case."""
+        """Wait for `answer(key)`, or until `park.until`, a store time (then None). Always call `end` after it."""
         future: asyncio.Future[Outcome | None] = self._loop.create_future()
         if park.until is not None:
             _Timer(self._loop, self._clock, park.until, future)
@@ -52,29 +52,29 @@ class Waits:
         return future
 
     def end(self, key: object) -> None:
-        """Its code does not wait for it any more."""
+        """The code stops waiting for it."""
         self.held.pop(key).future.cancel()
 
     def answer(self, key: object, outcome: Outcome) -> None:
-        """What waits under `key` has its answer."""
+        """Give the wait under `key` its answer."""
         wait = self.held.get(key)
         if wait is not None and not wait.future.done():
             wait.future.set_result(outcome)
 
     def parks(self) -> tuple[Park, ...]:
-        """What is waited for."""
+        """The parks of all waits."""
         return tuple(wait.park for wait in self.held.values())
 
     def hold_until(self) -> float:
-        """Loop time until which one of them is to be held in memory."""
+        """Loop time until which a wait must be held in memory."""
         return max(wait.hold_until for wait in self.held.values())
 
     def answered(self) -> bool:
-        """Whether one of them is over, and its code is about to run."""
+        """Whether a wait is over, and its code is about to run."""
         return any(wait.future.done() for wait in self.held.values())
 
     def joined(self) -> Park:
-        """One park out of all: what needs a person first, resumed at the earliest time of any."""
+        """One park for all waits: one that needs a person comes first; it resumes at the earliest time of any."""
         parks = self.parks()
         first = next((park for park in parks if park.until is None), parks[0])
         times = [park.until for park in parks if park.until is not None]
@@ -84,12 +84,12 @@ class Waits:
 
     @property
     def for_a_person(self) -> bool:
-        """Whether one of them waits for a person."""
+        """Whether a wait is for a person."""
         return any(park.until is None and not park.waits_on for park in self.parks())
 
 
 class _Timer:
-    """Ends a wait at a store time. The time is looked at each minute, since the wall clock may be set ahead."""
+    """Ends a wait at a store time. It reads the clock each minute, since the wall clock may be set ahead."""
 
     __slots__ = ("_clock", "_future", "_handle", "_loop", "_until")
 

@@ -18,7 +18,7 @@ E = TypeVar("E", bound=Event)
 BAD = b"\xc1"  # the one byte that begins nothing in MessagePack
 Main = Callable[[Runtime], Awaitable[Any]]
 
-RESTING = ("parked", "failed", "finished", "cancelled", "killed")
+NOT_RUNNING = ("parked", "failed", "finished", "cancelled", "killed")
 
 
 class World:
@@ -120,7 +120,7 @@ class World:
 async def rest(handle: Handle, *, within_s: float = 10_000.0) -> Any:
     """Wait until the session rests (parked, failed or ended); its row."""
     deadline = asyncio.get_running_loop().time() + within_s
-    while (row := await handle.row()).status not in RESTING:
+    while (row := await handle.row()).status not in NOT_RUNNING:
         assert asyncio.get_running_loop().time() < deadline, f"{handle.id} is still {row.status}, {row.pending} pending"
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.01)
@@ -131,7 +131,7 @@ async def idle(handle: Handle, *, within_s: float = 10_000.0) -> Any:
     """Wait until the session has handled all its messages; its row."""
     deadline = asyncio.get_running_loop().time() + within_s
     while (row := await handle.row()).pending:
-        assert row.status not in RESTING, f"{handle.id} is {row.status}: {row.park}"
+        assert row.status not in NOT_RUNNING, f"{handle.id} is {row.status}: {row.park}"
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.01)
     return row

@@ -96,26 +96,8 @@ class Actor:
     """
 
     __slots__ = (
-        "_journal",
-        "begun",
-        "crashes",
-        "current",
-        "host",
-        "life",
-        "mailbox",
-        "node",
-        "owner",
-        "park",
-        "pause",
-        "restarts",
-        "row",
-        "state",
-        "status",
-        "task",
-        "touched",
-        "unreadable",
-        "version",
-        "wish",
+        "_journal", "begun", "crashes", "current", "host", "life", "mailbox", "node", "owner", "park", "pause", "restarts", "row",
+        "state", "status", "task", "touched", "unreadable", "version", "wish",
     )  # fmt: skip
 
     def __init__(self, node: Node, host: Host, agent: Agent | None, loaded: Loaded) -> None:

@@ -28,6 +28,9 @@ ROUNDS = 6
 SLACK_S = 1.0
 """How much later than in the earlier run code may ask for a step, in seconds; after that, replay assumes that it never asks."""
 
+PATIENCE_S = 60.0
+"""How long code that went another way is waited for at most, in seconds, until it is taken not to ask for a step any more."""
+
 _MANY = 64
 _LAST = 2**62
 """The place of an outcome that no record proves to have been seen: another session answered, and the code asked for no step after that."""
@@ -215,7 +218,7 @@ class Order:
             missing = next(self._missing(step), None)
             if missing is None:
                 break
-            after_s = max(within_s, missing.record.opened - step.record.opened + SLACK_S)
+            after_s = max(min(within_s, PATIENCE_S), missing.record.opened - step.record.opened + SLACK_S)
             await self._another_asked(missing, began + after_s - loop.time())
         if self._closed and step.record.closed - self._closed > FAR_S:
             for _ in range(FAR_ROUNDS):

@@ -150,6 +150,7 @@ class Verbs:
         if actor.status in ENDED:
             raise errors.SessionEnded(session, f"session {session!r} is {actor.status}: it has no open turn")
         self._check_accepting()
+        paused = actor.park if actor.park is not None and actor.park.reason == "paused" else None
         if actor.status != "failed":
             actor = await self._given_up(actor, redact.text(reason))
         elif keep_letter:
@@ -164,7 +165,8 @@ class Verbs:
                 "resolve it (done, retry or fail), then drop again",
             )
         op = DropLetter(session, actor.owner.epoch, actor.journal.spent(), self._now())
-        result = await self._write(actor, op, lambda: self._dropped(actor))
+        still = None if paused is None else UpdateSession(session, actor.owner.epoch, self._now(), status="parked", park=paused)
+        result = await self._write(actor, op, lambda: self._dropped(actor), still)
         if result.status is Status.REFUSED:
             raise errors.SessionError(session, f"session {session!r} has no dead letter")
 
@@ -210,10 +212,13 @@ class Verbs:
         if self._sessions.draining:
             raise errors.RuntimeStopped("the runtime is draining and not accepting work: send it again when it runs")
 
-    async def _write(self, actor: Actor, op: Op, applied: Callable[[], None]) -> Result:
-        """`applied` is called once the write is done, whether or not the caller still waits for it."""
+    async def _write(self, actor: Actor, op: Op, applied: Callable[[], None], then: Op | None = None) -> Result:
+        """Write `op`, and `then` right behind it. `applied` is called once `op` is written, whether or not the caller still waits."""
         self._check_accepting()
-        result = await self._node.group.submit(op, lambda done: applied() if done.status is Status.DONE else None)
+        write = self._node.group.submit(op, lambda done: applied() if done.status is Status.DONE else None)
+        if then is not None:
+            self._node.group.submit(then)
+        result = await write
         if result.status is Status.FENCED:
             raise errors.SessionError(actor.id, f"session {actor.id!r} was activated again meanwhile: try again")
         return result

@@ -226,10 +226,13 @@ class Session(SessionOf[S]):
             detached: it lives on when this session ends, on its agent's own budget.
 
         Raises:
+            ConfigError: this Runtime does not have the agent.
             StepError: the id belongs to another session.
             NotJournalable: `state` cannot be stored.
         If cancelled, the child may have been made; the same step on replay is the same child.
         """
+        if agent.name not in self._turn.node.settings.agents:
+            raise ConfigError(f"this Runtime does not have the agent {agent.name!r}: add it to agents=")
         first = agent.first_state() if state is None else state
         data = agent.state.round_trip(first)[0]
         return self._made(f"spawn({agent.name})", self._spawn(agent, data, budget, id, detached))

@@ -36,7 +36,8 @@ async def reconcile(turn: Turn, call: Call, context: StepContext) -> Finding:
     try:
         async with turn.node.reconciles, asyncio.timeout(call.timeout_s):
             value = await call.reconcile(context)
-        found: Finding = UNKNOWN if isinstance(value, Unknown) else Outcome(call.codec.encode(value))
+        # It has to read back as what the effect returns: recorded, it could not be taken back.
+        found: Finding = UNKNOWN if isinstance(value, Unknown) else Outcome(call.codec.round_trip(value)[0])
     except NotDone:
         found = None
     except asyncio.CancelledError as error:

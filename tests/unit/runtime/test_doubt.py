@@ -288,3 +288,30 @@ def test_a_drop_asks_reconcile_before_it_asks_a_person(paid: bool) -> None:
 
     assert world.life(shop, main) == "handled"
     assert told == [(), ("pay",) if paid else ()]
+
+
+@pytest.mark.parametrize("found", [None, 5])
+def test_a_reconcile_that_returns_something_else_leaves_it_to_a_person(found: Any) -> None:
+    """It forgot its return, or returns another type: that is no answer, and a person can still resolve the doubt."""
+    world = World()
+
+    async def was_paid() -> Any:
+        return found
+
+    @tool(effect="once", reconcile=was_paid)
+    async def pay() -> str:
+        raise ConnectionError("cut off")
+
+    @agent(tools=[pay])
+    async def shop(session: Session[None], text: str) -> str:
+        return await session.step(pay)
+
+    async def main(runtime: Runtime) -> str:
+        handle = await runtime.spawn(shop, id="s")
+        await handle.tell("pay", id="m")
+        row = await rest(handle)
+        assert row.park.reason == "doubt"
+        await handle.resolve("done", result="by hand")
+        return str(await handle.ask("pay", id="m"))
+
+    assert world.life(shop, main) == "by hand"

@@ -372,3 +372,31 @@ def test_a_turn_that_prepares_to_run_again_is_left_before_its_handler_runs(how: 
 
     assert world.life(worker, main) is True
     assert world.done == ["flaky"]
+
+
+def test_a_drop_does_not_lift_a_pause() -> None:
+    """A person paused the session, then gave its turn up: what waits behind it waits until a person resumes the session."""
+    world = World()
+
+    @agent
+    async def worker(session: Session[Any], text: str) -> str:
+        world.done.append(text)
+        await session.sleep(1_000)
+        return text
+
+    async def main(runtime: Runtime) -> str:
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("first")
+        await asyncio.sleep(1)
+        await handle.pause("looking into it")
+        await handle.tell("second", id="m")
+        await handle.drop("wrong order")
+        await asyncio.sleep(100)
+        row = await handle.row()
+        assert (row.status, row.park.reason, row.park.text) == ("parked", "paused", "looking into it")
+        assert world.done == ["first"]
+        await handle.resume()
+        return str(await handle.ask("second", id="m", timeout_s=5_000))
+
+    assert world.life(worker, main) == "second"
+    assert world.done == ["first", "second"]

@@ -128,3 +128,25 @@ def test_a_closed_runtime_accepts_nothing() -> None:
     runtime = kept[0]
     with pytest.raises(RuntimeStopped):
         runtime.session("s")
+
+
+def test_an_agent_that_the_runtime_lacks_is_refused_as_a_child() -> None:
+    """As by `Runtime.spawn`: no process could run the child."""
+    world = World()
+
+    @agent
+    async def stranger(session: Session[Any], text: str) -> str:
+        return text
+
+    @agent
+    async def boss(session: Session[Any], text: str) -> str:
+        try:
+            await session.spawn(stranger)
+        except ConfigError as error:
+            return str(error)
+        return "spawned"
+
+    async def main(runtime: Runtime) -> str:
+        return str(await (await runtime.spawn(boss, id="s")).ask("go"))
+
+    assert world.life(boss, main) == "this Runtime does not have the agent 'stranger': add it to agents="

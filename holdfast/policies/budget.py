@@ -211,6 +211,14 @@ class Ledger:
             steps = self._steps_held - reserved.steps
             if steps < self._steps_used:
                 raise ValueError(f"more given back than reserved: {reserved!r} of {self.reserved!r}")
+            if not (actual.tokens or actual.microusd or actual.tool_calls):
+                self._steps_held = steps + actual.steps
+                self._steps_used += actual.steps
+                if actual.seconds:
+                    time = _micros(actual.seconds)
+                    self._time_used += time
+                    self._time_held += time
+                return
             self._steps_held = steps
         else:
             self._give_back(reserved)

@@ -8,7 +8,7 @@ import msgspec
 
 from holdfast.policies.budget import Left
 from holdfast.runtime.sessions.actor import Actor
-from holdfast.runtime.turns.deadlines import Deadline
+from holdfast.runtime.turns.deadlines import Timed
 from holdfast.runtime.turns.node import Node
 
 
@@ -63,15 +63,15 @@ class Live(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     process: int
 
 
-def under_way(node: Node) -> dict[str, list[Deadline]]:
+def under_way(node: Node) -> dict[str, list[tuple[Timed, float]]]:
     """The steps in flight, by session."""
-    found: defaultdict[str, list[Deadline]] = defaultdict(list)
-    for entry in node.deadlines:
-        found[entry.of.session].append(entry)
+    found: defaultdict[str, list[tuple[Timed, float]]] = defaultdict(list)
+    for step, deadline in node.deadlines:
+        found[step.session].append((step, deadline))
     return found
 
 
-def live(actor: Actor, entries: list[Deadline], process: int) -> Live:
+def live(actor: Actor, entries: list[tuple[Timed, float]], process: int) -> Live:
     """The facts of one session, as of now."""
     node, turn, now = actor.node, actor.current, actor.node.clock.time()
     return Live(
@@ -81,7 +81,7 @@ def live(actor: Actor, entries: list[Deadline], process: int) -> Live:
         working=actor.task is not None,
         turn=None if turn is None else turn.number,
         queued=len(actor.mailbox),
-        steps=[_running(entry, now, node.loop.time()) for entry in entries],
+        steps=[_running(step, deadline - node.loop.time(), now) for step, deadline in entries],
         waits=[] if turn is None else [Waiting(park.reason, park.text, park.until) for park in turn.waits.parks()],
         left=actor.owner.ledger.left(),
         breaker=actor.owner.gates.breaker.state,
@@ -92,8 +92,7 @@ def live(actor: Actor, entries: list[Deadline], process: int) -> Live:
     )
 
 
-def _running(entry: Deadline, now: float, loop_now: float) -> Running:
-    step = entry.of
+def _running(step: Timed, left_s: float, now: float) -> Running:
     return Running(
         step.kind,
         step.name,
@@ -101,5 +100,5 @@ def _running(entry: Deadline, now: float, loop_now: float) -> Running:
         step.effect,
         step.attempts,
         max(now - step.opened, 0.0),
-        max(entry.at - loop_now, 0.0),
+        max(left_s, 0.0),
     )

@@ -16,6 +16,7 @@ import msgspec
 
 from holdfast import events
 from holdfast.errors import NotAwaited, NotJournalable, SessionError, StateError, StoreError
+from holdfast.policies.budget import ZERO
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.sessions import conclusion
 from holdfast.runtime.sessions.aftermath import after_crash
@@ -95,8 +96,8 @@ class Actor:
     """
 
     __slots__ = (
-        "begun", "crashes", "current", "host", "journal", "life", "mailbox", "node", "owner", "park", "pause", "restarts", "row", "state",
-        "status", "task", "touched", "unreadable", "version", "wish",
+        "_journal", "begun", "crashes", "current", "host", "life", "mailbox", "node", "owner", "park", "pause", "restarts", "row",
+        "state", "status", "task", "touched", "unreadable", "version", "wish",
     )  # fmt: skip
 
     def __init__(self, node: Node, host: Host, agent: Agent | None, loaded: Loaded) -> None:
@@ -107,9 +108,9 @@ class Actor:
         self.life = Life.ENDED if row.status in ENDED else Life.IDLE
         self.park, self.crashes = row.park or row.unresolved, row.crashes
         self.state, self.version = loaded.checkpoint.state, loaded.checkpoint.version
-        self.journal = Journal(loaded.steps)
+        self._journal = Journal(loaded.steps) if loaded.steps else None
         self.mailbox: deque[Message] | list[Message] = deque(loaded.messages) if loaded.messages else []
-        self.owner = Owner(loaded, agent, self.journal.spent(), node.clock.time())
+        self.owner = Owner(loaded, agent, ZERO if self._journal is None else self._journal.spent(), node.clock.time())
         self.unreadable = self.owner.unreadable or unreadable(loaded)
         self.restarts = RestartWindow(Intensity() if agent is None else agent.intensity)
         self.current: Turn | None = None
@@ -128,6 +129,13 @@ class Actor:
         return self.owner.agent
 
     # ------------------------------------------------------------ mailbox and life
+
+    @property
+    def journal(self) -> Journal:
+        """The records of the open turn; created on first use, so that an idle session uses no memory for them."""
+        if self._journal is None:
+            self._journal = Journal()
+        return self._journal
 
     def push(self, message: Message) -> None:
         """A message was accepted."""
@@ -284,7 +292,7 @@ class Actor:
         self.mailbox.popleft()  # type: ignore[union-attr]
         self.state, self.version, self.status = op.state, op.version, op.status
         self.owner.turn, self.owner.notes, self.owner.gates.failures = op.turn, (), 0
-        self.journal, self.park, self.crashes = Journal(), None, 0
+        self._journal, self.park, self.crashes = None, None, 0
         self.host.dispatch(op.outbox, result.outbox)
         self.host.replied(self.id, op.message, op.reply)
         self.node.emit(events.TurnCommitted(self.id, op.turn, op.message, op.status, op.usage.tokens, op.usage.microusd))

@@ -152,31 +152,33 @@ async def _perform(step: Step, call: Call, context: StepContext, timeout_s: floa
     task, pinned = step.lane.task, call.effect == "once" or call.costs
     step.value, step.phase = None, Phase.RUNNING
     step.lane.pinned += pinned
-    inside = branches.enter(step)
-    deadline = step.timer = step.turn.node.deadlines.add(task, timeout_s, step)
+    inside, deadlines = branches.enter(step), step.turn.node.deadlines
+    deadlines.add(step, timeout_s)
     try:
         step.value = await call.run(context)
         if call.check is not None:
             call.check(step.value)
     except asyncio.CancelledError as error:
-        if deadline.taken_back():
-            text = "ended by a person" if deadline.by_person else f"no answer within {timeout_s:g} s"
+        if deadlines.taken_back(step):
+            text = "ended by a person" if step.passed is not None and step.passed.by_person else f"no answer within {timeout_s:g} s"
             return await _timed_out(step, call, context, text), None
-        if task.cancelling() > deadline.before:
+        if task.cancelling() > step.cancelled_before:
             raise
         # This task was not cancelled: the effect awaited a cancelled task. That is a crash of the effect.
         return Fault("permanent", "CancelledError", f"the effect was cancelled from within: {error}"), None
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # a tool that calls sys.exit() ends no other session
-        deadline.taken_back()
-        if task.cancelling() > deadline.before and call.effect != "once":
+        deadlines.taken_back(step)
+        if task.cancelling() > step.cancelled_before and call.effect != "once":
             raise asyncio.CancelledError from error  # its caller cancelled it, and the effect turned that into an error
         return _fault(error, step.turn.node.clock.time()), _reported_cost(error, call)
+    else:
+        if step.passed is not None:
+            deadlines.taken_back(step)  # the attempt swallowed its cancellation but has a result: the result counts
     finally:
-        step.turn.node.deadlines.remove(deadline)
+        deadlines.remove(step)
+        step.attempt_over = step.passed is not None
         branches.leave(inside)
         step.lane.pinned -= pinned
-    if deadline.cancels:
-        deadline.taken_back()  # it swallowed its cancellation but has a result: the result counts
     return None, None
 
 

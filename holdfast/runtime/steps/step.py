@@ -15,7 +15,7 @@ from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.steps.asked import Asked, kept
 from holdfast.runtime.turns import tasks
 from holdfast.runtime.turns.branches import Branch, enclosing, inside_of
-from holdfast.runtime.turns.deadlines import Deadline
+from holdfast.runtime.turns.deadlines import Passed
 from holdfast.runtime.turns.failures import CUT, describe, state_of
 from holdfast.runtime.turns.flight import Lane
 from holdfast.runtime.turns.journal import Claim
@@ -51,13 +51,14 @@ class Step:
         value: the result of the last attempt.
         now: the store time at which it ended, until that is written.
         context: the context of the attempt under way.
-        timer: the deadline of that attempt.
+        passed, cancelled_before: the state of that attempt's deadline (see Deadlines).
         attempt_over: that attempt has ended: its end cancels the steps inside, and the next attempt asks for them again.
     """
 
     __slots__ = (
-        "_ended", "_heard", "_inside", "_written", "asked", "attempt_over", "attempts", "claim", "context", "deadline", "lane", "made",
-        "maybe_paid", "now", "opened", "outcome", "phase", "seen", "target", "timer", "turn", "until", "used", "value",
+        "_ended", "_heard", "_inside", "_written", "asked", "attempt_over", "attempts", "cancelled_before", "claim", "context",
+        "deadline", "lane", "made", "maybe_paid", "now", "opened", "outcome", "passed", "phase", "seen", "target", "turn", "until",
+        "used", "value",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, asked: Asked, claim: Claim) -> None:
@@ -78,7 +79,8 @@ class Step:
         self.outcome: Outcome | None = None
         self.context: StepContext | None = None
         self.value: Any = None
-        self.timer: Deadline | None = None
+        self.passed: Passed | None = None
+        self.cancelled_before = 0
         self.attempt_over = False
         self._inside: Branch | None = None
         self._written: StepState | None = None
@@ -111,6 +113,10 @@ class Step:
         return until
 
     # ------------------------------------------------------------ as others see it
+
+    @property
+    def task(self) -> asyncio.Task[Any]:
+        return self.lane.task
 
     @property
     def session(self) -> str:
@@ -280,13 +286,13 @@ class Step:
     def _left_by_an_attempt(self) -> bool:
         """Whether it is cancelled only because the attempt of an outer step has ended: the next attempt asks for it again."""
         around = (self.turn.insides.get(path) for path in enclosing(self.claim.branch.path))
-        return any(step.attempt_over or (step.timer is not None and step.timer.passed) for step in around if step is not None)
+        return any(step.attempt_over or step.passed is not None for step in around if step is not None)
 
-    def overdue(self, deadline: Deadline, seconds: float) -> None:
+    def overdue(self, passed: Passed, seconds: float) -> None:
         """Its attempt still runs, so many seconds after its deadline cancelled it: the attempt swallows its cancellations."""
-        if deadline.hangs is None and seconds >= self.turn.node.settings.quarantine_s:
-            deadline.hangs = self.turn.node.loop.create_future()
-            self.turn.stuck(deadline.hangs)
+        if passed.hangs is None and seconds >= self.turn.node.settings.quarantine_s:
+            passed.hangs = self.turn.node.loop.create_future()
+            self.turn.stuck(passed.hangs)
 
     def _may_have_happened(self) -> bool:
         return self.context is None or self.context.begun

@@ -17,9 +17,35 @@ AGAIN_S = 1.0
 """The pause before an attempt that still runs is cancelled again, in seconds."""
 
 
-class Timed(Protocol):
-    """The step of a deadline, as people see it."""
+class Passed:
+    """The state of a deadline that has passed.
 
+    Attributes:
+        by_person: a person ended the attempt before its time.
+        cancels: how often the attempt's task was cancelled so far; each second again while the attempt still runs.
+        hangs: done once an attempt that ran long past its deadline has ended.
+    """
+
+    __slots__ = ("by_person", "cancels", "first", "hangs")
+
+    def __init__(self, first: float, by_person: bool) -> None:
+        self.first, self.by_person, self.cancels = first, by_person, 0
+        self.hangs: asyncio.Future[None] | None = None
+
+
+class Timed(Protocol):
+    """The step of a deadline: its facts for people, and the state of the deadline.
+
+    Attributes:
+        passed: the state of the deadline; None while the attempt under way is in time.
+        cancelled_before: how many cancellations its task had not taken back when the attempt began, as in asyncio.timeout.
+    """
+
+    passed: Passed | None
+    cancelled_before: int
+
+    @property
+    def task(self) -> asyncio.Task[Any]: ...
     @property
     def session(self) -> str: ...
     @property
@@ -34,40 +60,8 @@ class Timed(Protocol):
     def attempts(self) -> int: ...
     @property
     def opened(self) -> float: ...
-    def overdue(self, deadline: Deadline, seconds: float) -> None:
+    def overdue(self, passed: Passed, seconds: float) -> None:
         """The attempt still runs, so many seconds after it was cancelled."""
-
-
-class Deadline:
-    """One attempt's deadline, in the loop's time.
-
-    Attributes:
-        by_person: a person ended it before its time.
-        cancels: how often it has cancelled the attempt's task so far; each second again while the attempt still runs.
-        before: how many cancellations the task had not taken back when the attempt began, as in asyncio.timeout.
-        hangs: done once an attempt that ran long past its deadline has ended.
-    """
-
-    by_person = False
-    cancels = 0
-    first = 0.0
-    hangs: asyncio.Future[None] | None = None
-
-    def __init__(self, task: asyncio.Task[Any], at: float, of: Timed) -> None:
-        self.task, self.at, self.of, self.before = task, at, of, task.cancelling()
-
-    @property
-    def passed(self) -> bool:
-        return self.cancels > 0
-
-    def taken_back(self) -> bool:
-        """The attempt has ended: take back the cancellations by this deadline. True if it cancelled the task and nothing else did."""
-        self.at = math.inf
-        if not self.cancels:
-            return False
-        for _ in range(self.cancels):
-            self.task.uncancel()
-        return self.task.cancelling() <= self.before
 
 
 class Deadlines:
@@ -77,36 +71,45 @@ class Deadlines:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._entries: dict[Deadline, None] = {}
+        self._entries: dict[Timed, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __iter__(self) -> Iterator[Deadline]:
-        return iter(self._entries)
+    def __iter__(self) -> Iterator[tuple[Timed, float]]:
+        """Each step under way, with the loop time of its deadline."""
+        return iter(self._entries.items())
 
-    def add(self, task: asyncio.Task[Any], seconds: float, of: Timed) -> Deadline:
-        """Cancel `task` in `seconds` from now unless the deadline is removed first."""
-        entry = Deadline(task, self._loop.time() + seconds, of)
-        self._entries[entry] = None
+    def add(self, step: Timed, seconds: float) -> None:
+        """An attempt of `step` begins: cancel its task in `seconds` from now, unless the deadline is removed first."""
+        step.passed, step.cancelled_before = None, step.task.cancelling()
+        self._entries[step] = self._loop.time() + seconds
         if self._timer is None:
             self._sweep_later()
-        return entry
 
-    def remove(self, entry: Deadline) -> None:
+    def taken_back(self, step: Timed) -> bool:
+        """The attempt has ended: take back the cancellations by its deadline. True if that cancelled the task and nothing else did."""
+        self._entries[step] = math.inf
+        if step.passed is None:
+            return False
+        for _ in range(step.passed.cancels):
+            step.task.uncancel()
+        step.passed.cancels = 0
+        return step.task.cancelling() <= step.cancelled_before
+
+    def remove(self, step: Timed) -> None:
         """The attempt has ended."""
-        self._entries.pop(entry, None)
-        if entry.hangs is not None:
-            entry.hangs.set_result(None)
+        del self._entries[step]
+        if step.passed is not None and step.passed.hangs is not None:
+            step.passed.hangs.set_result(None)
 
     def expire(self, session: str, name: str | None = None) -> int:
         """End the attempts of a session now, as their timeouts would; only those of `name`, if given. Returns how many there were."""
-        found = [e for e in self._entries if e.of.session == session and name in (None, e.of.name) and e.at < math.inf]
-        for entry in found:
-            entry.by_person = entry.by_person or not entry.passed
-            self._fire(entry)
+        found = [step for step, at in self._entries.items() if step.session == session and name in (None, step.name) and at < math.inf]
+        for step in found:
+            self._fire(step, by_person=True)
         return len(found)
 
     def _sweep_later(self) -> None:
@@ -117,22 +120,22 @@ class Deadlines:
         now = self._loop.time()
         blocked_s = now - self._due
         if blocked_s > PERIOD_S:
-            for entry in self._entries:
-                entry.at += blocked_s
-        for entry in [entry for entry in self._entries if entry.at <= now]:
-            self._fire(entry)
+            for step in self._entries:
+                self._entries[step] += blocked_s
+        for step in [step for step, at in self._entries.items() if at <= now]:
+            self._fire(step)
         self._timer = None
         if self._entries:
             self._sweep_later()
 
-    def _fire(self, entry: Deadline) -> None:
+    def _fire(self, step: Timed, *, by_person: bool = False) -> None:
         now = self._loop.time()
-        entry.first = entry.first or now
-        entry.cancels += 1
-        entry.at = now + AGAIN_S
-        entry.task.cancel()
-        if entry.cancels > 1:
-            entry.of.overdue(entry, now - entry.first)
+        passed = step.passed = step.passed or Passed(now, by_person)
+        passed.cancels += 1
+        self._entries[step] = now + AGAIN_S
+        step.task.cancel()
+        if passed.cancels > 1:
+            step.overdue(passed, now - passed.first)
 
     def close(self) -> None:
         """Stop sweeping."""

@@ -66,22 +66,9 @@ class Flight:
     """
 
     __slots__ = (
-        "_all_waiting",
-        "_emptied",
-        "_gathered",
-        "_loop",
-        "_monotonic",
-        "_title",
-        "awaited",
-        "branches",
-        "busy",
-        "handler",
-        "lanes",
-        "made",
-        "mark",
-        "nested",
-        "steps",
-    )
+        "_all_waiting", "_emptied", "_gathered", "_loop", "_monotonic", "_title", "awaited", "branches", "busy", "handler", "lanes",
+        "made", "mark", "nested", "steps",
+    )  # fmt: skip
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, monotonic: Callable[[], float], title: str, all_waiting: Callable[[], None]

@@ -69,7 +69,7 @@ class Journal:
     def rewind(self) -> None:
         """Clear all claims: every record can be claimed again."""
         self.left: dict[bytes, Step] = dict(self.records)
-        self._answered: set[bytes] = set()
+        self._answered: dict[bytes, None] = {}
         self.order.rewind(self.left)
 
     # ------------------------------------------------------------ claiming
@@ -102,7 +102,8 @@ class Journal:
         steps = [step for step in self.records.values() if step.record.branch.startswith(path)]
         self.left.update((step.key, step) for step in steps)
         self.order.reopened()
-        self._answered.difference_update(step.key for step in steps)
+        for step in steps:
+            self._answered.pop(step.key, None)
         return _trailing(steps, self.order.place_of)
 
     def drift(self, claim: Claim, kind: str, name: str) -> Step | None:
@@ -145,7 +146,7 @@ class Journal:
         """Let the record of an effect that its caller cancelled answer for a later one of the same; False where it did already."""
         if step.key in self._answered:
             return False
-        self._answered.add(step.key)
+        self._answered[step.key] = None
         return True
 
     # ------------------------------------------------------------ writes

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -54,19 +53,8 @@ class Order:
     """
 
     __slots__ = (
-        "_asked",
-        "_at_once",
-        "_by_seen",
-        "_coming",
-        "_heard",
-        "_held",
-        "_missed",
-        "_number",
-        "_places",
-        "_queue",
-        "_unclaimed",
-        "seen",
-        "unwritten",
+        "_asked", "_at_once", "_by_seen", "_coming", "_first", "_heard", "_held", "_missed", "_number", "_places", "_queue", "_unclaimed",
+        "seen", "unwritten",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -74,7 +62,7 @@ class Order:
         self._heard: dict[bytes, int] = {}
         self.unwritten: list[tuple[bytes, int]] = []
         self._held = 0
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._queue: list[asyncio.Future[None]] = []
 
     def known(self, step: Step) -> None:
         """Take in a record: its place, and the places that it gives to answers of other sessions, are used."""
@@ -86,14 +74,14 @@ class Order:
         self.seen, self._number = 1, 0
         self._unclaimed = unclaimed
         self._asked: list[asyncio.Future[None]] = []
-        self._missed: set[bytes] = set()  # steps whose wait timed out: a run waits for each only once
+        self._missed: dict[bytes, None] = {}  # steps whose wait timed out: a run waits for each only once
         self._coming: list[_Place] = []
         self.reopened()
 
     def reopened(self) -> None:
         """Records can be claimed again."""
         steps = sorted((step for step in self._unclaimed.values() if step.record.seen), key=_seen)
-        self._at_once, self._by_seen = self._overlap(steps), deque(steps)
+        self._at_once, self._by_seen, self._first = self._overlap(steps), steps, 0
 
     # ------------------------------------------------------------ places
 
@@ -148,7 +136,7 @@ class Order:
             asyncio.get_running_loop().call_soon(self._round)
             return
         while self._queue:
-            turn = self._queue.popleft()
+            turn = self._queue.pop(0)
             if not turn.done():
                 turn.set_result(None)
                 return self._hold()
@@ -224,7 +212,7 @@ class Order:
 
     async def _another_asked(self, missing: Step, left_s: float) -> None:
         if left_s <= 0:
-            self._missed.add(missing.key)
+            self._missed[missing.key] = None
             return
         asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asked.append(asked)
@@ -245,10 +233,11 @@ class Order:
     def _missing(self, step: Step) -> Iterator[Step]:
         """The unclaimed steps that were under way together with this step, without the steps inside it."""
         order, at, inside = self._by_seen, self.place_of(step), inside_of(step.record.branch, step.key)
-        while order and order[0].key not in self._unclaimed:
-            order.popleft()
+        while self._first < len(order) and order[self._first].key not in self._unclaimed:
+            self._first += 1
         gone = 0
-        for other in order:
+        for number in range(self._first, len(order)):
+            other = order[number]
             if other.record.seen >= at:
                 break
             if other.key not in self._unclaimed:
@@ -256,15 +245,15 @@ class Order:
             elif other.key not in self._missed and not other.record.branch.startswith(inside) and step.record.seen < self.place_of(other):
                 yield other
         if gone > _MANY:  # a record that is never claimed stays in front of the claimed ones: skip these only once
-            self._by_seen = deque(other for other in order if other.key in self._unclaimed)
+            self._by_seen, self._first = [other for other in order if other.key in self._unclaimed], 0
 
-    def _overlap(self, steps: Iterable[Step]) -> set[bytes]:
+    def _overlap(self, steps: Iterable[Step]) -> dict[bytes, None]:
         """The keys of the steps that were under way together with another one of `steps`, which are sorted by `seen`."""
-        found: set[bytes] = set()
+        found: dict[bytes, None] = {}
         latest: Step | None = None
         for step in steps:
             if latest is not None and step.record.seen < self.place_of(latest):
-                found.update((latest.key, step.key))
+                found[latest.key] = found[step.key] = None
             if latest is None or self.place_of(step) > self.place_of(latest):
                 latest = step
         return found

@@ -1,4 +1,4 @@
-"""Phrases that must not come back into what a person reads: pages, help texts, messages, docstrings and comments."""
+"""Phrases that must not come back into what a person reads: pages, help texts, messages, docstrings, comments and names."""
 
 from __future__ import annotations
 
@@ -118,6 +118,26 @@ def comments() -> Iterator[Text]:
             yield Text(f"{path.relative_to(ROOT)}:{number}", text)
 
 
+def names() -> Iterator[Text]:
+    """The names that the package defines: classes, functions, parameters, variables and attributes, each as words."""
+    for path in sources("holdfast"):
+        for name, number in defined_names(path.read_text()):
+            words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).replace("_", " ").strip()
+            yield Text(f"{path.relative_to(ROOT)}:{number}, {name}", words)
+
+
+def defined_names(source: str) -> Iterator[tuple[str, int]]:
+    """Each name that the source defines, and its line."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name) | ast.arg(arg=name):
+                yield name, node.lineno
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name, node.lineno
+            case _:
+                pass
+
+
 def docstring_nodes(tree: ast.AST) -> Iterator[ast.Constant]:
     """The text of every statement that is a text, also below an attribute."""
     for node in ast.walk(tree):
@@ -176,7 +196,7 @@ def faults(texts: Iterable[Text]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("texts", [pages, help_texts, messages, docstrings, comments])
+@pytest.mark.parametrize("texts", [pages, help_texts, messages, docstrings, comments, names])
 def test_no_phrase_came_back(texts: Callable[[], Iterator[Text]]) -> None:
     """A reader at 2 am, whose first language is another one, reads each text once."""
     found = faults(texts())
@@ -204,3 +224,9 @@ def test_the_search_finds_phrases_across_the_lines_of_docstrings_and_comments() 
     source = '"""One.\n\nIt goes\non.\n"""\n# A session at\n# work.\nLIMIT = 1  # of nobody\n"""Is\ntold."""\n'
     assert list(docstring_paragraphs(source)) == [(1, "One."), (3, "It goes on."), (9, "Is told.")]
     assert list(comment_blocks(source)) == [(6, "A session at work. of nobody")]
+
+
+def test_the_search_finds_phrases_in_the_names_of_a_source() -> None:
+    """In those that it defines, not in those that it uses."""
+    source = "class PutDown:\n    def rested(self, told: int) -> None:\n        self._shown = said = shown()\n"
+    assert sorted(defined_names(source)) == [("PutDown", 1), ("_shown", 3), ("rested", 2), ("said", 3), ("self", 2), ("told", 2)]

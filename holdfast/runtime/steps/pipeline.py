@@ -129,9 +129,10 @@ async def _let_go_again(turn: Turn, asked: Asked, record: StepRecord, coming: Co
     Later outcomes come after it again, but wait for it only until the cancellation is due.
     """
     never, due_s = turn.node.loop.create_future(), record.cut_after_s + SLACK_S
-    await asyncio.wait((never,), timeout=max(due_s - (turn.node.clock.time() - turn.started), 0.0))
+    held_s = max(due_s - (turn.node.clock.time() - turn.started), 0.0)
+    await asyncio.wait((never,), timeout=held_s)
     turn.journal.order.end(coming)
-    await asyncio.wait((never,), timeout=max(asked.timeout_s, due_s))
+    await asyncio.wait((never,), timeout=max(asked.timeout_s - held_s, 0.0))
     if turn.over:
         await turn.closed()
 

@@ -190,9 +190,9 @@ class Step:
         turn = self.turn
         if not written:
             await turn.acknowledged(write)  # handles the same result again, and leaves the turn
-        if turn.journal.left or turn.flight.steps > self.lane.steps:
+        if turn.journal.left or turn.flight.steps > self.lane.steps or turn.journal.order.held:
             await self._comes()
-        turn.journal.order.seen = self._ended
+        turn.journal.order.sees(self._ended)
         return outcome
 
     async def close_with(self, outcome: Outcome, op: Op) -> tuple[Outcome, Result]:
@@ -223,8 +223,8 @@ class Step:
         else:
             if turn.journal.left and not self.durable:
                 await order.others_asked(claim.branch, self.asked.timeout_s)
-            if turn.flight.steps > self.lane.steps:
-                await order.by_itself()
+            if turn.flight.steps > self.lane.steps or order.held:
+                await order.by_itself(self._ended)
 
     def _submit(
         self, state: StepState, outcome: Outcome | None, *, reserved: Usage = ZERO, note: str = "", until: float | None = None,
@@ -236,7 +236,9 @@ class Step:
         args = asked.args if len(asked.args) <= _MAX_ARGS or asked.effect == "once" or asked.kind == "tell" else b""
         if order.unwritten:
             self._heard += order.take_heard()
-        ended = self._ended = 0 if outcome is None and not cut else order.place()
+        if self._ended:
+            order.forgo(self._ended)  # it is written again
+        ended = self._ended = order.place_at_once() if cut else 0 if outcome is None else order.place()
         until = self.until if until is None else until
         # Zero as an int takes one byte of the row; as a float it takes nine.
         record = StepRecord(

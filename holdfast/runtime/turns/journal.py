@@ -174,6 +174,7 @@ class Journal:
             self._claimed(key)
             if step is None:
                 continue
+            self.order.unwritten.extend(step.record.heard)  # the next record has them again
             if step.record.effect == "once":
                 self._once[step.record.name, step.record.args].remove(key)
             for path in enclosing(step.record.branch):

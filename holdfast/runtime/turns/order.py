@@ -16,11 +16,20 @@ from typing import NamedTuple
 from holdfast.runtime.turns.branches import Branch, inside_of
 from holdfast.stores.records import Step
 
+_GAP = 1 << 20
+"""The distance of two places, which leaves room for others between them."""
+
+FAR_S, FAR_ROUNDS = 0.01, 60
+"""Outcomes that came more than FAR_S seconds apart have FAR_ROUNDS loop rounds between them on replay: the code had time for more."""
+
 ROUNDS = 6
 """Rounds of the loop between two outcomes: a task that awaits a step through two others, or through `asyncio.wait`, runs within them."""
 
 SLACK_S = 1.0
 """How much later than in the earlier run code may ask for a step, in seconds; after that, replay assumes that it never asks."""
+
+PATIENCE_S = 60.0
+"""The longest wait for code that diverged from its records, in seconds; after that, replay assumes that it never asks for the step."""
 
 _MANY = 64
 _LAST = 2**62
@@ -49,20 +58,22 @@ class Order:
 
     Attributes:
         seen: the last place whose outcome the code of this run has seen.
+        held: how many rounds of the loop are left until the next outcome may come; 0 where none came just now.
         unwritten: the answers of other sessions that arrived since the last record was written.
     """
 
     __slots__ = (
-        "_asked", "_at_once", "_by_seen", "_coming", "_first", "_heard", "_held", "_missed", "_number", "_places", "_queue", "_unclaimed",
-        "seen", "unwritten",
+        "_asked", "_at_once", "_by_seen", "_closed", "_coming", "_due", "_first", "_heard", "_missed", "_number", "_places", "_queue",
+        "_unclaimed", "held", "seen", "unwritten",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._places = 1
+        self._due: dict[int, None] = {}
         self._heard: dict[bytes, int] = {}
         self.unwritten: list[tuple[bytes, int]] = []
-        self._held = 0
-        self._queue: list[asyncio.Future[None]] = []
+        self.held = 0
+        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
 
     def known(self, step: Step) -> None:
         """Take in a record: its place, and the places that it gives to answers of other sessions, are used."""
@@ -71,7 +82,7 @@ class Order:
 
     def rewind(self, unclaimed: Mapping[bytes, Step]) -> None:
         """Another run begins; `unclaimed` is the live view of the records that it has not asked for."""
-        self.seen, self._number = 1, 0
+        self.seen, self._number, self._closed = 1, 0, 0.0
         self._unclaimed = unclaimed
         self._asked: list[asyncio.Future[None]] = []
         self._missed: dict[bytes, None] = {}  # steps whose wait timed out: a run waits for each only once
@@ -86,12 +97,27 @@ class Order:
     # ------------------------------------------------------------ places
 
     def place(self) -> int:
-        """The next place."""
-        self._places += 1
+        """The next place, for an outcome that reaches the code once its record is written; `sees` or `forgo` it."""
+        self._places += _GAP
+        self._due[self._places] = None
         return self._places
+
+    def place_at_once(self) -> int:
+        """A place for an event that the code has seen already (a reply, a step that it cancelled): before the outcomes being written."""
+        before = self.seen + 1
+        if self._due and before < min(self._due):
+            return before
+        self._places += _GAP
+        return self._places
+
+    def forgo(self, place: int) -> None:
+        """Give up a place: its outcome does not reach the code."""
+        self._due.pop(place, None)
 
     def sees(self, place: int) -> None:
         """The outcome with this place has reached the code."""
+        if self._due:
+            self._due.pop(place, None)
         if place > self.seen:
             self.seen = place
 
@@ -99,7 +125,7 @@ class Order:
         """The answer of another session reached the code. Its own record has no place, so the next record of the turn stores it."""
         place = self._heard.get(key)
         if place is None:
-            place = self._heard[key] = self.place()
+            place = self._heard[key] = self.place_at_once()
             self.unwritten.append((key, place))
         self.sees(place)
 
@@ -114,29 +140,31 @@ class Order:
 
     # ------------------------------------------------------------ live
 
-    async def by_itself(self) -> None:
-        """For an outcome while other steps are in flight: wait until the code has seen the outcome before it.
+    async def by_itself(self, place: int) -> None:
+        """For an outcome while other steps are in flight: wait until the code has seen the outcomes before it.
 
+        Args:
+            place: the place of the outcome; 0 where it has none yet.
         If cancelled, it has not reached the code.
         """
-        if not self._held:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._number += 1
+        heapq.heappush(self._queue, (place or _LAST, self._number, turn))
+        if not self.held:
             self._hold()
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
         await turn
 
     def _hold(self) -> None:
-        self._held = ROUNDS
+        self.held = ROUNDS
         asyncio.get_running_loop().call_soon(self._round)
 
     def _round(self) -> None:
-        self._held -= 1
-        if self._held:
+        self.held -= 1
+        if self.held:
             asyncio.get_running_loop().call_soon(self._round)
             return
         while self._queue:
-            turn = self._queue.pop(0)
+            turn = heapq.heappop(self._queue)[2]
             if not turn.done():
                 turn.set_result(None)
                 return self._hold()
@@ -152,7 +180,7 @@ class Order:
 
     def comes_alone(self, step: Step) -> bool:
         """Whether no step on record was under way together with this step."""
-        return step.key not in self._at_once and not self._coming and not self._held
+        return step.key not in self._at_once and not self._coming and not self.held
 
     def begin(self, step: Step) -> Coming:
         """The code asks for a step whose outcome is on record, or has reached it by now; always call `end` after it."""
@@ -190,9 +218,13 @@ class Order:
             missing = next(self._missing(step), None)
             if missing is None:
                 break
-            after_s = max(within_s, missing.record.opened - step.record.opened + SLACK_S)
+            after_s = max(min(within_s, PATIENCE_S), missing.record.opened - step.record.opened + SLACK_S)
             await self._another_asked(missing, began + after_s - loop.time())
-        await self.by_itself()
+        if self._closed and step.record.closed - self._closed > FAR_S:
+            for _ in range(FAR_ROUNDS):
+                await asyncio.sleep(0)
+        self._closed = step.record.closed
+        await self.by_itself(self.place_of(step))
 
     async def others_asked(self, branch: Branch, within_s: float) -> None:
         """Wait until other lines and branches have asked for all their records: a free read that was under way at the crash left no

@@ -244,8 +244,6 @@ class Flight:
         ended. The wait for steps has no limit, since an effect may still happen. False if the handler or a branch, with no step open, still
         runs and is left behind.
         """
-        for made in [task for task, line in self.made.items() if line.asked]:
-            made.cancel()  # also a task that is between two steps, or waits for work: none will come
         deadline, pause_s, reported = self._loop.time() + quarantine_s, FIRST_S, set[asyncio.Task[Any]]()
         while pending := self._pending():
             for task in pending:
@@ -260,15 +258,21 @@ class Flight:
                     reported.add(task)
                     stuck(task)
             if self.steps == 0 and reported:
-                return False
+                return not self._ours()
         return True
 
+    def _ours(self) -> list[asyncio.Task[Any]]:
+        """The handler and the branches that have not ended."""
+        return [task for task in (*reversed(self.branches), self.handler) if task is not None and not task.done()]
+
     def _pending(self) -> list[asyncio.Task[Any]]:
-        tasks = [*reversed(self.branches), *(lane.task for lane in self.lanes.values() if lane.steps), self.handler]
-        return [task for task in dict.fromkeys(tasks) if task is not None and not task.done()]
+        """All that has not ended: also tasks of the handler's own that asked for steps and wait for work now, since none will come."""
+        working = [lane.task for lane in self.lanes.values() if lane.steps]
+        workers = [task for task, line in self.made.items() if line.asked]
+        return [task for task in dict.fromkeys([*self._ours(), *working, *workers]) if not task.done()]
 
     async def _some_end(self, within_s: float) -> None:
-        waited: list[asyncio.Future[Any]] = [task for task in (*self.branches, self.handler) if task is not None and not task.done()]
+        waited: list[asyncio.Future[Any]] = [*self._ours(), *(task for task, line in self.made.items() if line.asked and not task.done())]
         if self.steps:
             self._emptied = self._loop.create_future()
             waited.append(self._emptied)

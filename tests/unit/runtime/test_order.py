@@ -281,7 +281,8 @@ def test_what_came_first_comes_first_again(decide: Decide, own_task: bool, leave
     assert world.done == ["a"]
 
 
-def test_two_outcomes_of_one_write_come_one_after_the_other() -> None:
+@pytest.mark.parametrize("names", ["ab", "abc"])
+def test_two_outcomes_of_one_write_come_one_after_the_other(names: str) -> None:
     """A loser that was recorded in the same batch as the winner is still a loser to code that looks, live and on replay."""
     world = World()
     looks: list[int] = []
@@ -298,7 +299,7 @@ def test_two_outcomes_of_one_write_come_one_after_the_other() -> None:
 
     @agent(tools=[look])
     async def boss(session: Session[Any], text: str) -> int:
-        tasks = [asyncio.create_task(session.step(look, name)) for name in "abc"]
+        tasks = [asyncio.create_task(session.step(look, name)) for name in names]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         looks.append(len(done))
         await asyncio.gather(*tasks)
@@ -409,3 +410,144 @@ def test_another_amount_in_a_task_parks_before_it_is_paid(how: str) -> None:
     world.life(boss, first)
     assert world.life(boss, again) == "drift"
     assert world.done == [10]
+
+
+# ---------------------------------------------------------------- replies among other outcomes
+
+
+def over_a_crash(world: World, agents: list[Agent], boss: Agent) -> tuple[Any, float]:
+    """What the boss comes to in the life after the crash, and how many seconds that life takes."""
+
+    async def main(runtime: Runtime) -> Any:
+        for each in agents:
+            if each is not boss:
+                await runtime.spawn(each, id=each.name)
+        began_s = world.now_s()
+        answer = await (await runtime.spawn(boss, id="s")).ask("go", id="m", timeout_s=10_000)
+        return answer, world.now_s() - began_s
+
+    world.life(agents, main)
+    answer, took_s = world.life(agents, main)
+    return answer, took_s
+
+
+def crash_once(world: World) -> Any:
+    @tool
+    async def crash() -> None:
+        if world.lives == 1:
+            await world.crash()
+
+    return crash
+
+
+@agent
+async def replier(session: Session[Any], text: str) -> str:
+    return "the reply"
+
+
+@pytest.mark.parametrize("rounds", range(0, 40, 3))
+def test_a_reply_that_comes_while_another_outcome_is_written_comes_when_it_did(rounds: int) -> None:
+    """A read and an ask at once, whose outcomes come so many rounds of the loop apart: the same one is first again."""
+    world = World()
+    crash = crash_once(world)
+
+    @tool
+    async def look() -> None:
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+
+    @tool(effect="once")
+    async def buy(name: str) -> str:
+        world.done.append(name)
+        return name
+
+    @agent(tools=[buy])
+    async def boss(session: Session[Any], text: str) -> str:
+        came: list[str] = []
+
+        async def looks() -> None:
+            await session.step(look)
+            came.append("read")
+
+        async def asks() -> None:
+            await session.ask("replier", "go", timeout_s=3_000)
+            came.append("reply")
+
+        await asyncio.gather(looks(), asks())
+        bought = await session.step(buy, came[0])
+        await session.step(crash)
+        return str(bought)
+
+    bought, took_s = over_a_crash(world, [boss, replier], boss)
+    assert world.done == [bought]
+    assert took_s < 5.0
+
+
+def test_a_reply_before_a_failure_that_is_asked_again_costs_no_time_on_replay() -> None:
+    """The record that told when the reply came is dropped with the failure: the next one tells it."""
+    world = World()
+    crash = crash_once(world)
+    failures = [ConnectionError("the provider is down")]
+
+    @tool(retry=Retry(attempts=1))
+    async def flaky() -> None:
+        if failures:
+            raise failures.pop()
+
+    @tool(effect="once")
+    async def buy() -> None:
+        world.done.append("bought")
+
+    @agent(tools=[buy])
+    async def boss(session: Session[Any], text: str) -> str:
+        reply = await session.ask("replier", "go", timeout_s=3_000)
+        await session.step(flaky)
+        await session.step(buy)
+        await session.step(crash)
+        return str(reply)
+
+    reply, took_s = over_a_crash(world, [boss, replier], boss)
+    assert (reply, world.done) == ("the reply", ["bought"])
+    assert took_s < 5.0
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+def test_an_outcome_through_several_tasks_comes_first_again(depth: int) -> None:
+    """It came seconds before the other: on replay the code has time to hand it on before the other comes."""
+    world = World()
+    crash = crash_once(world)
+
+    @tool
+    async def look(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    @tool(effect="once")
+    async def buy(name: str) -> str:
+        world.done.append(name)
+        return name
+
+    @agent(tools=[buy])
+    async def boss(session: Session[Any], text: str) -> str:
+        came: list[str] = []
+
+        async def deep(levels: int) -> None:
+            if levels:
+                await asyncio.gather(deep(levels - 1))
+            else:
+                await session.step(look, 1.0)
+
+        async def hand_on() -> None:
+            await deep(depth)
+            came.append("deep")
+
+        async def plain() -> None:
+            await session.step(look, 5.0)
+            came.append("plain")
+
+        await asyncio.gather(hand_on(), plain())
+        bought = await session.step(buy, came[0])
+        await session.step(crash)
+        return str(bought)
+
+    assert over_a_crash(world, [boss], boss)[0] == "deep"
+    assert world.done == ["deep"]

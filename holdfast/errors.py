@@ -158,8 +158,8 @@ class TurnFailed(SessionError):
         failed: tuple[str, ...] = (),
     ) -> None:
         lists = (("done before it failed", effects), ("outcome unknown", in_doubt), ("failed", failed))
-        told = "".join(f"; {label}: {', '.join(names)}" for label, names in lists if names)
-        super().__init__(session, f"{session!r} could not handle message {message_id!r}: {cause}{told}")
+        parts = "".join(f"; {label}: {', '.join(names)}" for label, names in lists if names)
+        super().__init__(session, f"{session!r} could not handle message {message_id!r}: {cause}{parts}")
         self.message_id, self.cause = message_id, cause
         self.effects, self.in_doubt, self.failed = effects, in_doubt, failed
 

@@ -8,11 +8,25 @@ from typing import Any
 
 import msgspec
 
-from holdfast.calls.dialect import Answer, Asked, Fields, Tokens, count, listed, mapped, parts, text, text_size, told_error, variants, whole
+from holdfast.calls.dialect import (
+    Answer,
+    Asked,
+    Fields,
+    Tokens,
+    count,
+    listed,
+    mapped,
+    parts,
+    reported_error,
+    text,
+    text_size,
+    variants,
+    whole,
+)
 from holdfast.calls.replies import EmptyReply, reported
 
 _THOUGHTS = ("thinking", "redacted_thinking")
-_SAID = ("text", "thinking", "partial_json")
+_TEXT_FIELDS = ("text", "thinking", "partial_json")
 _HOUR = msgspec.msgpack.encode({"ttl": "1h"})[1:]
 
 
@@ -49,7 +63,7 @@ class AnthropicMessages:
 
     def check(self, reply: Fields, request: Fields) -> None:
         if _failed(reply):
-            raise reported(told_error(reply) or {})
+            raise reported(reported_error(reply) or {})
         if reply.get("stop_reason") not in (None, "end_turn", "tool_use") or any(map(_says_something, listed(reply.get("content")))):
             return
         # After the results of tools an empty answer is valid: the model has nothing to add, and would answer the same again.
@@ -76,7 +90,7 @@ class AnthropicMessages:
         # No provider charges for a request that failed without an answer.
         return found if _failed(reply) else None
 
-    def said(self, reply: Fields) -> int:
+    def text_bytes(self, reply: Fields) -> int:
         return text_size(reply.get("content"))
 
     def answer(self, reply: Fields) -> Answer:
@@ -94,7 +108,7 @@ class AnthropicMessages:
         # An event that is newer than the SDK stays plain fields.
         return _events().get(str(chunk.get("type")), BaseModel).model_construct(**chunk)
 
-    def shown(self, chunk: Fields, request: Fields) -> bool:
+    def for_consumer(self, chunk: Fields, request: Fields) -> bool:
         return True
 
     def error(self, chunk: Fields) -> Fields | None:
@@ -111,7 +125,7 @@ class AnthropicMessages:
 
     def heard(self, chunks: list[Fields]) -> int:
         deltas = [mapped(chunk.get("delta")) for chunk in chunks]
-        return text_size([delta.get(name) for delta in deltas for name in _SAID])
+        return text_size([delta.get(name) for delta in deltas for name in _TEXT_FIELDS])
 
     def assemble(self, chunks: list[Fields]) -> Fields:
         reply: Fields = {"role": "assistant", "type": "message"}
@@ -165,7 +179,7 @@ def _whole_block(block: Fields) -> Fields:
 
 
 def _failed(reply: Fields) -> bool:
-    return not listed(reply.get("content")) and (reply.get("type") == "error" or told_error(reply) is not None)
+    return not listed(reply.get("content")) and (reply.get("type") == "error" or reported_error(reply) is not None)
 
 
 def _says_something(block: Fields) -> bool:

@@ -115,7 +115,7 @@ class Dialect(Protocol):
         """The tokens that the provider reports; None if it reports none."""
         ...
 
-    def said(self, reply: Fields) -> int:
+    def text_bytes(self, reply: Fields) -> int:
         """Bytes of all text in it."""
         ...
 
@@ -133,7 +133,7 @@ class Dialect(Protocol):
         """The chunk as the SDK's type."""
         ...
 
-    def shown(self, chunk: Fields, request: Fields) -> bool:
+    def for_consumer(self, chunk: Fields, request: Fields) -> bool:
         """Whether the consumer gets the chunk: the stream also has chunks that the consumer did not ask for."""
         ...
 
@@ -193,7 +193,7 @@ def whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else None
 
 
-def told_error(reply: Fields) -> Fields | None:
+def reported_error(reply: Fields) -> Fields | None:
     """The error in place of an answer: a proxy may send it with status 200, since the proxy itself succeeded."""
     error = reply.get("error")
     if text(error):

@@ -65,7 +65,7 @@ class Meter:
             reply: the answer.
             heard: bytes of its text, if the caller knows them better than the answer does.
         """
-        tokens = dialect.tokens(reply) or self.estimate(dialect.said(reply) if heard is None else heard)
+        tokens = dialect.tokens(reply) or self.estimate(dialect.text_bytes(reply) if heard is None else heard)
         id = dialect.answer(reply).id
         if id is not None:
             self._contexts.note(id, tokens.input + tokens.output)

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.calls.dialect import Answer, Asked, Fields, Tokens, count, joined, listed, mapped, parts, text, text_size, told_error, whole
+from holdfast.calls.dialect import (
+    Answer,
+    Asked,
+    Fields,
+    Tokens,
+    count,
+    joined,
+    listed,
+    mapped,
+    parts,
+    reported_error,
+    text,
+    text_size,
+    whole,
+)
 from holdfast.calls.replies import EmptyReply, reported
 
 _CUT = ("length", "content_filter")
@@ -55,7 +69,7 @@ class OpenAIChat:
 
     def check(self, reply: Fields, request: Fields) -> None:
         choices = listed(reply.get("choices"))
-        error = _told(reply)
+        error = _error_of(reply)
         if error is not None:
             raise reported(error)
         if not choices or any(_says_nothing(choice) for choice in choices):
@@ -68,7 +82,7 @@ class OpenAIChat:
         tokens_out = max(count(usage, "completion_tokens"), total - tokens_in if tokens_in else 0)
         if not tokens_in and not tokens_out:
             # No provider charges for a request that failed without an answer.
-            return Tokens() if told_error(reply) is not None and not listed(reply.get("choices")) else None
+            return Tokens() if reported_error(reply) is not None and not listed(reply.get("choices")) else None
         return Tokens(
             tokens_in,
             tokens_out,
@@ -77,7 +91,7 @@ class OpenAIChat:
             reasoning=count(usage, "completion_tokens_details", "reasoning_tokens"),
         )
 
-    def said(self, reply: Fields) -> int:
+    def text_bytes(self, reply: Fields) -> int:
         return text_size([mapped(choice.get("message")) for choice in listed(reply.get("choices"))])
 
     def answer(self, reply: Fields) -> Answer:
@@ -94,7 +108,7 @@ class OpenAIChat:
 
         return ChatCompletionChunk.model_construct(**chunk)
 
-    def shown(self, chunk: Fields, request: Fields) -> bool:
+    def for_consumer(self, chunk: Fields, request: Fields) -> bool:
         return bool(chunk.get("choices")) or bool(mapped(request.get("stream_options")).get("include_usage"))
 
     def error(self, chunk: Fields) -> Fields | None:
@@ -148,12 +162,12 @@ def _searches(request: Fields) -> bool:
     return request.get("web_search_options") is not None or any(name in str(request.get("model")) for name in _SEARCHING)
 
 
-def _told(reply: Fields) -> Fields | None:
+def _error_of(reply: Fields) -> Fields | None:
     """The error in place of an answer; None if there is an answer, even if it has an error next to it."""
     choices = listed(reply.get("choices"))
     if not all(map(_says_nothing, choices)):
         return None
-    return told_error(reply) or next((error for choice in choices if (error := told_error(choice)) is not None), None)
+    return reported_error(reply) or next((error for choice in choices if (error := reported_error(choice)) is not None), None)
 
 
 def _says_nothing(choice: Fields) -> bool:

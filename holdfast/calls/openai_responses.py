@@ -6,7 +6,21 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from holdfast.calls.dialect import Answer, Asked, Fields, Tokens, count, listed, mapped, parts, text, text_size, told_error, variants, whole
+from holdfast.calls.dialect import (
+    Answer,
+    Asked,
+    Fields,
+    Tokens,
+    count,
+    listed,
+    mapped,
+    parts,
+    reported_error,
+    text,
+    text_size,
+    variants,
+    whole,
+)
 from holdfast.calls.replies import EmptyReply, reported
 
 _LAST = ("response.completed", "response.incomplete", "response.failed")
@@ -48,7 +62,7 @@ class OpenAIResponses:
     def check(self, reply: Fields, request: Fields) -> None:
         status = reply.get("status")
         if _failed(reply):
-            raise reported(told_error(reply) or {}, f"the response is {status}")
+            raise reported(reported_error(reply) or {}, f"the response is {status}")
         if status != "incomplete" and not any(_says_something(item) for item in listed(reply.get("output"))):
             raise EmptyReply("the model answered without text, tool call or refusal")
 
@@ -66,9 +80,9 @@ class OpenAIResponses:
         if found.input or found.output:
             return found
         # No provider charges for a request that failed without an answer.
-        return found if reply.get("status") != "cancelled" and _failed(reply) and not self.said(reply) else None
+        return found if reply.get("status") != "cancelled" and _failed(reply) and not self.text_bytes(reply) else None
 
-    def said(self, reply: Fields) -> int:
+    def text_bytes(self, reply: Fields) -> int:
         return text_size(reply.get("output"))
 
     def answer(self, reply: Fields) -> Answer:
@@ -86,7 +100,7 @@ class OpenAIResponses:
         # An event that is newer than the SDK stays plain fields.
         return _events().get(str(chunk.get("type")), BaseModel).model_construct(**chunk)
 
-    def shown(self, chunk: Fields, request: Fields) -> bool:
+    def for_consumer(self, chunk: Fields, request: Fields) -> bool:
         return True
 
     def error(self, chunk: Fields) -> Fields | None:
@@ -152,7 +166,7 @@ def _failed(reply: Fields) -> bool:
     status = reply.get("status")
     if status in ("failed", "cancelled"):
         return True
-    return status != "incomplete" and told_error(reply) is not None and not listed(reply.get("output"))
+    return status != "incomplete" and reported_error(reply) is not None and not listed(reply.get("output"))
 
 
 def _says_something(item: Fields) -> bool:

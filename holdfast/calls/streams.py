@@ -57,7 +57,7 @@ class ModelStream:
         self._taken = 0
         self._context: StepContext | None = None
         self._scope: anyio.CancelScope | None = None
-        self._left = self._ended = self._cut = self._said = False
+        self._left = self._ended = self._cut = self._content_complete = False
         self._error: Exception | None = None
         self._changed = asyncio.Event()
 
@@ -78,7 +78,7 @@ class ModelStream:
                 at, self._taken = self._taken, self._taken + 1
                 if self._context is not None:
                     self._context.settled = True
-                if self._dialect.shown(self._records[at], self._request):
+                if self._dialect.for_consumer(self._records[at], self._request):
                     # From the record also live, so that a replay gives the same.
                     return self._dialect.chunk(self._records[at])
             if self._ended:
@@ -170,7 +170,7 @@ class ModelStream:
 
     async def attempt(self, context: StepContext) -> Streamed:
         """One request, read to its end or until the consumer leaves. If it fails, chunks that the consumer did not take are dropped."""
-        self._context, self._said = context, False
+        self._context, self._content_complete = context, False
         if self._abandoned():
             return Streamed([], cut=True, tokens=Tokens())
         try:
@@ -181,7 +181,7 @@ class ModelStream:
             if self._abandoned() and not self._dialect.complete(self._records):
                 # The consumer has left: a broken stream concerns no code any more.
                 return self._outcome()
-            if self._said and not isinstance(error, ReportedError):
+            if self._content_complete and not isinstance(error, ReportedError):
                 # The content is complete: a later failure does not matter.
                 return self._outcome()
             self._note_cost(error)
@@ -222,10 +222,10 @@ class ModelStream:
         except (json.JSONDecodeError, UnicodeDecodeError, NoReply) as error:
             raise BrokenStream(f"the stream became unreadable after {len(self._records)} chunks: {error}") from error
         except Exception as error:
-            said = reported_by(error)
-            if said is None:
+            failure = reported_by(error)
+            if failure is None:
                 raise
-            raise said from error
+            raise failure from error
 
     def _receive_chunk(self, chunk: Fields) -> None:
         error = self._dialect.error(chunk)
@@ -233,15 +233,15 @@ class ModelStream:
             raise reported(error)
         self._records.append(chunk)
         self._changed.set()
-        if not self._said and self._dialect.last(chunk, self._request) and self._dialect.complete(self._records):
-            self._said = True
+        if not self._content_complete and self._dialect.last(chunk, self._request) and self._dialect.complete(self._records):
+            self._content_complete = True
             if self._scope is not None:
                 self._scope.deadline = min(self._scope.deadline, anyio.current_time() + USAGE_GRACE_S)
 
     def _outcome(self) -> Streamed:
         if self._dialect.complete(self._records):
-            told = self._dialect.tokens(self._dialect.assemble(self._records))
-            whole = Streamed(self._records, tokens=None if told is not None else self._so_far())
+            known = self._dialect.tokens(self._dialect.assemble(self._records))
+            whole = Streamed(self._records, tokens=None if known is not None else self._so_far())
             try:
                 self.check(whole)
             except (EmptyReply, ReportedError):
@@ -255,12 +255,12 @@ class ModelStream:
         raise BrokenStream(f"the stream ended after {len(self._records)} chunks without saying that it was complete")
 
     def _so_far(self) -> Tokens:
-        told = self._dialect.tokens(self._dialect.assemble(self._records))
-        if told is not None and self._dialect.finished(self._records):
-            return told
+        known = self._dialect.tokens(self._dialect.assemble(self._records))
+        if known is not None and self._dialect.finished(self._records):
+            return known
         guess = self._meter.estimate(self._dialect.heard(self._records))
         # Anthropic reports the tokens of the prompt at the beginning, and those of the answer at the end.
-        return guess if told is None else msgspec.structs.replace(told, output=max(told.output, guess.output))
+        return guess if known is None else msgspec.structs.replace(known, output=max(known.output, guess.output))
 
     def _note_cost(self, error: Exception) -> None:
         # A provider charges for the content that it has streamed, also if the stream breaks; not for a request that it refuses.

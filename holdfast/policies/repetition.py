@@ -151,6 +151,6 @@ class Repetition:
                 cycle = [last[at] for at in range(-period, 0)]
                 # One call over and over is also a cycle of every length, but `same` is the limit for that.
                 if len(set(cycle)) > 1:
-                    shown = ", ".join((self._names or {}).get(each, name if each == key else "?") for each in cycle)
-                    return f"the cycle {shown} ran {self.spec.cycles} times with the same arguments"
+                    calls = ", ".join((self._names or {}).get(each, name if each == key else "?") for each in cycle)
+                    return f"the cycle {calls} ran {self.spec.cycles} times with the same arguments"
         return None

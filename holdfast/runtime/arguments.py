@@ -1,4 +1,4 @@
-"""What a Runtime is given, checked and made ready where it is made: each function names all faults at once."""
+"""The arguments of a Runtime, checked and converted in its constructor: each function reports all faults at once."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from holdfast.runtime.agents.definition import Agent
 from holdfast.supervisors import ChildSpec
 
 SERVICES = "holdfast.services"
-"""The group of entry points that name what can run next to the sessions."""
+"""The group of entry points for services that run next to the sessions."""
 
 Service = Callable[[Any, str | None], AbstractContextManager[ChildSpec]]
-"""Given the Runtime and the path that its user named: what is open for as long as it runs, and the child that serves it."""
+"""Takes the Runtime and the path that its user gave; returns a context to hold open while it runs, and the child that serves it."""
 
 Control = bool | str | os.PathLike[str]
 
@@ -42,7 +42,7 @@ def agents_by_name(agents: Sequence[object]) -> dict[str, Agent]:
 
 
 def prepared(clients: Mapping[str, Any], prices: Prices) -> dict[str, ModelClient]:
-    """The clients, each as one whose calls are steps. Raises ConfigError."""
+    """The clients, wrapped so that their calls are steps. Raises ConfigError."""
     faults: list[str] = []
     by_name: dict[str, ModelClient] = {}
     for name, client in clients.items():
@@ -56,14 +56,14 @@ def prepared(clients: Mapping[str, Any], prices: Prices) -> dict[str, ModelClien
 
 
 def control_faults(control: object) -> list[str]:
-    """What is wrong with the value of `control`, if anything is."""
+    """The faults of the value of `control`; empty if there are none."""
     if isinstance(control, bool | os.PathLike) or (isinstance(control, str) and control):
         return []
     return [f"control is {control!r}: give True, False, or the path of the socket"]
 
 
 def service(name: str) -> Service:
-    """What an installed package offers under this name. A layer above offers it, so it is found by its entry point, not imported.
+    """The service that an installed package offers under this name. A layer above offers it, so it is found by its entry point.
 
     Raises:
         ConfigError: no package offers it, or it cannot be imported.

@@ -1,4 +1,4 @@
-"""The gateway of this process: from a Handle straight to the live sessions and the store."""
+"""The gateway of this process: from a Handle directly to the live sessions and the store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LocalGateway:
 
     def __init__(self, node: Node, sessions: Sessions) -> None:
         self._node, self._sessions, self._verbs = node, sessions, Verbs(node, sessions)
-        self._names: dict[str, str] = {}  # of sessions that were addressed and need not be in memory yet
+        self._names: dict[str, str] = {}  # agent names of addressed sessions, which may not be in memory yet
 
     async def spawn(self, agent: Agent, id: str, tenant: str, user: str, state: Any, budget: Budget | None) -> Session:
         """Get or create. Raises SessionConflict where the id belongs to another agent or tenant."""
@@ -84,7 +84,7 @@ class LocalGateway:
 
     async def result(self, session: str, timeout_s: float | None) -> Any:
         self._check_accepting()
-        waiter = self._sessions.waiters.add(session, END)  # before the row is read: it may end meanwhile
+        waiter = self._sessions.waiters.add(session, END)  # before the read of the row: the session may end meanwhile
         try:
             row = await self.row(session)
             if row.status in ENDED:
@@ -103,7 +103,7 @@ class LocalGateway:
     async def row(self, session: str) -> Session:
         return await self._verbs.row(session)
 
-    # ------------------------------------------------------------ a person's verbs
+    # ------------------------------------------------------------ verbs of people
 
     async def live(self, session: str) -> Live | None:
         actor = self._sessions.find(check_id("session", session))
@@ -144,7 +144,7 @@ class LocalGateway:
         return await self._node.group.submit(op)
 
     async def _enqueue(self, session: str, message: Any, id: str) -> Outcome | None:
-        """Put a message into the mailbox; its outcome if it was handled before."""
+        """Put a message into the mailbox; returns its outcome if it was handled before."""
         check_id("message id", id)
         agent = await self._agent(session)
         body = codec.encode(message)
@@ -182,7 +182,7 @@ class LocalGateway:
         raise errors.SessionNotFound(session, f"no session {session!r}: check the id, or spawn it")
 
     async def _agent(self, session: str) -> Agent:
-        """The agent of a session; read from the store the first time. It never changes, but for its limits."""
+        """The agent of a session; read from the store the first time. Only its limits can change."""
         live = self._sessions.agent_of(session)
         if live is not None:
             return live
@@ -212,7 +212,7 @@ class LocalGateway:
 
 
 def _why_not_handling(row: Session) -> str:
-    """Why a session does not handle its messages, if it does not."""
+    """Why a session does not handle its messages; "" if it does."""
     if row.status == "failed":
         return "it has failed, and handles nothing until its dead letter is retried or dropped"
     return f"it is parked ({row.park.reason}): {row.park.text}" if row.status == "parked" and row.park is not None else ""

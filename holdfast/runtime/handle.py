@@ -1,4 +1,4 @@
-"""A session from outside: one `Handle`, over whatever `Gateway` reaches it."""
+"""A session from outside: one `Handle`, over any `Gateway` that reaches it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VERDICTS = ("done", "retry", "fail")
 
 
 class Gateway(Protocol):
-    """How a program reaches sessions. Every method is durable when it returns; see Handle for what they mean and raise."""
+    """How a program reaches sessions. Every method is durable when it returns; Handle documents them and their errors."""
 
     async def tell(self, session: str, message: Any, id: str | None) -> str: ...
     async def ask(self, session: str, message: Any, id: str | None, timeout_s: float) -> Any: ...
@@ -32,10 +32,10 @@ class Gateway(Protocol):
 
 
 class Handle:
-    """One session. Cheap: it holds an id, no memory of the session.
+    """One session. Cheap: it holds only an id.
 
-    It is the same inside the process that runs the session and outside of it (`holdfast.connect`), where every method can also raise
-    NodeUnreachable: no process answers; its `sent` tells whether the request may have taken effect.
+    It works inside the process that runs the session and outside of it (`holdfast.connect`). Outside, every method can also raise
+    NodeUnreachable where no process answers: its `sent` is whether the request may have taken effect.
     """
 
     __slots__ = ("_gateway", "id")
@@ -47,15 +47,15 @@ class Handle:
         return f"<session {self.id!r}>"
 
     async def tell(self, message: Any, *, id: str | None = None) -> str:
-        """Send a message; its id. When this returns, it is durable: it will be handled, or be a dead letter.
+        """Send a message; returns its id. When this returns, the message is durable: it will be handled, or become a dead letter.
 
         Args:
-            id: makes sending it again safe: a second arrival of the same id and body changes nothing.
+            id: makes a second send safe: another arrival of the same id and body changes nothing.
 
         Raises:
             MailboxFull: the mailbox is full; the error carries the message.
             MessageConflict: the id came before with another body.
-            SessionNotFound, SessionEnded: no session can take it.
+            SessionNotFound, SessionEnded: no session can accept it.
             StoreError: not written, or unknown (the class says which).
         If cancelled, the message may have been accepted; send it again with the same id.
         """
@@ -66,8 +66,8 @@ class Handle:
         before gets the same answer again.
 
         Raises:
-            ReplyTimeout: no answer within `timeout_s` seconds; it carries the id to ask again with.
-            TurnFailed: the message became a dead letter; it names the cause, and the effects that were done, in doubt and failed.
+            ReplyTimeout: no answer within `timeout_s` seconds; the error carries the id to ask again with.
+            TurnFailed: the message became a dead letter; the error has the cause, and the effects that were done, in doubt and failed.
             StateError: the session's state cannot be loaded.
             And as `tell`.
         If cancelled, the message may have been accepted; ask again with the same id.
@@ -76,13 +76,13 @@ class Handle:
         return await self._gateway.ask(self.id, message, id, timeout_s)
 
     async def result(self, *, timeout_s: float | None = None) -> Any:
-        """Wait until the session has ended; the result that it finished with, as plain data.
+        """Wait until the session has ended; returns its result, as plain data.
 
         Args:
-            timeout_s: seconds to wait; None for as long as it takes.
+            timeout_s: seconds to wait; None for no limit.
 
         Raises:
-            SessionEnded: it was cancelled or killed; the text gives the reason.
+            SessionEnded: it was cancelled or killed; the text has the reason.
             ReplyTimeout: it has not ended within `timeout_s` seconds.
             SessionNotFound: there is no such session.
         If cancelled, only the wait ends.
@@ -101,12 +101,12 @@ class Handle:
         return await self._gateway.row(self.id)
 
     async def cancel(self, reason: str = "cancelled") -> bool:
-        """End it, and its children in reverse order: what runs is cancelled, and what waits for a reply gets SessionEnded.
+        """End the session, and its children in reverse order: a running turn is cancelled, and callers that wait get SessionEnded.
 
-        Effects under way are cut; where the outcome of one is unknown, the ended session needs a person until it is resolved.
+        Effects under way are cut. Where the outcome of one is unknown, the ended session needs a person until it is resolved.
 
         Args:
-            reason: at most 2,000 characters; what waits for the session reads it.
+            reason: at most 2,000 characters; the callers that wait for the session get it.
 
         Returns:
             False if it had ended before.
@@ -119,11 +119,11 @@ class Handle:
         return await self._gateway.end(self.id, "cancelled", check_reason(reason))
 
     async def kill(self, reason: str = "killed") -> bool:
-        """As Handle.cancel, for one that misbehaves: its status is "killed", and the call waits for nothing that the session runs."""
+        """As Handle.cancel, for a session that misbehaves: its status is "killed", and the call does not wait for its running code."""
         return await self._gateway.end(self.id, "killed", check_reason(reason))
 
     async def live(self) -> Live | None:
-        """What it is doing right now; None if it is not in memory: it is parked or passivated, or no process runs it.
+        """Its steps and waits right now; None if it is not in memory: it is parked or passivated, or no process runs it.
 
         Raises:
             SessionNotFound: there is no such session.
@@ -132,16 +132,16 @@ class Handle:
         return await self._gateway.live(self.id)
 
     async def pause(self, reason: str = "paused") -> None:
-        """Stop handling messages, once no step is in flight, until `resume`. What arrives meanwhile waits in the mailbox.
+        """Stop handling messages, once no step is in flight, until `resume`. Messages that arrive meanwhile wait in the mailbox.
 
         Raises:
-            SessionError: it has failed or ended, or did before it could be paused.
-        If cancelled, it is paused all the same.
+            SessionError: it has failed or ended, or did before the pause took effect.
+        If cancelled, the pause request stays.
         """
         await self._gateway.pause(self.id, check_reason(reason))
 
     async def resume(self) -> None:
-        """Run a parked session again. It may park at once again, where the reason that it parked for still holds.
+        """Run a parked session again. It may park again at once, where the reason for the park still holds.
 
         Raises:
             SessionError: it is not parked.
@@ -164,17 +164,17 @@ class Handle:
         await self._gateway.raise_budget(self.id, by)
 
     async def resolve(self, verdict: str, *, step: str | None = None, result: Any = None) -> int:
-        """Resolve effects in doubt, by a person's word; how many were.
+        """Resolve effects in doubt by a person's verdict; returns how many were resolved.
 
         Args:
             verdict: "done" (it happened, with `result`), "retry" (it did not: run it), or "fail" (it did not: the handler gets
                 StepError).
             step: only the doubts of this name, or the one with this key in hexadecimal; None for all.
-            result: what the effect returned, plain data of its type.
+            result: the result of the effect, plain data of its type.
 
         Raises:
             ConfigError: there is no such verdict.
-            MessageRefused: `result` is not what the effect returns.
+            MessageRefused: `result` is not of the effect's type.
             SessionError: it is running.
             SessionNotFound: there is no such session.
         If cancelled, they may have been resolved; resolve again: a resolved effect stays as it is.
@@ -195,11 +195,11 @@ class Handle:
         await self._gateway.retry(self.id)
 
     async def drop(self, reason: str = "dropped", *, keep_letter: bool = False) -> None:
-        """Give the open turn up, whatever its state: failed, parked or running. The state is that of the last commit; the next turn can
-        read which effects were done (`session.dropped_effects`).
+        """Give up the open turn, whether failed, parked or running. The session's state is that of the last commit; the next turn can read
+        which effects were done (`session.dropped_effects`).
 
         Args:
-            keep_letter: let the message be a dead letter, which can be retried, instead of dropping it for good.
+            keep_letter: make the message a dead letter, which can be retried, instead of dropping it for good.
 
         Raises:
             SessionError: there is no open turn; or the outcome of an effect is unknown: then the message is a dead letter, and can be
@@ -211,13 +211,13 @@ class Handle:
 
     async def interrupt(self, step: str | None = None) -> int:
         """End the attempts that are under way now, as their timeouts would: a read is retried or fails, the outcome of a `once` effect is
-        unknown. How many there were.
+        unknown. Returns how many there were.
 
         Args:
             step: only those of this name.
 
         Raises:
             SessionNotFound: there is no such session.
-        If cancelled, they may have been ended.
+        If cancelled, they may have ended.
         """
         return await self._gateway.interrupt(self.id, step)

@@ -1,7 +1,7 @@
 """A context manager in a task of its own: any task may open it, and any task may close it.
 
 anyio's cancel scopes, and so its task groups, must be left in the task that entered them. Fixtures, exit stacks, the cells of a notebook
-and the lifespans of web frameworks do not promise that. So one task enters and leaves; the others signal it when, and wait for it.
+and the lifespans of web frameworks do not promise that. So one task enters and leaves; the other tasks signal it, and wait for it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class OwnTask:
     """Keeps `inside` entered, in a task of its own, from `open` to `close`.
 
     Args:
-        inside: what to enter. Where it fails in between, it must cancel the task that it was entered in, as a task group does, and then
-            raise why.
-        name: of the task, and in the log.
+        inside: the context manager to enter. Where it fails while it is open, it must cancel the task that entered it, as a task group
+            does, and then raise the cause.
+        name: the name of the task, also in the log.
     """
 
     def __init__(self, inside: AbstractAsyncContextManager[Any], name: str) -> None:
@@ -35,12 +35,12 @@ class OwnTask:
 
     @property
     def ended(self) -> bool:
-        """Whether it was left again, or could not be entered."""
+        """Whether it was left, or could not be entered."""
         return self._task is not None and self._task.done()
 
     @property
     def failure(self) -> BaseException | None:
-        """What it was left with, once it has ended; None for nothing, also where only the loop's own end cancelled the task."""
+        """The error with which it was left, once it has ended; None for none, and where only the end of the loop cancelled the task."""
         task = self._task
         return None if task is None or not task.done() or task.cancelled() else task.exception()
 
@@ -48,10 +48,10 @@ class OwnTask:
         """Enter it; return when it is entered.
 
         Args:
-            hold: cancel the task that calls this where it fails before `close`; `close` takes that back.
+            hold: where it fails before `close`, cancel the task that calls this; `close` takes that cancellation back.
 
         Raises:
-            Exception: whatever entering it raised.
+            Exception: the error of entering it.
         If cancelled, it has been left again before the cancellation is raised.
         """
         task = self._task = tasks.start(self._run(), self._name)
@@ -68,11 +68,11 @@ class OwnTask:
         self._holder = asyncio.current_task() if hold else None
 
     async def close(self) -> BaseException | None:
-        """Leave it, and return when it is left: the error that it was left with, if there is one. Harmless if it has ended.
+        """Leave it, and return when it is left: the error with which it was left, if any. No effect if it has ended.
 
         Raises:
             RuntimeStopped: it was opened on another event loop, and has not ended.
-        If cancelled, it is left all the same, and the cancellation is raised after that.
+        If cancelled, it is still left, and the cancellation is raised after that.
         """
         assert self._task is not None
         self._closing.set()
@@ -85,7 +85,7 @@ class OwnTask:
         return self.failure
 
     async def wait(self) -> BaseException | None:
-        """Return when it is left: the error that it was left with, if there is one. If cancelled, only the wait ends."""
+        """Return when it is left: the error with which it was left, if any. If cancelled, only the wait ends."""
         assert self._task is not None
         if not self._task.done():
             await asyncio.wait((_here(self._task),))
@@ -106,14 +106,14 @@ class OwnTask:
             raise
 
     def _fails(self) -> None:
-        """It failed, or the loop ends. Its holder learns it now; while it closes, the holder waits for its end anyway."""
+        """It failed, or the loop ends: cancel its holder. During `close` the holder waits for its end anyway."""
         self._failing = True
         if self._holder is not None and not self._closing.is_set():
             self._cancelled_holder = self._holder.cancel(f"{self._name} has ended")
 
 
 def sole(error: BaseException) -> BaseException:
-    """The one error in a group of one; any other as it is."""
+    """The only error of a group; any other error unchanged."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
@@ -122,13 +122,13 @@ def sole(error: BaseException) -> BaseException:
 async def _end_of(task: asyncio.Task[Any]) -> None:
     """Wait until `task` has ended, even if cancelled meanwhile; that cancellation is raised then."""
     interrupted: BaseException | None = None
-    # Shielded: left earlier, the store would still be open, and its lock taken. All that the task does to close has deadlines, so this has.
+    # Shielded: otherwise the store would still be open, and its lock held. Each action of the closing task has a deadline, so this has one.
     with anyio.CancelScope(shield=True):
         while not task.done():
             try:
                 await asyncio.wait((_here(task),))
             except asyncio.CancelledError as error:
-                interrupted = error  # a native one, which no shield holds off
+                interrupted = error  # a native cancellation, against which no shield works
     if not task.cancelled():
         task.exception()  # retrieved: its callers read it from the task
     if interrupted is not None:
@@ -139,7 +139,7 @@ async def _end_of(task: asyncio.Task[Any]) -> None:
 
 
 def _here(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
-    """`task`, if it is of the running loop: a wait for any other would not end."""
+    """`task`, if it belongs to the running loop: a wait for any other would not end."""
     if task.get_loop() is not asyncio.get_running_loop():
         raise RuntimeStopped("this Runtime was opened on another event loop, and is open there: stop it on that loop")
     return task

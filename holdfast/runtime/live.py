@@ -1,4 +1,4 @@
-"""What a session is doing right now, as its actor knows it: the store knows only what is recorded."""
+"""The steps and waits of a session right now, from its actor: the store has only records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.runtime.turns.node import Node
 
 
 class Running(msgspec.Struct, frozen=True):
-    """A step that is under way: it began `age_s` ago, and its present attempt is cut off in `left_s`."""
+    """A step under way: it began `age_s` seconds ago, and its current attempt times out in `left_s` seconds."""
 
     kind: str
     name: str
@@ -25,7 +25,7 @@ class Running(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """Something a turn waits for; until a store time, or without a limit."""
+    """A wait of a turn; until a store time, or without a limit."""
 
     reason: str
     text: str
@@ -36,15 +36,15 @@ class Live(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One session in memory.
 
     Attributes:
-        working: whether it has a turn open or is about to.
-        turn: the number of the turn that is open; None if none is.
+        working: whether it has a turn open or is about to open one.
+        turn: the number of the open turn; None if none is open.
         queued: messages in its mailbox, the open one included.
-        steps, waits: what the open turn does and waits for.
-        left: what its budget leaves; None in a field is no limit.
+        steps, waits: the steps in flight of the open turn, and its waits.
+        left: the rest of its budget; None in a field is no limit.
         breaker: "closed", "open" or "half_open"; `openings` is how often it opened.
         restarts: crashes that count against its intensity now.
-        epoch: of its activation; the session's writes are fenced by it.
-        process: the process that has it: its owner for as long as that holds the store.
+        epoch: the epoch of its activation, the fencing token of its writes.
+        process: the id of the process that has it: the session's owner as long as that process owns the store.
     """
 
     session: str

@@ -27,14 +27,14 @@ _CLOSE_S = 60.0
 
 
 class Running:
-    """What a Runtime has while it runs.
+    """The parts of a Runtime while it runs.
 
     Attributes:
-        node: what the turns share.
+        node: the state that turns share.
         sessions: the registry.
-        gateway: what handles ask.
+        gateway: the gateway of handles.
         tree: the supervision tree.
-        telemetry: what makes spans; None if nothing does.
+        telemetry: the maker of spans; None for none.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class Running:
         self._group: TaskGroup | None = None
 
     async def start(self, services: Sequence[ChildSpec]) -> None:
-        """Start the tree, resume every unfinished session. Whatever it raises, cancellation included: `end` it after that.
+        """Start the tree, resume every unfinished session. Call `end` after it, also where it raises or is cancelled.
 
         Args:
-            services: what runs next to the sessions.
+            services: children to run next to the sessions.
         """
         node, children = self.node, list(services)
         lineage.install(node.loop)
         if self.telemetry is not None:
-            # Telemetry first: it ends last, and sees what the others do at their end.
+            # Telemetry first: it ends last, and sees the ends of the others.
             node.observers.add(self.telemetry.observer)
             children.insert(0, ChildSpec("telemetry", self.telemetry.run, stop_s=self.telemetry.stop_s))
         children = [
@@ -85,12 +85,12 @@ class Running:
 
         Raises:
             ExceptionGroup: of SupervisorGaveUp: the tree gave up before.
-        If cancelled, the store is closed all the same.
+        If cancelled, the store is still closed.
         """
         node = self.node
         try:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _CLOSE_S):
-                # Shielded, within a deadline: what was accepted for writing is written.
+                # Shielded, within a deadline: the queued ops must be written.
                 await node.group.flush()
         finally:
             node.deadlines.close()
@@ -106,7 +106,7 @@ class Running:
         lineage.remove(node.loop)
         try:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _CLOSE_S):
-                # Shielded, within a deadline: an open connection would hold up the exit of the interpreter.
+                # Shielded, within a deadline: an open connection would block the exit of the interpreter.
                 await node.store.close()
         finally:
             if self.telemetry is not None:
@@ -116,6 +116,6 @@ class Running:
 
 
 def _exit_now(cause: str) -> None:
-    """The database did not return: no more can be promised, and what is open is safe in it. Sessions resume at the next start."""
+    """The database does not answer: the process ends now. The open turns are safe in the database, and resume at the next start."""
     events.log.critical("holdfast exits: %s", cause)
     os._exit(70)

@@ -1,4 +1,4 @@
-"""The Runtime: what a user opens. It owns the store, the supervision tree and the live sessions of this process."""
+"""The Runtime, which users open: it owns the store, the supervision tree and the live sessions of this process."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ from holdfast.telemetry.telemetry import Telemetry
 class Runtime:
     """One node: runs sessions of the given agents, durably.
 
-    In a program of your own use `async with runtime:`, or `start()` and `stop()`; or give it to `holdfast run module:runtime`. One task may
+    In your own program use `async with runtime:`, or `start()` and `stop()`; or give it to `holdfast run module:runtime`. One task may
     open it and another one close it, on the same event loop.
 
     Args:
-        store: "sqlite:///path.db", "memory:" (nothing survives the process), or a Store.
+        store: "sqlite:///path.db", "memory:" (all data is lost with the process), or a Store.
         agents: the agents whose sessions it runs.
         clients: model clients by name, such as {"openai": AsyncOpenAI()}; handlers get them as `session.clients.openai`.
-        prices: what models cost; default the list that comes with genai-prices.
-        breaker: of each dependency (a client, or what tools name as theirs); default BreakerSpec().
+        prices: the prices of models; default the list that comes with genai-prices.
+        breaker: the breaker of each dependency (a client, or a dependency that a tool names); default BreakerSpec().
         idle_s: seconds after which an idle session is evicted from memory (passivated).
         drain_s: seconds that steps in flight may take at the end.
         quarantine_s: seconds that a cancelled handler may take to end before it counts as stuck.
-        max_recovering: unfinished sessions that replay at once after a start.
-        reconciles: calls of `reconcile` that run at once.
-        telemetry: what makes spans of turns and steps; default what the environment asks for (see Telemetry.from_environment), False
-            for none.
-        control: whether it opens its control socket itself, so that `holdfast ps` and `holdfast.connect()` find it: True is where they look
-            for the process of this store; a path is that of the socket, which they have to be given. `holdfast run` decides in its place.
+        max_recovering: most unfinished sessions that replay at once after a start.
+        reconciles: most calls of `reconcile` that run at once.
+        telemetry: the maker of spans of turns and steps; default as the environment asks for (see Telemetry.from_environment), False for
+            none.
+        control: whether it opens its control socket itself, for `holdfast ps` and `holdfast.connect()`. True: at the path where they find
+            it by the store. A path: there, and they need to be given that path. `holdfast run` overrides this.
         clock, random: for tests in virtual time.
     """
 
@@ -95,7 +95,7 @@ class Runtime:
         self.store = open_store(store) if isinstance(store, str) else store
         self._prices = prices or Prices()
         self._clients = arguments.prepared(clients or {}, self._prices)
-        # As the code has it, and overridden from outside.
+        # The settings of the code, and those overridden from outside.
         self._own = self._settings = Settings(
             agents=arguments.agents_by_name(agents),
             breaker=breaker or BreakerSpec(),
@@ -112,12 +112,12 @@ class Runtime:
         self._services: list[ChildSpec] = []
         self._given_telemetry = telemetry
         self.control = control
-        self._control = arguments.service("control") if control else None  # here, since its import takes a while, and would block a loop
+        self._control = arguments.service("control") if control else None  # here, since its slow import would block a loop
 
     # ------------------------------------------------------------ start and stop
 
     async def __aenter__(self) -> Self:
-        """As `start`. Where the supervision tree gives up, the task that is in the block is cancelled, and the block's exit says why."""
+        """As `start`. Where the supervision tree gives up, the task in the block is cancelled, and the block's exit raises the cause."""
         await self._start(hold=True)
         return self
 
@@ -132,26 +132,26 @@ class Runtime:
             raise failure
 
     async def start(self) -> None:
-        """Open the store, start the supervision tree, resume every unfinished session. End it with `stop`, in whichever task.
+        """Open the store, start the supervision tree, resume every unfinished session. End it with `stop`, in any task.
 
         Raises:
             StoreLocked, SchemaTooNew, StoreError: the store cannot be opened; nothing was changed.
             ConfigError: it cannot listen at its control socket.
             RuntimeStopped: it is open already.
-        If cancelled, nothing is left open.
+        If cancelled, it has been closed again.
         """
         await self._start(hold=False)
 
     async def stop(self) -> None:
         """Drain, then close: steps in flight end, within `drain_s`; open turns stay in the journal for the next start.
 
-        Harmless if it is closed, or closing: every caller returns when it has closed. A handler or a service of its own must not wait for
-        it: they would wait for their own end, until their deadlines.
+        It may be called when the Runtime is closed or closing: every caller returns when it has closed. A handler or a service of this
+        Runtime must not wait for it: it would wait for its own end, until its deadline.
 
         Raises:
-            SupervisorGaveUp: its supervision tree gave up while it ran; the cause says why, such as StoreLost. Its store is closed by then.
+            SupervisorGaveUp: its supervision tree gave up while it ran; the cause has the reason, such as StoreLost. The store is closed.
             RuntimeStopped: it is open on another event loop.
-        If cancelled, it closes to the end all the same, and raises the cancellation then.
+        If cancelled, it still closes completely, and raises the cancellation after that.
         """
         if (failure := await self._stop()) is not None:
             raise sole(failure)
@@ -160,7 +160,7 @@ class Runtime:
         """Wait until it has closed: by `stop`, or because its supervision tree gave up. Returns at once if it is not open.
 
         Raises:
-            SupervisorGaveUp: as `stop`; until that, too, was called.
+            SupervisorGaveUp: as `stop`, until `stop` was called too.
         If cancelled, only the wait ends.
         """
         if self._life is not None and (failure := await self._life.wait()) is not None:
@@ -192,7 +192,7 @@ class Runtime:
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:
-        """All that is open while it runs. Entered and left in one task, since its task group has to be."""
+        """The resources that are open while it runs. One task enters and leaves them, since a task group requires that."""
         telemetry = Telemetry.from_environment() if self._given_telemetry is None else self._given_telemetry
         if self._clients:
             self._prices.load()  # it takes 0.2 s, once: not in the middle of the first model call
@@ -215,28 +215,28 @@ class Runtime:
                     drain_s = None
                 finally:
                     with anyio.CancelScope(shield=True, deadline=anyio.current_time() + self._settings.drain_s + 60.0):
-                        # Shielded, within a deadline: where the tree gave up this is cancelled. Nothing that a step brings can be written
-                        # then, so there is nothing to wait for.
+                        # Shielded, within a deadline. Where the tree gave up, this is cancelled: no outcome of a step can be written
+                        # then, so a wait would be useless.
                         await self.drain(drain_s)
             finally:
-                # Whatever went wrong, cancellation included: the store must not stay open (its thread would hold up the exit).
+                # After any error, also a cancellation: the store must not stay open (its thread would block the exit).
                 self._now = None
                 await running.end()
 
     async def drain(self, deadline_s: float | None = None) -> bool:
-        """Stop accepting work and let steps in flight end; False if some had to be cut off. After it, leave the block or `stop`.
+        """Stop accepting work and let steps in flight end; False if some had to be cut. After it, leave the block or call `stop`.
 
         Args:
-            deadline_s: seconds that they may take; default `drain_s`.
+            deadline_s: seconds that the steps may take; default `drain_s`.
 
         Raises:
             RuntimeStopped: it is not open.
-        If cancelled, it accepts no work any more, and what is under way was not cut off: drain again, or `stop`.
+        If cancelled, it accepts no more work, and the steps under way were not cut: drain again, or call `stop`.
         """
         return await self._open_sessions().drain(self._settings.drain_s if deadline_s is None else deadline_s)
 
     def _controlled(self, stack: ExitStack) -> list[ChildSpec]:
-        """The control API, where it is to be opened here; the socket is open for as long as the stack is."""
+        """The control API, where this Runtime opens it; the socket is open as long as `stack`."""
         if self._control is None or not self.control:
             return []
         path = None if self.control is True else os.fspath(self.control)
@@ -244,26 +244,26 @@ class Runtime:
 
     @property
     def telemetry(self) -> Telemetry | None:
-        """What makes spans of what its sessions do, while it runs; None if nothing does."""
+        """The maker of spans while it runs; None for none."""
         return None if self._now is None else self._now.telemetry
 
     @property
     def agents(self) -> Mapping[str, Agent]:
-        """The agents whose sessions it runs, by name, as they were given."""
+        """The agents whose sessions it runs, by name, without overrides."""
         return self._own.agents
 
     def check(self, limits: Limits) -> list[str]:
-        """Everything that is wrong with these limits for this Runtime, each beginning with its key; empty if nothing is."""
+        """The faults of these limits for this Runtime, each beginning with its key; empty if there are none."""
         return self._own.faults(limits)
 
     def reconfigure(self, limits: Limits) -> None:
-        """Override the limits of the code by these, in place of any override before; also while it runs.
+        """Override the limits of the code by these, instead of any earlier override; also while it runs.
 
-        What is read at each use changes at once; the breaker, repetition watch and intensity of a session change when it is next
-        activated, and new budgets apply to new sessions: raise existing ones with `Handle.raise_budget`.
+        Limits that are read at each use change at once. The breaker, repetition watch and intensity of a session change at its next
+        activation. New budgets apply to new sessions: raise existing ones with `Handle.raise_budget`.
 
         Raises:
-            ConfigError: what `check` finds; nothing is changed then.
+            ConfigError: `check` finds faults; nothing is changed then.
         """
         wrong = self.check(limits)
         if wrong:
@@ -276,7 +276,7 @@ class Runtime:
         """Run these next to the sessions, each restarted when it crashes: they start after the store's writer and stop before it.
 
         Raises:
-            RuntimeStopped: it is open already: name them before it is opened.
+            RuntimeStopped: it is open already: add them before it opens.
         """
         if self._is_open:
             raise errors.RuntimeStopped("this Runtime is open already: name what it supervises before it is opened")
@@ -297,8 +297,8 @@ class Runtime:
         """Get or create the session `id`: the caller's id is its identity. When this returns, it is durable.
 
         Args:
-            id: default a new one.
-            state: what it starts with, if it is new; default the agent's own.
+            id: its id; default a new one.
+            state: its first state, if it is new; default the agent's own.
             budget: its limits, if it is new; default the agent's.
 
         Raises:
@@ -313,10 +313,10 @@ class Runtime:
         return Handle(self._open_gateway(), row.id)
 
     def session(self, id: str) -> Handle:
-        """A handle on a session that exists already; its methods raise SessionNotFound if it does not."""
+        """A handle on an existing session; its methods raise SessionNotFound if there is no such session."""
         return Handle(self._open_gateway(), id)
 
-    # ------------------------------------------------------------ what is going on
+    # ------------------------------------------------------------ observation
 
     def observe(self, observer: events.Observer) -> None:
         """Call `observer` with every event (holdfast.events), synchronously, on the loop."""
@@ -343,7 +343,7 @@ class Runtime:
         }
 
     def live(self, ids: Iterable[str] | None = None) -> dict[str, Live]:
-        """What sessions are doing right now, by id; those of `ids` that are in memory, all that are if it is None."""
+        """The steps and waits of sessions right now, by id: of those in `ids` that are in memory; of all in memory if `ids` is None."""
         node, process = self._running(), os.getpid()
         running = under_way(node)
         there = self._open_sessions().live
@@ -351,7 +351,7 @@ class Runtime:
         return {id: live(there[id], running.get(id, []), process) for id in wanted}
 
     def breakers(self) -> dict[str, BreakerView]:
-        """The breakers of dependencies, by name; those that were asked at least once since the start."""
+        """The breakers of dependencies, by name; only dependencies that were called since the start."""
         return {name: breaker.view() for name, breaker in sorted(self._running().breakers.items())}
 
     async def check_health(self, deadline_s: float = 5.0) -> None:

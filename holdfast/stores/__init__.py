@@ -35,5 +35,5 @@ def open_store(url: str, *, readonly: bool = False) -> Store:
 
         return PostgresStore(url, readonly=readonly)
     # The rest of a URL may hold a password.
-    shown = repr(url) if "@" not in url else f"{url.partition('://')[0]}://..."
-    raise ConfigError(f"{shown} names no store: use sqlite:///path.db, postgresql://user@host/database, postgres:dev or memory:")
+    name = repr(url) if "@" not in url else f"{url.partition('://')[0]}://..."
+    raise ConfigError(f"{name} names no store: use sqlite:///path.db, postgresql://user@host/database, postgres:dev or memory:")

@@ -1,4 +1,4 @@
-"""Group commit: what is waiting from all sessions goes to the store in one transaction.
+"""Group commit: the waiting ops of all sessions go to the store in one transaction.
 
 One batch is under way at a time; ops that arrive meanwhile form the next one. A caller that is cancelled does not withdraw its op: the op
 is applied and its `applied` callback runs without a waiter. The callbacks of a batch run with no await between the acknowledgement and the
@@ -23,7 +23,7 @@ OVERLAP = 64
 """From this many waiting ops, two batches are faster than one, where the store overlaps with the sessions."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
-"""How long the writer waits before it writes again what it kept, in seconds; it doubles at each failure."""
+"""The pause before the writer writes its kept ops again, in seconds; it doubles at each failure."""
 
 Applied = Callable[[Result], None]
 _Entry = tuple[Op, asyncio.Future[Result], Applied | None, bool]

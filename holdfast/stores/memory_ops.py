@@ -79,7 +79,7 @@ class Tables:
         try:
             return [self._do(op) for op in batch]
         except BaseException:
-            # Any error, also a cancellation: half a batch must not stay.
+            # After any error, also a KeyboardInterrupt: half a batch must not stay.
             for table, key, old in reversed(self._undo):
                 if old is _ABSENT:
                     del table[key]

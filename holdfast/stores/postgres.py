@@ -304,7 +304,7 @@ class PostgresStore(Reads):
             self._lose()
 
     def release(self, session: str) -> None:
-        """Drop what is cached of a passivated session."""
+        """Drop a passivated session from the cache."""
         if self._interpreter is not None:
             self._interpreter.release(session)
 

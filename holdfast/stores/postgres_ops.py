@@ -162,7 +162,7 @@ class Interpreter:
         self._known.pop(session, None)
 
     def forget(self) -> None:
-        """Clear the cache after a batch that failed: the database may not hold what it has."""
+        """Clear the cache after a batch that failed: it may differ from the database."""
         self._known.clear()
 
     async def prepare(self, connection: asyncpg.Connection, batch: Sequence[Op]) -> Write:
@@ -219,7 +219,7 @@ class Interpreter:
         return Write(self, self._sql.write_steps, [numbers, sessions, turns, keys, states, bodies], results, None)
 
     def written(self, part: Slice | None) -> None:
-        """Cache what an acknowledged batch read and wrote."""
+        """Cache the epochs and open turns that an acknowledged batch read and wrote."""
         if part is None:
             return
         self._arrivals, self._firsts = part.counters

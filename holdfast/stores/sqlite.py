@@ -189,7 +189,7 @@ class SqliteStore:
         return result
 
     def release(self, session: str) -> None:
-        """Drop what is cached of a passivated session."""
+        """Drop a passivated session from the cache."""
         if self._interpreter is not None:
             self._interpreter.release(session)
 
@@ -253,8 +253,8 @@ class SqliteStore:
         return await self._all(session_of, f"SELECT {SESSION} FROM sessions {condition} {_FOR_PEOPLE} LIMIT ?", *where.values(), limit)
 
     async def counts(self) -> dict[str, int]:
-        shown = "CASE WHEN rank = 3 THEN 'working' ELSE status END AS shown"
-        return dict(await self._rows(f"SELECT {shown}, count(*) FROM sessions INDEXED BY sessions_for_people GROUP BY shown"))
+        display = "CASE WHEN rank = 3 THEN 'working' ELSE status END AS display"
+        return dict(await self._rows(f"SELECT {display}, count(*) FROM sessions INDEXED BY sessions_for_people GROUP BY display"))
 
     async def agents(self) -> dict[str, int]:
         not_ended = f"rank < {RANK_ENDED} AND status NOT IN ('finished', 'cancelled', 'killed')"

@@ -66,7 +66,7 @@ class Interpreter:
         }
 
     def forget(self) -> None:
-        """Clear the cache after a transaction that did not commit: the database may not hold what it has."""
+        """Clear the cache after a transaction that did not commit: it may differ from the database."""
         self._known.clear()
 
     def apply(self, batch: Sequence[ops.Op]) -> list[Result]:

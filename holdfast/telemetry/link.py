@@ -45,7 +45,7 @@ class Link:
         self._pending: deque[tuple[memoryview, int]] = deque()
         self._bytes, self._before = 0, (0, 0)
         self._given = 0
-        self._told = asyncio.Event()  # set, and replaced, when the counts have changed
+        self._counted = asyncio.Event()  # set, and replaced, when the counts have changed
         self._sent = 0  # spans that the present exporter got
         self._seen = wire.Report(0, 0, "")
         self._lost = 0
@@ -93,7 +93,7 @@ class Link:
     async def run(self) -> None:
         """Keep an exporter running until cancelled; then send the pending batches and give the exporter its time to post them."""
         delay_s = RESTART_S / 2
-        self._ending, self._starting, self._told = False, asyncio.Event(), asyncio.Event()
+        self._ending, self._starting, self._counted = False, asyncio.Event(), asyncio.Event()
         try:
             while not self._is_ending():
                 began = anyio.current_time()
@@ -122,12 +122,12 @@ class Link:
         given = self._given
         with anyio.move_on_after(within_s):
             while self.delivered + self.dropped < given:
-                await self._told.wait()
+                await self._counted.wait()
         return self.delivered + self.dropped >= given
 
     def _tell(self) -> None:
-        told, self._told = self._told, asyncio.Event()
-        told.set()
+        changed, self._counted = self._counted, asyncio.Event()
+        changed.set()
 
     async def end(self, within_s: float) -> None:
         """Send the pending batches and wait until the exporter has posted them, at most `within_s` seconds; then the exporter has ended."""

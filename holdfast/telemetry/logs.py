@@ -175,10 +175,10 @@ class EventLog:
 
 def _text(event: events.Event) -> str:
     """An event as a line for people: its name and its most important field."""
-    said = [
+    values = [
         str(getattr(event, field)) for field in ("name", "reason", "status", "text", "error", "cause", "why") if getattr(event, field, "")
     ]
-    return f"{event.__struct_config__.tag}: {', '.join(said)}" if said else str(event.__struct_config__.tag)
+    return f"{event.__struct_config__.tag}: {', '.join(values)}" if values else str(event.__struct_config__.tag)
 
 
 def _ids(here: TurnFrame | StepFrame | None, turn: TurnFrame | None, session: str) -> dict[str, Any]:

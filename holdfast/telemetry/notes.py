@@ -29,7 +29,7 @@ OF_TURN: Final[Mapping[type[events.Event], str]] = {
 
 NAMES: Final[Mapping[type[events.Event], str]] = {**OF_STEP, **OF_TURN}
 
-_NOT_SHOWN = {"session", "turn", "key"}
+_LEFT_OUT = {"session", "turn", "key"}
 
 
 def text(value: str) -> str:
@@ -42,7 +42,7 @@ def facts(event: events.Event) -> Attributes:
     found: Attributes = {}
     for field in event.__struct_fields__:
         value = getattr(event, field)
-        if field in _NOT_SHOWN or value is None or value == "":
+        if field in _LEFT_OUT or value is None or value == "":
             continue
         found[f"holdfast.{field}"] = text(value) if isinstance(value, str) else value
     return found

@@ -71,16 +71,16 @@ def checked(settings: Settings) -> Settings:
 
 
 def _check_url(url: str, faults: Faults) -> None:
-    shown = repr(redact.text(_CREDENTIALS.sub(r"\1[redacted]@", url)))
+    named = repr(redact.text(_CREDENTIALS.sub(r"\1[redacted]@", url)))
     try:
         parts = urlsplit(url)
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         fine = False
     if not fine or not url.isascii() or not url.isprintable() or " " in url:
-        faults.add(f"endpoint is {shown}: give a URL such as http://127.0.0.1:4318")
+        faults.add(f"endpoint is {named}: give a URL such as http://127.0.0.1:4318")
     elif "@" in parts.netloc:
-        faults.add(f"endpoint is {shown}: a user and password are not sent from there; give them as a header (authorization)")
+        faults.add(f"endpoint is {named}: a user and password are not sent from there; give them as a header (authorization)")
 
 
 def traces_url(endpoint: str, *, base: bool = False) -> str:

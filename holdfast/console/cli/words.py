@@ -82,10 +82,10 @@ def event(happened: Happened, *, json: bool) -> None:
     if json:
         line = escaped(msgspec.json.encode(happened).decode())
     else:
-        shown = {name: value for name, value in happened.fields.items() if name not in _LEFT_OUT and value not in ("", None)}
-        said = " ".join(f"{name}={compact(value, 80)}" for name, value in shown.items())
+        fields = {name: value for name, value in happened.fields.items() if name not in _LEFT_OUT and value not in ("", None)}
+        text = " ".join(f"{name}={compact(value, 80)}" for name, value in fields.items())
         at = time.strftime("%H:%M:%S", time.localtime(happened.at))
-        line = f"{at} {clean(happened.session)} {happened.event} {said}".rstrip()
+        line = f"{at} {clean(happened.session)} {happened.event} {text}".rstrip()
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

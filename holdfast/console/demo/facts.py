@@ -141,7 +141,7 @@ class Repeats(msgspec.Struct, frozen=True):
     """Requests that were made again: after a whole answer that should have been recorded; because they were in flight at a kill; and how
     many of the latter had been answered in full."""
 
-    bought_twice: int
+    requested_twice: int
     maybe_paid: int
     lost: int
 

@@ -68,8 +68,8 @@ def main(*, sessions: int = 50, kills: int = 3, seed: int | None = None, pace: f
         shutil.rmtree(folder, ignore_errors=True)
         screen.console.print(f"Every promise was kept, in {screen.elapsed_s:.0f} s (--seed {seed}).", markup=False)
         return 0
-    said = f"Not kept: {'; '.join(broken)}." if broken else "The demo did not get to its end."
-    screen.console.print(f"{said} Seed {seed}; all files are in {folder}", markup=False, soft_wrap=True)
+    verdict = f"Not kept: {'; '.join(broken)}." if broken else "The demo did not get to its end."
+    screen.console.print(f"{verdict} Seed {seed}; all files are in {folder}", markup=False, soft_wrap=True)
     return BROKEN
 
 

@@ -67,7 +67,7 @@ def summary(scene: Scene, ledger: Sequence[Fact], log: Sequence[Exchange], kills
         _refunds(scene, ledger, log),
         _doubts(ledger, kills),
         _notes(log, folder),
-        Row("answers paid for twice", f"{again.bought_twice}", again.bought_twice == 0, "server"),
+        Row("answers paid for twice", f"{again.requested_twice}", again.requested_twice == 0, "server"),
         Row("maybe_paid", f"{again.maybe_paid} ({again.lost} answered in full)", None, "server"),
         *_failures(log),
         _loop(ledger, log, kills),

@@ -50,7 +50,7 @@ class Screen:
         columns = (BarColumn(14), TimeElapsedColumn(), TextColumn("{task.fields[line]}"))
         self._progress = Progress(*columns, console=self.console, transient=True) if self.console.is_terminal else None
         self._task = None if self._progress is None else self._progress.add_task("", line="", total=None)
-        self._began, self._shown, self._last = time.monotonic(), time.monotonic(), ""
+        self._began, self._printed, self._last = time.monotonic(), time.monotonic(), ""
 
     def __enter__(self) -> Self:
         if self._progress is not None:
@@ -75,8 +75,8 @@ class Screen:
         line = tally.line()
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=tally.answers, total=tally.of, line=tally.short())
-        elif time.monotonic() - self._shown >= _EVERY_S and line != self._last:
-            self._shown, self._last = time.monotonic(), line
+        elif time.monotonic() - self._printed >= _EVERY_S and line != self._last:
+            self._printed, self._last = time.monotonic(), line
             self.say(line)
 
     def table(self, rows: Sequence[Row]) -> None:

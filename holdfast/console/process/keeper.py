@@ -179,13 +179,13 @@ def _named(loop: asyncio.AbstractEventLoop, report: Blocked) -> str:
         if frame.function == "Handle._run":
             break  # the frames below are those of the loop itself
         frames.append(frame)
-    text = " < ".join(_shown(frame) for frame in frames[:_FRAMES])
+    text = " < ".join(_line_of(frame) for frame in frames[:_FRAMES])
     return redact.text(
         f"the loop has been blocked for over {report.seconds:.1f} s by {'a callback' if task is None else task.get_name()}: {text}"
     )
 
 
-def _shown(frame: Frame) -> str:
+def _line_of(frame: Frame) -> str:
     return f"{frame.function} ({frame.file}:{frame.line})"
 
 

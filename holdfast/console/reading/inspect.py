@@ -69,7 +69,7 @@ async def overview(
         process=owner.process,
         host=owner.host,
         clean=owner.clean,
-        counts={shown: counts[shown] for shown in DISPLAY_STATUSES if shown in counts},
+        counts={status: counts[status] for status in DISPLAY_STATUSES if status in counts},
         sessions=await lines(store, sessions, alive=owner.process is not None, now=now, live=live, agents=agents),
     )
 
@@ -143,10 +143,10 @@ async def detail(
     queued = await waiting(store, session)
     letters = await store.dead_letters(id)
     letter = next((letter for letter in letters if letter.turn == session.turn + 1), None)
-    shown = await _done_turns(store, session, turn, turns)
+    listed = await _done_turns(store, session, turn, turns)
     if turn in (None, session.turn + 1):
-        shown += await _open_turn(store, session, steps, queued, letter)
-    if turn is not None and not shown:
+        listed += await _open_turn(store, session, steps, queued, letter)
+    if turn is not None and not listed:
         still_open = f", and {session.turn + 1} is open" if steps else ""
         raise SessionNotFound(id, f"session {id!r} has no turn {turn}: it has 1 to {session.turn}{still_open}")
     doing, has_agent = None if live is None else live([id]).get(id), agents is None or session.agent in agents
@@ -162,8 +162,8 @@ async def detail(
         result=result,
         notes=[clean(note) for note in session.notes],
         mailbox=[views.message_view(message, now) for message in queued],
-        earlier_turns=0 if turn is not None else max(session.turn - sum(not view.open for view in shown), 0),
-        turns=shown,
+        earlier_turns=0 if turn is not None else max(session.turn - sum(not view.open for view in listed), 0),
+        turns=listed,
         dead_letters=[views.letter_view(letter, now) for letter in letters],
         children=await lines(store, await store.children(id), alive=alive, now=now, live=live, agents=agents),
         ended=ended,

@@ -32,9 +32,9 @@ def url_of(store: Any) -> str:
     path = getattr(store, "path", None)
     if path is not None:
         return f"{_SQLITE}{path}"
-    shown = getattr(getattr(store, "address", None), "shown", None)
-    if shown is not None:
-        return str(shown)
+    url = getattr(getattr(store, "address", None), "display", None)
+    if url is not None:
+        return str(url)
     return "memory:" if type(store).__name__ == "MemoryStore" else f"{type(store).__name__}:"
 
 

@@ -19,8 +19,8 @@ def check_id(what: str, value: object, *, empty: bool = False) -> str:
     if not value and not empty:
         raise ConfigError(f"{what} is empty: give text")
     if len(value) > MAX_CHARS or not value.isprintable():
-        shown = value[:40].encode("ascii", "backslashreplace").decode()
-        raise ConfigError(f"{what} is {shown!r}: give at most {MAX_CHARS} printable characters")
+        printable = value[:40].encode("ascii", "backslashreplace").decode()
+        raise ConfigError(f"{what} is {printable!r}: give at most {MAX_CHARS} printable characters")
     return value
 
 

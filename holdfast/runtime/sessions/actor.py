@@ -1,7 +1,7 @@
-"""A live session: its mailbox, budget, breaker and checkpoint in memory, and what becomes of each turn.
+"""A live session: its mailbox, budget, breaker and checkpoint in memory, and how each of its turns ends.
 
-It has a task only while it has something to do. What is here is what the store acknowledged; it is changed in `applied` callbacks, and
-thrown away, to be read again, whenever that is in question.
+It has a task only while it has work. Its memory holds only what the store acknowledged: it changes in `applied` callbacks, and is dropped
+and read again whenever it may differ from the store.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from holdfast.stores.ops import CommitTurn, FailTurn, Op, Result, Status, Update
 from holdfast.stores.records import ENDED, Loaded, Message, Park, SessionStatus
 from holdfast.supervisors.intensity import Intensity, RestartWindow
 
-_STATE_S = 60.0  # how soon a state that did not load is tried again, next to every message and start
+_STATE_S = 60.0  # the pause before a state that did not load is tried again; each message and each start also tries it
 _UNKNOWN = "the outcome of a write is unknown"
 _WHY: dict[Signal, Why] = {
     Signal.HOLD: "pause", Signal.UNSURE: "unsure", Signal.DROP: "dropped", Signal.DRAIN: "drain", Signal.STOP: "stopped",
@@ -45,13 +45,13 @@ _WHY: dict[Signal, Why] = {
 
 
 class Host(Protocol):
-    """What an actor reports of itself, and asks for: the registry of sessions."""
+    """The registry of sessions, as an actor sees it: it gets the actor's reports and requests."""
 
     @property
     def draining(self) -> bool: ...
 
     def dispatch(self, ops: Sequence[Op], results: Sequence[Result]) -> None:
-        """What left with a write is durable."""
+        """The ops that left with a write are durable."""
         ...
 
     def replied(self, session: str, message: str, outcome: bytes) -> None:
@@ -59,19 +59,19 @@ class Host(Protocol):
         ...
 
     def unanswerable(self, session: str, error: SessionError) -> None:
-        """No message of it can be answered for now."""
+        """The session can answer none of its messages for now."""
         ...
 
     def ended(self, session: str, status: str, result: bytes, answered: list[Message]) -> None:
-        """It takes no more messages; `result` is what it came to, an encoded Outcome; those that waited were answered."""
+        """It takes no more messages. `result` is its result, an encoded Outcome; the waiting messages were answered."""
         ...
 
     def idle(self, actor: Actor) -> None:
-        """Its task has ended."""
+        """Its task has ended: it has no work for now."""
         ...
 
     def reread(self, actor: Actor, at_once: bool = True) -> None:
-        """What it holds may not be what is stored."""
+        """Its memory may differ from the store: drop it and read it again."""
         ...
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -80,7 +80,7 @@ class Host(Protocol):
 
 
 class GiveUp(msgspec.Struct, frozen=True):
-    """A person gives the turn of this message up."""
+    """A person's request to give up the turn of this message."""
 
     message: str
     cause: str
@@ -90,9 +90,9 @@ class Actor:
     """One session in memory, at one epoch.
 
     Attributes:
-        life: what it does; changed through `signal` alone.
-        unreadable: what of its rows does not decode; "" for nothing. Nothing of it runs then.
-        wish: what a person wants it parked for, or gives its turn up for, as soon as it can be.
+        life: its state; changed only through `signal`.
+        unreadable: which of its rows does not decode, and why; "" for none. Otherwise no code of the session runs.
+        wish: a person's request to park it, or to give its turn up, as soon as possible.
     """
 
     __slots__ = (
@@ -103,7 +103,7 @@ class Actor:
     def __init__(self, node: Node, host: Host, agent: Agent | None, loaded: Loaded) -> None:
         row = loaded.session
         self.node, self.host, self.row = node, host, row
-        # What could not be loaded is tried again at each activation: the agent may have been mended meanwhile.
+        # A state that could not be loaded is tried again at each activation: a new version of the agent may load it.
         self.status: SessionStatus = "idle" if row.park is not None and row.park.reason == "state" else row.status
         self.life = Life.ENDED if row.status in ENDED else Life.IDLE
         self.park, self.crashes = row.park or row.unresolved, row.crashes
@@ -132,7 +132,7 @@ class Actor:
 
     @property
     def journal(self) -> Journal:
-        """The records of the open turn; made when it is first needed: an idle session has none, and takes no memory for it."""
+        """The records of the open turn; created on first use, so that an idle session uses no memory for them."""
         if self._journal is None:
             self._journal = Journal()
         return self._journal
@@ -145,7 +145,7 @@ class Actor:
         self.kick()
 
     def kick(self, *, due: bool = False) -> None:
-        """Handle what there is to handle; `due`: what it is parked for is over, whatever the clock says."""
+        """Start the task if there is work. `due`: the wait that it is parked for is over, whatever the clock reads."""
         until = None if self.park is None or self.status != "parked" else self.park.until
         if until is not None and (due or until <= self.node.clock.time() + 0.001):
             self.status = "idle"
@@ -153,10 +153,10 @@ class Actor:
             self.signal(Signal.KICK)
 
     def signal(self, signal: Signal) -> None:
-        """Something happened: go by the table of `life`."""
+        """Take a signal: change state and act by the table of `life`."""
         self.life, action = move(self.life, signal)
         if self.life is Life.WOKEN and self.status == "parked":
-            self.status = "idle"  # what it has just parked for came in the same batch
+            self.status = "idle"  # the answer that it has just parked for came in the same batch
         if action == "start":
             self.task = tasks.start(self._work(), f"session {self.id}")
         elif action == "reread":
@@ -167,13 +167,13 @@ class Actor:
                 self.current.interrupt(_WHY[signal], self.wish if signal is Signal.HOLD and isinstance(self.wish, Park) else None)
 
     def hold(self, park: Park) -> None:
-        """Leave what is being done once no step is in flight, and park."""
-        if move(self.life, Signal.HOLD)[0] is Life.HOLDING:  # one whose turn is being given up is not paused
+        """Leave the turn once no step is in flight, and park."""
+        if move(self.life, Signal.HOLD)[0] is Life.HOLDING:  # a session whose turn is being given up is not paused
             self.wish = park
         self.signal(Signal.HOLD)
 
     def give_up(self, cause: str) -> None:
-        """Leave what is being done now, and fail the open turn."""
+        """Leave the turn now, and fail it."""
         self.wish = GiveUp(self.mailbox[0].id, cause)
         self.signal(Signal.DROP)
 
@@ -187,7 +187,7 @@ class Actor:
                 await self._handle(self.mailbox[0])
             await self._grant()
         except Exception as error:
-            # The store, or a fault of holdfast itself: the session is read again, a fault loudly, and no other session notices.
+            # The store failed, or holdfast has a bug: the session is read again (a bug is logged), and no other session is affected.
             if not isinstance(error, StoreError):
                 events.log.exception("session %s hit a fault of the runtime", self.id)
             self._lost(describe(error), isinstance(error, StoreError))
@@ -198,10 +198,10 @@ class Actor:
             if not self.mailbox:
                 self.mailbox = []  # an empty deque is 600 bytes
             self.host.idle(self)
-            self.kick()  # a person's wish can have come too late for its turn, and the next message waits
+            self.kick()  # a person's request may have come too late for its turn, or the next message waits
 
     async def _grant(self) -> None:
-        """Do what is left to do when no turn runs: what a person wants, or reading again."""
+        """Between turns: grant a person's request, or read the session again."""
         if self.life is Life.HOLDING and isinstance(self.wish, Park) and self.status in ("idle", "unfinished", "parked"):
             await self._park(self.wish)
         elif self.life is Life.DROPPING and isinstance(self.wish, GiveUp):
@@ -237,7 +237,7 @@ class Actor:
             session: Session[Any] = Session(turn, self.agent.load_state(self.id, self.state, self.version))
         except StateError as error:
             return await self._park_unread(error)
-        except Exception as error:  # also whatever a user's own validator raises
+        except Exception as error:  # a user's own validator can raise any error
             return await self._fail(turn, f"the message does not decode: {describe(error)}")
         if turn.number == self.begun:
             self.owner.gates.repetition.clear()  # another run of the same turn notes the recorded calls again
@@ -253,19 +253,19 @@ class Actor:
                 await self._interrupted(turn, left)
 
     async def _park_unread(self, error: StateError) -> None:
-        """What is stored of it cannot be read: nothing of it runs, and those that ask are told."""
+        """Park a session whose stored data cannot be read: no code of it runs, and its callers get the error."""
         self.host.unanswerable(self.id, error)
         await self._park(Park("state", str(error), self.node.clock.time() + _STATE_S))
 
     async def _interrupted(self, turn: Turn, left: Interrupted) -> None:
-        """Park, or read again what may have changed; else the state says what follows."""
+        """Park, or read the session again where its rows may have changed; otherwise `life` decides the next action."""
         turn.emit(events.TurnLeft, left.why)
         if left.park is not None and left.why == "park":
             await self._park_turn(turn, left.park)
         elif left.why == "lost":
             self._lost(left.cause)
 
-    # ------------------------------------------------------------ what becomes of a turn
+    # ------------------------------------------------------------ ends of a turn
 
     async def _commit(self, turn: Turn, session: Session[Any], value: Any) -> None:
         await turn.unless_left(doubt.settle_all(turn))
@@ -314,7 +314,7 @@ class Actor:
             if turn.interruption is not None:
                 return await self._interrupted(turn, turn.interruption)
             await self._fail(turn, cause)
-        elif self.life in WORKING and self._runnable():  # else its task is about to end: no restart follows
+        elif self.life in WORKING and self._runnable():  # else its task is about to end, without a restart
             self.signal(Signal.CRASH)
             await self.pause.wait(then)
             self.signal(Signal.RESTART)
@@ -332,34 +332,34 @@ class Actor:
             self.node.emit(events.SessionFailed(self.id, op.message, op.cause))
 
     async def _park_turn(self, turn: Turn, park: Park) -> None:
-        """Park on what the turn came to; what code that went another way was answered is dropped, since it is not for the right code."""
+        """Park the turn. Reads recorded after the code diverged are dropped: an answer for the wrong code is not for the right code."""
         if park.reason in ("drift", "unclaimed") and (strayed := self.journal.strayed()):
             await doubt.drop(turn, strayed)
         await self._park(park)
 
     async def _park(self, park: Park) -> None:
         if self.life in (Life.STALE, Life.WOKEN, Life.DROPPING, Life.ENDED):
-            return  # what it waits for may be there already: the turn runs again; or nothing is to be waited for any more
+            return  # the answer may be in memory already, and the turn runs again; or the session waits no more
         wish, now = self.wish if isinstance(self.wish, Park) else None, self.node.clock.time()
         park = wish or park
         park = park if park.until is None else msgspec.structs.replace(park, since=now)
         op = UpdateSession(self.id, self.owner.epoch, now, status="parked", park=park, gates=self.stored_gates())
         status = (await self.node.group.submit(op, partial(self._parked, park, wish), keep=True)).status
-        if status is not Status.REFUSED:  # refused: what it waits for came meanwhile, and the turn runs again
+        if status is not Status.REFUSED:  # refused: the answer came meanwhile, and the turn runs again
             self._check(status)
 
     def _parked(self, park: Park, wish: Park | None, result: Result) -> None:
         if result.status is not Status.DONE:
             return
         self.status, self.park = "parked", park
-        if self.wish is wish:  # another may have come while this was written: it is next
+        if self.wish is wish:  # another request may have come during the write: it is next
             self.wish = None
         self.node.emit(events.SessionParked(self.id, park.reason, park.text, park.until))
         if self.life is Life.WOKEN and wish is None:
-            self.status = "idle"  # what it was parked for came meanwhile
+            self.status = "idle"  # the answer that it was parked for came meanwhile
 
     async def _write_doubts(self, turn: Turn) -> None:
-        """It was cancelled or killed while effects were under way: the doubts that are left are stored, so that people see them, and
+        """The session was cancelled or killed while effects were under way: store the doubts that are left, so that people see them, and
         again once the threads that still run have ended."""
         await turn.written()
         await self._write_what_is_left()
@@ -375,13 +375,13 @@ class Actor:
         park = conclusion.doubt_left(self.journal)
         if park != self.park:
             self.park = park
-            status = None if park is not None else self.status  # any status clears what was there
+            status = None if park is not None else self.status  # any status clears the stored park
             await self.node.group.submit(
                 UpdateSession(self.id, self.owner.epoch, self.node.clock.time(), status=status, park=park), keep=True
             )
 
     def stored_gates(self) -> bytes | None:
-        """What the gates have to remember, encoded; None where what is stored does not decode, and stays as it is."""
+        """The state of the gates, encoded; None where the stored state does not decode: then it stays as it is."""
         if self.owner.unreadable:
             return None
         return conclusion.stored_gates(self.owner, self.node)
@@ -392,8 +392,8 @@ class Actor:
         return status is Status.DONE
 
     def _lost(self, cause: str, at_once: bool = True) -> None:
-        """What is in memory may not be what is stored: drop it, and read again; after a fault of our own not at once."""
+        """Memory may differ from the store: drop it, and read it again; after a bug of holdfast not at once."""
         if self.status not in ENDED:
-            self.status, self.park = "parked", None  # whatever it waited for is for its next activation
+            self.status, self.park = "parked", None  # its next activation handles its wait
             self.node.emit(events.StoreFailed(self.id, cause))
             self.host.reread(self, at_once)

@@ -1,4 +1,4 @@
-"""What follows when a handler raised: decided here, and noted in the session's gates and its window of restarts; nothing is written."""
+"""The decision after a handler raised. It is noted in the session's gates and its window of restarts; this module writes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from holdfast.stores.records import Park
 from holdfast.supervisors.intensity import Backoff, RestartWindow, delay
 
 PROVIDER_S, PROVIDER_MAX_S = 5.0, 300.0
-"""How soon a session resumes whose dependency was down: doubling from the first to the second, with jitter down to half."""
+"""The pause before a session whose dependency was down resumes, in seconds: doubling from the first to the second, with jitter down to
+half."""
 
 STORE_S = 5.0
 
@@ -19,10 +20,10 @@ STORE_S = 5.0
 def after_crash(
     error: BaseException, gates: Gates, restarts: RestartWindow, backoff: Backoff, clock: Clock, uniform: Callable[[float, float], float]
 ) -> Park | float | None:
-    """Park, restart after so many seconds, or give the message up (None).
+    """What to do: a Park, a restart after so many seconds, or give the message up (None).
 
-    Only bugs count against the intensity: a budget that is spent waits for a person, a dependency that is down is asked again, ever more
-    rarely, for as long as it takes.
+    Only bugs count against the intensity. A spent budget waits for a person. A dependency that is down is called again after growing
+    pauses, without a limit.
     """
     if isinstance(error, BudgetExhausted):
         return Park("budget", f"budget exhausted: {error.message}; raise it, then it resumes")

@@ -1,4 +1,4 @@
-"""When parked sessions wake: one heap and one timer for all of them."""
+"""The wake times of parked sessions: one heap and one timer for all of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from holdfast.clock import Clock
 
-_LOOK_S = 60.0  # how often the time is looked at: the wall clock may be set ahead, and a machine that sleeps stops the timers
+_LOOK_S = 60.0  # how often the clock is read: the wall clock may be set ahead, and timers stop while a machine sleeps
 
 
 class Alarms:
-    """Calls `ring(id)` at the store time that was set last for an id; at most a minute late where the wall clock was set ahead."""
+    """Calls `ring(id)` at the store time set last for an id; at most a minute late where the wall clock was set ahead."""
 
     __slots__ = ("_at", "_clock", "_heap", "_loop", "_ring", "_timer")
 
@@ -26,16 +26,16 @@ class Alarms:
         return len(self._at)
 
     def set(self, id: str, at: float) -> None:
-        """Ring for `id` at `at`, seconds since the epoch; an earlier setting of it is forgotten."""
+        """Ring for `id` at `at`, seconds since the epoch; this replaces an earlier time of `id`."""
         self._at[id] = at
         heapq.heappush(self._heap, (at, id))
-        if len(self._heap) > 2 * len(self._at) + 64:  # mostly settings that were forgotten
+        if len(self._heap) > 2 * len(self._at) + 64:  # mostly replaced times
             self._heap = [(at, id) for id, at in self._at.items()]
             heapq.heapify(self._heap)
         self._arm()
 
     def at(self, id: str) -> float | None:
-        """The time that is set for `id`; None for none."""
+        """The time set for `id`; None for none."""
         return self._at.get(id)
 
     def cancel(self, id: str) -> None:
@@ -43,7 +43,7 @@ class Alarms:
         self._at.pop(id, None)
 
     def close(self) -> None:
-        """Ring no more."""
+        """Stop ringing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

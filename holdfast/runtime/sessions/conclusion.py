@@ -1,4 +1,4 @@
-"""The ops that turns and sessions end with, made of what they have come to."""
+"""The ops that end turns and sessions, made from their results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LEFT_OPEN = "it was under way when its process died, and the code did not ask f
 def commit(turn: Turn, state: Any, value: Any) -> CommitTurn:
     """The handler returned `value` and left `state`. Raises NotJournalable where either cannot be stored."""
     owner, node, agent = turn.owner, turn.node, turn.owner.agent
-    data, _ = agent.state.round_trip(state)  # what does not read back would lose the session
+    data, _ = agent.state.round_trip(state)  # a state that does not read back would lose the session
     reply = node.encode(Outcome(agent.reply.round_trip(value)[0]))
     result = node.encode(Outcome(encode(turn.result))) if turn.finishing else None
     status: SessionStatus = "finished" if turn.finishing else "unfinished" if turn.refused else "idle"
@@ -36,7 +36,7 @@ def commit(turn: Turn, state: Any, value: Any) -> CommitTurn:
 
 
 def close_unended(turn: Turn) -> None:
-    """Close what a committed turn leaves behind: steps that were under way at a crash, and that the code did not ask for again."""
+    """Close the steps that a committed turn leaves open: they were under way at a crash, and the code did not ask for them again."""
     for step in turn.journal.unended():
         failure = msgspec.structs.replace(CUT, step=step.record.name, message=_LEFT_OPEN)
         closed = turn.node.clock.time()
@@ -45,7 +45,7 @@ def close_unended(turn: Turn) -> None:
 
 
 def fail(turn: Turn, cause: str) -> FailTurn:
-    """The message is given up."""
+    """Give up the message: it becomes a dead letter."""
     owner, node = turn.owner, turn.node
     done, in_doubt, failed = turn.journal.effects()
     failure = Failure("TurnFailed", "", "TurnFailed", cause, effects=done, in_doubt=in_doubt, failed=failed)
@@ -57,13 +57,13 @@ def fail(turn: Turn, cause: str) -> FailTurn:
 
 
 def doubt_left(journal: Journal) -> Park | None:
-    """What a person still has to do about a session that has ended; None for nothing."""
+    """The work left for a person on an ended session: effects whose outcome is unknown; None for none."""
     names = ", ".join(step.record.name for step in journal.in_doubt())
     return Park("doubt", f"ended while the outcome of {names} was unknown; resolve it: done, retry or fail") if names else None
 
 
 def stored_gates(owner: Owner, node: Node) -> bytes:
-    """What the gates of a session have to remember, encoded."""
+    """The state of a session's gates, encoded."""
     stored = owner.gates.snapshot()
     return node.encode(stored) if stored else b""
 

@@ -1,4 +1,4 @@
-"""What the store acknowledged, delivered to sessions and callers: the one way from a write back into memory."""
+"""Delivery of acknowledged writes to sessions and callers: the one way from a write back into memory."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Residents(Protocol):
 
 
 class Delivery:
-    """Delivers what was written to sessions, and to the callers that wait outside of any."""
+    """Delivers acknowledged ops to sessions, and to the callers that wait outside any session."""
 
     def __init__(self, node: Node, residents: Residents, waits: WaitGraph, waiters: Waiters) -> None:
         self._node, self._residents, self._waits, self._waiters = node, residents, waits, waiters
 
     def dispatch(self, ops: Sequence[Op], results: Iterable[Result]) -> None:
-        """Deliver the ops that left with a write that is now durable."""
+        """Deliver the ops that left with a durable write."""
         for op, result in zip(ops, results, strict=True):
             if result.status is not Status.DONE:
                 if isinstance(op, Enqueue) and result.status is Status.REFUSED and op.reply_to is None:
@@ -53,7 +53,7 @@ class Delivery:
                     self._node.emit(events.Spawned(op.id, op.agent))
 
     def _undelivered(self, op: Enqueue, result: Result) -> None:
-        """A tell that could be delivered when it was called, and could not when its turn committed."""
+        """A tell that passed its check when it was called, and could not be delivered when its turn committed."""
         why = result.value if isinstance(result.value, str) else "the session has ended"
         events.log.warning("message %s to session %s was not delivered: %s", op.id, op.session, why)
         self._node.emit(events.Undelivered(op.session, op.id, why))
@@ -82,6 +82,6 @@ class Delivery:
             self._residents.reread(actor)
 
     def replied(self, session: str, message: str, outcome: bytes) -> None:
-        """A message is done or dead: the callers outside that asked get the answer."""
+        """A message is done or dead: the callers outside any session that asked get the answer."""
         if (session, message) in self._waiters:
             self._waiters.answer(session, message, _decode_outcome(outcome))

@@ -1,4 +1,5 @@
-"""The end of sessions: fenced first, then all that wait are answered, what runs is cancelled, the children are ended in reverse order."""
+"""The end of sessions. The session is fenced first; then all waiters are answered, its turn is cancelled, and its children are ended in
+reverse order."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from holdfast.stores.records import ENDED, Failure, Message, Outcome, SessionSta
 
 
 class Registry(Protocol):
-    """Where the sessions are found that end."""
+    """The registry of sessions, as endings use it."""
 
     async def actor(self, id: str, *, known: bool = True) -> Actor: ...
     def find(self, id: str) -> Actor | None: ...
@@ -42,9 +43,10 @@ class Endings:
         self._condemned: set[str] = set()
 
     async def end(self, id: str, status: SessionStatus, reason: str) -> bool:
-        """Cancel or kill, its children too; False if it had ended before. A kill waits for nothing; a cancel for what ends soon.
+        """Cancel or kill a session and its children; False if it had ended before. A kill does not wait for running code; a cancel waits
+        for code that ends soon.
 
-        If cancelled, it may have ended.
+        If cancelled, the session may have ended.
         """
         actor = await self._registry.actor(id, known=False)
         outcome = self._node.encode(Outcome(failure=Failure("SessionEnded", "", status, reason)))
@@ -62,7 +64,7 @@ class Endings:
             return
         actor = self._registry.find(op.session) or actor
         self._delivery.dispatch(op.outbox, result.outbox)
-        # Under the new epoch only this process writes: what the steps that are cut now came to.
+        # Only this process writes under the new epoch: the outcomes of the steps that are cut now.
         actor.owner.epoch, actor.status, actor.park = result.value.epoch, op.status, op.park
         actor.signal(Signal.END)
         self.ended(actor.id, op.status, op.outcome, result.value.answered)
@@ -70,13 +72,13 @@ class Endings:
             self._registry.forget(actor)
 
     def ended(self, id: str, status: str, result: bytes, answered: list[Message]) -> None:
-        """It takes no more messages; all that still waited was answered, and so are those that wait for its `result`."""
+        """It takes no more messages. Its waiting messages were answered; now those that wait for its `result` get it."""
         for message in answered:
             if message.reply_to is not None and message.reply is not None:
                 self._delivery.deliver(message.reply_to, message.reply)
             self._delivery.replied(id, message.id, message.reply or b"")
         self._delivery.replied(id, END, result)
-        self._registry.unschedule(id)  # it may have parked while its end was written
+        self._registry.unschedule(id)  # it may have parked during the write of its end
         self._node.emit(events.SessionEndedEvent(id, status))
         if status == "finished":
             self._in_background(self.end_children(id))
@@ -91,7 +93,7 @@ class Endings:
         try:
             await self.end(id, "killed", reason)
         finally:
-            self._condemned.discard(id)  # where it was not written, its next failing step has it killed again
+            self._condemned.discard(id)  # where the write failed, its next failing step kills it again
 
     def dropped(self, id: str, turn: int) -> None:
         """A turn was given up for good: the children that it made have no use any more."""

@@ -1,15 +1,15 @@
-"""Who waits for whom: the graph in which a circular ask is found before it waits for itself."""
+"""The wait-for graph of sessions: it finds a circular ask before any session waits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Waiting = Callable[[str], tuple[str, ...]]
-"""The sessions that a session waits for right now, as far as it is in memory."""
+"""The sessions that a session in memory waits for right now."""
 
 
 class WaitGraph:
-    """The waits of parked sessions, by session; those in memory are asked."""
+    """The waits of parked sessions, by session; those of sessions in memory come from `live`."""
 
     __slots__ = ("_live", "parked")
 

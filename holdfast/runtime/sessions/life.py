@@ -1,4 +1,4 @@
-"""What a live session does, as one table: the state it is in and what happens to it give the next state and what to do."""
+"""The life of a session in memory as one table: (state, signal) to (state, action)."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Literal
 class Life(Enum):
     """The states of a session in memory."""
 
-    IDLE = auto()  # it has no task: it has no work, or may not do any
+    IDLE = auto()  # it has no task: it has no work, or must not do any
     RUNNING = auto()  # its task handles messages
-    WOKEN = auto()  # the same, and what its turn is about to park for came meanwhile
+    WOKEN = auto()  # the same, and the answer that its turn is about to park for came meanwhile
     BACKING_OFF = auto()  # its turn crashed, and is restarted after a pause
-    HOLDING = auto()  # a person wants it paused: it parks as soon as nothing is in flight
+    HOLDING = auto()  # a person pauses it: it parks as soon as no step is in flight
     DROPPING = auto()  # a person gives its turn up
-    STALE = auto()  # more may be stored than it knows: it is read again when its task has ended
+    STALE = auto()  # the store may have more than its memory: it is read again when its task has ended
     ENDED = auto()  # cancelled, killed or finished
 
 
 class Signal(Enum):
-    """What can happen to it."""
+    """The events in the life of a session."""
 
-    KICK = auto()  # there is a message, or its time has come
+    KICK = auto()  # there is a message, or its wake time has come
     BEGIN = auto()  # it begins to handle a message
-    ANSWER = auto()  # what its turn is about to park for has come
+    ANSWER = auto()  # the answer that its turn is about to park for has come
     CRASH = auto()  # its turn crashed
     RESTART = auto()  # the pause after that is over
     HOLD = auto()  # a person pauses it
     DROP = auto()  # a person gives its turn up
-    UNSURE = auto()  # a write that concerns it may or may not have happened
-    DRAIN = auto()  # the process is to stop once no step is in flight
-    STOP = auto()  # it stops now
+    UNSURE = auto()  # a write that concerns it has an unknown outcome
+    DRAIN = auto()  # the process will stop once no step is in flight
+    STOP = auto()  # the process stops now
     END = auto()  # the session has ended
     OVER = auto()  # its task has ended
 
@@ -75,13 +75,13 @@ _MOVES: dict[tuple[Life, Signal], tuple[Life, Action]] = {
 
 
 def move(life: Life, signal: Signal) -> tuple[Life, Action]:
-    """The next state, and what to do; where the table says nothing, nothing changes."""
+    """The next state and the action; a pair that is not in the table changes nothing."""
     if signal is S.END and life is not L.BACKING_OFF:
         return L.ENDED, "" if life is L.IDLE else "leave"
     if signal is S.OVER:
         return (life if life is L.ENDED else L.IDLE), ""
     if life is L.WOKEN and (life, signal) not in _MOVES:
-        life = L.RUNNING  # it differs in nothing else, but stays what it is where nothing happens
+        life = L.RUNNING  # all other moves are those of RUNNING; where they stay in RUNNING, it stays WOKEN
         after, action = _MOVES.get((life, signal), (L.WOKEN, ""))
         return (L.WOKEN if after is L.RUNNING else after), action
     return _MOVES.get((life, signal), (life, ""))

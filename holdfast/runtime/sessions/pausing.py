@@ -6,7 +6,7 @@ import asyncio
 
 
 class Pause:
-    """At most one wait at a time; `end` cuts it short, and does nothing where there is none."""
+    """At most one wait at a time; `end` cuts it short, and has no effect without a wait."""
 
     __slots__ = ("_future", "_loop")
 
@@ -15,7 +15,7 @@ class Pause:
         self._future: asyncio.Future[None] | None = None
 
     async def wait(self, seconds: float) -> None:
-        """Wait so long, or until `end`."""
+        """Wait for the time, or until `end`."""
         self._future = self._loop.create_future()
         timer = self._loop.call_later(seconds, self.end)
         try:
@@ -25,6 +25,6 @@ class Pause:
             self._future = None
 
     def end(self) -> None:
-        """The wait is over."""
+        """End the wait now."""
         if self._future is not None and not self._future.done():
             self._future.set_result(None)

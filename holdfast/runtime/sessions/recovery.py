@@ -1,4 +1,4 @@
-"""After a start: the sessions that have something to do resume, some at a time."""
+"""Recovery after a start: the sessions that have work resume, a few at a time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from holdfast.stores.records import Runnable
 
 
 class Recovery:
-    """The queue of sessions that still have to replay what they recorded before.
+    """The queue of sessions that still have to replay their records.
 
     Args:
         wake: makes a session resume.
-        most: how many may replay at once.
+        most: how many sessions may replay at once.
     """
 
     __slots__ = ("_most", "_replaying", "_suspects", "_waiting", "_wake")
@@ -27,10 +27,10 @@ class Recovery:
         return len(self._waiting) + len(self._replaying)
 
     def queue(self, rows: Iterable[Runnable], now: float, *, unclean: bool) -> list[tuple[Runnable, float]]:
-        """Take those in that have something to do now; the rest, which wait for a time, each with that time.
+        """Queue the sessions that have work now; returns the rest, which wait for a time, each with that time.
 
         Args:
-            unclean: the last process did not stop cleanly: what it had open counts as one crash of each.
+            unclean: the last process did not stop cleanly: that counts as one crash of each queued session.
         """
         later = []
         for row in rows:
@@ -45,14 +45,14 @@ class Recovery:
         return later
 
     def suspect(self, id: str) -> bool:
-        """Whether the activation of this session counts as a crash; once."""
+        """Whether the activation of this session counts as a crash; True only once for each session."""
         if id not in self._suspects:
             return False
         self._suspects.discard(id)
         return True
 
     def more(self) -> None:
-        """Let as many resume as may."""
+        """Let sessions resume, up to the limit."""
         while self._waiting and len(self._replaying) < self._most():
             id = self._waiting.pop()
             self._replaying.add(id)

@@ -1,4 +1,4 @@
-"""The live sessions of one process: found or read in, woken, passivated, drained."""
+"""The registry of one process's live sessions: it finds, loads, wakes, passivates and drains them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import Activate, Op, Result, Status, concerns
 from holdfast.stores.records import ENDED, Message
 
-_AGAIN_S, _FAULT_S = 0.5, 5.0  # how soon a session is read again: after the store failed, after a fault of our own
+_AGAIN_S, _FAULT_S = 0.5, 5.0  # the pause before a session is read again: after the store failed, after a bug of holdfast
 
 
 class Sessions:
-    """The registry: implements what actors, turns, delivery and endings know of it (Host, Peers, Residents, Registry).
+    """The registry. It implements the protocols of actors, turns, delivery and endings (Host, Peers, Residents, Registry).
 
     Attributes:
         live: the sessions in memory, by id.
@@ -55,7 +55,7 @@ class Sessions:
     # ------------------------------------------------------------ start and stop
 
     async def recover(self, *, unclean: bool) -> int:
-        """Resume every session that has something to do, some at a time; how many there are."""
+        """Resume every session that has work, a few at a time; returns how many there are."""
         rows = await self.node.store.runnable()
         self.waits.parked.update((row.id, row.waits_on) for row in rows if row.waits_on)
         for row, at in self.recovery.queue(rows, self.node.clock.time(), unclean=unclean):
@@ -71,7 +71,7 @@ class Sessions:
         await self.endings.end(id, "cancelled", "its parent has ended")
 
     def reconfigure(self, settings: Settings) -> None:
-        """Use other limits: waits that the old ones timed begin anew."""
+        """Use other limits: waits timed by the old ones begin anew."""
         self.node.reconfigure(settings)
         for actor in self.live.values():
             if actor.owner.known:
@@ -82,7 +82,7 @@ class Sessions:
         self.recovery.more()
 
     async def drain(self, deadline_s: float) -> bool:
-        """Let every step in flight end, leave the turns as they are in the journal; False if some had to be cut off at the deadline."""
+        """Let every step in flight end; the open turns stay in the journal. False if some steps had to be cut at the deadline."""
         self.draining = True
         self.alarms.close()
         if self._sweep is not None:
@@ -100,7 +100,7 @@ class Sessions:
         return not late
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a follow-up that no code waits for; ended with the runtime."""
+        """Run a follow-up that no code waits for; it ends with the runtime at the latest."""
         task = tasks.start(work, "follow-up")
         self._background.add(task)
         task.add_done_callback(self._done_in_background)
@@ -110,23 +110,23 @@ class Sessions:
         if not task.cancelled() and (error := task.exception()) is not None:
             events.log.error("a follow-up failed and is made again at the next start: %s", describe(error))
 
-    # ------------------------------------------------------------ finding and reading in
+    # ------------------------------------------------------------ finding and loading
 
     def find(self, id: str) -> Actor | None:
         """The session if it is in memory."""
         return self.live.get(id)
 
     async def actor(self, id: str, *, known: bool = True) -> Actor:
-        """The live session, read in if need be; `known`: only if this Runtime has its agent.
+        """The live session, loaded if needed; `known`: only if this Runtime has its agent.
 
         Raises:
             SessionNotFound: no session has this id.
-            ConfigError: its agent is not one of this Runtime's.
+            ConfigError: this Runtime does not have its agent.
             StoreError: it could not be read.
         """
         actor = self.live.get(id)
         if actor is None:
-            # Another may be waiting for the same future: one that gives up must not cancel it for all.
+            # Several callers may wait for the same future: a cancelled one must not cancel it for the others.
             loading = self._load(id)
             await asyncio.wait((loading,))
             actor = loading.result()
@@ -167,7 +167,7 @@ class Sessions:
             self._set_alarm(actor)
 
     def _not_loaded(self, id: str, write: asyncio.Future[Result]) -> None:
-        """The read failed: its callers get the error, and it is tried again until the store is back."""
+        """The read failed: its callers get the error, and the read is tried again until the store answers."""
         error = write.exception()
         if error is None:
             return
@@ -179,14 +179,14 @@ class Sessions:
             self.node.loop.call_later(_AGAIN_S, self.wake, id)
 
     def reread(self, actor: Actor, at_once: bool = True) -> None:
-        """What this actor holds may not be what is stored."""
+        """This actor's memory may differ from the store: drop it and read it again."""
         if self.live.get(actor.id) is actor:
             del self.live[actor.id]
             if not self.draining and actor.status not in ENDED:
                 self.wake(actor.id) if at_once else self.node.loop.call_later(_FAULT_S, self.wake, actor.id)
 
     def unsure(self, ops: Sequence[Op]) -> None:
-        """It is unknown whether these were written: every session that they concern is read again."""
+        """The outcome of these ops is unknown: every session that they concern is read again."""
         self._read_again({id for op in ops for id in concerns(op)})
 
     def _read_again(self, concerned: set[str]) -> None:
@@ -202,7 +202,7 @@ class Sessions:
                 known.signal(Signal.UNSURE)
 
     def _catch_up(self, actor: Actor) -> None:
-        """It is read again: callers get the answers that were written unseen."""
+        """A session was read again: callers get the answers of writes whose outcome was unknown."""
         self._unsure.discard(actor.id)
         for message in self.waiters.of(actor.id):
             if message != END:
@@ -211,7 +211,9 @@ class Sessions:
             if actor.row.result is not None:
                 self.replied(actor.id, END, actor.row.result)
             if actor.owner.parent is not None:
-                self._read_again({actor.owner.parent})  # it may have got back what this one, or a child of it, did not spend
+                self._read_again(
+                    {actor.owner.parent}
+                )  # its account may have changed: this session, or a child of it, may have returned budget
             self.in_background(self.endings.end_children(actor.id))
 
     async def _look_up(self, session: str, message: str) -> None:
@@ -220,7 +222,7 @@ class Sessions:
             self.replied(session, message, stored.reply)
 
     def wake(self, id: str) -> None:
-        """Its time has come, or something is there for it."""
+        """Wake a session: its wake time has come, or a message or an answer has arrived."""
         if self.draining:
             return
         actor = self.live.get(id)
@@ -230,7 +232,7 @@ class Sessions:
             actor.kick()
 
     def _rung(self, id: str) -> None:
-        """What it is parked for is over, by the time that has passed in this process."""
+        """The wait that it is parked for is over, by the time that has passed in this process."""
         actor = self.live.get(id)
         if actor is not None:
             actor.kick(due=True)
@@ -243,14 +245,14 @@ class Sessions:
     def idle(self, actor: Actor) -> None:
         """Its task has ended: it is idle, parked, failed or ended."""
         self.recovery.done(actor.id)
-        self.unschedule(actor.id)  # what it waited for before may have timed out
+        self.unschedule(actor.id)  # an earlier wait may have timed out
         if actor.status == "parked":
             self._set_alarm(actor)
         if actor.status == "parked" or actor.status in ENDED:
             self.forget(actor)
 
     def unschedule(self, id: str) -> None:
-        """It waits for nothing any more."""
+        """The session waits no more: forget its alarm and its waits."""
         self.waits.parked.pop(id, None)
         self.alarms.cancel(id)
 
@@ -274,7 +276,7 @@ class Sessions:
         for actor in idle:
             self.forget(actor)
         if len(idle) > len(self.live):
-            self.live, self._loading = dict(self.live), dict(self._loading)  # a dict that was emptied keeps its table
+            self.live, self._loading = dict(self.live), dict(self._loading)  # a dict keeps its table when it shrinks
         self._sweep = self.node.loop.call_later(max(self.node.settings.idle_s / 4, 0.05), self._passivate_idle)
 
     # ------------------------------------------------------------ as turns and actors see it
@@ -304,7 +306,7 @@ class Sessions:
         self.delivery.replied(session, message, outcome)
 
     def unanswerable(self, session: str, error: SessionError) -> None:
-        """No message of it can be answered for now."""
+        """The session can answer none of its messages for now."""
         self.waiters.refuse(session, error)
 
     def recovered(self, session: str) -> None:
@@ -312,16 +314,16 @@ class Sessions:
         self.recovery.done(session)
 
     def condemn(self, session: str, reason: str) -> None:
-        """Kill a session that is spent, from within one of its own steps."""
+        """Kill a session from within one of its own steps."""
         self.endings.condemn(session, reason)
 
     def ended(self, session: str, status: str, result: bytes, answered: list[Message]) -> None:
-        """It takes no more messages; those that waited were answered."""
+        """It takes no more messages; its waiting messages were answered."""
         self.endings.ended(session, status, result, answered)
 
 
 def _not_there(id: str, why: str) -> SessionError:
-    """What is raised where a session cannot be read in."""
+    """The error where a session cannot be loaded."""
     if why == "unknown":
         return SessionNotFound(id, f"no session {id!r}: check the id, or spawn it")
     events.log.error("session %s cannot be read in: %s", id, why)
@@ -329,5 +331,5 @@ def _not_there(id: str, why: str) -> SessionError:
 
 
 def missing_agent(session: str, agent: str) -> ConfigError:
-    """What is raised where a session cannot run here."""
+    """The error where a session cannot run here."""
     return ConfigError(f"session {session!r} runs agent {agent!r}, which this Runtime does not have: add it to agents=")

@@ -1,4 +1,4 @@
-"""What of a session's rows does not decode, in words: pure."""
+"""Which of a session's rows do not decode, as text: pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def unreadable(loaded: Loaded) -> str:
 
 
 def unreadable_message(message: Message) -> str:
-    """Why a message cannot be read; "" where it can. A body that is what was sent, and that the agent does not take, is none of these."""
+    """Why a message cannot be read; "" where it can. A body with the right digest can be read, also one of a wrong type."""
     if message.unreadable:
         return f"the row of message {message.id!r} does not decode ({message.unreadable})"
     return "" if codec.digest(message.body) == message.digest else f"the body of message {message.id!r} does not match its digest"

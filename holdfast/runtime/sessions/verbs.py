@@ -1,4 +1,4 @@
-"""What a person can do to a session: each verb checks what the session is, then changes it through its actor, under its epoch."""
+"""The verbs of people on a session: each checks the session's status, then changes it through its actor, under its epoch."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Verbs:
         await self._write(actor, op, lambda: self._again(actor))
 
     async def interrupt(self, session: str, step: str | None) -> int:
-        """End what a session has under way as the timeouts of its steps would; how many there were."""
+        """End the attempts that a session has under way, as the timeouts of its steps would; returns how many there were."""
         await self.row(session)
         return self._node.deadlines.expire(session, step)
 
@@ -62,14 +62,14 @@ class Verbs:
         if actor.status in ENDED:
             raise errors.SessionEnded(session, f"session {session!r} is {actor.status}: its budget cannot be raised")
         owner = actor.owner
-        owner.gates.raise_(by)  # before the write, so that two at once add up
+        owner.gates.raise_(by)  # before the write, so that two concurrent calls add up
         gates, limits = self._node.encode(owner.gates.snapshot()), owner.ledger.limits
         waits = _waits_for_budget(actor)
         status = "idle" if waits else None
         op = UpdateSession(session, owner.epoch, self._now(), status=status, budget=limits, gates=gates)  # type: ignore[arg-type]
         try:
             await self._write(actor, op, lambda: self._again(actor) if waits else None)
-            # Where it is about to park for the old limit, or does so while this is written, it runs again instead.
+            # Where it is about to park for the old limit, or parks during this write, it runs again instead.
             if actor.task is not None:
                 actor.signal(Signal.ANSWER)
             if not waits and _waits_for_budget(actor):
@@ -88,7 +88,7 @@ class Verbs:
         ops = [self._resolution(actor, doubt, verdict, result) for doubt in doubts]
         ops += await self._after_resolution(actor, {doubt.key: verdict for doubt in doubts})
         for op in ops[:-1]:
-            # Fenced with the last one; where that is not written, the next call finds what was resolved, and does the rest.
+            # Fenced if the last one is fenced. Where the last is not written, the next call finds the resolved doubts and does the rest.
             self._node.group.submit(op)
         for op in ops[-1:]:
             await self._write(actor, op, lambda: self._again(actor))
@@ -102,7 +102,7 @@ class Verbs:
             return DropSteps(actor.id, epoch, doubt.turn, (doubt.key,), cost(doubt))
         failure = Failure("StepError", doubt.record.name, "NotDone", "a person resolved it as not done")
         outcome = Outcome(_plain.encode(result)) if verdict == "done" else Outcome(failure=failure)
-        # One that its caller let go of stays a step that was let go of: asked for again, it runs as a step of its own.
+        # A step that its caller cancelled stays cancelled: where the code asks for it again, that is a new step.
         note = "" if verdict == "retry" else _BY_PERSON
         record = msgspec.structs.replace(
             doubt.record, outcome=outcome, used=cost(doubt), reserved=ZERO, closed=self._now(), deadline=0.0, note=note,
@@ -112,7 +112,7 @@ class Verbs:
         return WriteStep(actor.id, epoch, doubt.turn, doubt.key, state, self._node.encode(record))
 
     async def _after_resolution(self, actor: Actor, resolved: Mapping[bytes, str]) -> list[Op]:
-        """What follows from it: a session that waited for it runs, a dead letter lists it, an ended session needs no person any more."""
+        """The consequences of a verdict: a session that waited for it runs, a dead letter lists it, an ended session needs no person."""
         left = [step for step in actor.journal.in_doubt() if step.key not in resolved]
         reason = None if actor.park is None else actor.park.reason
         if actor.status == "failed":
@@ -120,12 +120,12 @@ class Verbs:
         if actor.status in ENDED:
             return [] if left or reason is None else [UpdateSession(actor.id, actor.owner.epoch, self._now(), status=actor.status)]
         if actor.status == "parked" and reason != "paused" and (resolved or (not left and reason in ("doubt", "reconcile"))):
-            # Without a doubt left: an earlier call got no further than its doubts.
+            # No doubt is left: an earlier call resolved its doubts and stopped there.
             return [UpdateSession(actor.id, actor.owner.epoch, self._now(), status="idle", settled=True)]
         return []
 
     async def _letter_again(self, actor: Actor, resolved: Mapping[bytes, str]) -> list[Op]:
-        """The dead letter with what is known now of its effects."""
+        """The dead letter, with the current outcomes of its effects."""
         turn = actor.owner.turn + 1
         letter = next((each for each in await self._node.store.dead_letters(actor.id) if each.turn == turn), None)
         if letter is None or not resolved:
@@ -185,7 +185,7 @@ class Verbs:
         self._sessions.endings.dropped(actor.id, actor.owner.turn + 1)
         self._again(actor)
 
-    # ------------------------------------------------------------ what they share
+    # ------------------------------------------------------------ shared by the verbs
 
     async def row(self, session: str) -> Session:
         """Its row in the store. Raises SessionNotFound."""
@@ -201,7 +201,7 @@ class Verbs:
         return actor
 
     def _again(self, actor: Actor) -> None:
-        """What is stored of it was changed: it is read again, and runs if there is something to do."""
+        """Its rows changed: read the session again, and run it if it has work."""
         self._sessions.reread(actor)
         self._sessions.wake(actor.id)
 
@@ -213,7 +213,7 @@ class Verbs:
             raise errors.RuntimeStopped("the runtime is draining and not accepting work: send it again when it runs")
 
     async def _write(self, actor: Actor, op: Op, applied: Callable[[], None], then: Op | None = None) -> Result:
-        """Write `op`, and `then` right behind it. `applied` is called once `op` is written, whether or not the caller still waits."""
+        """Write `op`, and `then` right behind it. `applied` is called once `op` is written, also where the caller no longer waits."""
         self._check_accepting()
         write = self._node.group.submit(op, lambda done: applied() if done.status is Status.DONE else None)
         if then is not None:
@@ -229,7 +229,7 @@ def _waits_for_budget(actor: Actor) -> bool:
 
 
 def _check_results(actor: Actor, doubts: Sequence[Step], result: Any) -> None:
-    """Raises MessageRefused where `result` is not what the effect returns: recorded, it could not be taken back."""
+    """Raises MessageRefused where `result` is not of the effect's type: once recorded, it could not be undone."""
     for doubt in doubts:
         call = actor.agent.recall(doubt.record) if actor.owner.known else None
         try:

@@ -9,8 +9,8 @@ from holdfast.errors import HoldfastError, SessionError
 from holdfast.stores.records import Outcome
 
 END = ""
-"""In place of a message id (none is empty): the session's end, with its result. Who waits for that is known in memory alone: however often
-a caller looks again, it leaves no row."""
+"""Stands for the session's end in place of a message id (no message id is empty). Such waits are only in memory: a caller may repeat them
+without leaving rows."""
 
 
 class Waiters:
@@ -20,7 +20,7 @@ class Waiters:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        # The innermost as a set that keeps its order: many may wait for one end, each with a timeout of its own.
+        # The innermost dict is a set that keeps its order: many may wait for one end, each with its own timeout.
         self._waiters: dict[str, dict[str, dict[asyncio.Future[Outcome], None]]] = {}
 
     def add(self, session: str, message: str) -> asyncio.Future[Outcome]:
@@ -37,17 +37,17 @@ class Waiters:
                 waiter.set_result(outcome)
 
     def refuse(self, session: str, error: SessionError) -> None:
-        """All that wait for this session get the error that it cannot answer for; the messages stay."""
+        """All waiters of this session get the error for which it cannot answer; the messages stay."""
         _fail(self._waiters.pop(session, {}), error)
 
     def close(self, error: HoldfastError) -> None:
-        """No answer will come any more: all that still wait get the error."""
+        """No more answers will come: all waiters get the error."""
         waiting, self._waiters = self._waiters, {}
         for messages in waiting.values():
             _fail(messages, error)
 
     def of(self, session: str) -> list[str]:
-        """The messages of a session whose answers are waited for."""
+        """The messages of a session that have waiters."""
         return list(self._waiters.get(session, ()))
 
     def __contains__(self, key: tuple[str, str]) -> bool:

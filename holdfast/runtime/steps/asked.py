@@ -1,4 +1,4 @@
-"""What a handler asks for as a step, and the two ways between a value and its record."""
+"""A step as the handler asks for it, and the conversions between a value and its record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ plain = codec_for(Any)
 
 
 class Asked(Protocol):
-    """What a handler asks for: a Call to the outside, or an Ask."""
+    """A step as the handler asks for it: a Call to the outside, or an Ask."""
 
     @property
     def kind(self) -> str: ...
@@ -35,7 +35,7 @@ class Asked(Protocol):
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A step that performs no effect outside: a wait, a message, a spawn. The fields mean what they mean in a Call.
+    """A step that performs no effect outside: a wait, a message, a spawn. The other fields are those of a Call.
 
     Attributes:
         target: the session that it waits for or makes.
@@ -54,15 +54,15 @@ class Ask(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 def kept(asked: Asked, value: Any) -> Outcome:
     """The outcome of a step whose effect returned `value`.
 
-    A value that the journal cannot hold fails a step that may run again. A `once` effect is done all the same: its outcome
-    records that, and that the result is lost.
+    A value that the journal cannot hold fails a step that may run again. A `once` effect still counts as done: its outcome records that,
+    and that the result is lost.
     """
     try:
         data = asked.codec.encode(value)
         if asked.effect == "once":
             asked.codec.decode(data)
         return Outcome(data)
-    except Exception as error:  # whatever a user's own type raises; for a `once` effect nothing may come in the way of "done"
+    except Exception as error:  # a user's own type can raise any error; no error may keep a `once` effect from being recorded as done
         if asked.effect != "once":
             if isinstance(error, NotJournalable):
                 return Outcome(failure=failure_of(asked.name, classify(error, 0.0)))
@@ -72,11 +72,11 @@ def kept(asked: Asked, value: Any) -> Outcome:
 
 
 def result(asked: Asked, outcome: Outcome) -> Any:
-    """What a step returns that came to this, live and replayed. Raises StepError, and those derived from it."""
+    """The value that a step with this outcome returns, live and replayed. Raises StepError or a subclass."""
     if outcome.failure is not None:
         raise error_of(outcome.failure)
     try:
         return asked.codec.decode(outcome.value)
     except (msgspec.ValidationError, ValueError, TypeError) as error:
-        # The answer is recorded and paid: it is the caller who has to live with what it is.
+        # The answer is recorded and paid: the caller has to handle it.
         raise StepError(asked.name, type(error).__name__, f"the recorded result does not fit {asked.codec.type!r}: {error}") from error

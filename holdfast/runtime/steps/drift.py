@@ -1,4 +1,4 @@
-"""Drift: after a crash the code asks for something slightly different than what its journal has a record of."""
+"""Drift: after a crash the code asks for a step that differs slightly from the one on record."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from holdfast.stores.records import Outcome
 
 
 async def another_way(step: Step) -> None:
-    """Where an effect on record has not been asked for, and the code asks for another one in its place, the session parks before it runs:
-    with both of them done, the code's own either-or would not hold.
+    """Park the session before an effect runs in place of an unclaimed effect on record: with both done, an either-or of the code would
+    not hold.
 
-    In tasks of the handler's own that holds for `once` effects: what a task did since a sibling failed (in a `finally`, say) may come after
-    what it does when the sibling is asked again. The tasks can have changed places, too (`asyncio.as_completed`): other code is given time
-    to ask for it first.
+    In the handler's own tasks this holds only for `once` effects: the effects of a task after a sibling failed (in a `finally`, say) may
+    come after those that it performs when the sibling runs again. The tasks may also have changed places (`asyncio.as_completed`): other
+    code gets time to ask for the recorded effect first.
     """
     turn, branch = step.turn, step.claim.branch
     if step.effect == "read" or (branch.line and step.effect != "once"):
@@ -32,10 +32,10 @@ async def another_way(step: Step) -> None:
 
 
 async def drift(step: Step) -> Outcome | None:
-    """What an unclaimed record of the same branch, kind and name says, if there is one.
+    """The outcome of an unclaimed record of the same branch, kind and name; None if there is none.
 
-    A read gets the old answer, and its record counts it. Anything else parks before it runs: whether the old effect should count for the
-    new call is for a person to say.
+    A read gets the old answer, and its record counts that. Any other step parks before it runs: a person decides whether the old effect
+    counts for the new call.
     """
     turn, claim = step.turn, step.claim
     old = turn.journal.drift(claim, step.kind, step.name)

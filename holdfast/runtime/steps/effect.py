@@ -1,4 +1,4 @@
-"""How an effect is performed: the only place that runs what reaches outside.
+"""How an effect is performed: the only place that runs code with effects outside.
 
 repetition -> same effect before it -> attempt [ budget -> breaker -> open -> timeout(effect) -> failure policy ]* -> close
 """
@@ -31,18 +31,18 @@ from holdfast.stores.records import Outcome, Park, StepState
 
 
 def run_effect(turn: Turn, call: Call) -> Coroutine[Any, Any, Any]:
-    """Run `call` as a step of `turn`, or return what its record says. As pipeline.run."""
+    """Run `call` as a step of `turn`, or return its recorded result. As pipeline.run."""
     return pipeline.run(turn, call, perform_once if call.effect == "once" else perform)
 
 
 async def perform_once(step: Step) -> Outcome:
-    """As `perform`, one at a time of the same effect: it begins only when the outcome of each before it in the turn is known."""
+    """As `perform`, but the same effect runs one at a time: it begins only when the outcome of each earlier one in the turn is known."""
     async with Turnstile(step):
         return await answered_by_twin(step) or await pipeline.drifted(step) or await perform(step)
 
 
 async def perform(step: Step) -> Outcome:
-    """Make attempts until one has an outcome that is final; recorded."""
+    """Make attempts until one has a final outcome, which is recorded by then."""
     turn, call, found = step.turn, step.asked, step.claim.step
     assert type(call) is Call
     if call.kind == "tool":
@@ -93,7 +93,7 @@ async def _watch_repetition(step: Step) -> None:
 
 
 async def _resume(step: Step) -> None:
-    """It was open or waiting when its turn was left: it is made again, or waits for the rest of its pause."""
+    """The step was open or waiting when its turn was left: make its attempt again, or wait for the rest of its pause."""
     found, call = step.claim.step, _call_of(step)
     assert found is not None
     if found.record.maybe_paid < step.maybe_paid:
@@ -104,7 +104,7 @@ async def _resume(step: Step) -> None:
 
 
 async def _held_up(step: Step, why: Wait | str) -> None:
-    """A gate does not let the attempt through: wait for the breaker, or raise what the budget says."""
+    """A gate does not let the attempt through: wait for the breaker, or raise the error of the budget."""
     if isinstance(why, Wait):
         await step.turn.pause(step.lane, why.until, "breaker", why.reason)
     else:
@@ -115,7 +115,7 @@ async def _held_up(step: Step, why: Wait | str) -> None:
 
 
 async def _attempt(step: Step, call: Call, context: StepContext, permits: Permits) -> Fault | None:
-    """Open, perform, settle: None with the result in `step.value`, or what the attempt failed of."""
+    """Open, perform, settle: returns None with the result in `step.value`, or the fault of the attempt."""
     turn, clock = step.turn, step.turn.node.clock
     timeout_s = turn.owner.gates.time_left(call.timeout_s)
     began, ok, cost = math.inf, None, ZERO
@@ -124,7 +124,7 @@ async def _attempt(step: Step, call: Call, context: StepContext, permits: Permit
             step.deadline = clock.time() + timeout_s if call.effect == "once" else 0.0
             await step.write(StepState.OPEN, reserved=call.most)
             if turn.interruption is not None or turn.ending is not None:
-                await turn.begins()  # the end of the session may have been written with it
+                await turn.begins()  # the end of the session may have been written in the same batch
         began, cost = clock.monotonic(), call.most
         fault, reported = await _perform(step, call, context, timeout_s)
         if turn.flight.nested and (path := step.inside_path()):
@@ -140,7 +140,7 @@ async def _attempt(step: Step, call: Call, context: StepContext, permits: Permit
         raise
     finally:
         step.used = cost if step.used is ZERO else step.used + cost
-        # What has cost anything was timed up to now.
+        # An attempt with a cost is charged its time up to now.
         step.now = clock.time()
         turn.owner.gates.leave(call, permits, cost, ok, max(turn.flight.mark - began, 0.0), step.now)
         if ok is not True and turn.owner.gates.breaker.spent():
@@ -148,7 +148,7 @@ async def _attempt(step: Step, call: Call, context: StepContext, permits: Permit
 
 
 async def _perform(step: Step, call: Call, context: StepContext, timeout_s: float) -> tuple[Fault | None, Usage | None]:
-    """The effect, under its deadline; what it failed of, and what its error says that it cost."""
+    """Run the effect under its deadline; returns its fault, and the cost that its error reports."""
     task, pinned = step.lane.task, call.effect == "once" or call.costs
     step.value, step.phase = None, Phase.RUNNING
     step.lane.pinned += pinned
@@ -164,16 +164,16 @@ async def _perform(step: Step, call: Call, context: StepContext, timeout_s: floa
             return await _timed_out(step, call, context, text), None
         if task.cancelling() > step.cancelled_before:
             raise
-        # This task was not cancelled: the effect awaited something that was. That is its own crash.
+        # This task was not cancelled: the effect awaited a cancelled task. That is a crash of the effect.
         return Fault("permanent", "CancelledError", f"the effect was cancelled from within: {error}"), None
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # a tool that calls sys.exit() ends no other session
         deadlines.taken_back(step)
         if task.cancelling() > step.cancelled_before and call.effect != "once":
-            raise asyncio.CancelledError from error  # its caller let go of it: the effect made an error of that
+            raise asyncio.CancelledError from error  # its caller cancelled it, and the effect turned that into an error
         return _fault(error, step.turn.node.clock.time()), _reported_cost(error, call)
     else:
         if step.passed is not None:
-            deadlines.taken_back(step)  # the attempt swallowed its cancellation and has a result all the same: the result counts
+            deadlines.taken_back(step)  # the attempt swallowed its cancellation but has a result: the result counts
     finally:
         deadlines.remove(step)
         step.attempt_over = step.passed is not None
@@ -183,11 +183,11 @@ async def _perform(step: Step, call: Call, context: StepContext, timeout_s: floa
 
 
 async def _timed_out(step: Step, call: Call, context: StepContext, text: str) -> Fault | None:
-    """The deadline passed: what that means for the attempt."""
+    """The deadline passed: the fault of the attempt; None where its thread brought a result after all."""
     if not context.begun:
         return Fault("not_done" if call.effect == "once" else "transient", "ThreadsBusy", f"{text}: no thread was free for it")
     if call.effect == "once" and context.remains is not None:
-        # A thread cannot be ended. Until it has, nothing is known of the effect, and then mostly all.
+        # A thread cannot be ended from outside. The outcome of the effect is unknown until it ends, and usually known then.
         step.turn.stuck(context.remains)
         await asyncio.wait((context.remains,))
         error = context.remains.exception()
@@ -202,7 +202,7 @@ async def _timed_out(step: Step, call: Call, context: StepContext, text: str) ->
 def _fault(error: BaseException, now: float) -> Fault:
     exhausted = _exhausted(error)
     if exhausted is not None:
-        # A step inside this one: the handler is to know it for what it is.
+        # From a step inside this one: the handler must see the same error.
         return Fault("permanent", exhausted.type, exhausted.message, raised_as="BudgetExhausted")
     return redacted(classify(error, now))
 
@@ -221,7 +221,8 @@ def _reported_cost(error: BaseException, call: Call) -> Usage | None:
 
 
 def _cost(step: Step, call: Call, fault: Fault | None, reported: Usage | None) -> Usage:
-    """What the attempt came to: metered from its answer, what its error says, a mere step where the other side refused it; else all."""
+    """The cost of the attempt: metered from its answer, or as its error reports; one step where the other side refused it; else the most it
+    can cost."""
     cost = call.most
     if step.value is not None and call.meter is not None:
         cost = call.meter(step.value)
@@ -231,9 +232,9 @@ def _cost(step: Step, call: Call, fault: Fault | None, reported: Usage | None) -
 
 
 def _timed(step: Step, cost: Usage) -> Usage:
-    """With the seconds of activity that the attempt took."""
+    """The cost with the attempt's seconds of activity."""
     flight, now = step.turn.flight, step.turn.node.clock.monotonic()
-    seconds, flight.mark = now - flight.mark, now  # steps that run at once share the time
+    seconds, flight.mark = now - flight.mark, now  # concurrent steps share the time
     return Usage(cost.steps, cost.tokens, cost.microusd, seconds, cost.tool_calls) if seconds else cost
 
 
@@ -241,9 +242,9 @@ def _timed(step: Step, cost: Usage) -> Usage:
 
 
 async def _settled(step: Step, fault: Fault) -> Outcome | None:
-    """It is unknown whether the effect happened: what is found out, or None if it certainly did not happen.
+    """Find the outcome of an effect in doubt; None if it certainly did not happen.
 
-    Where that cannot be found out, the session parks here until a person resolves it.
+    Where the outcome stays unknown, the session parks here until a person resolves it.
     """
     turn = step.turn
     step.phase, step.deadline = Phase.DOUBTED, step.ended_at()
@@ -271,7 +272,7 @@ async def _wait_for_retry(step: Step, fault: Fault, wait_s: float) -> None:
 
 
 async def _reopen(step: Step, path: str) -> None:
-    """The next attempt asks for the steps inside again: each doubt among them is resolved, and their last failures are free."""
+    """The next attempt asks for the steps inside again: resolve each doubt among them, and drop their trailing failures."""
     turn = step.turn
     for inner in turn.journal.in_doubt():
         while inner.record.branch.startswith(path) and (park := await doubt.settle(turn, inner.key)) is not None:

@@ -1,4 +1,4 @@
-"""Coroutines of a handler that run at once, each as a numbered branch."""
+"""`session.gather`: coroutines of a handler that run concurrently, each as a numbered branch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from holdfast.runtime.turns.turn import Turn
 
 
 async def gather(turn: Turn, work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Run `work` to the end of all of it; the results in order, or the first failure by position.
+    """Run `work` until all of it has ended; the results in order, or the first failure by position.
 
-    If cancelled, all branches are cancelled, and what they record last is recorded before the caller sees it.
+    If cancelled, all branches are cancelled, and their last records are written before the caller sees the cancellation.
     """
     for each in work:
         if not asyncio.iscoroutine(each):
@@ -30,7 +30,7 @@ async def gather(turn: Turn, work: Sequence[Coroutine[Any, Any, Any]]) -> list[A
     if running:
         await _all_ended(turn, running, Gathered(f"{name}.", within.line))
     if turn.interruption is not None:
-        await turn.never()  # the branches were ended with the turn: there is nothing for the handler to see
+        await turn.never()  # the turn ended the branches: the handler must not see their cancellations
     for position, task in enumerate(running):
         if task.cancelled():
             raise StepError("gather", "CancelledError", f"its branch {position} was cancelled from within")
@@ -48,7 +48,7 @@ async def _all_ended(turn: Turn, running: list[asyncio.Task[Any]], gathered: Gat
         turn.left_gathers.append(gathered)
         for task in running:
             task.cancel()
-        # What the branches record last is in the journal before the handler resumes: the order is the same on every run.
+        # The last records of the branches are in the journal before the handler resumes, so the order is the same on every run.
         await asyncio.wait(running, timeout=turn.node.settings.quarantine_s)
         raise
     finally:

@@ -1,4 +1,4 @@
-"""What leaves when a turn commits: the messages of `tell`, made of what its step asked for, live and from a record."""
+"""The messages that leave when a turn commits: those of `tell`, made from the step's arguments, live and from a record."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from holdfast.telemetry.context import linked
 
 
 def tells(target: str, message: Any) -> bytes:
-    """The arguments of the step that tells `target` a message. Raises NotJournalable where it is not plain data, as an ask does."""
+    """The arguments of a `tell` step. Raises NotJournalable where the message is not plain data, as an ask does."""
     plain.encode(message)
     return canonical([target, message])
 
 
 def sends(turn: Turn, id: str, args: bytes) -> None:
-    """What a `tell` with these arguments sends leaves with the commit, as message `id`."""
+    """Put the message of a `tell` with these arguments into the outbox, under `id`; it leaves with the commit."""
     target, message = plain.decode(args)
     body = canonical(message)
     turn.outbox.append(Enqueue(target, id, body, digest(body), turn.node.clock.time(), context=linked()))
 
 
 def send_again(turn: Turn, step: Step) -> None:
-    """The same for a step inside another, which is answered from its record without running its function."""
+    """The same for a step inside another one that is answered from its record: the function that sent it does not run."""
     if step.record.kind == "tell" and step.state is StepState.CLOSED:
         sends(turn, turn.name_of(step.key), step.record.args)

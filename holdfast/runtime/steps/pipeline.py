@@ -1,8 +1,8 @@
-"""The way of every step, whatever its kind: the one place that finds its record, admits it, and ends it.
+"""The pipeline of every kind of step: the one place that finds its record, admits it, and ends it.
 
     claim (replay) -> admission -> drift -> perform [ see effect, wait, send, spawn ] -> close -> result
 
-What a step may be in, and what may happen to it there, is the table at the head of docs/semantics.md.
+The table at the head of docs/semantics.md has the states of a step and their transitions.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.records import Outcome, StepRecord
 
 Perform = Callable[[Step], Awaitable[Outcome]]
-"""What a kind of step does once it is admitted: its outcome, recorded by then."""
+"""Performs one kind of step once it is admitted; returns its outcome, which is recorded by then."""
 
 Again = Callable[[Turn, Claim], Awaitable[None]]
-"""What a kind of step still has to look at when it is answered from its record."""
+"""What one kind of step still has to check when it is answered from its record."""
 
 
 async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = None) -> Any:
-    """What the step comes to: from its record, or by performing it.
+    """The result of a step: from its record, or by performing it.
 
     Raises:
         StepError: it failed for good.
         BudgetExhausted: it could cost more than is left; once in a turn.
-    If cancelled, see `Step.let_go`: what was under way is recorded as let go of, and replay lets the caller let go again.
+    If cancelled, see `Step.let_go`: a step under way is recorded as cut, and replay waits until the caller cancels it again.
     """
     if turn.over:
         await turn.closed()
@@ -58,7 +58,7 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
         await turn.admit(claim.branch)
     step = Step(turn, asked, claim)
     try:
-        # A `once` effect looks at those that are the same effect first, one at a time (see effect.perform_once).
+        # A `once` effect first checks the steps of the same effect, one at a time (see effect.perform_once).
         outcome = await drifted(step) if found is None and turn.journal.left and asked.effect != "once" else None
         if outcome is None:
             outcome = await perform(step)
@@ -73,7 +73,7 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
 
 
 async def drifted(step: Step) -> Outcome | None:
-    """The answer of an older record, where the code went another way than before; None where the step is new."""
+    """The answer of an older record, where the code diverged from its records; None where the step is new."""
     claim, journal = step.claim, step.turn.journal
     if claim.step is not None or not journal.left or (claim.overlapped and not claim.branch.line):
         return None
@@ -87,7 +87,7 @@ async def drifted(step: Step) -> Outcome | None:
 
 
 async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, again: Again | None) -> Outcome | None:
-    """What its record says; None for a read that was cut and that the code waits for by now: it runs again."""
+    """The outcome on record; None for a read that was cut and that the code does not cancel this time: it runs again."""
     if asked.kind == "tool" and claim.step is not None and claim.step.record.attempts:
         turn.owner.gates.repetition.note(asked.name, claim.digest)
     turn.emit(events.StepReplayed, asked.kind, asked.name)
@@ -124,9 +124,9 @@ async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, agai
 
 
 async def _let_go_again(turn: Turn, asked: Asked, record: StepRecord, coming: Coming) -> None:
-    """Its caller lets go of it again (a timeout of its own, say), and takes the same way as before: then it is cancelled here.
+    """Wait until the caller cancels the step again (by a timeout of its own, say), as it did before; the cancellation arrives here.
 
-    What came after that comes after it again, but waits no longer than until it is due.
+    Later outcomes come after it again, but wait for it only until the cancellation is due.
     """
     never, due_s = turn.node.loop.create_future(), record.cut_after_s + SLACK_S
     held_s = max(due_s - (turn.node.clock.time() - turn.started), 0.0)
@@ -138,7 +138,7 @@ async def _let_go_again(turn: Turn, asked: Asked, record: StepRecord, coming: Co
 
 
 async def _for_a_stranger(turn: Turn, work: Any) -> Any:
-    """Run a step for code that the turn did not start (a thread that calls back, a task of another program part) in a task of the turn."""
+    """Run a step in a task of the turn, for code that the turn did not start: a thread that calls back, a task of another module."""
     task = turn.flight.start(work, turn.root)
     try:
         return await task

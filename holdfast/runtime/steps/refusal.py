@@ -1,4 +1,4 @@
-"""A step that is not allowed to run: its record, and the error that the handler gets, live and on replay."""
+"""A refused step: its record, and the error that the handler gets, live and on replay."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def exhausted(step: Step, text: str) -> NoReturn:
 
 
 async def spend_step(step: Step) -> None:
-    """Charge one step for what performs no effect (a wait, a message, a spawn, a refusal), so that no loop is free.
+    """Charge one step for a step without an effect (a wait, a message, a spawn, a refusal), so that no loop is free.
 
     Raises:
         BudgetExhausted: none is left.
@@ -50,5 +50,5 @@ async def spend_step(step: Step) -> None:
 
 
 def exhausts(outcome: Outcome | None) -> bool:
-    """Whether this record raises BudgetExhausted in the handler: that happens once in a turn, also across a crash."""
+    """Whether this outcome raises BudgetExhausted in the handler: that happens once in a turn, also across a crash."""
     return outcome is not None and outcome.failure is not None and outcome.failure.error == "BudgetExhausted"

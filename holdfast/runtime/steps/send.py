@@ -1,4 +1,4 @@
-"""Messages between sessions: ask, tell, and watching for an end. What is sent leaves with a record, or with the commit."""
+"""Messages between sessions: ask, tell, and the watch for an end. A message leaves with a step's record, or with the commit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KINDS = {"unknown": "SessionNotFound", "full": "MailboxFull", "conflict": "Mess
 
 
 async def ask(turn: Turn, target: str, message: Any, timeout_s: float) -> Any:
-    """Send a message and wait for its reply, as plain data. Raises AskCycle, AskTimeout, and StepError for whatever it failed of."""
+    """Send a message and wait for its reply, as plain data. Raises AskCycle, AskTimeout, and StepError for any other failure."""
     check_id("session", target)
     check_time("timeout_s", timeout_s)
     body = plain.encode(message)
@@ -62,7 +62,7 @@ async def _refuse_cycle(step: Step) -> None:
 
 
 def message_id(step: Step) -> str:
-    """The id of what a step sends: the same on every run of the turn."""
+    """The id of the message that a step sends: the same on every run of the turn."""
     return step.turn.name_of(step.claim.key)
 
 
@@ -104,7 +104,7 @@ def _watching(step: Step) -> tuple[Op, ...]:
 
 
 async def tell(turn: Turn, target: str, message: Any) -> None:
-    """Send a message when the turn commits. That there is such a session, with room, is found out now: either is a record."""
+    """Send a message when the turn commits. Now it checks that the session exists and has room; the record keeps the result."""
     check_id("session", target)
     asked = Ask(kind="tell", name=target, args=tells(target, message))
     id = await pipeline.run(turn, asked, partial(_tell, body=canonical(message)))
@@ -147,12 +147,12 @@ async def _agent_of(turn: Turn, target: str, row: Session | None = None) -> Agen
 
 
 async def _refuse_misfit(step: Step, agent: Agent | None, body: bytes) -> None:
-    """What does not fit is the sender's fault: it must not put the other out of service."""
+    """Refuse a message that does not fit the agent's type: it is the sender's fault, and must not fail the receiver's turn."""
     if agent is None:
-        return  # the store checks it when it is sent
+        return  # the store checks the target when the message is sent
     try:
         agent.message.decode(body)
-    except Exception as error:  # also whatever a user's own validator raises
+    except Exception as error:  # a user's own validator can raise any error
         await _misfit(step, f"agent {agent.name!r} does not take this message: {describe(error)}", type(error).__name__)
 
 
@@ -162,14 +162,14 @@ async def _misfit(step: Step, text: str, cause: str) -> NoReturn:
 
 
 def _pending_tells(turn: Turn, target: str) -> tuple[Op, ...]:
-    """Take the tells to the same target out of the outbox: what was sent first arrives first. Their ids make a second sending a no-op."""
+    """Take the tells to the same target out of the outbox: a message sent earlier arrives earlier. Their ids make a second send a no-op."""
     mine = tuple(op for op in turn.outbox if isinstance(op, Enqueue) and op.session == target)
     turn.outbox = [op for op in turn.outbox if op not in mine]
     return mine
 
 
 def _answered_at_once(result: Result) -> Outcome | None:
-    """What a message that was not taken into the mailbox came to."""
+    """The outcome of a message that the mailbox did not accept; None where it did."""
     if not result.outbox:
         return None
     last = result.outbox[-1]

@@ -1,4 +1,4 @@
-"""What a handler gets: its state, and every way to do something that survives a crash."""
+"""The `Session` that a handler gets: its state, and the methods whose results survive a crash."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ Work = Coroutine[Any, Any, T]
 class Session(SessionOf[S]):
     """The session as its handler sees it, for one run of one turn.
 
-    `state` is yours: change it or assign it; it is stored when the turn commits. Everything that is awaited here is a step: journaled,
-    budgeted, guarded, and after a crash answered from its record.
+    `state` is yours: change it or assign it; it is stored when the turn commits. Each awaited method is a step: journaled, budgeted,
+    guarded, and after a crash answered from its record.
     """
 
     __slots__ = ("_turn", "state")
@@ -48,7 +48,7 @@ class Session(SessionOf[S]):
         self._turn = turn
         self.state = state
 
-    # ------------------------------------------------------------ who and where
+    # ------------------------------------------------------------ facts
 
     @property
     def id(self) -> str:
@@ -82,7 +82,7 @@ class Session(SessionOf[S]):
 
     @property
     def budget(self) -> BudgetView:
-        """The session's budget; `budget.left` is what is left of each limit."""
+        """The session's budget; `budget.left` has the rest of each limit."""
         return BudgetView(self._turn)
 
     @property
@@ -99,7 +99,7 @@ class Session(SessionOf[S]):
     def step(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """Run any function as a step: an async one, or a plain one in a thread.
 
-        Its effect class, timeout and retries are those of its `@tool`; a function without one is taken as `read`: it may be run again.
+        Its effect class, timeout and retries are those of its `@tool`. A function without one counts as `read`: it may run again.
 
         Raises:
             StepError: it failed for good (with its category).
@@ -134,9 +134,9 @@ class Session(SessionOf[S]):
             return done_without_result(error.message) if error.type == NOT_KEPT else failed(error.type, error.message)
 
     def gather(self, *work: Coroutine[Any, Any, Any]) -> Work[list[Any]]:
-        """Run coroutines at once, each as a numbered branch; their results in order.
+        """Run coroutines concurrently, each as a numbered branch; their results in order.
 
-        All of them run to their end before the first failure (by position) is raised: a sibling's effect is never cut off half-way. If
+        All of them run to their end before the first failure (by position) is raised: a sibling's effect is never cut half-way. If
         cancelled, all branches are cancelled.
         """
         return self._made("gather", gather(self._turn, work), work)
@@ -151,7 +151,7 @@ class Session(SessionOf[S]):
         return self._made("sleep", wait.sleep(self._turn, seconds))
 
     def decide(self, options: Sequence[str], chosen: str, why: str = "") -> Work[str]:
-        """Record a decision, for people who read the journal; returns what was chosen, on replay too.
+        """Record a decision, for people who read the journal; returns the recorded `chosen`, on replay too.
 
         Raises:
             ValueError: `chosen` is not one of `options`.
@@ -166,7 +166,7 @@ class Session(SessionOf[S]):
         return self._made("now", self._note("now", None, self._turn.node.clock.wall()))
 
     def random(self) -> _random.Random:
-        """A random generator, seeded by the session, the turn and how many were made before: the same on replay."""
+        """A random generator, the same on replay: seeded by the session, the turn and how many generators the code made before."""
         return _random.Random(self._seed("random"))
 
     def uuid(self) -> _uuid.UUID:
@@ -186,7 +186,7 @@ class Session(SessionOf[S]):
         return await run_effect(self._turn, call)
 
     def _made(self, what: str, work: Coroutine[Any, Any, T], within: Sequence[Any] = ()) -> Work[T]:
-        """The coroutine of a step: one that is never awaited fails the turn, since what it was to do is not done."""
+        """The coroutine of a step. One that is never awaited fails the turn, since its work is not done."""
         return self._turn.unstarted.made(what, work, within)
 
     # ------------------------------------------------------------ other sessions
@@ -196,7 +196,7 @@ class Session(SessionOf[S]):
 
         Raises:
             StepError: there is no such session, it has ended, or its mailbox is full (`type` says which).
-        If cancelled, the message is not sent, on replay neither.
+        If cancelled, the message is not sent, nor on replay.
         """
         return self._made(f"tell({session})", send.tell(self._turn, session, message))
 
@@ -208,9 +208,9 @@ class Session(SessionOf[S]):
 
         Raises:
             AskTimeout: no reply within `timeout_s`.
-            AskCycle: the other waits, directly or not, for this one.
-            StepError: it was refused, or the other failed; `type` says why.
-        If cancelled, the message may have been sent: the other session handles it, and its reply wakes nothing.
+            AskCycle: the other session waits for this one, directly or through others.
+            StepError: the message was refused, or the other session failed; `type` has the reason.
+        If cancelled, the message may have been sent: the other session handles it, and its reply is ignored here.
         """
         return self._made(f"ask({session})", send.ask(self._turn, session, message, timeout_s))
 
@@ -220,10 +220,10 @@ class Session(SessionOf[S]):
         """Make a child session; its id derives from this step unless given.
 
         Args:
-            state: what it starts with; default the agent's own.
-            budget: the part of this session's budget that it gets, default its agent's budget; capped by what is
-                left here; where the child names no limit, half of that. What it does not spend comes back when it ends.
-            detached: it lives on when this session ends, on its agent's own budget.
+            state: its first state; default the agent's own.
+            budget: the share of this session's budget that it gets, default its agent's budget; capped by what is left here; where the
+                child names no limit, half of that. The unspent rest returns when it ends.
+            detached: it stays alive when this session ends, on its agent's own budget.
 
         Raises:
             ConfigError: this Runtime does not have the agent.
@@ -241,20 +241,19 @@ class Session(SessionOf[S]):
         return Child(self, await spawn(self._turn, agent, state, budget, id, detached))
 
     def watch(self, session: str) -> Work[Any]:
-        """Wait until another session has ended; what it finished with, as plain data.
+        """Wait until another session has ended; its result, as plain data.
 
         Raises:
-            StepError: it was cancelled or killed, or there is none.
-        If cancelled, its end wakes nothing here.
+            StepError: it was cancelled or killed, or there is no such session.
+        If cancelled, its end is ignored here.
         """
         return self._made(f"watch({session})", send.watch(self._turn, session))
 
     def finish(self, result: Any = None) -> None:
-        """End the session when this turn commits; `result`, plain data by then, is what `Handle.result` and a parent's
-        `Child.result` get.
+        """End the session when this turn commits. `Handle.result` and a parent's `Child.result` return `result`, as plain data.
 
         Raises:
-            ConfigError: inside a step: a replay, which does not run the step's function again, would not know of it.
+            ConfigError: called inside a step: a replay does not run the step's function again, so it would miss the call.
         """
         branch = here(self._turn)
         if branch is not None and enclosing(branch.path):
@@ -284,7 +283,7 @@ class Child:
 
 
 class BudgetView:
-    """What the session has left."""
+    """The rest of the session's budget."""
 
     __slots__ = ("_turn",)
 

@@ -30,7 +30,7 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
     """Make a child; its id.
 
     Raises:
-        StepError: the id given belongs to another session.
+        StepError: the given id belongs to another session.
     """
     if id is not None:
         check_id("id", id)
@@ -50,7 +50,7 @@ async def _spawn(step: Step, *, agent: Agent, state: bytes, part: Budget | None,
         await refuse(step, _taken(id), cause="SessionConflict")
     limits, share = agent.budget, Usage()
     if not detached:
-        # The child's own limits, cut to what is left here: all of it is charged now, and what is not spent comes back at its end.
+        # The child's own limits, capped by what is left here: all of it is charged now, and the unspent rest returns at its end.
         limits = _share(owner.ledger.carve(Budget()), part or agent.budget)
         share = owner.ledger.part(limits)
         owner.ledger.charge(share)
@@ -61,7 +61,7 @@ async def _spawn(step: Step, *, agent: Agent, state: bytes, part: Budget | None,
     )
     step.target = child
     outcome, made = await step.close_with(Outcome(plain.encode(child)), create)
-    if made.status is Status.DUPLICATE and made.value.parent != parent:  # it was made meanwhile
+    if made.status is Status.DUPLICATE and made.value.parent != parent:  # another caller made it meanwhile
         owner.ledger.credit(share)
         step.used = step.used - share
         await refuse(step, _taken(child), cause="SessionConflict")
@@ -69,8 +69,8 @@ async def _spawn(step: Step, *, agent: Agent, state: bytes, part: Budget | None,
 
 
 async def _look_again(turn: Turn, claim: Claim, *, id: str) -> None:
-    """The process may have died between the record and finding out that the id is another session's: then the record is mended, and
-    what it charged for the child comes back."""
+    """Correct the record of a spawn whose id belongs to another session, and return what it charged for the child: the process may have
+    died between the record and the check of the id."""
     step = claim.step
     if step is None or step.state is not StepState.CLOSED:
         return
@@ -92,7 +92,7 @@ def _taken(child: str) -> str:
 
 
 def _share(left: Budget, part: Budget) -> Budget:
-    """A child's limits: `part`, capped by what the parent has left; where it names no limit, half of it, so the parent keeps the rest."""
+    """A child's limits: `part`, capped by what the parent has left; where `part` has no limit, half of it, so the parent keeps the rest."""
     return Budget(
         steps=_least(left.steps, part.steps, (left.steps or 0) // 2),
         tokens=_least(left.tokens, part.tokens, (left.tokens or 0) // 2),

@@ -1,4 +1,4 @@
-"""A step on its way: what it has come to so far, the writes of its record, and what becomes of it when its caller lets go of it."""
+"""A step under way: its state so far, the writes of its record, and what it records when its caller cancels it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from holdfast.stores.ops import Op, Result, Status
 from holdfast.stores.records import Outcome, StepRecord, StepState
 
 _MAX_ARGS = (
-    4096  # larger ones are kept as their digest alone, but where `reconcile` needs them (once), and where they are what is sent (tell)
+    4096  # larger ones are kept only as their digest, except where `reconcile` needs them (once) and where they are the message (tell)
 )
 
 
 class Phase(IntEnum):
-    """Where a step is on its way: what letting go of it means depends on this alone."""
+    """The phase of a step: the record of a cancellation depends only on this."""
 
     BEFORE = 0  # no attempt is under way
-    RUNNING = 1  # an attempt is
-    DOUBTED = 2  # its outcome is unknown, and is being found out
+    RUNNING = 1  # an attempt is under way
+    DOUBTED = 2  # its outcome is unknown and being looked up
     KNOWN = 3  # its outcome is known and being written
 
 
@@ -46,13 +46,13 @@ class Step:
     """One step of a run, from its admission to its end.
 
     Attributes:
-        used: what its ended attempts cost.
-        attempts, made: how many there were, over all runs of the turn, and those that count against its retries.
-        value: what the last attempt returned.
+        used: the cost of its ended attempts.
+        attempts, made: the number of attempts over all runs of the turn, and of those that count against its retries.
+        value: the result of the last attempt.
         now: the store time at which it ended, until that is written.
-        context: that of the attempt under way.
-        passed, cancelled_before: what has come of the deadline of the attempt under way (see Deadlines).
-        attempt_over: it has ended: what it asked for itself is let go of by that, and the next attempt asks for it again.
+        context: the context of the attempt under way.
+        passed, cancelled_before: the state of that attempt's deadline (see Deadlines).
+        attempt_over: that attempt has ended: its end cancels the steps inside, and the next attempt asks for them again.
     """
 
     __slots__ = (
@@ -88,21 +88,21 @@ class Step:
             self.resume()
 
     def resume(self) -> None:
-        """Where it has a record without an outcome (it was open, or waited), go by that: what it could have cost is charged."""
+        """Resume from a record without an outcome (open or waiting): the most that its attempt could have cost is charged."""
         if self.claim.step is None:
             return
         state, before = self.claim.step.state, self.claim.step.record
         self._written, self._heard, self.seen = state, before.heard, before.seen or self.seen
         self.used, self.attempts, self.maybe_paid = before.used + before.reserved, before.attempts, before.maybe_paid
-        if state is StepState.WAITING:  # it resumes between two attempts: their number and time are limited over a park, too
+        if state is StepState.WAITING:  # it resumes between two attempts: the limits on their number and time also hold over a park
             self.opened, self.made, self.until, self.target = before.opened, before.attempts, before.until, before.target
         elif state is StepState.OPEN and self.asked.costs:
             self.maybe_paid += 1
 
     async def waits_on(self) -> float:
-        """The store time until which it still waits, by its record; where the clock was set back, that is written anew.
+        """The store time until which it still waits, by its record. Where the clock was set back, that is written anew.
 
-        It never waits for longer than it had to when its record was written.
+        It never waits longer than the rest of the wait when its record was written.
         """
         assert self.claim.step is not None
         record, now = self.claim.step.record, self.turn.node.clock.time()
@@ -140,11 +140,11 @@ class Step:
 
     @property
     def durable(self) -> bool:
-        """Whether it opens with a record, and not only closes with one."""
+        """Whether it opens with a record, and does not only close with one."""
         return self.asked.costs or self.asked.effect != "read"
 
     def inside(self) -> Branch:
-        """The branch of the steps that its own function asks for, in the attempt under way."""
+        """The branch of the steps that its function asks for in the attempt under way."""
         if self._inside is None:
             self._inside = Branch(self.turn, inside_of(self.claim.branch.path, self.claim.key))
             self._inside.task = self.lane.task
@@ -152,11 +152,11 @@ class Step:
         return self._inside
 
     def inside_path(self) -> str:
-        """The path of the steps that the attempt under way has asked for itself; "" where it asked for none."""
+        """The path of the steps inside the attempt under way; "" where it asked for none."""
         return "" if self._inside is None else self._inside.path
 
     def forget_inside(self) -> str | None:
-        """Another attempt begins: the path of the steps that the one before asked for itself, if it did."""
+        """Another attempt begins: returns the path of the steps inside the one before; None if it asked for none."""
         inside, self._inside = self._inside, None
         if inside is None:
             return None
@@ -166,7 +166,7 @@ class Step:
         return inside.path
 
     def begins(self) -> None:
-        """It has no result on record and is about to run."""
+        """It is about to run, without a result on record."""
         if not self.turn.node.observers.all:
             return
         step_starts(self.turn, self.claim, self.asked.kind, self.asked.name, self.asked.effect, self.opened)
@@ -176,11 +176,11 @@ class Step:
     async def write(
         self, state: StepState, *, reserved: Usage = ZERO, note: str = "", until: float | None = None, outbox: tuple[Op, ...] = ()
     ) -> Result:
-        """Write what the step has come to. A turn that lost its session does not come back from here."""
+        """Write the state of the step. Where the turn lost its session, this does not return."""
         return await self.turn.acknowledged(self._submit(state, None, reserved=reserved, note=note, until=until, outbox=outbox))
 
     async def close(self, outcome: Outcome) -> Outcome:
-        """Write its outcome: from here on it is known, and stays so whatever becomes of the caller."""
+        """Write its outcome: it is known now, and stays known also where the caller is cancelled."""
         self.outcome, self.phase, self.deadline = outcome, _KNOWN, 0.0
         write = self._submit(state_of(outcome), outcome)
         try:
@@ -189,14 +189,14 @@ class Step:
             written = False
         turn = self.turn
         if not written:
-            await turn.acknowledged(write)  # looks at the same answer again, and leaves the turn
+            await turn.acknowledged(write)  # handles the same result again, and leaves the turn
         if turn.journal.left or turn.flight.steps > self.lane.steps or turn.journal.order.held:
             await self._comes()
         turn.journal.order.sees(self._ended)
         return outcome
 
     async def close_with(self, outcome: Outcome, op: Op) -> tuple[Outcome, Result]:
-        """The same with an op that leaves in the same transaction; what became of that."""
+        """The same with an op that leaves in the same transaction; returns also the result of that op."""
         self.outcome, self.phase = outcome, Phase.KNOWN
         written = await self.turn.acknowledged(self._submit(state_of(outcome), outcome, outbox=(op,)))
         await self._comes()
@@ -204,14 +204,14 @@ class Step:
         return outcome, written.outbox[0]
 
     async def answered(self, outcome: Outcome) -> Outcome:
-        """Another session has answered it, and recorded that."""
+        """Another session answered the step and recorded that: the outcome comes to the code."""
         self.outcome = outcome
         await self._comes()
         self.turn.journal.order.heard(self.claim.key)
         return outcome
 
     async def _comes(self) -> None:
-        """Its outcome is on record: it comes to the code by itself, and after what came before it."""
+        """Let its recorded outcome come to the code: alone, and after the outcomes before it."""
         turn, claim = self.turn, self.claim
         order = turn.journal.order
         if turn.journal.left and claim.step is not None:
@@ -240,7 +240,7 @@ class Step:
             order.forgo(self._ended)  # it is written again
         ended = self._ended = order.place_at_once() if cut else 0 if outcome is None else order.place()
         until = self.until if until is None else until
-        # Zero as an int takes one byte of the row, as a float nine.
+        # Zero as an int takes one byte of the row; as a float it takes nine.
         record = StepRecord(
             asked.kind, asked.name, branch.path, claim.digest, claim.nth, asked.effect, outcome, args, reserved, self.used,
             self.attempts, self.opened, 0 if outcome is None else now, until, self.target, self.maybe_paid, claim.overlapped, 0, note,
@@ -253,7 +253,7 @@ class Step:
     # ------------------------------------------------------------ its end
 
     def leave(self) -> None:
-        """It is not in flight any more."""
+        """End the step: it is no longer in flight."""
         branch, flight = self.claim.branch, self.turn.flight
         branch.busy -= 1
         if self._inside is not None:
@@ -264,9 +264,9 @@ class Step:
         flight.leave(self.lane)
 
     def let_go(self) -> None:
-        """Its task was cancelled: by its caller, or since the turn ends. What is written of it is the same as what the caller sees.
+        """Its task was cancelled, by its caller or because the turn ends: the record gets the same outcome as the caller sees.
 
-        Where the turn is only left (parked, drained, fenced), nothing is written: it resumes from the record that there is.
+        Where the turn is only left (parked, drained, fenced), this writes nothing: the step resumes from its record.
         """
         self._keep_remains()
         left = self.turn.interruption
@@ -277,7 +277,7 @@ class Step:
             return
         cut = not self.turn.over and (left is None or resumes) and not self._left_by_an_attempt()
         if self.phase is Phase.KNOWN and self.outcome is not None:
-            # Again: the write that is under way says nothing of the cut, and its future went with the task.
+            # Written again: the write under way does not record the cut, and its future was cancelled with the task.
             self._last(self._submit(state_of(self.outcome), self.outcome, cut=cut))
         elif self.asked.effect == "once" and self.phase in (Phase.RUNNING, Phase.DOUBTED) and self._may_have_happened():
             self._doubt(cut)
@@ -286,12 +286,12 @@ class Step:
             self._last(self._submit(StepState.FAILED, Outcome(failure=failure), cut=cut))
 
     def _left_by_an_attempt(self) -> bool:
-        """Whether it is let go of since the attempt of a step around it has ended: that one asks for it again, and does not let go."""
+        """Whether it is cancelled only because the attempt of an outer step has ended: the next attempt asks for it again."""
         around = (self.turn.insides.get(path) for path in enclosing(self.claim.branch.path))
         return any(step.attempt_over or step.passed is not None for step in around if step is not None)
 
     def overdue(self, passed: Passed, seconds: float) -> None:
-        """Its attempt goes on, so many seconds after its deadline cancelled it: it swallows that."""
+        """Its attempt still runs, so many seconds after its deadline cancelled it: the attempt swallows its cancellations."""
         if passed.hangs is None and seconds >= self.turn.node.settings.quarantine_s:
             passed.hangs = self.turn.node.loop.create_future()
             self.turn.stuck(passed.hangs)
@@ -300,7 +300,7 @@ class Step:
         return self.context is None or self.context.begun
 
     def _keep_remains(self) -> None:
-        """A thread of a `once` effect runs on, whatever becomes of the turn: nothing is asked about the effect before it has ended."""
+        """Keep the thread of a `once` effect, which still runs also when the turn is left: reconcile must not run before it has ended."""
         if self.asked.effect != "once" or self.context is None or self.context.remains is None:
             return
         if self.phase not in (Phase.RUNNING, Phase.DOUBTED):
@@ -317,7 +317,7 @@ class Step:
         self.turn.emit(events.DoubtRaised, self.asked.name, note)
 
     def ended_at(self) -> float:
-        """When the attempt ended, where it may still take effect there for the `settles_s` of its tool; 0 where it cannot."""
+        """When the attempt ended, if its tool has a `settles_s`, during which the effect may still happen; else 0."""
         return self.turn.node.clock.time() if getattr(self.asked, "settles_s", 0.0) else 0.0
 
     def _last(self, write: asyncio.Future[Result]) -> None:
@@ -325,7 +325,7 @@ class Step:
         self.turn.let_go.append(write)
 
     async def _late(self, remains: asyncio.Future[Any]) -> None:
-        """The thread of an attempt that was let go of has ended: where that gives the outcome, it is written."""
+        """The thread of a cancelled attempt has ended: if that gives the outcome, write it."""
         await asyncio.wait((remains,))
         step = self.turn.journal.records.get(self.claim.key)
         cut = step is not None and step.record.cut
@@ -337,7 +337,7 @@ class Step:
             outcome = Outcome(failure=msgspec.structs.replace(CUT, step=self.asked.name, type="NotDone", message=describe(error)))
         else:
             return
-        # A later activation of the session writes it, where this one does not own the session any more.
+        # Where this activation has lost the session, a later one writes it.
         in_hand, place = self.turn.node.in_hand, self.turn.place_of(self.claim.key)
         in_hand[place] = outcome
         if await self.turn.outcome(self._submit(state_of(outcome), outcome, cut=cut)) is not None:

@@ -1,7 +1,7 @@
-"""The same `once` effect asked for again in one turn: by a loop of the handler, by another branch, by another attempt of an outer step.
+"""Twins: the same `once` effect asked for again in one turn, by a loop of the handler, another branch, or another attempt of an outer step.
 
-It never begins while the outcome of one before it is open. Where the caller of the one before let go of it, or of a step or gather around
-it, and it was done, its record answers: the loop asked for one effect, not for two.
+It never begins while the outcome of an earlier one is open. Where the caller cancelled the earlier one, or a step or gather around it, and
+the effect was done, its record answers: the loop asked for one effect, not for two.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Turnstile:
         self._passed: asyncio.Future[None] = step.turn.node.loop.create_future()
 
     async def __aenter__(self) -> None:
-        """Wait for those before it. If cancelled, the place is given up."""
+        """Wait for the steps before this one. If cancelled, it gives up its place."""
         step, waiting = self._step, self._waiting()
         before = [each._passed for each in waiting if each._step.claim.key.hex() not in step.branch]
         waiting.append(self)
@@ -57,12 +57,12 @@ class Turnstile:
 
 
 async def answered_by_twin(step: Step) -> Outcome | None:
-    """The outcome of an earlier step of the same effect that was let go of, where it was done; resolves the doubts among them."""
+    """The outcome of an earlier, cancelled step of the same effect, if the effect was done; resolves the doubts among such steps."""
     turn, call = step.turn, step.asked
     assert isinstance(call, Call)
     if step.claim.step is not None:
         return None
-    await turn.written()  # a twin that was let go of while its outcome was written says so in a second record
+    await turn.written()  # a twin cancelled while its outcome was being written records the cut in a second write
     for key in [twin.key for twin in turn.journal.twins(step.name, step.asked.args, step.claim.key, step.branch)]:
         while (twin := turn.journal.records.get(key)) is not None and in_doubt(twin):
             park = await doubt.settle(turn, key, call)
@@ -80,7 +80,7 @@ async def answered_by_twin(step: Step) -> Outcome | None:
 
 
 def _let_go(turn: Turn, record: StepRecord) -> bool:
-    """Whether the code that asked for it let go of it, or of a step or `session.gather` that it was asked for in."""
+    """Whether the code that asked for it cancelled it, or a step or `session.gather` around it."""
     if record.cut or (turn.left_gathers and any(gather.holds(record.branch, record.line) for gather in turn.left_gathers)):
         return True
     around = (turn.journal.records.get(key) for key in keys_around(record.branch)) if record.branch else ()

@@ -1,4 +1,4 @@
-"""Steps that wait: for a time, for a reply, for the end of a session. A wait is a record, so it survives the process."""
+"""Steps that wait: for a time, a reply, or the end of a session. A wait is a record, so it survives the process."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from holdfast.stores.records import Outcome, Park, StepState
 _LONGEST_S = 10 * 365 * 86_400.0
 
 Send = Callable[[Step], tuple[Op, ...]]
-"""The message that a wait is for, to leave with its record."""
+"""Makes the ops of the message whose answer the step waits for; they leave with its record."""
 
 AtOnce = Callable[[Result], Outcome | None]
-"""What sending it came to, where that is the answer already."""
+"""The outcome of sending the message, where that is the answer already."""
 
 
 def check_time(what: str, seconds: float) -> None:
-    """Raises ValueError where `seconds` is no time to wait."""
+    """Raises ValueError where `seconds` is not a valid time to wait."""
     if not math.isfinite(seconds) or seconds > _LONGEST_S:
         raise ValueError(f"{what} is {seconds!r}: give a number of seconds, ten years at most")
 
@@ -34,7 +34,7 @@ async def sleep(turn: Turn, seconds: float) -> None:
     """Wait `seconds`; a long one parks the session.
 
     Raises:
-        ValueError: that is no time to wait.
+        ValueError: `seconds` is not a valid time to wait.
     """
     check_time("sleep", seconds)
     hold_s = 0.0 if seconds > turn.owner.agent.park_after_s else seconds + 60.0
@@ -51,8 +51,8 @@ async def _sleep(step: Step, *, seconds: float, hold_s: float) -> Outcome:
 
 
 async def begin(step: Step, seconds: float | None) -> None:
-    """Charge the wait and fix until when it lasts: for no longer than it still had to when its record was written, whatever a clock did
-    meanwhile."""
+    """Charge the wait and fix its end. A wait on record lasts no longer than its rest when the record was written, whatever a clock did
+    since."""
     now, found = step.turn.node.clock.time(), step.claim.step
     step.begins()
     until = None if seconds is None else now + seconds
@@ -64,9 +64,9 @@ async def begin(step: Step, seconds: float | None) -> None:
 
 
 async def wait_for(step: Step, target: str, send: Send, at_once: AtOnce, hold_s: float) -> Outcome | None:
-    """Send a message and wait for what it comes to; None where the time is over.
+    """Send a message and wait for its outcome; None where the time is over.
 
-    It is sent on every run: the process may have died between the record and the answer that sending it got at once.
+    It is sent on every run: the process may have died after the record was written, before it saw the immediate answer.
     """
     step.target = target
     answer = at_once(await step.write(StepState.WAITING, outbox=send(step)))

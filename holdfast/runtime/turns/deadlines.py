@@ -18,7 +18,7 @@ AGAIN_S = 1.0
 
 
 class Passed:
-    """What has come of a deadline that has passed.
+    """The state of a deadline that has passed.
 
     Attributes:
         by_person: a person ended the attempt before its time.
@@ -34,10 +34,10 @@ class Passed:
 
 
 class Timed(Protocol):
-    """The step of a deadline: what people see of it, and what has come of the deadline.
+    """The step of a deadline: its facts for people, and the state of the deadline.
 
     Attributes:
-        passed: None while the attempt under way is in time.
+        passed: the state of the deadline; None while the attempt under way is in time.
         cancelled_before: how many cancellations its task had not taken back when the attempt began, as in asyncio.timeout.
     """
 
@@ -79,7 +79,7 @@ class Deadlines:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[tuple[Timed, float]]:
-        """Each step that is under way, with the loop time of its deadline."""
+        """Each step under way, with the loop time of its deadline."""
         return iter(self._entries.items())
 
     def add(self, step: Timed, seconds: float) -> None:

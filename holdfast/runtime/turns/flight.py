@@ -266,7 +266,7 @@ class Flight:
         return [task for task in (*reversed(self.branches), self.handler) if task is not None and not task.done()]
 
     def _pending(self) -> list[asyncio.Task[Any]]:
-        """All that has not ended: also tasks of the handler's own that asked for steps and wait for work now, since none will come."""
+        """The tasks that have not ended. Also the handler's own tasks that asked for steps and wait for work: none will come."""
         working = [lane.task for lane in self.lanes.values() if lane.steps]
         workers = [task for task, line in self.made.items() if line.asked]
         return [task for task in dict.fromkeys([*self._ours(), *working, *workers]) if not task.done()]

@@ -17,10 +17,10 @@ from holdfast.runtime.turns.branches import Branch, inside_of
 from holdfast.stores.records import Step
 
 _GAP = 1 << 20
-"""Between two places, so that there is room for others."""
+"""The distance of two places, which leaves room for others between them."""
 
 FAR_S, FAR_ROUNDS = 0.01, 60
-"""Outcomes that came further apart than so many seconds have so many rounds between them on replay: then the code had time for more."""
+"""Outcomes that came more than FAR_S seconds apart have FAR_ROUNDS loop rounds between them on replay: the code had time for more."""
 
 ROUNDS = 6
 """Rounds of the loop between two outcomes: a task that awaits a step through two others, or through `asyncio.wait`, runs within them."""
@@ -29,7 +29,7 @@ SLACK_S = 1.0
 """How much later than in the earlier run code may ask for a step, in seconds; after that, replay assumes that it never asks."""
 
 PATIENCE_S = 60.0
-"""How long code that went another way is waited for at most, in seconds, until it is taken not to ask for a step any more."""
+"""The longest wait for code that diverged from its records, in seconds; after that, replay assumes that it never asks for the step."""
 
 _MANY = 64
 _LAST = 2**62
@@ -103,7 +103,7 @@ class Order:
         return self._places
 
     def place_at_once(self) -> int:
-        """A place for what the code has seen by now (a reply, a step that it let go of): before the outcomes that are being written."""
+        """A place for an event that the code has seen already (a reply, a step that it cancelled): before the outcomes being written."""
         before = self.seen + 1
         if self._due and before < min(self._due):
             return before
@@ -111,7 +111,7 @@ class Order:
         return self._places
 
     def forgo(self, place: int) -> None:
-        """The outcome of this place does not reach the code."""
+        """Give up a place: its outcome does not reach the code."""
         self._due.pop(place, None)
 
     def sees(self, place: int) -> None:
@@ -144,7 +144,7 @@ class Order:
         """For an outcome while other steps are in flight: wait until the code has seen the outcomes before it.
 
         Args:
-            place: that of the outcome; 0 where it has none yet.
+            place: the place of the outcome; 0 where it has none yet.
         If cancelled, it has not reached the code.
         """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

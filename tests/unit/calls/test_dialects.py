@@ -65,7 +65,7 @@ def test_no_stream_is_too_odd_to_be_put_together(dialect: Dialect, chunks: list[
     whole = dialect.assemble(chunks)
     assert isinstance(facts_of(dialect, "my-model", whole), dict)
     assert dialect.heard(chunks) >= 0
-    assert dialect.said(whole) >= 0
+    assert dialect.text_bytes(whole) >= 0
     assert (dialect.complete(chunks), dialect.finished(chunks)) != (True, False) or dialect is MESSAGES
     for chunk in chunks:
         error = dialect.error(chunk)

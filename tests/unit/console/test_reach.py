@@ -66,6 +66,21 @@ def test_a_url_that_makes_no_sense_is_told_without_its_password(url: str) -> Non
         assert reach.find(url=url) is None
 
 
+@pytest.mark.parametrize(
+    ("store", "name"),
+    [
+        (PostgresStore("postgresql://user:pw@host/app?schema=other"), "postgresql://user@host/app?schema=other"),
+        (PostgresStore("postgres:dev"), "postgres:dev"),
+        (SqliteStore("/data/a.db"), "sqlite:////data/a.db"),
+        (MemoryStore(), "memory:"),
+    ],
+    ids=["postgres", "postgres:dev", "sqlite", "memory"],
+)
+def test_a_store_is_named_by_its_url_without_its_password(store: object, name: str) -> None:
+    """As `holdfast run` and `doctor` print it."""
+    assert identity.url_of(store) == name
+
+
 def test_a_socket_that_is_named_goes_before_the_store_and_the_environment_before_the_folder(
     listening: Listening, monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:

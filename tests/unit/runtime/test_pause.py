@@ -381,7 +381,8 @@ def test_a_drop_does_not_lift_a_pause() -> None:
     @agent
     async def worker(session: Session[Any], text: str) -> str:
         world.done.append(text)
-        await session.sleep(1_000)
+        if text == "first":
+            await session.sleep(1_000)
         return text
 
     async def main(runtime: Runtime) -> str:
@@ -392,7 +393,7 @@ def test_a_drop_does_not_lift_a_pause() -> None:
         await handle.tell("second", id="m")
         await handle.drop("wrong order")
         await asyncio.sleep(100)
-        row = await handle.row()
+        row = await rest(handle)
         assert (row.status, row.park.reason, row.park.text) == ("parked", "paused", "looking into it")
         assert world.done == ["first"]
         await handle.resume()

@@ -84,6 +84,7 @@ class Order:
         """Another run begins; `unclaimed` is the live view of the records that it has not asked for."""
         self.seen, self._number, self._closed = 1, 0, 0.0
         self._unclaimed = unclaimed
+        self._due.clear()
         self._asked: list[asyncio.Future[None]] = []
         self._missed: dict[bytes, None] = {}  # steps whose wait timed out: a run waits for each only once
         self._coming: list[_Place] = []

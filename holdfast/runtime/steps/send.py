@@ -25,6 +25,11 @@ from holdfast.stores.unreadable import read
 from holdfast.telemetry.context import carried
 
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+_WHY = {
+    "unknown": "no session {!r}: check the id, or spawn it",
+    "full": "the mailbox of session {!r} is full",
+    "conflict": "session {!r} has another message of this id",
+}
 _KINDS = {"unknown": "SessionNotFound", "full": "MailboxFull", "conflict": "MessageConflict"}
 
 
@@ -45,7 +50,9 @@ async def _ask(step: Step, *, body: bytes, timeout_s: float) -> Outcome:
             await _refuse_cycle(step)
             await _refuse_misfit(step, await _agent_of(turn, target), body)
         await begin(step, timeout_s)
-        outcome = await wait_for(step, target, partial(_message, body=body), _answered_at_once, turn.owner.agent.park_after_s)
+        outcome = await wait_for(
+            step, target, partial(_message, body=body), partial(_answered_at_once, target=target), turn.owner.agent.park_after_s
+        )
     finally:
         turn.waits.asking.remove(target)
     if outcome is not None:
@@ -90,7 +97,7 @@ async def _watch(step: Step) -> Outcome:
     turn.waits.asking.append(step.name)
     try:
         await begin(step, None)
-        outcome = await wait_for(step, step.name, _watching, _answered_at_once, turn.owner.agent.park_after_s)
+        outcome = await wait_for(step, step.name, _watching, partial(_answered_at_once, target=step.name), turn.owner.agent.park_after_s)
     finally:
         turn.waits.asking.remove(step.name)
     assert outcome is not None, "a watch has no deadline"
@@ -168,7 +175,7 @@ def _pending_tells(turn: Turn, target: str) -> tuple[Op, ...]:
     return mine
 
 
-def _answered_at_once(result: Result) -> Outcome | None:
+def _answered_at_once(result: Result, *, target: str) -> Outcome | None:
     """The outcome of a message that the mailbox did not accept; None where it did."""
     if not result.outbox:
         return None
@@ -184,4 +191,4 @@ def _answered_at_once(result: Result) -> Outcome | None:
             return _decode_outcome(ended.result)
         return Outcome(failure=Failure("StepError", ended.id, "SessionEnded", f"session {ended.id!r} is {ended.status}"))
     category = "transient" if last.value == "full" else "permanent"
-    return Outcome(failure=Failure("StepError", "ask", _KINDS[last.value], f"the message was refused: {last.value}", category))
+    return Outcome(failure=Failure("StepError", target, _KINDS[last.value], _WHY[last.value].format(target), category))

@@ -9,7 +9,6 @@ from typing import TypeVar
 import msgspec
 
 from holdfast.calls.call import ONE_STEP
-from holdfast.codec import canonical
 from holdfast.policies.budget import Budget, Usage
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.ids import check_id
@@ -35,7 +34,8 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
     if id is not None:
         check_id("id", id)
     own = turn.node.settings.agents.get(agent.name, agent)
-    asked = Ask(kind="spawn", name=agent.name, args=canonical([agent.name, id, detached]) + state, effect="idempotent")
+    args = msgspec.msgpack.encode([agent.name, id, detached, msgspec.Raw(state)])
+    asked = Ask(kind="spawn", name=agent.name, args=args, effect="idempotent")
     perform = partial(_spawn, agent=own, state=state, part=part, id=id, detached=detached)
     return str(await pipeline.run(turn, asked, perform, None if id is None else partial(_look_again, id=id)))
 

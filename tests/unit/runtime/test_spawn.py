@@ -16,6 +16,7 @@ from holdfast import (
     Session,
     SessionConflict,
     SessionNotFound,
+    StepError,
     agent,
 )
 from tests.unit.runtime.support import World
@@ -150,3 +151,36 @@ def test_an_agent_that_the_runtime_lacks_is_refused_as_a_child() -> None:
         return str(await (await runtime.spawn(boss, id="s")).ask("go"))
 
     assert world.life(boss, main) == "this Runtime does not have the agent 'stranger': add it to agents="
+
+
+def test_the_arguments_on_record_read_back() -> None:
+    """A person who looks at the step sees the agent, the id and the first state of the child."""
+    world = World()
+
+    @agent
+    async def boss(session: Session[Any], text: str) -> str:
+        return (await session.spawn(counter, state=Count(7), id="k")).id
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(boss, id="s")
+        await handle.ask("go")
+        return [msgspec.msgpack.decode(step.record.args) for step in await runtime.store.steps("s", 1)]
+
+    assert world.life([boss, counter], main) == [["counter", "k", False, {"n": 7}]]
+
+
+def test_an_ask_of_an_unknown_session_names_it() -> None:
+    """The error is the developer's to read: it says which session there is none of."""
+    world = World()
+
+    @agent
+    async def boss(session: Session[Any], text: str) -> str:
+        try:
+            return str(await session.ask("nowhere", "go"))
+        except StepError as error:
+            return str(error)
+
+    async def main(runtime: Runtime) -> str:
+        return str(await (await runtime.spawn(boss, id="s")).ask("go"))
+
+    assert "no session 'nowhere': check the id, or spawn it" in world.life(boss, main)

@@ -20,7 +20,6 @@ PENDING: dict[str, str] = {
     "core/09_own_limit_shared_breaker": "a session's own limit in seconds counts against the shared breaker",
     "core/13_breaker_of_a_session": "a session's own breaker never opens behind the shared one",
     "core/15_long_conversation_on_disk": "a long conversation is stored again at each call",
-    "core/16_polls_leave_nothing": "each poll of a child's result leaves a row",
     "core/25_innocent_beside_a_killer": "a crash of the process counts against every session that had an open turn",
     "core/27_budget_that_is_only_reserved": "a budget that is only reserved counts as used up",
     "safety/01_one_message_freezes_all": "a pattern of the redaction is quadratic in a user's text",

@@ -24,7 +24,7 @@ from holdfast.runtime.turns.branches import here, inside_of
 from holdfast.runtime.turns.failures import CUT
 from holdfast.runtime.turns.journal import Claim
 from holdfast.runtime.turns.observed import step_over
-from holdfast.runtime.turns.order import SLACK_S, Coming
+from holdfast.runtime.turns.order import FAR_S, SLACK_S, Coming, Order
 from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.records import Outcome, StepRecord
 
@@ -101,6 +101,9 @@ async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, agai
     if claim.step is None or record is None or not (record.seen or record.cut):
         return outcome
     order = turn.journal.order
+    skipped_s = _skipped_s(order, asked, record)
+    if skipped_s > FAR_S:
+        await turn.skip(skipped_s)
     if record.cut or not order.comes_alone(claim.step):
         coming = order.begin(claim.step)
         try:
@@ -121,6 +124,14 @@ async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, agai
         return outcome
     await doubt.reopen(turn, inside_of(claim.branch.path, claim.key))
     return None
+
+
+def _skipped_s(order: Order, asked: Asked, record: StepRecord) -> float:
+    """How long the code waited for this outcome before, where that is known to be of one run, and not of a wait for a person."""
+    seconds = order.skips(record)
+    if type(asked) is not Call or record.attempts > 1:
+        return 0.0
+    return min(seconds, asked.timeout_s) if asked.effect == "once" else seconds
 
 
 async def _let_go_again(turn: Turn, asked: Asked, record: StepRecord, coming: Coming) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from holdfast.runtime.turns.branches import Branch, inside_of
-from holdfast.stores.records import Step
+from holdfast.stores.records import Step, StepRecord
 
 _GAP = 1 << 20
 """The distance of two places, which leaves room for others between them."""
@@ -64,7 +64,7 @@ class Order:
 
     __slots__ = (
         "_asked", "_at_once", "_by_seen", "_closed", "_coming", "_due", "_first", "_heard", "_missed", "_number", "_places", "_queue",
-        "_unclaimed", "held", "seen", "unwritten",
+        "_unclaimed", "_until", "held", "seen", "unwritten",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class Order:
 
     def rewind(self, unclaimed: Mapping[bytes, Step]) -> None:
         """Another run begins; `unclaimed` is the live view of the records that it has not asked for."""
-        self.seen, self._number, self._closed = 1, 0, 0.0
+        self.seen, self._number, self._closed, self._until = 1, 0, 0.0, 0.0
         self._unclaimed = unclaimed
         self._due.clear()
         self._asked: list[asyncio.Future[None]] = []
@@ -129,6 +129,11 @@ class Order:
             place = self._heard[key] = self.place_at_once()
             self.unwritten.append((key, place))
         self.sees(place)
+
+    def skips(self, record: StepRecord) -> float:
+        """How many seconds replay skips when it gives this outcome to the code at once: those that no outcome before it took as well."""
+        began, self._until = max(record.opened, self._until), max(record.closed, self._until)
+        return max(record.closed - began, 0.0)
 
     def take_heard(self) -> tuple[tuple[bytes, int], ...]:
         """The answers that arrived since the last record was written, with their places."""

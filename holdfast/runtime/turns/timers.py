@@ -18,18 +18,43 @@ from typing import Any
 
 import anyio
 
+_NEXT_S = 0.001
 _MOST = 1_000
 """Most frames of one task that are searched."""
 
 
 def running_until(tasks: Iterable[asyncio.Task[Any]], now: float) -> float:
     """Loop time at which the last timer of these tasks fires, among those that fire after `now`; -inf where there is none."""
-    times = (at for task in tasks if not task.done() for at in _timers(task))
+    times = (_at(timer) for task in tasks if not task.done() for timer in _timers(task))
     return max((at for at in times if now <= at < math.inf), default=-math.inf)
 
 
-def _timers(task: asyncio.Task[Any]) -> Iterator[float]:
-    """Loop times at which the timers in the task's frames fire."""
+def advance(tasks: Iterable[asyncio.Task[Any]], seconds: float, now: float) -> None:
+    """Let the timeouts of these tasks pass so much earlier, but not before this round of the loop is over.
+
+    Only scopes can be moved (`asyncio.timeout`, those of anyio, and `asyncio.wait_for` from Python 3.12 on): handles of the loop cannot.
+    """
+    timers = {id(timer): timer for task in tasks if not task.done() for timer in _timers(task)}
+    for timer in timers.values():
+        at = _at(timer)
+        if not now <= at < math.inf:
+            continue
+        if isinstance(timer, anyio.CancelScope):
+            timer.deadline = max(at - seconds, now + _NEXT_S)
+        elif isinstance(timer, asyncio.Timeout) and not timer.expired():
+            timer.reschedule(max(at - seconds, now + _NEXT_S))
+
+
+def _at(timer: Any) -> float:
+    """Loop time at which it fires; infinity where it does not."""
+    if isinstance(timer, anyio.CancelScope):
+        return timer.deadline
+    at: float | None = None if _is_handle(timer) and timer.cancelled() else timer.when()
+    return math.inf if at is None else at
+
+
+def _timers(task: asyncio.Task[Any]) -> Iterator[Any]:
+    """The timers in the task's frames."""
     frames: list[Any] = [task.get_coro()]
     seen: set[int] = set()
     while frames and len(seen) < _MOST:
@@ -46,7 +71,7 @@ def _timers(task: asyncio.Task[Any]) -> Iterator[float]:
             elif _is_code(held):
                 frames.append(held)
             elif _is_handle(held):
-                yield from _goes_off(held)
+                yield held
 
 
 def _is_code(held: object) -> bool:
@@ -59,23 +84,10 @@ def _is_handle(held: object) -> bool:
     return type(held).__name__ == "TimerHandle"
 
 
-def _goes_off(held: object) -> Iterator[float]:
-    if isinstance(held, asyncio.Timeout):
-        at = held.when()
-        if at is not None:
-            yield at
-    elif isinstance(held, anyio.CancelScope):
-        yield held.deadline
-    elif _is_handle(held):
-        handle: Any = held
-        if not handle.cancelled():
-            yield handle.when()
-
-
-def _of_a_context(context: object, frames: list[Any]) -> Iterator[float]:
+def _of_a_context(context: object, frames: list[Any]) -> Iterator[Any]:
     """The timers of a context manager: itself, its attributes, and those that it has entered. Its generators are added to `frames`."""
-    yield from _goes_off(context)
     if isinstance(context, asyncio.Timeout | anyio.CancelScope):
+        yield context
         return
     parts: list[Any] = gc.get_referents(context)
     for part in [*parts, *(value for each in parts if type(each) is dict for value in each.values())]:
@@ -83,5 +95,5 @@ def _of_a_context(context: object, frames: list[Any]) -> Iterator[float]:
             frames.append(part)
         elif isinstance(part, deque):  # an exit stack's
             frames.extend(part)
-        else:
-            yield from _goes_off(part)
+        elif isinstance(part, asyncio.Timeout | anyio.CancelScope) or _is_handle(part):
+            yield part

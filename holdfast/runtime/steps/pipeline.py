@@ -127,11 +127,12 @@ async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, agai
 
 
 def _skipped_s(order: Order, asked: Asked, record: StepRecord) -> float:
-    """How long the code waited for this outcome before, where that is known to be of one run, and not of a wait for a person."""
+    """How long the code waited for this outcome before, where that is known to have been in one run.
+
+    A wait, another attempt, and the resolution of a `once` effect may have been after a crash, or by a person.
+    """
     seconds = order.skips(record)
-    if type(asked) is not Call or record.attempts > 1:
-        return 0.0
-    return min(seconds, asked.timeout_s) if asked.effect == "once" else seconds
+    return seconds if type(asked) is Call and asked.effect != "once" and record.attempts == 1 else 0.0
 
 
 async def _let_go_again(turn: Turn, asked: Asked, record: StepRecord, coming: Coming) -> None:

@@ -24,7 +24,7 @@ PATIENCE_S = 20.0
 QUICK = 6
 """How often the quick tests kill each case, evenly over its points."""
 
-THOROUGH = 10
+THOROUGH = 5
 """The slow tests kill at every so many points; a step has about twenty."""
 
 # ---------------------------------------------------------------- what the clerk does with a message

@@ -133,8 +133,7 @@ class Actor:
     @property
     def journal(self) -> Journal:
         """The records of the open turn; created on first use, so that an idle session uses no memory for them."""
-        if self._journal is None:
-            self._journal = Journal()
+        self._journal = self._journal or Journal()
         return self._journal
 
     def push(self, message: Message) -> None:
@@ -239,11 +238,12 @@ class Actor:
             return await self._park_unread(error)
         except Exception as error:  # a user's own validator can raise any error
             return await self._fail(turn, f"the message does not decode: {describe(error)}")
-        if turn.number == self.begun:
+        if again := turn.number == self.begun:
             self.owner.gates.repetition.clear()  # another run of the same turn notes the recorded calls again
         self.begun = turn.number
         turn_starts(turn, self.restarts.count(self.node.clock.monotonic()))
-        await turn.unless_left(doubt.prepare(turn))
+        if turn.journal.records or again:  # a new turn has nothing to prepare
+            await turn.unless_left(doubt.prepare(turn))
         match turn.interruption or await turn.run(partial(self.agent.handler, session, body)):
             case Returned(value):
                 await self._commit(turn, session, value)
@@ -268,7 +268,8 @@ class Actor:
     # ------------------------------------------------------------ ends of a turn
 
     async def _commit(self, turn: Turn, session: Session[Any], value: Any) -> None:
-        await turn.unless_left(doubt.settle_all(turn))
+        if turn.journal.in_doubt():
+            await turn.unless_left(doubt.settle_all(turn))
         if turn.interruption is not None:
             return await self._interrupted(turn, turn.interruption)
         if turn.never_awaited:

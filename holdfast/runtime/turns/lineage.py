@@ -27,18 +27,17 @@ class TaskFactory:
         self.before, self.users = before, 0
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **given: Any) -> Any:
-        make: Factory = asyncio.Task if self.before is None else self.before
-        first = {"loop": loop} if self.before is None else {}
-        arguments = (coro,) if self.before is None else (loop, coro)
-        if given.get("context") is None:
-            made_in = branches.of_a_new_task()
-            if made_in is not None:
-                context = copy_context()
-                context.run(branches.enter, made_in)
-                task = context.run(make, *arguments, **first, **given)
-                made_in.run.task_made(task, made_in)
-                return task
-        return make(*arguments, **first, **given)
+        line = branches.of_a_new_task() if given.get("context") is None else None
+        if line is None:
+            return self._make(loop, coro, given)
+        context = copy_context()
+        context.run(branches.enter, line)
+        task = context.run(self._make, loop, coro, given)
+        line.run.task_made(task, line)
+        return task
+
+    def _make(self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], given: dict[str, Any]) -> Any:
+        return asyncio.Task(coro, loop=loop, **given) if self.before is None else self.before(loop, coro, **given)
 
 
 def install(loop: asyncio.AbstractEventLoop) -> None:

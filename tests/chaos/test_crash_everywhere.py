@@ -70,7 +70,7 @@ def strides(quick: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("stride", [quick, pytest.param(1, marks=pytest.mark.slow)])
 
 
-@strides(3)
+@strides(5)
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("shape", SCRIPTS)
 def test_a_crash_at_every_point_of_a_turn_loses_nothing_and_repeats_nothing(shape: str, seed: int | None, stride: int) -> None:
@@ -116,7 +116,7 @@ def test_a_crash_at_every_point_of_a_handler_that_strangers_wrote_changes_nothin
     assert crash_at - first > 50
 
 
-@strides(3)
+@strides(5)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_an_answer_that_comes_while_its_asker_is_parked_wakes_it(seed: int, stride: int) -> None:
     """In whatever order the two are written, and wherever the process dies between: nobody waits for what is there."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import msgspec
 
 from holdfast import events
 from holdfast.runtime.steps.step import Step
 from holdfast.runtime.turns.order import SLACK_S
 from holdfast.stores.records import Outcome
+from holdfast.stores.records import Step as Record
 
 
 async def another_way(step: Step) -> None:
@@ -24,11 +27,16 @@ async def another_way(step: Step) -> None:
     while (old := turn.journal.passed_over(branch)) is not None:
         if branch.line and await turn.journal.order.asked_elsewhere(old, SLACK_S):
             continue
-        if old.record.name == step.name:
-            text = f"{step.name} was called with other arguments than before the crash: deploy code that repeats the old call, then resume"
-        else:
-            text = f"{step.name} was asked for where {old.record.name} is on record: deploy code that repeats the old call, then resume"
-        await turn.park_here(step.lane, "drift", text)
+        await _park(step, old)
+
+
+async def _park(step: Step, old: Record) -> NoReturn:
+    """Park the session: a person decides whether the effect on record counts for the one that the code asks for."""
+    if old.record.name == step.name:
+        cause = f"{step.name} was called with other arguments than before the crash"
+    else:
+        cause = f"{step.name} was asked for where {old.record.name} is on record"
+    await step.turn.park_here(step.lane, "drift", f"{cause}: deploy code that repeats the old call, then resume")
 
 
 async def drift(step: Step) -> Outcome | None:
@@ -45,8 +53,7 @@ async def drift(step: Step) -> Outcome | None:
         turn.journal.take(claim, old)
         return old.record.outcome
     if step.effect != "read":
-        text = f"{step.name} was called with other arguments than before the crash: deploy code that repeats the old call, then resume"
-        await turn.park_here(step.lane, "drift", text)
+        await _park(step, old)
     turn.journal.take(claim, old)
     turn.emit(events.Drifted, step.kind, step.name)
     if old.record.outcome is not None:

@@ -268,11 +268,14 @@ class Flight:
     def _pending(self) -> list[asyncio.Task[Any]]:
         """The tasks that have not ended. Also the handler's own tasks that asked for steps and wait for work: none will come."""
         working = [lane.task for lane in self.lanes.values() if lane.steps]
-        workers = [task for task, line in self.made.items() if line.asked]
-        return [task for task in dict.fromkeys([*self._ours(), *working, *workers]) if not task.done()]
+        return [task for task in dict.fromkeys([*self._ours(), *working, *self._workers()]) if not task.done()]
+
+    def _workers(self) -> list[asyncio.Task[Any]]:
+        """The handler's own tasks that asked for steps and have not ended."""
+        return [task for task, line in self.made.items() if line.asked and not task.done()]
 
     async def _some_end(self, within_s: float) -> None:
-        waited: list[asyncio.Future[Any]] = [*self._ours(), *(task for task, line in self.made.items() if line.asked and not task.done())]
+        waited: list[asyncio.Future[Any]] = [*self._ours(), *self._workers()]
         if self.steps:
             self._emptied = self._loop.create_future()
             waited.append(self._emptied)

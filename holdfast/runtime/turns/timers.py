@@ -19,6 +19,8 @@ from typing import Any
 import anyio
 
 _NEXT_S = 0.001
+"""How much later than now, in seconds, a timeout passes at the earliest: the outcome that the code waits for reaches it first."""
+
 _MOST = 1_000
 """Most frames of one task that are searched."""
 

@@ -34,6 +34,7 @@ from holdfast.stores.ops import Op, Result, Status, WriteStep
 from holdfast.stores.records import Message, Outcome, Park, Step, StepRecord, StepState
 
 _MANY = 32
+"""Above so many tasks in a run, replay moves only the timeouts of the calling task and of the handler (see Turn.skip)."""
 
 
 class Turn:

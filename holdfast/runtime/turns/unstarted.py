@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 C = TypeVar("C", bound=Coroutine[Any, Any, Any])
 
 _MANY = 64
+"""How many that had not begun when the next was made are kept before those that have begun are dropped."""
 
 
 class Unstarted:
@@ -20,12 +21,11 @@ class Unstarted:
     __slots__ = ("_last", "_most", "_others", "_what", "_within")
 
     def __init__(self) -> None:
-        self._what, self._last, self._within = "", None, ()
+        self._what = ""
+        self._last: Any = None
+        self._within: Sequence[Any] = ()
         self._others: list[tuple[str, Any, Sequence[Any]]] = []
         self._most = _MANY
-
-    _last: Any
-    _within: Sequence[Any]
 
     def made(self, what: str, coroutine: C, within: Sequence[Any] = ()) -> C:
         """Remember a coroutine until it begins.

@@ -28,6 +28,10 @@ class SystemClock:
     time = staticmethod(_time.time)
 
 
+LOOK_S = 0.001
+"""How often the wall clock is read, in seconds; between two looks, time passes by the monotonic clock, which costs half as much."""
+
+
 class SteadyClock:
     """A clock whose `time` never goes back while the process lives: the one that stored times are taken from.
 
@@ -38,20 +42,20 @@ class SteadyClock:
         clock: the clock of the machine.
     """
 
-    __slots__ = ("_ahead", "monotonic", "wall")
+    __slots__ = ("_ahead", "_look_at", "monotonic", "wall")
 
     def __init__(self, clock: Clock) -> None:
         self.monotonic = clock.monotonic
         self.wall = clock.time  # what the wall clock says now, for the eyes of people and of handlers
         self._ahead = clock.time() - clock.monotonic()
+        self._look_at = 0.0
 
     def time(self) -> float:
-        """Seconds since the epoch (UTC), never less than before (but for a millisecond)."""
-        wall = self.wall()
-        monotonic = self.monotonic()
-        ahead = wall - monotonic
-        if ahead > self._ahead:
-            self._ahead = ahead
-        elif ahead < self._ahead - 0.001:
-            return monotonic + self._ahead
-        return wall
+        """Seconds since the epoch (UTC), never less than before."""
+        now = self.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S
+            ahead = self.wall() - now
+            if ahead > self._ahead:
+                self._ahead = ahead
+        return now + self._ahead

@@ -29,7 +29,7 @@ class Unknown:
 UNKNOWN = Unknown()
 
 
-class StepContext:
+class StepContext(msgspec.Struct, eq=False):
     """The facts that a running effect may know about its step. A tool gets it if it has a parameter annotated `StepContext`.
 
     Attributes:
@@ -41,12 +41,12 @@ class StepContext:
         remains: the outcome of the thread of an attempt that was cut, which still runs; None if there is no such thread.
     """
 
-    __slots__ = ("attempt", "begun", "key", "remains", "session", "settled")
-
-    def __init__(self, session: str, key: str, attempt: int) -> None:
-        self.session, self.key, self.attempt = session, key, attempt
-        self.settled, self.begun = False, True
-        self.remains: asyncio.Future[Any] | None = None
+    session: str
+    key: str
+    attempt: int
+    settled: bool = False
+    begun: bool = True
+    remains: asyncio.Future[Any] | None = None
 
 
 class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):

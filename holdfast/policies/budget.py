@@ -206,23 +206,16 @@ class Ledger:
         Raises:
             ValueError: `reserved` is more than the reservations; nothing has changed.
         """
-        if not (reserved.tokens or reserved.microusd or reserved.tool_calls or reserved.seconds):
-            # Most steps cost only themselves: a short way.
-            steps = self._steps_held - reserved.steps
-            if steps < self._steps_used:
-                raise ValueError(f"more given back than reserved: {reserved!r} of {self.reserved!r}")
-            if not (actual.tokens or actual.microusd or actual.tool_calls):
-                self._steps_held = steps + actual.steps
-                self._steps_used += actual.steps
-                if actual.seconds:
-                    time = _micros(actual.seconds)
-                    self._time_used += time
-                    self._time_held += time
-                return
-            self._steps_held = steps
-        else:
+        if actual is not reserved or reserved.seconds:
             self._give_back(reserved)
-        self.charge(actual)
+            self.charge(actual)
+            return
+        # Most steps cost exactly their reservation: a short way.
+        steps, tokens = self._steps_used + reserved.steps, self._tokens_used + reserved.tokens
+        money, calls = self._money_used + reserved.microusd, self._calls_used + reserved.tool_calls
+        if steps > self._steps_held or tokens > self._tokens_held or money > self._money_held or calls > self._calls_held:
+            raise ValueError(f"more given back than reserved: {reserved!r} of {self.reserved!r}")
+        self._steps_used, self._tokens_used, self._money_used, self._calls_used = steps, tokens, money, calls
 
     def release(self, reserved: Usage) -> None:
         """Give back a reservation that cost nothing.
@@ -244,9 +237,13 @@ class Ledger:
             self._calls_used += usage.tool_calls
             self._calls_held += usage.tool_calls
         if usage.seconds:
-            time = _micros(usage.seconds)
-            self._time_used += time
-            self._time_held += time
+            self.charge_time(usage.seconds)
+
+    def charge_time(self, seconds: float) -> None:
+        """Count active time that was not reserved."""
+        time = int(seconds * 1e6 + 0.5)
+        self._time_used += time
+        self._time_held += time
 
     def credit(self, usage: Usage) -> None:
         """Give back an amount that was charged and not spent, such as the rest of a child's part. Usage never falls below 0."""

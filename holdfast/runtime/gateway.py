@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import uuid
 from typing import Any, NoReturn
 
 import msgspec
@@ -12,11 +10,11 @@ import msgspec
 from holdfast import codec, errors, events, redact
 from holdfast.policies.budget import Budget
 from holdfast.runtime.agents.definition import Agent
-from holdfast.runtime.agents.ids import check_id
+from holdfast.runtime.agents.ids import check_id, new_id
 from holdfast.runtime.live import Live, live, under_way
 from holdfast.runtime.sessions.registry import Sessions, missing_agent
 from holdfast.runtime.sessions.verbs import Verbs
-from holdfast.runtime.sessions.waiters import END
+from holdfast.runtime.sessions.waiters import END, Waiter, expire
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import CreateSession, Enqueue, Op, Result, Status
 from holdfast.stores.records import ENDED, Outcome, Session
@@ -64,23 +62,24 @@ class LocalGateway:
         return row
 
     async def tell(self, session: str, message: Any, id: str | None) -> str:
-        id = uuid.uuid4().hex if id is None else id
-        await self._enqueue(session, message, id)
+        id = new_id() if id is None else id
+        await self._enqueue(session, await self._agent(session), message, id)
         return id
 
     async def ask(self, session: str, message: Any, id: str | None, timeout_s: float) -> Any:
-        id = uuid.uuid4().hex if id is None else id
+        id = new_id() if id is None else id
         agent = await self._agent(session)
         waiter = self._sessions.waiters.add(session, id)
         try:
-            before = await self._enqueue(session, message, id)
+            before = await self._enqueue(session, agent, message, id)
             if before is not None:
                 return self._value(agent.reply, session, id, before)
-            if not await self._answered(waiter, timeout_s):
+            outcome = await self._answered(waiter, timeout_s)
+            if outcome is None:
                 raise errors.ReplyTimeout(session, id, timeout_s, _why_not_handling(await self.row(session)))
-            return self._value(agent.reply, session, id, waiter.result())
+            return self._value(agent.reply, session, id, outcome)
         finally:
-            waiter.cancel()
+            self._sessions.waiters.forget(session, id, waiter)
 
     async def result(self, session: str, timeout_s: float | None) -> Any:
         self._check_accepting()
@@ -91,11 +90,12 @@ class LocalGateway:
                 if row.result is None:
                     raise errors.SessionEnded(session, f"session {session!r} is {row.status}")
                 return self._value(_plain, session, END, _decode_outcome(row.result))
-            if not await self._answered(waiter, timeout_s):
+            outcome = await self._answered(waiter, timeout_s)
+            if outcome is None:
                 raise errors.ReplyTimeout(session, END, timeout_s or 0.0)
-            return self._value(_plain, session, END, waiter.result())
+            return self._value(_plain, session, END, outcome)
         finally:
-            waiter.cancel()
+            self._sessions.waiters.forget(session, END, waiter)
 
     async def end(self, session: str, status: str, reason: str) -> bool:
         return await self._sessions.endings.end(check_id("session", session), status, redact.text(reason))  # type: ignore[arg-type]
@@ -143,10 +143,9 @@ class LocalGateway:
         self._check_accepting()
         return await self._node.group.submit(op)
 
-    async def _enqueue(self, session: str, message: Any, id: str) -> Outcome | None:
+    async def _enqueue(self, session: str, agent: Agent, message: Any, id: str) -> Outcome | None:
         """Put a message into the mailbox; returns its outcome if it was handled before."""
         check_id("message id", id)
-        agent = await self._agent(session)
         body = codec.encode(message)
         try:
             agent.message.decode(body)
@@ -198,9 +197,15 @@ class LocalGateway:
         self._names[row.id] = row.agent
         return row.agent
 
-    async def _answered(self, waiter: asyncio.Future[Outcome], timeout_s: float | None) -> bool:
-        await asyncio.wait((waiter,), timeout=timeout_s)
-        return waiter.done()
+    async def _answered(self, waiter: Waiter, timeout_s: float | None) -> Outcome | None:
+        """The answer; None where it did not come in time."""
+        if timeout_s is None:
+            return await waiter
+        timer = self._node.loop.call_later(timeout_s, expire, waiter)
+        try:
+            return await waiter
+        finally:
+            timer.cancel()
 
     def _value(self, decoder: codec.Codec, session: str, id: str, outcome: Outcome) -> Any:
         failure = outcome.failure

@@ -81,7 +81,7 @@ def live(actor: Actor, entries: list[tuple[Timed, float]], process: int) -> Live
         working=actor.task is not None,
         turn=None if turn is None else turn.number,
         queued=len(actor.mailbox),
-        steps=[_running(step, deadline - node.loop.time(), now) for step, deadline in entries],
+        steps=[_running(step, deadline - node.clock.monotonic(), now) for step, deadline in entries],
         waits=[] if turn is None else [Waiting(park.reason, park.text, park.until) for park in turn.waits.parks()],
         left=actor.owner.ledger.left(),
         breaker=actor.owner.gates.breaker.state,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random as _random
-import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from types import TracebackType
@@ -21,6 +20,7 @@ from holdfast.policies.breaker import BreakerSpec, BreakerView
 from holdfast.policies.budget import Budget
 from holdfast.runtime import arguments
 from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.agents.ids import new_id
 from holdfast.runtime.agents.limits import Limits
 from holdfast.runtime.agents.settings import Settings
 from holdfast.runtime.gateway import LocalGateway
@@ -308,7 +308,7 @@ class Runtime:
         """
         if self._own.agents.get(agent.name) is not agent:
             raise errors.ConfigError(f"this Runtime does not have the agent {agent.name!r}: add it to agents=")
-        wanted = uuid.uuid4().hex if id is None else id
+        wanted = new_id() if id is None else id
         row = await self._open_gateway().spawn(self._settings.agents[agent.name], wanted, tenant, user, state, budget)
         return Handle(self._open_gateway(), row.id)
 

@@ -1,11 +1,18 @@
-"""Checks of ids, reasons and time limits: each store, log and terminal must be able to take them."""
+"""New ids, and checks of ids, reasons and time limits: each store, log and terminal must be able to take them."""
 
 from __future__ import annotations
+
+import os
 
 from holdfast.errors import ConfigError
 
 MAX_CHARS = 512
 MAX_REASON = 2_000
+
+
+def new_id() -> str:
+    """A random id of 128 bits, in hex."""
+    return os.urandom(16).hex()
 
 
 def check_id(what: str, value: object, *, empty: bool = False) -> str:

@@ -20,7 +20,7 @@ from holdfast.policies.budget import ZERO
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.sessions import conclusion
 from holdfast.runtime.sessions.aftermath import after_crash
-from holdfast.runtime.sessions.life import WORKING, Life, Signal, move
+from holdfast.runtime.sessions.life import WHY, WORKING, GiveUp, Life, Signal, move
 from holdfast.runtime.sessions.pausing import Pause
 from holdfast.runtime.sessions.unreadable import unreadable, unreadable_message
 from holdfast.runtime.steps.session import Session
@@ -31,17 +31,13 @@ from holdfast.runtime.turns.node import Node
 from holdfast.runtime.turns.observed import turn_starts
 from holdfast.runtime.turns.owner import Owner
 from holdfast.runtime.turns.turn import Turn
-from holdfast.runtime.turns.verdict import Crashed, Interrupted, Returned, Why
+from holdfast.runtime.turns.verdict import Crashed, Interrupted, Returned
 from holdfast.stores.ops import CommitTurn, FailTurn, Op, Result, Status, UpdateSession
 from holdfast.stores.records import ENDED, Loaded, Message, Park, SessionStatus
 from holdfast.supervisors.intensity import Intensity, RestartWindow
 
 _STATE_S = 60.0  # the pause before a state that did not load is tried again; each message and each start also tries it
 _UNKNOWN = "the outcome of a write is unknown"
-_WHY: dict[Signal, Why] = {
-    Signal.HOLD: "pause", Signal.UNSURE: "unsure", Signal.DROP: "dropped", Signal.DRAIN: "drain", Signal.STOP: "stopped",
-    Signal.END: "ended",
-}  # fmt: skip
 
 
 class Host(Protocol):
@@ -77,13 +73,6 @@ class Host(Protocol):
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a follow-up that no code waits for."""
         ...
-
-
-class GiveUp(msgspec.Struct, frozen=True):
-    """A person's request to give up the turn of this message."""
-
-    message: str
-    cause: str
 
 
 class Actor:
@@ -163,7 +152,7 @@ class Actor:
         elif action:
             self.pause.end()
             if action == "leave" and self.current is not None:
-                self.current.interrupt(_WHY[signal], self.wish if signal is Signal.HOLD and isinstance(self.wish, Park) else None)
+                self.current.interrupt(WHY[signal], self.wish if signal is Signal.HOLD and isinstance(self.wish, Park) else None)
 
     def hold(self, park: Park) -> None:
         """Leave the turn once no step is in flight, and park."""
@@ -176,9 +165,13 @@ class Actor:
         self.wish = GiveUp(self.mailbox[0].id, cause)
         self.signal(Signal.DROP)
 
+    @property
+    def between_turns(self) -> bool:
+        """Whether no message is or can be handled now: there is none, or the session is parked, failed or ended."""
+        return not self.mailbox or self.status not in ("idle", "unfinished")
+
     def _runnable(self) -> bool:
-        may = self.status in ("idle", "unfinished") and self.owner.known and not self.host.draining
-        return may and bool(self.mailbox)
+        return not self.between_turns and self.owner.known and not self.host.draining
 
     async def _work(self) -> None:
         try:
@@ -230,10 +223,11 @@ class Actor:
             text = f"the process died {self.crashes} times during this turn without a new record: find out why, then resume"
             return await self._park(Park("crashes", text))
         self.signal(Signal.BEGIN)
-        turn = self.current = Turn(self.owner, self.node, message, self.journal)
+        agent, turn = self.agent, Turn(self.owner, self.node, message, self.journal)
+        self.current = turn
         try:
-            body = self.agent.message.decode(message.body)
-            session: Session[Any] = Session(turn, self.agent.load_state(self.id, self.state, self.version))
+            body = agent.message.decode(message.body)
+            session: Session[Any] = Session(turn, agent.load_state(self.id, self.state, self.version))
         except StateError as error:
             return await self._park_unread(error)
         except Exception as error:  # a user's own validator can raise any error
@@ -244,7 +238,7 @@ class Actor:
         turn_starts(turn, self.restarts.count(self.node.clock.monotonic()))
         if turn.journal.records or again:  # a new turn has nothing to prepare
             await turn.unless_left(doubt.prepare(turn))
-        match turn.interruption or await turn.run(partial(self.agent.handler, session, body)):
+        match turn.interruption or await turn.run(partial(agent.handler, session, body)):
             case Returned(value):
                 await self._commit(turn, session, value)
             case Crashed(raised):
@@ -274,9 +268,11 @@ class Actor:
             return await self._interrupted(turn, turn.interruption)
         if turn.never_awaited:
             return await self._crashed(turn, NotAwaited(turn.never_awaited))
-        lost = [s.record.name for s in self.journal.unclaimed() if s.record.effect == "once"]
-        for step in self.journal.unclaimed():
+        lost: list[str] = []
+        for step in turn.journal.left.values():
             turn.emit(events.Unclaimed, step.record.kind, step.record.name)
+            if step.record.effect == "once":
+                lost.append(step.record.name)
         if lost:
             text = f"the replayed code did not call recorded effect {', '.join(lost)}: deploy code that calls it, then resume"
             return await self._park_turn(turn, Park("unclaimed", text))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Literal
 
+import msgspec
 
-class Life(Enum):
+from holdfast.runtime.turns.verdict import Why
+
+
+class Life(IntEnum):
     """The states of a session in memory."""
 
     IDLE = auto()  # it has no task: it has no work, or must not do any
@@ -19,7 +23,7 @@ class Life(Enum):
     ENDED = auto()  # cancelled, killed or finished
 
 
-class Signal(Enum):
+class Signal(IntEnum):
     """The events in the life of a session."""
 
     KICK = auto()  # there is a message, or its wake time has come
@@ -36,17 +40,29 @@ class Signal(Enum):
     OVER = auto()  # its task has ended
 
 
+class GiveUp(msgspec.Struct, frozen=True):
+    """A person's request to give up the turn of this message."""
+
+    message: str
+    cause: str
+
+
 Action = Literal["", "start", "leave", "reread", "wake"]
 """start: begin a task. leave: interrupt the turn. wake: cut the pause short. reread: drop it from memory and read it again."""
 
 L, S = Life, Signal
 WORKING = (L.RUNNING, L.WOKEN)
+WHY: dict[Signal, Why] = {
+    S.HOLD: "pause", S.UNSURE: "unsure", S.DROP: "dropped", S.DRAIN: "drain", S.STOP: "stopped", S.END: "ended",
+}  # fmt: skip
+"""Why the turn is left at a signal."""
 
 _MOVES: dict[tuple[Life, Signal], tuple[Life, Action]] = {
     (L.IDLE, S.KICK): (L.RUNNING, "start"),
     (L.IDLE, S.HOLD): (L.HOLDING, "start"),
     (L.IDLE, S.DROP): (L.DROPPING, "start"),
     (L.IDLE, S.UNSURE): (L.STALE, "reread"),
+    (L.RUNNING, S.BEGIN): (L.RUNNING, ""),
     (L.RUNNING, S.ANSWER): (L.WOKEN, ""),
     (L.RUNNING, S.CRASH): (L.BACKING_OFF, ""),
     (L.RUNNING, S.HOLD): (L.HOLDING, "leave"),
@@ -61,7 +77,6 @@ _MOVES: dict[tuple[Life, Signal], tuple[Life, Action]] = {
     (L.BACKING_OFF, S.UNSURE): (L.STALE, "wake"),
     (L.BACKING_OFF, S.DRAIN): (L.RUNNING, "wake"),
     (L.BACKING_OFF, S.STOP): (L.RUNNING, "wake"),
-    (L.BACKING_OFF, S.END): (L.ENDED, "wake"),
     (L.HOLDING, S.HOLD): (L.HOLDING, "leave"),
     (L.HOLDING, S.DROP): (L.DROPPING, "leave"),
     (L.HOLDING, S.UNSURE): (L.STALE, "leave"),
@@ -71,17 +86,19 @@ _MOVES: dict[tuple[Life, Signal], tuple[Life, Action]] = {
     (L.DROPPING, S.STOP): (L.DROPPING, "leave"),
     (L.STALE, S.DRAIN): (L.STALE, "leave"),
     (L.STALE, S.STOP): (L.STALE, "leave"),
+    **{(life, S.OVER): (L.IDLE, "") for life in L if life is not L.ENDED},
+    **{(life, S.END): (L.ENDED, "leave") for life in L},
+    (L.IDLE, S.END): (L.ENDED, ""),
+    (L.BACKING_OFF, S.END): (L.ENDED, "wake"),
 }
 
 
 def move(life: Life, signal: Signal) -> tuple[Life, Action]:
     """The next state and the action; a pair that is not in the table changes nothing."""
-    if signal is S.END and life is not L.BACKING_OFF:
-        return L.ENDED, "" if life is L.IDLE else "leave"
-    if signal is S.OVER:
-        return (life if life is L.ENDED else L.IDLE), ""
-    if life is L.WOKEN and (life, signal) not in _MOVES:
-        life = L.RUNNING  # all other moves are those of RUNNING; where they stay in RUNNING, it stays WOKEN
-        after, action = _MOVES.get((life, signal), (L.WOKEN, ""))
+    found = _MOVES.get((life, signal))
+    if found is not None:
+        return found
+    if life is L.WOKEN:  # all other moves are those of RUNNING; where they stay in RUNNING, it stays WOKEN
+        after, action = _MOVES.get((L.RUNNING, signal), (L.WOKEN, ""))
         return (L.WOKEN if after is L.RUNNING else after), action
-    return _MOVES.get((life, signal), (life, ""))
+    return life, ""

@@ -196,6 +196,8 @@ class Verbs:
 
     async def _idle_actor(self, session: str, *, known: bool = True) -> Actor:
         actor = await self._sessions.actor(check_id("session", session), known=known)
+        if actor.task is not None and actor.between_turns:
+            await asyncio.wait((actor.task,), timeout=1.0)  # it is about to end
         if actor.task is not None:
             raise errors.SessionError(session, f"session {session!r} is running: pause it or wait until it is idle")
         return actor

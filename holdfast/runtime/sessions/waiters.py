@@ -13,6 +13,16 @@ END = ""
 without leaving rows."""
 
 
+Waiter = asyncio.Future[Outcome | None]
+"""A wait for an answer; None where its time is over."""
+
+
+def expire(waiter: Waiter) -> None:
+    """Its time is over."""
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 class Waiters:
     """Futures by session and message id."""
 
@@ -21,13 +31,12 @@ class Waiters:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         # The innermost dict is a set that keeps its order: many may wait for one end, each with its own timeout.
-        self._waiters: dict[str, dict[str, dict[asyncio.Future[Outcome], None]]] = {}
+        self._waiters: dict[str, dict[str, dict[Waiter, None]]] = {}
 
-    def add(self, session: str, message: str) -> asyncio.Future[Outcome]:
-        """A future for the answer to a message. Cancel it when you stop waiting."""
-        future: asyncio.Future[Outcome] = self._loop.create_future()
+    def add(self, session: str, message: str) -> Waiter:
+        """A future for the answer to a message. Always call `forget` after the wait."""
+        future: Waiter = self._loop.create_future()
         self._waiters.setdefault(session, {}).setdefault(message, {})[future] = None
-        future.add_done_callback(lambda done: self._gave_up(session, message, done) if done.cancelled() else None)
         return future
 
     def answer(self, session: str, message: str, outcome: Outcome) -> None:
@@ -54,22 +63,27 @@ class Waiters:
         session, message = key
         return message in self._waiters.get(session, ())
 
-    def _taken(self, session: str, message: str) -> Iterable[asyncio.Future[Outcome]]:
+    def _taken(self, session: str, message: str) -> Iterable[Waiter]:
         messages = self._waiters.get(session, {})
         waiters = messages.pop(message, {})
         if not messages:
             self._waiters.pop(session, None)
         return waiters
 
-    def _gave_up(self, session: str, message: str, future: asyncio.Future[Outcome]) -> None:
-        waiters = self._waiters.get(session, {}).get(message, {})
-        waiters.pop(future, None)
+    def forget(self, session: str, message: str, waiter: Waiter) -> None:
+        """A wait is over: its caller was cancelled, its time is over, or it was answered, and is forgotten already."""
+        messages = self._waiters.get(session)
+        if messages is None:
+            return
+        waiters = messages.get(message, {})
+        waiters.pop(waiter, None)
         if not waiters:
             self._taken(session, message)
 
 
-def _fail(messages: Mapping[str, Iterable[asyncio.Future[Outcome]]], error: HoldfastError) -> None:
+def _fail(messages: Mapping[str, Iterable[Waiter]], error: HoldfastError) -> None:
     for waiters in messages.values():
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(error)
+                waiter.exception()  # a caller that is gone must not make the loop complain

@@ -29,6 +29,8 @@ from holdfast.runtime.turns.gates import Permits
 from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.records import Outcome, Park, StepState
 
+_RUNNING = Phase.RUNNING
+
 
 def run_effect(turn: Turn, call: Call) -> Coroutine[Any, Any, Any]:
     """Run `call` as a step of `turn`, or return its recorded result. As pipeline.run."""
@@ -115,71 +117,90 @@ async def _held_up(step: Step, why: Wait | str) -> None:
 
 
 async def _attempt(step: Step, call: Call, context: StepContext, permits: Permits) -> Fault | None:
-    """Open, perform, settle: returns None with the result in `step.value`, or the fault of the attempt."""
-    turn, clock = step.turn, step.turn.node.clock
-    timeout_s = turn.owner.gates.time_left(call.timeout_s)
-    began, ok, cost = math.inf, None, ZERO
+    """Open, run the effect under its deadline, settle: returns None with the result in `step.value`, or the fault of the attempt."""
+    turn, lane, node = step.turn, step.lane, step.turn.node
+    gates, flight, clock, deadlines = turn.owner.gates, turn.flight, node.clock, node.deadlines
+    timeout_s = gates.time_left(call.timeout_s)
+    began, ok, cost, pinned = math.inf, None, ZERO, call.costs or call.effect == "once"
+    fault = reported = None
     try:
-        if call.costs or call.effect != "read":
-            step.deadline = clock.time() + timeout_s if call.effect == "once" else 0.0
-            await step.write(StepState.OPEN, reserved=call.most)
-            if turn.interruption is not None or turn.ending is not None:
-                await turn.begins()  # the end of the session may have been written in the same batch
+        if pinned or call.effect != "read":
+            await _open(step, call, timeout_s)
         began, cost = clock.monotonic(), call.most
-        fault, reported = await _perform(step, call, context, timeout_s)
-        if turn.flight.nested and (path := step.inside_path()):
+        step.value, step.phase = None, _RUNNING
+        if pinned:
+            lane.pinned += 1
+        inside = branches.enter(step)
+        deadlines.add(step, timeout_s)
+        try:
+            step.value = await call.run(context)
+            if call.check is not None:
+                call.check(step.value)
+        except asyncio.CancelledError as error:
+            fault = await _cancelled(step, call, context, error, timeout_s)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # a tool that calls sys.exit() ends no other session
+            fault, reported = _failed(step, call, error)
+        else:
+            if step.passed is not None:
+                deadlines.taken_back(step)  # the attempt swallowed its cancellation but has a result: the result counts
+        finally:
+            deadlines.remove(step)
+            step.attempt_over = step.passed is not None
+            branches.leave(inside)
+            if pinned:
+                lane.pinned -= 1
+        if flight.nested and (path := step.inside_path()):
             step.attempt_over = True
-            await turn.flight.end_inside(path)
-        cost = _cost(step, call, fault, reported)
-        ok = True if fault is None else False if fault.dependency else None
+            await flight.end_inside(path)
+        if fault is None:
+            ok = True
+            if call.meter is not None:
+                cost = call.meter(step.value)
+        else:
+            ok = False if fault.dependency else None
+            cost = _cost(step, call, reported)
         return fault
     except asyncio.CancelledError:
-        cost = _timed(step, cost)
-        if turn.flight.nested and (path := step.inside_path()):
-            turn.flight.cancel_inside(path)
+        if flight.nested and (path := step.inside_path()):
+            flight.cancel_inside(path)
         raise
     finally:
-        step.used = cost if step.used is ZERO else step.used + cost
-        # An attempt with a cost is charged its time up to now.
+        now = clock.monotonic()
+        active_s, flight.mark = now - flight.mark, now  # concurrent steps share the time
+        used = Usage(cost.steps, cost.tokens, cost.microusd, active_s, cost.tool_calls)
+        step.used = used if step.used is ZERO else step.used + used
         step.now = clock.time()
-        turn.owner.gates.leave(call, permits, cost, ok, max(turn.flight.mark - began, 0.0), step.now)
-        if ok is not True and turn.owner.gates.breaker.spent():
-            turn.node.peers.condemn(turn.owner.id, f"its breaker opened {turn.owner.gates.breaker.openings} times")
+        gates.leave(call, permits, cost, active_s, ok, max(now - began, 0.0), step.now)
+        if ok is not True and gates.breaker.spent():
+            node.peers.condemn(turn.owner.id, f"its breaker opened {gates.breaker.openings} times")
 
 
-async def _perform(step: Step, call: Call, context: StepContext, timeout_s: float) -> tuple[Fault | None, Usage | None]:
-    """Run the effect under its deadline; returns its fault, and the cost that its error reports."""
-    task, pinned = step.lane.task, call.effect == "once" or call.costs
-    step.value, step.phase = None, Phase.RUNNING
-    step.lane.pinned += pinned
-    inside, deadlines = branches.enter(step), step.turn.node.deadlines
-    deadlines.add(step, timeout_s)
-    try:
-        step.value = await call.run(context)
-        if call.check is not None:
-            call.check(step.value)
-    except asyncio.CancelledError as error:
-        if deadlines.taken_back(step):
-            text = "ended by a person" if step.passed is not None and step.passed.by_person else f"no answer within {timeout_s:g} s"
-            return await _timed_out(step, call, context, text), None
-        if task.cancelling() > step.cancelled_before:
-            raise
-        # This task was not cancelled: the effect awaited a cancelled task. That is a crash of the effect.
-        return Fault("permanent", "CancelledError", f"the effect was cancelled from within: {error}"), None
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # a tool that calls sys.exit() ends no other session
-        deadlines.taken_back(step)
-        if task.cancelling() > step.cancelled_before and call.effect != "once":
-            raise asyncio.CancelledError from error  # its caller cancelled it, and the effect turned that into an error
-        return _fault(error, step.turn.node.clock.time()), _reported_cost(error, call)
-    else:
-        if step.passed is not None:
-            deadlines.taken_back(step)  # the attempt swallowed its cancellation but has a result: the result counts
-    finally:
-        deadlines.remove(step)
-        step.attempt_over = step.passed is not None
-        branches.leave(inside)
-        step.lane.pinned -= pinned
-    return None, None
+async def _open(step: Step, call: Call, timeout_s: float) -> None:
+    """Record that the attempt is about to begin."""
+    turn = step.turn
+    step.deadline = turn.node.clock.time() + timeout_s if call.effect == "once" else 0.0
+    await step.write(StepState.OPEN, reserved=call.most)
+    if turn.interruption is not None or turn.ending is not None:
+        await turn.begins()  # the end of the session may have been written in the same batch
+
+
+async def _cancelled(step: Step, call: Call, context: StepContext, error: asyncio.CancelledError, timeout_s: float) -> Fault | None:
+    """The fault of an attempt that was cancelled by its deadline, or from within; one that its caller cancelled is cancelled."""
+    if step.turn.node.deadlines.taken_back(step):
+        text = "ended by a person" if step.passed is not None and step.passed.by_person else f"no answer within {timeout_s:g} s"
+        return await _timed_out(step, call, context, text)
+    if step.task.cancelling() > step.cancelled_before:
+        raise error
+    # This task was not cancelled: the effect awaited a cancelled task. That is a crash of the effect.
+    return Fault("permanent", "CancelledError", f"the effect was cancelled from within: {error}")
+
+
+def _failed(step: Step, call: Call, error: BaseException) -> tuple[Fault, Usage | None]:
+    """The fault of an attempt that raised, and the cost that its error reports."""
+    step.turn.node.deadlines.taken_back(step)
+    if step.task.cancelling() > step.cancelled_before and call.effect != "once":
+        raise asyncio.CancelledError from error  # its caller cancelled it, and the effect turned that into an error
+    return _fault(error, step.turn.node.clock.time()), _reported_cost(error, call)
 
 
 async def _timed_out(step: Step, call: Call, context: StepContext, text: str) -> Fault | None:
@@ -220,22 +241,12 @@ def _reported_cost(error: BaseException, call: Call) -> Usage | None:
     return reported
 
 
-def _cost(step: Step, call: Call, fault: Fault | None, reported: Usage | None) -> Usage:
-    """The cost of the attempt: metered from its answer, or as its error reports; one step where the other side refused it; else the most it
-    can cost."""
-    cost = call.most
+def _cost(step: Step, call: Call, reported: Usage | None) -> Usage:
+    """The cost of an attempt that failed: metered from its answer, if it has one, or as its error reports; one step where the other side
+    refused it; else the most it can cost."""
     if step.value is not None and call.meter is not None:
-        cost = call.meter(step.value)
-    elif fault is not None and reported is not None:
-        cost = reported
-    return _timed(step, cost)
-
-
-def _timed(step: Step, cost: Usage) -> Usage:
-    """The cost with the attempt's seconds of activity."""
-    flight, now = step.turn.flight, step.turn.node.clock.monotonic()
-    seconds, flight.mark = now - flight.mark, now  # concurrent steps share the time
-    return Usage(cost.steps, cost.tokens, cost.microusd, seconds, cost.tool_calls) if seconds else cost
+        return call.meter(step.value)
+    return call.most if reported is None else reported
 
 
 # ---------------------------------------------------------------- after an attempt that failed

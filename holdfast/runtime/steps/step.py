@@ -17,7 +17,6 @@ from holdfast.runtime.turns import tasks
 from holdfast.runtime.turns.branches import Branch, enclosing, inside_of
 from holdfast.runtime.turns.deadlines import Passed
 from holdfast.runtime.turns.failures import CUT, describe, state_of
-from holdfast.runtime.turns.flight import Lane
 from holdfast.runtime.turns.journal import Claim
 from holdfast.runtime.turns.observed import step_starts
 from holdfast.runtime.turns.turn import Turn
@@ -57,15 +56,16 @@ class Step:
 
     __slots__ = (
         "_ended", "_heard", "_inside", "_written", "asked", "attempt_over", "attempts", "cancelled_before", "claim", "context",
-        "deadline", "lane", "made", "maybe_paid", "now", "opened", "outcome", "passed", "phase", "seen", "target", "turn", "until",
+        "deadline", "lane", "made", "maybe_paid", "now", "opened", "outcome", "passed", "phase", "seen", "target", "task", "turn", "until",
         "used", "value",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, asked: Asked, claim: Claim) -> None:
         self.turn, self.asked, self.claim = turn, asked, claim
         branch = claim.branch
-        self.lane: Lane = turn.flight.enter()
-        claim.overlapped = branch.busy > 0 or branch.apart or self.lane.task is not branch.task
+        lane = self.lane = turn.flight.enter()
+        task = self.task = lane.task
+        claim.overlapped = branch.busy > 0 or branch.apart or task is not branch.task
         branch.busy += 1
         if branch.path:
             turn.flight.nested[self] = branch.path
@@ -115,10 +115,6 @@ class Step:
     # ------------------------------------------------------------ as others see it
 
     @property
-    def task(self) -> asyncio.Task[Any]:
-        return self.lane.task
-
-    @property
     def session(self) -> str:
         return self.turn.owner.id
 
@@ -147,7 +143,7 @@ class Step:
         """The branch of the steps that its function asks for in the attempt under way."""
         if self._inside is None:
             self._inside = Branch(self.turn, inside_of(self.claim.branch.path, self.claim.key))
-            self._inside.task = self.lane.task
+            self._inside.task = self.task
             self.turn.insides[self._inside.path] = self
         return self._inside
 
@@ -231,15 +227,17 @@ class Step:
         outbox: tuple[Op, ...] = (), cut: bool = False,
     ) -> asyncio.Future[Result]:  # fmt: skip
         asked, claim, turn = self.asked, self.claim, self.turn
-        branch, order, now = claim.branch, turn.journal.order, self.now or turn.node.clock.time()
-        self.now = 0.0
-        args = asked.args if len(asked.args) <= _MAX_ARGS or asked.effect == "once" or asked.kind == "tell" else b""
+        branch, order, args = claim.branch, turn.journal.order, asked.args
+        now, self.now = self.now or turn.node.clock.time(), 0.0
+        if len(args) > _MAX_ARGS and asked.effect != "once" and asked.kind != "tell":
+            args = b""
         if order.unwritten:
             self._heard += order.take_heard()
         if self._ended:
             order.forgo(self._ended)  # it is written again
         ended = self._ended = order.place_at_once() if cut else 0 if outcome is None else order.place()
-        until = self.until if until is None else until
+        if until is None:
+            until = self.until
         # Zero as an int takes one byte of the row; as a float it takes nine.
         record = StepRecord(
             asked.kind, asked.name, branch.path, claim.digest, claim.nth, asked.effect, outcome, args, reserved, self.used,

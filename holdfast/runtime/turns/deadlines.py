@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 PERIOD_S = 0.1
@@ -43,9 +43,8 @@ class Timed(Protocol):
 
     passed: Passed | None
     cancelled_before: int
+    task: asyncio.Task[Any]
 
-    @property
-    def task(self) -> asyncio.Task[Any]: ...
     @property
     def session(self) -> str: ...
     @property
@@ -67,10 +66,10 @@ class Timed(Protocol):
 class Deadlines:
     """All deadlines of a node. It sweeps only while there are any."""
 
-    __slots__ = ("_due", "_entries", "_loop", "_timer")
+    __slots__ = ("_due", "_entries", "_loop", "_now", "_timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, loop: asyncio.AbstractEventLoop, monotonic: Callable[[], float]) -> None:
+        self._loop, self._now = loop, monotonic
         self._entries: dict[Timed, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -79,13 +78,13 @@ class Deadlines:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[tuple[Timed, float]]:
-        """Each step under way, with the loop time of its deadline."""
+        """Each step under way, with the monotonic time of its deadline."""
         return iter(self._entries.items())
 
     def add(self, step: Timed, seconds: float) -> None:
         """An attempt of `step` begins: cancel its task in `seconds` from now, unless the deadline is removed first."""
         step.passed, step.cancelled_before = None, step.task.cancelling()
-        self._entries[step] = self._loop.time() + seconds
+        self._entries[step] = self._now() + seconds
         if self._timer is None:
             self._sweep_later()
 
@@ -113,11 +112,11 @@ class Deadlines:
         return len(found)
 
     def _sweep_later(self) -> None:
-        self._due = self._loop.time() + PERIOD_S
-        self._timer = self._loop.call_at(self._due, self._sweep)
+        self._due = self._now() + PERIOD_S
+        self._timer = self._loop.call_later(PERIOD_S, self._sweep)
 
     def _sweep(self) -> None:
-        now = self._loop.time()
+        now = self._now()
         blocked_s = now - self._due
         if blocked_s > PERIOD_S:
             for step in self._entries:
@@ -129,7 +128,7 @@ class Deadlines:
             self._sweep_later()
 
     def _fire(self, step: Timed, *, by_person: bool = False) -> None:
-        now = self._loop.time()
+        now = self._now()
         passed = step.passed = step.passed or Passed(now, by_person)
         passed.cancels += 1
         self._entries[step] = now + AGAIN_S

@@ -237,6 +237,12 @@ class Flight:
             task.cancel()
         return tasks
 
+    @property
+    def over(self) -> bool:
+        """Whether the handler and all that it made has ended."""
+        alone = self.steps == 0 and not self.branches and not self.made
+        return alone and self.handler is not None and self.handler.done()
+
     async def end(self, quarantine_s: float, stuck: Callable[[asyncio.Future[Any]], None]) -> bool:
         """Cancel all tasks of the run, and wait until they have ended.
 

@@ -62,9 +62,13 @@ class Gates:
             return verdict
         return own, (shared, shared.generation)
 
-    def leave(self, call: Call, permits: Permits, cost: Usage, ok: bool | None, took_s: float, now: float) -> None:
-        """The attempt has ended: settle its cost. `ok` None counts neither for nor against a breaker."""
+    def leave(self, call: Call, permits: Permits, cost: Usage, active_s: float, ok: bool | None, took_s: float, now: float) -> None:
+        """The attempt has ended: settle its cost, and its active time in place of the seconds in `cost`. `ok` None counts neither for nor
+        against a breaker."""
+        if cost.seconds:
+            cost = Usage(cost.steps, cost.tokens, cost.microusd, 0.0, cost.tool_calls)
         self.ledger.settle(call.most, cost)
+        self.ledger.charge_time(active_s)
         for breaker, generation in permits:
             breaker.after(now, ok, took_s, generation)
 

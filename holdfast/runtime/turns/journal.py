@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
+import msgspec
+
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.turns.branches import Branch, enclosing, follows, inside_of, line_follows
 from holdfast.runtime.turns.order import Order
@@ -21,17 +23,21 @@ _BY_PLACE = ("now", "spawn")
 """Kinds of steps whose arguments do not distinguish them: the line of code that asks is part of their identity."""
 
 
-class Claim:
-    """A step's place in the journal: its identity, and the record found for it, if any."""
+class Claim(msgspec.Struct, eq=False):
+    """A step's place in the journal: its identity, and the record found for it, if any.
 
-    __slots__ = ("branch", "digest", "key", "nth", "overlapped", "started", "step", "strayed")
+    Attributes:
+        started: kind and name, once StepStarted was emitted for it.
+    """
 
-    def __init__(self, branch: Branch, digest: bytes, nth: int) -> None:
-        self.branch, self.digest, self.nth = branch, digest, nth
-        self.key = digest + nth.to_bytes(3, "big")
-        self.step: Step | None = None
-        self.overlapped = self.strayed = False
-        self.started: tuple[str, str] | None = None  # kind and name, once StepStarted was emitted for it
+    branch: Branch
+    digest: bytes
+    nth: int
+    key: bytes
+    step: Step | None = None
+    overlapped: bool = False
+    strayed: bool = False
+    started: tuple[str, str] | None = None
 
 
 class Effects(NamedTuple):
@@ -81,10 +87,8 @@ class Journal:
         digest = blake2b(f"{place}\0{kind}\0{name}\0".encode() + args, digest_size=14).digest()
         nth = branch.nth.get(digest, 0)
         branch.nth[digest] = nth + 1
-        claim = Claim(branch, digest, nth)
-        if self.left:
-            claim.step = self._claimed(claim.key)
-        return claim
+        key = digest + nth.to_bytes(3, "big")
+        return Claim(branch, digest, nth, key, self._claimed(key) if self.left else None)
 
     def _claimed(self, key: bytes) -> Step | None:
         """Take a record out of those that can be claimed, and wake those that wait for the claim."""
@@ -182,10 +186,6 @@ class Journal:
 
     # ------------------------------------------------------------ views
 
-    def unclaimed(self) -> list[Step]:
-        """The records that the handler has not asked for in this run."""
-        return list(self.left.values())
-
     def in_doubt(self) -> list[Step]:
         """Effects whose outcome is unknown, while the handler does not run."""
         return [step for key in self._open if in_doubt(step := self.records[key])]
@@ -205,10 +205,16 @@ class Journal:
 
     def spent(self) -> Usage:
         """The cost of the turn so far; an attempt that was never closed counts in full."""
-        total = ZERO
+        steps = tokens = microusd = tool_calls = 0
+        seconds = 0.0
         for step in self.records.values():
-            total = total + cost(step)
-        return total
+            used = cost(step)
+            steps += used.steps
+            tokens += used.tokens
+            microusd += used.microusd
+            seconds += used.seconds
+            tool_calls += used.tool_calls
+        return Usage(steps, tokens, microusd, seconds, tool_calls)
 
     def effects(self, resolved: Mapping[bytes, str] | None = None) -> Effects:
         """The idempotent and once effects, for people; `resolved` has verdicts on doubts that are about to be written."""
@@ -267,4 +273,4 @@ def _before(record: StepRecord, branch: Branch) -> bool:
 def cost(step: Step) -> Usage:
     """The cost of a step, its open attempt counted in full."""
     record: StepRecord = step.record
-    return record.used + record.reserved if record.reserved else record.used
+    return record.used if record.reserved is ZERO or not record.reserved else record.used + record.reserved

@@ -25,19 +25,21 @@ class TaskFactory:
 
     def __init__(self, before: Factory | None) -> None:
         self.before, self.users = before, 0
+        self._make: Factory = before or _plain
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **given: Any) -> Any:
         line = branches.of_a_new_task() if given.get("context") is None else None
         if line is None:
-            return self._make(loop, coro, given)
+            return self._make(loop, coro, **given)
         context = copy_context()
         context.run(branches.enter, line)
-        task = context.run(self._make, loop, coro, given)
+        task = context.run(self._make, loop, coro, **given)
         line.run.task_made(task, line)
         return task
 
-    def _make(self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], given: dict[str, Any]) -> Any:
-        return asyncio.Task(coro, loop=loop, **given) if self.before is None else self.before(loop, coro, **given)
+
+def _plain(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **given: Any) -> asyncio.Task[Any]:
+    return asyncio.Task(coro, loop=loop, **given)
 
 
 def install(loop: asyncio.AbstractEventLoop) -> None:

@@ -55,7 +55,7 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self.store, self.group, self.clock, self.random = store, group, SteadyClock(clock), random
         self.observers, self.clients = observers, clients
-        self.deadlines = Deadlines(self.loop)
+        self.deadlines = Deadlines(self.loop, self.clock.monotonic)
         self.settings = settings
         self.reconciles = asyncio.Semaphore(settings.reconciles)
         self.stuck: set[asyncio.Future[Any]] = set()

@@ -36,6 +36,9 @@ _LAST = 2**62
 """The place of an outcome that no record proves to have been seen: another session answered, and the code asked for no step after that."""
 
 
+_NONE: dict[bytes, None] = {}
+
+
 class Coming:
     """An outcome on record that is about to reach the code."""
 
@@ -92,6 +95,9 @@ class Order:
 
     def reopened(self) -> None:
         """Records can be claimed again."""
+        if not self._unclaimed:
+            self._at_once, self._by_seen, self._first = _NONE, [], 0
+            return
         steps = sorted((step for step in self._unclaimed.values() if step.record.seen), key=_seen)
         self._at_once, self._by_seen, self._first = self._overlap(steps), steps, 0
 

@@ -14,33 +14,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class _Running:
-    """The running tasks, each with a strong reference."""
-
-    __slots__ = ("most", "tasks")
-
-    def __init__(self) -> None:
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.most = 0
-
-    def add(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.add(task)
-        self.most = max(self.most, len(self.tasks))
-
-    def remove(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.discard(task)
-        if 4 * len(self.tasks) < self.most > 1_000:
-            self.tasks, self.most = set(self.tasks), len(self.tasks)  # a set keeps its table when it shrinks
-
-
-_running = _Running()
+_running: set[asyncio.Task[Any]] = set()
 
 
 def start(work: Coroutine[Any, Any, Any], name: str, context: Context | None = None) -> asyncio.Task[Any]:
     """Run `work` as a task, in a fresh context unless one is given: it does not inherit the context of the calling code."""
     task = asyncio.get_running_loop().create_task(work, name=name, context=Context() if context is None else context)
     _running.add(task)
-    task.add_done_callback(_running.remove)
+    task.add_done_callback(_running.discard)
     return task
 
 

@@ -82,9 +82,9 @@ class Turn:
         self.flight = Flight(node.loop, node.clock.monotonic, self._prefix, self._all_waiting)
         self.unstarted = Unstarted()
         self.never_awaited: list[str] = []
-        self._left: asyncio.Future[None] = node.loop.create_future()
-        self._gone: asyncio.Future[None] = node.loop.create_future()
-        self._parking = Parking(node.loop, self.waits, self.flight, partial(self.interrupt, "park"))
+        self._left: asyncio.Future[None] | None = None
+        self._gone: asyncio.Future[None] | None = None
+        self._parking: Parking | None = None
 
     # ------------------------------------------------------------ one run
 
@@ -102,12 +102,14 @@ class Turn:
         finally:
             finished = running.done()
             self.over = True
-            self._parking.forget()
-            if not self._gone.done():
+            if self._parking is not None:
+                self._parking.forget()
+            if self._gone is not None:
                 self._gone.set_result(None)
-            ended = await self.flight.end(self.node.settings.quarantine_s, self.stuck)
+            ended = self.flight.over or await self.flight.end(self.node.settings.quarantine_s, self.stuck)
         self.never_awaited = self.unstarted.close()
-        await self.written()
+        if self.let_go:
+            await self.written()
         if not ended:
             self.interruption = self.interruption or Interrupted("lost", cause="its handler did not end when it was cancelled")
         if finished and self.interruption is not None and self.interruption.why in GENTLE:
@@ -167,7 +169,7 @@ class Turn:
             self._leave()
 
     def _leave(self) -> None:
-        if not self._left.done():
+        if self._left is not None and not self._left.done():
             self._left.set_result(None)
 
     def stuck(self, task: asyncio.Future[Any]) -> None:
@@ -186,7 +188,9 @@ class Turn:
 
     async def never(self) -> NoReturn:
         """Wait until the turn, which is being left, cancels the calling code, in whatever task that runs."""
-        await asyncio.wait((self._gone,))
+        if not self.over:
+            self._gone = self._gone or self.node.loop.create_future()
+            await asyncio.wait((self._gone,))
         raise asyncio.CancelledError("its turn was left")
 
     # ------------------------------------------------------------ steps
@@ -323,6 +327,7 @@ class Turn:
             if self.flight.busy == 0:
                 self._leave()
         elif self.waits.held:
+            self._parking = self._parking or Parking(self.node.loop, self.waits, self.flight, partial(self.interrupt, "park"))
             self._parking.consider()
         # Else a step ended as usual: the handler asks for the next one.
 

@@ -53,7 +53,9 @@ class Unstarted:
         if self._last is not None:
             self._keep_last()
             self._last = None
-        found = []
+        found: list[str] = []
+        if not self._others:
+            return found
         for what, made, within in self._others:
             if _begun(made):
                 continue

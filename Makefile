@@ -16,8 +16,13 @@ help: ## show this list
 demo: .venv/.ready ## fifty support sessions survive three kill -9, nothing done twice
 	@$(BIN)/holdfast demo
 
+# The tests run in two processes; the output of the second one comes at the end.
+HALF := tests/unit tests/integration
+
 test: lint ## lint, type-check and run every quick test
-	$(PYTEST) -m "not slow"
+	@log=$$(mktemp); $(PYTEST) -m "not slow" $(HALF) > $$log 2>&1 & second=$$!; \
+	$(PYTEST) -m "not slow" tests $(HALF:%=--ignore=%); first=$$?; \
+	wait $$second; second=$$?; cat $$log; rm -f $$log; exit $$((first | second))
 
 test-all: lint ## the same with the slow tests
 	$(PYTEST)

@@ -200,22 +200,28 @@ class Ledger:
         self._steps_held = steps
         return None
 
-    def settle(self, reserved: Usage, actual: Usage) -> None:
-        """Replace a reservation by the actual cost, which is charged even if it is more.
+    def settle(self, reserved: Usage, actual: Usage, active_s: float = 0.0) -> None:
+        """Replace a reservation by the actual cost and active time, which are charged even if they are more.
 
         Raises:
             ValueError: `reserved` is more than the reservations; nothing has changed.
         """
-        if actual is not reserved or reserved.seconds:
+        steps = self._steps_used + reserved.steps
+        if actual is not reserved or reserved.seconds or steps > self._steps_held:
             self._give_back(reserved)
             self.charge(actual)
-            return
-        # Most steps cost exactly their reservation: a short way.
-        steps, tokens = self._steps_used + reserved.steps, self._tokens_used + reserved.tokens
-        money, calls = self._money_used + reserved.microusd, self._calls_used + reserved.tool_calls
-        if steps > self._steps_held or tokens > self._tokens_held or money > self._money_held or calls > self._calls_held:
-            raise ValueError(f"more given back than reserved: {reserved!r} of {self.reserved!r}")
-        self._steps_used, self._tokens_used, self._money_used, self._calls_used = steps, tokens, money, calls
+        else:  # most steps cost exactly their reservation: a short way
+            if reserved.tokens or reserved.microusd or reserved.tool_calls:
+                tokens, money = self._tokens_used + reserved.tokens, self._money_used + reserved.microusd
+                calls = self._calls_used + reserved.tool_calls
+                if tokens > self._tokens_held or money > self._money_held or calls > self._calls_held:
+                    raise ValueError(f"more given back than reserved: {reserved!r} of {self.reserved!r}")
+                self._tokens_used, self._money_used, self._calls_used = tokens, money, calls
+            self._steps_used = steps
+        if active_s:
+            time = int(active_s * 1e6 + 0.5)
+            self._time_used += time
+            self._time_held += time
 
     def release(self, reserved: Usage) -> None:
         """Give back a reservation that cost nothing.
@@ -237,13 +243,9 @@ class Ledger:
             self._calls_used += usage.tool_calls
             self._calls_held += usage.tool_calls
         if usage.seconds:
-            self.charge_time(usage.seconds)
-
-    def charge_time(self, seconds: float) -> None:
-        """Count active time that was not reserved."""
-        time = int(seconds * 1e6 + 0.5)
-        self._time_used += time
-        self._time_held += time
+            time = _micros(usage.seconds)
+            self._time_used += time
+            self._time_held += time
 
     def credit(self, usage: Usage) -> None:
         """Give back an amount that was charged and not spent, such as the rest of a child's part. Usage never falls below 0."""

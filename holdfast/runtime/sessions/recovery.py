@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import Callable, Iterable
 
 from holdfast.stores.records import Runnable
+
+_MANY = 500
+"""From so many sessions on, the garbage collector pauses while they resume: it would look at all of them again and again, for nothing."""
+
+_PAUSE_S = 5.0
+"""How long it pauses at most, in seconds."""
 
 
 class Recovery:
     """The queue of sessions that still have to replay their records.
 
     Args:
+        loop: the loop that the sessions run in.
         wake: makes a session resume.
         most: how many sessions may replay at once.
     """
 
-    __slots__ = ("_most", "_replaying", "_suspects", "_waiting", "_wake")
+    __slots__ = ("_collect", "_loop", "_most", "_replaying", "_suspects", "_waiting", "_wake")
 
-    def __init__(self, wake: Callable[[str], None], most: Callable[[], int]) -> None:
-        self._wake, self._most = wake, most
+    def __init__(self, loop: asyncio.AbstractEventLoop, wake: Callable[[str], None], most: Callable[[], int]) -> None:
+        self._loop, self._wake, self._most = loop, wake, most
+        self._collect: asyncio.TimerHandle | None = None
         self._waiting: list[str] = []
         self._replaying: set[str] = set()
         self._suspects: set[str] = set()
@@ -42,7 +52,16 @@ class Recovery:
         if unclean:
             self._suspects = set(self._waiting)
         self._waiting.reverse()
+        if len(self._waiting) >= _MANY and gc.isenabled():
+            gc.disable()
+            self._collect = self._loop.call_later(_PAUSE_S, self._collect_again)
         return later
+
+    def _collect_again(self) -> None:
+        if self._collect is not None:
+            self._collect.cancel()
+            self._collect = None
+            gc.enable()
 
     def suspect(self, id: str) -> bool:
         """Whether the activation of this session counts as a crash; True only once for each session."""
@@ -64,3 +83,9 @@ class Recovery:
             self._replaying.discard(id)
             if self._waiting:
                 self.more()
+            elif not self._replaying:
+                self._collect_again()
+
+    def close(self) -> None:
+        """The runtime stops."""
+        self._collect_again()

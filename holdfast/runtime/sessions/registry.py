@@ -45,7 +45,7 @@ class Sessions:
         self.delivery = Delivery(node, self, self.waits, self.waiters)
         self.endings = Endings(node, self, self.delivery, self.in_background)
         self.alarms = Alarms(node.loop, node.clock, self._rung)
-        self.recovery = Recovery(self.wake, lambda: 0 if self.draining else node.settings.max_recovering)
+        self.recovery = Recovery(node.loop, self.wake, lambda: 0 if self.draining else node.settings.max_recovering)
         self._loading: dict[str, asyncio.Future[Actor]] = {}
         self._unsure: set[str] = set()
         self._due: set[str] = set()
@@ -84,6 +84,7 @@ class Sessions:
     async def drain(self, deadline_s: float) -> bool:
         """Let every step in flight end; the open turns stay in the journal. False if some steps had to be cut at the deadline."""
         self.draining = True
+        self.recovery.close()
         self.alarms.close()
         if self._sweep is not None:
             self._sweep.cancel()

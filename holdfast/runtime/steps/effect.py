@@ -25,7 +25,6 @@ from holdfast.runtime.steps.step import Phase, Step
 from holdfast.runtime.steps.twins import Turnstile, answered_by_twin
 from holdfast.runtime.turns import branches, doubt
 from holdfast.runtime.turns.failures import failure_of, redacted
-from holdfast.runtime.turns.gates import Permits
 from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.records import Outcome, Park, StepState
 
@@ -44,39 +43,99 @@ async def perform_once(step: Step) -> Outcome:
 
 
 async def perform(step: Step) -> Outcome:
-    """Make attempts until one has a final outcome, which is recorded by then."""
-    turn, call, found = step.turn, step.asked, step.claim.step
-    assert type(call) is Call
+    """Make attempts until one has a final outcome, which is recorded by then.
+
+    All of an attempt is in this one frame, since each coroutine costs a step as much as a gate does.
+    """
+    turn, call, lane, node = step.turn, _call_of(step), step.lane, step.turn.node
+    gates, flight, clock, deadlines = turn.owner.gates, turn.flight, node.clock, node.deadlines
+    pinned = call.costs or call.effect == "once"
     if call.kind == "tool":
         await _watch_repetition(step)
-    if turn.node.observers.all:
+    if node.observers.all:
         step.begins()
-    if found is not None:
+    if step.claim.step is not None:
         await _resume(step)
+    now = step.opened if step.claim.step is None else clock.time()
     while True:
-        shared = None if call.dependency is None else turn.node.breaker(call.dependency)
-        permits = turn.owner.gates.enter(call, shared, turn.node.clock.time() if step.made or found is not None else step.opened)
+        shared = None if call.dependency is None else node.breaker(call.dependency)
+        permits = gates.enter(call, shared, now)
         if not isinstance(permits, tuple):
             await _held_up(step, permits)
+            now = clock.time()
             continue
-        step.attempts += 1
-        step.made += 1
-        step.attempt_over = False
-        context = step.context = StepContext(turn.owner.id, turn.name_of(step.claim.key), step.attempts)
-        fault = await _attempt(step, call, context, permits)
+        context = step.attempt()
+        began, ok, cost, fault, reported = math.inf, None, ZERO, None, None
+        try:
+            timeout_s = gates.time_left(call.timeout_s)
+            if pinned or call.effect != "read":
+                step.deadline = clock.time() + timeout_s if call.effect == "once" else 0.0
+                await step.write(StepState.OPEN, call.most)
+                if turn.interruption is not None or turn.ending is not None:
+                    await turn.begins()  # the end of the session may have been written in the same batch
+            began, cost = clock.monotonic(), call.most
+            step.phase = _RUNNING
+            lane.pinned += pinned
+            inside = branches.enter(step)
+            deadlines.add(step, began + timeout_s)
+            try:
+                step.value = await call.run(context)
+                if call.check is not None:
+                    call.check(step.value)
+            except asyncio.CancelledError as error:
+                fault = await _cancelled(step, call, context, error, timeout_s)
+            except (Exception, SystemExit, KeyboardInterrupt) as error:  # a tool that calls sys.exit() ends no other session
+                fault, reported = _failed(step, call, error)
+            else:
+                if step.passed is not None:
+                    deadlines.taken_back(step)  # the attempt swallowed its cancellation but has a result: the result counts
+            finally:
+                deadlines.remove(step)
+                step.attempt_over = step.passed is not None
+                branches.leave(inside)
+                lane.pinned -= pinned
+            if flight.nested and (path := step.inside_path()):
+                step.attempt_over = True
+                await flight.end_inside(path)
+            ok = True if fault is None else False if fault.dependency else None
+            if fault is not None or call.meter is not None:
+                cost = _cost(step, call, fault, reported)
+        except asyncio.CancelledError:
+            if flight.nested and (path := step.inside_path()):
+                flight.cancel_inside(path)
+            raise
+        finally:
+            ended = clock.monotonic()
+            active_s, flight.mark = ended - flight.mark, ended  # concurrent steps share the time
+            used = Usage(cost.steps, cost.tokens, cost.microusd, active_s, cost.tool_calls)
+            step.used = used if step.used is ZERO else step.used + used
+            step.now = clock.time()
+            gates.leave(call, permits, cost, active_s, ok, max(ended - began, 0.0), step.now)
+            if ok is not True and gates.breaker.spent():
+                node.peers.condemn(turn.owner.id, f"its breaker opened {gates.breaker.openings} times")
         if fault is None:
             return await step.close(kept(call, step.value))
-        if call.effect == "once" and fault.category != "not_done":
-            happened = await _settled(step, fault)
-            if happened is not None:
-                return await step.close(happened)
-            fault = Fault("not_done", fault.type, fault.message)
-        step.phase = Phase.BEFORE
-        elapsed_s = turn.node.clock.time() - step.opened
-        wait_s = None if context.settled else retry.delay(call.retry, step.made, elapsed_s, fault, turn.node.random.uniform)
-        if wait_s is None:
-            return await step.close(Outcome(failure=failure_of(call.name, fault)))
-        await _wait_for_retry(step, fault, wait_s)
+        outcome = await _after_failure(step, call, context, fault)
+        if outcome is not None:
+            return await step.close(outcome)
+        now = clock.time()
+
+
+async def _after_failure(step: Step, call: Call, context: StepContext, fault: Fault) -> Outcome | None:
+    """The final outcome of a step whose attempt failed; None after the pause before another attempt."""
+    if call.effect == "once" and fault.category != "not_done":
+        happened = await _settled(step, fault)
+        if happened is not None:
+            return happened
+        fault = Fault("not_done", fault.type, fault.message)
+    step.phase = Phase.BEFORE
+    turn = step.turn
+    elapsed_s = turn.node.clock.time() - step.opened
+    wait_s = None if context.settled else retry.delay(call.retry, step.made, elapsed_s, fault, turn.node.random.uniform)
+    if wait_s is None:
+        return Outcome(failure=failure_of(call.name, fault))
+    await _wait_for_retry(step, fault, wait_s)
+    return None
 
 
 def _call_of(step: Step) -> Call:
@@ -113,75 +172,7 @@ async def _held_up(step: Step, why: Wait | str) -> None:
         await exhausted(step, why)
 
 
-# ---------------------------------------------------------------- one attempt
-
-
-async def _attempt(step: Step, call: Call, context: StepContext, permits: Permits) -> Fault | None:
-    """Open, run the effect under its deadline, settle: returns None with the result in `step.value`, or the fault of the attempt."""
-    turn, lane, node = step.turn, step.lane, step.turn.node
-    gates, flight, clock, deadlines = turn.owner.gates, turn.flight, node.clock, node.deadlines
-    timeout_s = gates.time_left(call.timeout_s)
-    began, ok, cost, pinned = math.inf, None, ZERO, call.costs or call.effect == "once"
-    fault = reported = None
-    try:
-        if pinned or call.effect != "read":
-            await _open(step, call, timeout_s)
-        began, cost = clock.monotonic(), call.most
-        step.value, step.phase = None, _RUNNING
-        if pinned:
-            lane.pinned += 1
-        inside = branches.enter(step)
-        deadlines.add(step, timeout_s)
-        try:
-            step.value = await call.run(context)
-            if call.check is not None:
-                call.check(step.value)
-        except asyncio.CancelledError as error:
-            fault = await _cancelled(step, call, context, error, timeout_s)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # a tool that calls sys.exit() ends no other session
-            fault, reported = _failed(step, call, error)
-        else:
-            if step.passed is not None:
-                deadlines.taken_back(step)  # the attempt swallowed its cancellation but has a result: the result counts
-        finally:
-            deadlines.remove(step)
-            step.attempt_over = step.passed is not None
-            branches.leave(inside)
-            if pinned:
-                lane.pinned -= 1
-        if flight.nested and (path := step.inside_path()):
-            step.attempt_over = True
-            await flight.end_inside(path)
-        if fault is None:
-            ok = True
-            if call.meter is not None:
-                cost = call.meter(step.value)
-        else:
-            ok = False if fault.dependency else None
-            cost = _cost(step, call, reported)
-        return fault
-    except asyncio.CancelledError:
-        if flight.nested and (path := step.inside_path()):
-            flight.cancel_inside(path)
-        raise
-    finally:
-        now = clock.monotonic()
-        active_s, flight.mark = now - flight.mark, now  # concurrent steps share the time
-        used = Usage(cost.steps, cost.tokens, cost.microusd, active_s, cost.tool_calls)
-        step.used = used if step.used is ZERO else step.used + used
-        step.now = clock.time()
-        gates.leave(call, permits, cost, active_s, ok, max(now - began, 0.0), step.now)
-        if ok is not True and gates.breaker.spent():
-            node.peers.condemn(turn.owner.id, f"its breaker opened {gates.breaker.openings} times")
-
-
-async def _open(step: Step, call: Call, timeout_s: float) -> None:
-    """Record that the attempt is about to begin."""
-    turn = step.turn
-    step.deadline = turn.node.clock.time() + timeout_s if call.effect == "once" else 0.0
-    await step.write(StepState.OPEN, reserved=call.most)
-    if turn.interruption is not None or turn.ending is not None:
-        await turn.begins()  # the end of the session may have been written in the same batch
+# ---------------------------------------------------------------- an attempt that failed
 
 
 async def _cancelled(step: Step, call: Call, context: StepContext, error: asyncio.CancelledError, timeout_s: float) -> Fault | None:
@@ -241,15 +232,12 @@ def _reported_cost(error: BaseException, call: Call) -> Usage | None:
     return reported
 
 
-def _cost(step: Step, call: Call, reported: Usage | None) -> Usage:
-    """The cost of an attempt that failed: metered from its answer, if it has one, or as its error reports; one step where the other side
-    refused it; else the most it can cost."""
-    if step.value is not None and call.meter is not None:
+def _cost(step: Step, call: Call, fault: Fault | None, reported: Usage | None) -> Usage:
+    """The cost of the attempt: metered from its answer, if it has one, or as its error reports; one step where the other side refused it;
+    else the most it can cost."""
+    if call.meter is not None and (fault is None or step.value is not None):
         return call.meter(step.value)
     return call.most if reported is None else reported
-
-
-# ---------------------------------------------------------------- after an attempt that failed
 
 
 async def _settled(step: Step, fault: Fault) -> Outcome | None:

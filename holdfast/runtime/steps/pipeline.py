@@ -24,9 +24,10 @@ from holdfast.runtime.turns.branches import here, inside_of
 from holdfast.runtime.turns.failures import CUT
 from holdfast.runtime.turns.journal import Claim
 from holdfast.runtime.turns.observed import step_over
-from holdfast.runtime.turns.order import FAR_S, SLACK_S, Coming, Order
+from holdfast.runtime.turns.order import FAR_S, SLACK_S, Coming
 from holdfast.runtime.turns.turn import Turn
-from holdfast.stores.records import Outcome, StepRecord
+from holdfast.stores.records import Outcome, StepRecord, StepState
+from holdfast.stores.records import Step as StoredStep
 
 Perform = Callable[[Step], Awaitable[Outcome]]
 """Performs one kind of step once it is admitted; returns its outcome, which is recorded by then."""
@@ -50,10 +51,14 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
         return await _for_a_stranger(turn, run(turn, asked, perform, again))
     claim = turn.journal.claim(branch, asked.kind, asked.name, asked.args)
     found = claim.step
-    if found is not None and found.record.outcome is not None:
-        outcome = await _replay(turn, asked, claim, found.record.outcome, again)
-        if outcome is not None:
-            return result(asked, outcome)
+    if found is not None and (known := found.record.outcome) is not None:
+        _repeat(turn, asked, found)
+        if again is not None:
+            await again(turn, claim)
+        behind_s = turn.journal.order.arrives(found, in_one_run=_in_one_run(asked, found.record))
+        answer = known if behind_s is None else await _in_its_place(turn, asked, found, known, behind_s)
+        if answer is not None:
+            return result(asked, answer)
     if turn.replaying or turn.interruption is not None or turn.ending is not None:
         await turn.admit(claim.branch)
     step = Step(turn, asked, claim)
@@ -86,26 +91,28 @@ async def drifted(step: Step) -> Outcome | None:
     return outcome
 
 
-async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, again: Again | None) -> Outcome | None:
-    """The outcome on record; None for a read that was cut and that the code does not cancel this time: it runs again."""
-    if asked.kind == "tool" and claim.step is not None and claim.step.record.attempts:
-        turn.owner.gates.repetition.note(asked.name, claim.digest)
-    turn.emit(events.StepReplayed, asked.kind, asked.name)
-    below = turn.journal.claim_below(claim) if turn.journal.left else []
-    turn.refused = turn.refused or exhausts(outcome) or any(exhausts(step.record.outcome) for step in below)
-    for step in below:
-        send_again(turn, step)
-    if again is not None:
-        await again(turn, claim)
-    record = None if claim.step is None else claim.step.record
-    if claim.step is None or record is None or not (record.seen or record.cut):
-        return outcome
-    order = turn.journal.order
-    skipped_s = _skipped_s(order, asked, record)
+def _repeat(turn: Turn, asked: Asked, found: StoredStep) -> None:
+    """Do for a step that its record answers what it did when it was performed: for the gates, the observers and the outbox."""
+    if asked.kind == "tool" and found.record.attempts:
+        turn.owner.gates.repetition.note(asked.name, found.record.digest)
+    if turn.node.observers.all:
+        turn.emit(events.StepReplayed, asked.kind, asked.name)
+    if found.state is StepState.FAILED:
+        turn.refused = turn.refused or exhausts(found.record.outcome)
+    if turn.journal.nested:
+        for step in turn.journal.claim_below(found):
+            turn.refused = turn.refused or exhausts(step.record.outcome)
+            send_again(turn, step)
+
+
+async def _in_its_place(turn: Turn, asked: Asked, step: StoredStep, outcome: Outcome, skipped_s: float) -> Outcome | None:
+    """The outcome on record, after those before it; None for a read that was cut and that the code does not cancel this time: it runs
+    again."""
+    order, record = turn.journal.order, step.record
     if skipped_s > FAR_S:
         await turn.skip(skipped_s)
-    if record.cut or not order.comes_alone(claim.step):
-        coming = order.begin(claim.step)
+    if record.cut or not order.comes_alone(step):
+        coming = order.begin(step)
         try:
             await order.comes(coming, asked.timeout_s)
             if record.cut:
@@ -116,23 +123,17 @@ async def _replay(turn: Turn, asked: Asked, claim: Claim, outcome: Outcome, agai
             raise
         finally:
             order.end(coming)
-    if record.ended:
-        order.sees(record.ended)
-    else:
-        order.heard(claim.key)
+    order.arrived(step)
     if not record.cut or asked.effect != "read" or outcome.failure is None or outcome.failure.type != CUT.type:
         return outcome
-    await doubt.reopen(turn, inside_of(claim.branch.path, claim.key))
+    await doubt.reopen(turn, inside_of(record.branch, step.key))
     return None
 
 
-def _skipped_s(order: Order, asked: Asked, record: StepRecord) -> float:
-    """How long the code waited for this outcome before, where that is known to have been in one run.
-
-    A wait, another attempt, and the resolution of a `once` effect may have been after a crash, or by a person.
-    """
-    seconds = order.skips(record)
-    return seconds if type(asked) is Call and asked.effect != "once" and record.attempts == 1 else 0.0
+def _in_one_run(asked: Asked, record: StepRecord) -> bool:
+    """Whether the code waited for this outcome in one run: a wait, another attempt, and the resolution of a `once` effect may have been
+    after a crash, or by a person."""
+    return record.attempts == 1 and type(asked) is Call and asked.effect != "once"
 
 
 async def _let_go_again(turn: Turn, asked: Asked, record: StepRecord, coming: Coming) -> None:

@@ -21,7 +21,7 @@ from holdfast.runtime.turns.journal import Claim
 from holdfast.runtime.turns.observed import step_starts
 from holdfast.runtime.turns.turn import Turn
 from holdfast.runtime.turns.verdict import GENTLE
-from holdfast.stores.ops import Op, Result, Status
+from holdfast.stores.ops import FENCED, Op, Result, Status
 from holdfast.stores.records import Outcome, StepRecord, StepState
 
 _MAX_ARGS = (
@@ -60,6 +60,10 @@ class Step:
         "used", "value",
     )  # fmt: skip
 
+    passed: Passed | None
+    cancelled_before: int
+    attempt_over: bool
+
     def __init__(self, turn: Turn, asked: Asked, claim: Claim) -> None:
         self.turn, self.asked, self.claim = turn, asked, claim
         branch = claim.branch
@@ -79,9 +83,6 @@ class Step:
         self.outcome: Outcome | None = None
         self.context: StepContext | None = None
         self.value: Any = None
-        self.passed: Passed | None = None
-        self.cancelled_before = 0
-        self.attempt_over = False
         self._inside: Branch | None = None
         self._written: StepState | None = None
         if claim.step is not None:
@@ -161,6 +162,14 @@ class Step:
             del self.turn.counts[path]
         return inside.path
 
+    def attempt(self) -> StepContext:
+        """Another attempt begins: what its function may know."""
+        self.attempts += 1
+        self.made += 1
+        self.value, self.attempt_over = None, False
+        self.context = StepContext(self.turn.owner.id, self.turn.name_of(self.claim.key), self.attempts)
+        return self.context
+
     def begins(self) -> None:
         """It is about to run, without a result on record."""
         if not self.turn.node.observers.all:
@@ -170,22 +179,28 @@ class Step:
     # ------------------------------------------------------------ its record
 
     async def write(
-        self, state: StepState, *, reserved: Usage = ZERO, note: str = "", until: float | None = None, outbox: tuple[Op, ...] = ()
+        self, state: StepState, reserved: Usage = ZERO, *, note: str = "", until: float | None = None, outbox: tuple[Op, ...] = ()
     ) -> Result:
         """Write the state of the step. Where the turn lost its session, this does not return."""
-        return await self.turn.acknowledged(self._submit(state, None, reserved=reserved, note=note, until=until, outbox=outbox))
+        write = self._submit(state, None, reserved, note=note, until=until, outbox=outbox)
+        try:
+            result = await write
+        except StoreError:
+            result = FENCED
+        if result.status is not Status.DONE:
+            await self.turn.acknowledged(write)  # handles the same result again, and leaves the turn
+        return result
 
     async def close(self, outcome: Outcome) -> Outcome:
         """Write its outcome: it is known now, and stays known also where the caller is cancelled."""
         self.outcome, self.phase, self.deadline = outcome, _KNOWN, 0.0
-        write = self._submit(state_of(outcome), outcome)
+        write, turn = self._submit(state_of(outcome), outcome), self.turn
         try:
-            written = (await write).status is Status.DONE
+            result = await write
         except StoreError:
-            written = False
-        turn = self.turn
-        if not written:
-            await turn.acknowledged(write)  # handles the same result again, and leaves the turn
+            result = FENCED
+        if result.status is not Status.DONE:
+            await turn.acknowledged(write)  # as in `write`
         if turn.journal.left or turn.flight.steps > self.lane.steps or turn.journal.order.held:
             await self._comes()
         turn.journal.order.sees(self._ended)
@@ -223,7 +238,7 @@ class Step:
                 await order.by_itself(self._ended)
 
     def _submit(
-        self, state: StepState, outcome: Outcome | None, *, reserved: Usage = ZERO, note: str = "", until: float | None = None,
+        self, state: StepState, outcome: Outcome | None, reserved: Usage = ZERO, *, note: str = "", until: float | None = None,
         outbox: tuple[Op, ...] = (), cut: bool = False,
     ) -> asyncio.Future[Result]:  # fmt: skip
         asked, claim, turn = self.asked, self.claim, self.turn

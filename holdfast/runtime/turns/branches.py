@@ -84,10 +84,11 @@ _here: ContextVar[Branch | Inside | None] = ContextVar("holdfast_branch", defaul
 def here(run: object) -> Branch | None:
     """The branch of `run` that the calling code is in; None where it is in no branch of `run`."""
     found = _here.get()
-    if found is None:
-        return None
-    branch = found if type(found) is Branch else found.inside()  # type: ignore[union-attr] # the two kinds that are put there
-    return branch if branch.run is run else None
+    if type(found) is not Branch:
+        if found is None:
+            return None
+        found = found.inside()  # type: ignore[union-attr] # the two kinds that are put there
+    return found if found.run is run else None
 
 
 def of_a_new_task() -> Branch | None:

@@ -81,10 +81,10 @@ class Deadlines:
         """Each step under way, with the monotonic time of its deadline."""
         return iter(self._entries.items())
 
-    def add(self, step: Timed, seconds: float) -> None:
-        """An attempt of `step` begins: cancel its task in `seconds` from now, unless the deadline is removed first."""
+    def add(self, step: Timed, at: float) -> None:
+        """An attempt of `step` begins: cancel its task at a monotonic time, unless the deadline is removed first."""
         step.passed, step.cancelled_before = None, step.task.cancelling()
-        self._entries[step] = self._now() + seconds
+        self._entries[step] = at
         if self._timer is None:
             self._sweep_later()
 

@@ -67,8 +67,7 @@ class Gates:
         against a breaker."""
         if cost.seconds:
             cost = Usage(cost.steps, cost.tokens, cost.microusd, 0.0, cost.tool_calls)
-        self.ledger.settle(call.most, cost)
-        self.ledger.charge_time(active_s)
+        self.ledger.settle(call.most, cost, active_s)
         for breaker, generation in permits:
             breaker.after(now, ok, took_s, generation)
 

@@ -87,19 +87,24 @@ class Journal:
         digest = blake2b(f"{place}\0{kind}\0{name}\0".encode() + args, digest_size=14).digest()
         nth = branch.nth.get(digest, 0)
         branch.nth[digest] = nth + 1
-        key = digest + nth.to_bytes(3, "big")
-        return Claim(branch, digest, nth, key, self._claimed(key) if self.left else None)
+        key, step = digest + nth.to_bytes(3, "big"), None
+        if self.left:
+            step = self.left.pop(key, None)
+            if self.order.awaited:
+                self.order.claimed()
+        return Claim(branch, digest, nth, key, step)
 
     def _claimed(self, key: bytes) -> Step | None:
         """Take a record out of those that can be claimed, and wake those that wait for the claim."""
         step = self.left.pop(key, None)
-        self.order.claimed()
+        if self.order.awaited:
+            self.order.claimed()
         return step
 
-    def claim_below(self, claim: Claim) -> list[Step]:
+    def claim_below(self, step: Step) -> list[Step]:
         """Claim the records of the steps inside an ended step, too; returns them."""
-        keys = self._below.get(inside_of(claim.branch.path, claim.key), ())
-        return [step for key in keys if (step := self._claimed(key)) is not None]
+        keys = self._below.get(inside_of(step.record.branch, step.key), ())
+        return [each for key in keys if (each := self._claimed(key)) is not None]
 
     def reopen(self, path: str) -> list[Step]:
         """The function of a step runs again: the records inside it can be claimed again. Returns their failures that no record follows."""
@@ -186,6 +191,16 @@ class Journal:
 
     # ------------------------------------------------------------ views
 
+    @property
+    def clean(self) -> bool:
+        """Whether no record is in doubt, and none is a failure."""
+        return not self.in_doubt() and all(step.state is not FAILED for step in self.records.values())
+
+    @property
+    def nested(self) -> bool:
+        """Whether it has records of steps inside other steps."""
+        return bool(self._below)
+
     def in_doubt(self) -> list[Step]:
         """Effects whose outcome is unknown, while the handler does not run."""
         return [step for key in self._open if in_doubt(step := self.records[key])]
@@ -208,13 +223,16 @@ class Journal:
         steps = tokens = microusd = tool_calls = 0
         seconds = 0.0
         for step in self.records.values():
-            used = cost(step)
+            used = step.record.used
             steps += used.steps
             tokens += used.tokens
             microusd += used.microusd
             seconds += used.seconds
             tool_calls += used.tool_calls
-        return Usage(steps, tokens, microusd, seconds, tool_calls)
+        total = Usage(steps, tokens, microusd, seconds, tool_calls)
+        for key in self._open:
+            total = total + self.records[key].record.reserved
+        return total
 
     def effects(self, resolved: Mapping[bytes, str] | None = None) -> Effects:
         """The idempotent and once effects, for people; `resolved` has verdicts on doubts that are about to be written."""

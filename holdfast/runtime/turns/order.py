@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from holdfast.runtime.turns.branches import Branch, inside_of
-from holdfast.stores.records import Step, StepRecord
+from holdfast.stores.records import Step
 
 _GAP = 1 << 20
 """The distance of two places, which leaves room for others between them."""
@@ -61,13 +61,14 @@ class Order:
 
     Attributes:
         seen: the last place whose outcome the code of this run has seen.
+        awaited: those that wait until the code asks for a record.
         held: how many rounds of the loop are left until the next outcome may come; 0 where none came just now.
         unwritten: the answers of other sessions that arrived since the last record was written.
     """
 
     __slots__ = (
-        "_asked", "_at_once", "_by_seen", "_closed", "_coming", "_due", "_first", "_heard", "_missed", "_number", "_places", "_queue",
-        "_unclaimed", "_until", "held", "seen", "unwritten",
+        "_at_once", "_by_seen", "_closed", "_coming", "_due", "_first", "_heard", "_missed", "_number", "_places", "_queue",
+        "_unclaimed", "_until", "awaited", "held", "seen", "unwritten",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -80,15 +81,19 @@ class Order:
 
     def known(self, step: Step) -> None:
         """Take in a record: its place, and the places that it gives to answers of other sessions, are used."""
-        self._places = max(self._places, step.record.ended, *(place for _, place in step.record.heard))
-        self._heard.update(step.record.heard)
+        record = step.record
+        if record.ended > self._places:
+            self._places = record.ended
+        if record.heard:
+            self._places = max(self._places, *(place for _, place in record.heard))
+            self._heard.update(record.heard)
 
     def rewind(self, unclaimed: Mapping[bytes, Step]) -> None:
         """Another run begins; `unclaimed` is the live view of the records that it has not asked for."""
         self.seen, self._number, self._closed, self._until = 1, 0, 0.0, 0.0
         self._unclaimed = unclaimed
         self._due.clear()
-        self._asked: list[asyncio.Future[None]] = []
+        self.awaited: list[asyncio.Future[None]] = []
         self._missed: dict[bytes, None] = {}  # steps whose wait timed out: a run waits for each only once
         self._coming: list[_Place] = []
         self.reopened()
@@ -136,11 +141,6 @@ class Order:
             self.unwritten.append((key, place))
         self.sees(place)
 
-    def skips(self, record: StepRecord) -> float:
-        """How many seconds replay skips when it gives this outcome to the code at once: those that no outcome before it took as well."""
-        began, self._until = max(record.opened, self._until), max(record.closed, self._until)
-        return max(record.closed - began, 0.0)
-
     def take_heard(self) -> tuple[tuple[bytes, int], ...]:
         """The answers that arrived since the last record was written, with their places."""
         taken, self.unwritten = tuple(self.unwritten), []
@@ -185,10 +185,33 @@ class Order:
 
     def claimed(self) -> None:
         """The code asked for a record: those that wait for it check again."""
-        while self._asked:
-            waiting = self._asked.pop()
+        while self.awaited:
+            waiting = self.awaited.pop()
             if not waiting.done():
                 waiting.set_result(None)
+
+    def arrives(self, step: Step, *, in_one_run: bool) -> float | None:
+        """The code asks for a step whose outcome is on record: None where it reaches the code at once, and has done so by now.
+
+        Else how many seconds replay skips: those that no outcome before it took as well. 0 where the code did not wait for it in one run.
+        """
+        record, before, skipped_s = step.record, self._until, 0.0
+        if record.closed > before:
+            self._until = record.closed
+            if in_one_run:
+                skipped_s = record.closed - (record.opened if record.opened > before else before)
+        if record.cut or (record.seen and (skipped_s > FAR_S or self._coming or self.held or step.key in self._at_once)):
+            return skipped_s
+        if record.seen:
+            self.arrived(step)
+        return None
+
+    def arrived(self, step: Step) -> None:
+        """The outcome on record has reached the code."""
+        if step.record.ended:
+            self.sees(step.record.ended)
+        else:
+            self.heard(step.key)
 
     def comes_alone(self, step: Step) -> bool:
         """Whether no step on record was under way together with this step."""
@@ -259,7 +282,7 @@ class Order:
             self._missed[missing.key] = None
             return
         asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._asked.append(asked)
+        self.awaited.append(asked)
         await asyncio.wait((asked,), timeout=left_s)
 
     def _head(self) -> Coming | None:
@@ -294,12 +317,13 @@ class Order:
     def _overlap(self, steps: Iterable[Step]) -> dict[bytes, None]:
         """The keys of the steps that were under way together with another one of `steps`, which are sorted by `seen`."""
         found: dict[bytes, None] = {}
-        latest: Step | None = None
+        latest, end = b"", 0
         for step in steps:
-            if latest is not None and step.record.seen < self.place_of(latest):
-                found[latest.key] = found[step.key] = None
-            if latest is None or self.place_of(step) > self.place_of(latest):
-                latest = step
+            if step.record.seen < end:
+                found[latest] = found[step.key] = None
+            place = step.record.ended or self.place_of(step)
+            if place > end:
+                latest, end = step.key, place
         return found
 
 

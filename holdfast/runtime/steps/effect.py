@@ -97,9 +97,9 @@ async def perform(step: Step) -> Outcome:
             if flight.nested and (path := step.inside_path()):
                 step.attempt_over = True
                 await flight.end_inside(path)
-            ok = True if fault is None else False if fault.dependency else None
             if fault is not None or call.meter is not None:
                 cost = _cost(step, call, fault, reported)
+            ok = True if fault is None else False if fault.dependency else None
         except asyncio.CancelledError:
             if flight.nested and (path := step.inside_path()):
                 flight.cancel_inside(path)

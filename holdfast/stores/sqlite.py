@@ -1,9 +1,11 @@
-"""The embedded store: one SQLite file, one process, one connection that makes every write and every checkpoint.
+"""The embedded store: one SQLite file, one process, one connection that makes every write and every checkpoint, and one that only reads.
 
 WAL with `synchronous=FULL`, so an acknowledged turn survives a power cut. `BEGIN IMMEDIATE`, so a transaction never fails half-way because
 it lacks the write lock. Each transaction is one function on the database thread, so a cancelled caller cannot leave one open. A lock file
 next to the database keeps a second writer out: SQLite before 3.51.3 can corrupt a WAL file that two processes write. A second reader is
 safe: `readonly` takes no lock and changes neither the file nor its WAL, and makes no checkpoint.
+
+Reads have a connection of their own, so that no list for people waits for a write, nor a write for a list. They see what was acknowledged.
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ class SqliteStore:
         self.clock = clock or SystemClock()
         self._unclean = False
         self._connection: aiosqlite.Connection | None = None
+        self._reader: aiosqlite.Connection | None = None  # `_connection` itself where the store is open for reading
         self._interpreter: Interpreter | None = None
         self._identity: tuple[int, int] | None = None
         self._lock: IO[str] | None = None
@@ -96,7 +99,12 @@ class SqliteStore:
             name, self._lock = self.path, take_lock(self.path)
         try:
             self._connection = await aiosqlite.connect(name, uri=self.readonly, isolation_level=None, cached_statements=256)
-            await self._run(self._prepare_to_read if self.readonly else self._prepare)
+            if self.readonly:
+                self._reader = self._connection
+            else:
+                await self._run(self._prepare)
+                self._reader = await aiosqlite.connect(read_only(self.path), uri=True, isolation_level=None, cached_statements=256)
+            await self._read(self._prepare_to_read)
         except (sqlite3.Error, OSError) as error:
             await self.close()
             raise StoreError(f"cannot open {self.path}: {error}") from error
@@ -120,14 +128,14 @@ class SqliteStore:
         self._interpreter = Interpreter(db)
         self._identity = identity(self.path)
 
-    def _prepare_to_read(self) -> None:
-        db = self._raw()
+    def _prepare_to_read(self, db: sqlite3.Connection) -> None:
         db.execute("PRAGMA query_only = ON")
         schema.check_readable(db, self.path)
 
     async def close(self) -> None:
         """Write the clean-shutdown marker, close the file, give up the lock. Idempotent."""
         connection, self._connection = self._connection, None
+        reader, self._reader = self._reader, None
         interpreter, self._interpreter = self._interpreter, None
         lock, self._lock = self._lock, None
         try:
@@ -137,6 +145,8 @@ class SqliteStore:
             log.warning("%s: could not write the clean-shutdown marker: %s", self.path, error)
         finally:
             # Also where the write failed (a full disk): an unclosed connection would hang the interpreter's exit.
+            if reader is not None and reader is not connection:
+                await reader.close()
             if connection is not None:
                 await connection.close()
             if lock is not None:
@@ -208,22 +218,23 @@ class SqliteStore:
             await self._rows("BEGIN")
             yield
         finally:
-            await self._run(self._end_snapshot)
-
-    def _end_snapshot(self) -> None:
-        if self._raw().in_transaction:
-            self._raw().execute("ROLLBACK")
+            await self._read(lambda db: db.execute("ROLLBACK") if db.in_transaction else None)
 
     async def _rows(self, sql: str, *values: Any) -> list[Any]:
-        return await self._read(lambda: self._raw().execute(sql, values).fetchall())
+        return await self._read(lambda db: db.execute(sql, values).fetchall())
 
     async def _all(self, make: Callable[[Any], T], sql: str, *values: Any) -> list[T]:
-        """Rows as records, made on the database thread: a long list does not block the loop."""
-        return await self._read(lambda: [make(row) for row in self._raw().execute(sql, values)])
+        """Rows as records, made on the reader's thread: a long list does not block the loop."""
+        return await self._read(lambda db: [make(row) for row in db.execute(sql, values)])
 
-    async def _read(self, function: Callable[[], T]) -> T:
+    async def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `function` on the reader's thread."""
+        reader = self._reader
+        if reader is None:
+            raise StoreError(f"{self.path} is not open")
         try:
-            return await self._run(function)
+            result: T = await reader._execute(function, reader._conn)  # type: ignore[no-untyped-call]
+            return result
         except sqlite3.Error as error:
             raise StoreError(f"{self.path} cannot be read: {error}") from error
         except msgspec.MsgspecError as error:
@@ -266,9 +277,9 @@ class SqliteStore:
             " CROSS JOIN steps ON steps.session = sessions.id AND steps.turn = sessions.turn + 1 ORDER BY steps.rowid"
         )
 
-        def read() -> dict[str, list[Step]]:
+        def read(db: sqlite3.Connection) -> dict[str, list[Step]]:
             found: dict[str, list[Step]] = {}
-            for id, *row in self._raw().execute(sql, (msgspec.json.encode(sessions).decode(),)):
+            for id, *row in db.execute(sql, (msgspec.json.encode(sessions).decode(),)):
                 found.setdefault(id, []).append(step_of(row))
             return found
 

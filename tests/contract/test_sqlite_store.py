@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import sqlite3
@@ -14,7 +15,7 @@ import pytest
 from holdfast.errors import ConfigError, NotWritten, SchemaTooNew, StoreError, StoreLost
 from holdfast.policies.budget import Budget, Usage
 from holdfast.stores import open_store
-from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, Touch, UpdateSession
+from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, Status, Touch, UpdateSession
 from holdfast.stores.records import Outcome, Park, SessionStatus
 from holdfast.stores.sqlite import SqliteStore
 from holdfast.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS
@@ -286,3 +287,16 @@ async def test_a_new_database_is_for_nobody_else_to_read(tmp_path: Path) -> None
         assert modes(tmp_path) == dict.fromkeys(("s.db", "s.db-wal", "s.db-shm", "s.db.lock"), 0o600)
     finally:
         await store.close()
+
+
+async def test_reads_do_not_wait_for_a_write(owner: SqliteStore, path: Path) -> None:
+    """A write that waits for the file's lock (another program holds it) keeps no list for people waiting, and a list no write."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    write = asyncio.ensure_future(owner.apply([Touch()]))
+    await asyncio.sleep(0)
+    assert [session.id for session in await owner.sessions()] == ["a"]
+    assert (await owner.counts(), write.done()) == ({"idle": 1}, False)
+    other.execute("ROLLBACK")
+    assert [result.status for result in await write] == [Status.DONE]
+    other.close()

@@ -54,8 +54,8 @@ class SteadyClock:
         """Seconds since the epoch (UTC), never less than before."""
         now = self.monotonic()
         if now >= self._look_at:
-            self._look_at = now + LOOK_S
-            ahead = self.wall() - now
+            wall, now = self.wall(), self.monotonic()  # in this order: a pause between the two does not set the clock ahead
+            self._look_at, ahead = now + LOOK_S, wall - now
             if ahead > self._ahead:
                 self._ahead = ahead
         return now + self._ahead

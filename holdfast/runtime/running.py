@@ -104,6 +104,7 @@ class Running:
     async def _closed(self) -> None:
         node = self.node
         lineage.remove(node.loop)
+        self.sessions.recovery.close()
         try:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _CLOSE_S):
                 # Shielded, within a deadline: an open connection would block the exit of the interpreter.

@@ -5,7 +5,7 @@ it lacks the write lock. Each transaction is one function on the database thread
 next to the database keeps a second writer out: SQLite before 3.51.3 can corrupt a WAL file that two processes write. A second reader is
 safe: `readonly` takes no lock and changes neither the file nor its WAL, and makes no checkpoint.
 
-Reads have a connection of their own, so that no list for people waits for a write, nor a write for a list. They see what was acknowledged.
+Reads have a connection of their own, so that no list for people waits for a write, nor a write for a list. They see every acknowledged write.
 """
 
 from __future__ import annotations
@@ -145,12 +145,14 @@ class SqliteStore:
             log.warning("%s: could not write the clean-shutdown marker: %s", self.path, error)
         finally:
             # Also where the write failed (a full disk): an unclosed connection would hang the interpreter's exit.
-            if reader is not None and reader is not connection:
-                await reader.close()
-            if connection is not None:
-                await connection.close()
-            if lock is not None:
-                lock.close()
+            try:
+                if reader is not None and reader is not connection:
+                    await reader.close()
+            finally:
+                if connection is not None:
+                    await connection.close()
+                if lock is not None:
+                    lock.close()
 
     async def apply(self, ops: Sequence[Op]) -> list[Result]:
         """One transaction on the database thread. If cancelled, the transaction still runs to its end: its outcome is unknown."""
@@ -210,7 +212,7 @@ class SqliteStore:
         """All reads inside see the database as of the first of them. For a store opened `readonly`; keep it short: the WAL grows meanwhile.
 
         Raises:
-            StoreError: the store is open for writing: its one connection writes between two reads.
+            StoreError: the store is open for writing: other reads of its process would be inside, too.
         """
         if not self.readonly:
             raise StoreError(f"{self.path} is open for writing: a snapshot is for a store opened readonly")
@@ -224,8 +226,11 @@ class SqliteStore:
         return await self._read(lambda db: db.execute(sql, values).fetchall())
 
     async def _all(self, make: Callable[[Any], T], sql: str, *values: Any) -> list[T]:
-        """Rows as records, made on the reader's thread: a long list does not block the loop."""
-        return await self._read(lambda db: [make(row) for row in db.execute(sql, values)])
+        """Rows as records, made on the reader's thread: a long list does not block the loop.
+
+        All rows are fetched first: a statement that is left half-way, by a row that does not decode, would keep the reader's snapshot.
+        """
+        return await self._read(lambda db: [make(row) for row in db.execute(sql, values).fetchall()])
 
     async def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Run `function` on the reader's thread."""
@@ -279,7 +284,7 @@ class SqliteStore:
 
         def read(db: sqlite3.Connection) -> dict[str, list[Step]]:
             found: dict[str, list[Step]] = {}
-            for id, *row in db.execute(sql, (msgspec.json.encode(sessions).decode(),)):
+            for id, *row in db.execute(sql, (msgspec.json.encode(sessions).decode(),)).fetchall():
                 found.setdefault(id, []).append(step_of(row))
             return found
 

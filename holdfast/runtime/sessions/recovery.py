@@ -1,4 +1,7 @@
-"""Recovery after a start: the sessions that have work resume, a few at a time."""
+"""Recovery after a start: the sessions that have work resume, a few at a time.
+
+Where they are many, the garbage collector pauses meanwhile.
+"""
 
 from __future__ import annotations
 

@@ -58,10 +58,11 @@ class Sessions:
         """Resume every session that has work, a few at a time; returns how many there are."""
         rows = await self.node.store.runnable()
         self.waits.parked.update((row.id, row.waits_on) for row in rows if row.waits_on)
+        orphans = await self.node.store.orphans()
         for row, at in self.recovery.queue(rows, self.node.clock.time(), unclean=unclean):
             self.alarms.set(row.id, at)
         total = len(self.recovery)
-        for orphan in await self.node.store.orphans():
+        for orphan in orphans:
             self.in_background(self._end_orphan(orphan))
         self.recovery.more()
         self._sweep = self.node.loop.call_later(self.node.settings.idle_s, self._passivate_idle)

@@ -21,6 +21,8 @@ from holdfast.stores.records import ENDED, Failure, Outcome, Park, Session, Step
 
 _plain = codec.codec_for(Any)
 _BY_PERSON = "resolved by a person"
+_ENDS_WITHIN_S = 1.0
+"""How long a verb waits for a task that is about to end, in seconds: the caller of a turn has its answer just before that."""
 
 
 class Verbs:
@@ -197,7 +199,8 @@ class Verbs:
     async def _idle_actor(self, session: str, *, known: bool = True) -> Actor:
         actor = await self._sessions.actor(check_id("session", session), known=known)
         if actor.task is not None and actor.between_turns:
-            await asyncio.wait((actor.task,), timeout=1.0)  # it is about to end
+            await asyncio.wait((actor.task,), timeout=_ENDS_WITHIN_S)
+            actor = await self._sessions.actor(session, known=known)  # it may have been read again meanwhile
         if actor.task is not None:
             raise errors.SessionError(session, f"session {session!r} is running: pause it or wait until it is idle")
         return actor

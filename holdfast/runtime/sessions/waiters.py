@@ -18,7 +18,11 @@ Waiter = asyncio.Future[Outcome | None]
 
 
 def expire(waiter: Waiter) -> None:
-    """Its time is over."""
+    """Its time is over; an answer that comes in the same round of the loop still counts."""
+    waiter.get_loop().call_soon(_end, waiter)
+
+
+def _end(waiter: Waiter) -> None:
     if not waiter.done():
         waiter.set_result(None)
 

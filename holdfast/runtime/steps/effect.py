@@ -1,6 +1,6 @@
 """How an effect is performed: the only place that runs code with effects outside.
 
-repetition -> same effect before it -> attempt [ budget -> breaker -> open -> timeout(effect) -> failure policy ]* -> close
+same effect before it -> repetition -> attempt [ budget -> breaker -> open -> timeout(effect) -> failure policy ]* -> close
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ async def perform(step: Step) -> Outcome:
         began, ok, cost, fault, reported = math.inf, None, ZERO, None, None
         try:
             timeout_s = gates.time_left(call.timeout_s)
-            if pinned or call.effect != "read":
+            if step.durable:
                 step.deadline = clock.time() + timeout_s if call.effect == "once" else 0.0
                 await step.write(StepState.OPEN, call.most)
                 if turn.interruption is not None or turn.ending is not None:

@@ -52,11 +52,11 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
     claim = turn.journal.claim(branch, asked.kind, asked.name, asked.args)
     found = claim.step
     if found is not None and (known := found.record.outcome) is not None:
-        _repeat(turn, asked, found)
+        _replayed(turn, asked, found)
         if again is not None:
             await again(turn, claim)
-        behind_s = turn.journal.order.arrives(found, in_one_run=_in_one_run(asked, found.record))
-        answer = known if behind_s is None else await _in_its_place(turn, asked, found, known, behind_s)
+        skipped_s = turn.journal.order.arrives(found, in_one_run=_in_one_run(asked, found.record))
+        answer = known if skipped_s is None else await _in_its_place(turn, asked, found, known, skipped_s)
         if answer is not None:
             return result(asked, answer)
     if turn.replaying or turn.interruption is not None or turn.ending is not None:
@@ -91,7 +91,7 @@ async def drifted(step: Step) -> Outcome | None:
     return outcome
 
 
-def _repeat(turn: Turn, asked: Asked, found: StoredStep) -> None:
+def _replayed(turn: Turn, asked: Asked, found: StoredStep) -> None:
     """Do for a step that its record answers what it did when it was performed: for the gates, the observers and the outbox."""
     if asked.kind == "tool" and found.record.attempts:
         turn.owner.gates.repetition.note(asked.name, found.record.digest)

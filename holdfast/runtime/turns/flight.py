@@ -238,7 +238,7 @@ class Flight:
         return tasks
 
     @property
-    def over(self) -> bool:
+    def all_ended(self) -> bool:
         """Whether the handler and all that it made has ended."""
         alone = self.steps == 0 and not self.branches and not self.made
         return alone and self.handler is not None and self.handler.done()

@@ -90,14 +90,14 @@ class Journal:
         key, step = digest + nth.to_bytes(3, "big"), None
         if self.left:
             step = self.left.pop(key, None)
-            if self.order.awaited:
+            if self.order.claim_waiters:
                 self.order.claimed()
         return Claim(branch, digest, nth, key, step)
 
     def _claimed(self, key: bytes) -> Step | None:
         """Take a record out of those that can be claimed, and wake those that wait for the claim."""
         step = self.left.pop(key, None)
-        if self.order.awaited:
+        if self.order.claim_waiters:
             self.order.claimed()
         return step
 

@@ -37,6 +37,7 @@ _LAST = 2**62
 
 
 _NONE: dict[bytes, None] = {}
+"""The steps that were under way with another one, for a turn without records; never changed."""
 
 
 class Coming:
@@ -61,14 +62,14 @@ class Order:
 
     Attributes:
         seen: the last place whose outcome the code of this run has seen.
-        awaited: those that wait until the code asks for a record.
+        claim_waiters: those that wait until the code asks for a record.
         held: how many rounds of the loop are left until the next outcome may come; 0 where none came just now.
         unwritten: the answers of other sessions that arrived since the last record was written.
     """
 
     __slots__ = (
         "_at_once", "_by_seen", "_closed", "_coming", "_due", "_first", "_heard", "_missed", "_number", "_places", "_queue",
-        "_unclaimed", "_until", "awaited", "held", "seen", "unwritten",
+        "_unclaimed", "_until", "claim_waiters", "held", "seen", "unwritten",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -93,7 +94,7 @@ class Order:
         self.seen, self._number, self._closed, self._until = 1, 0, 0.0, 0.0
         self._unclaimed = unclaimed
         self._due.clear()
-        self.awaited: list[asyncio.Future[None]] = []
+        self.claim_waiters: list[asyncio.Future[None]] = []
         self._missed: dict[bytes, None] = {}  # steps whose wait timed out: a run waits for each only once
         self._coming: list[_Place] = []
         self.reopened()
@@ -185,8 +186,8 @@ class Order:
 
     def claimed(self) -> None:
         """The code asked for a record: those that wait for it check again."""
-        while self.awaited:
-            waiting = self.awaited.pop()
+        while self.claim_waiters:
+            waiting = self.claim_waiters.pop()
             if not waiting.done():
                 waiting.set_result(None)
 
@@ -282,7 +283,7 @@ class Order:
             self._missed[missing.key] = None
             return
         asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.awaited.append(asked)
+        self.claim_waiters.append(asked)
         await asyncio.wait((asked,), timeout=left_s)
 
     def _head(self) -> Coming | None:

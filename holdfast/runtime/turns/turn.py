@@ -106,7 +106,7 @@ class Turn:
                 self._parking.forget()
             if self._gone is not None:
                 self._gone.set_result(None)
-            ended = self.flight.over or await self.flight.end(self.node.settings.quarantine_s, self.stuck)
+            ended = self.flight.all_ended or await self.flight.end(self.node.settings.quarantine_s, self.stuck)
         self.never_awaited = self.unstarted.close()
         if self.let_go:
             await self.written()

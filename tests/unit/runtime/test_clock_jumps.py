@@ -261,3 +261,30 @@ def test_a_steady_clock_does_not_go_back_and_follows_the_wall_clock_when_that_ha
     assert (clock.time(), clock.wall()) == (1460.5, 1460.5)
     loop_s[0] = 61.0
     assert clock.time() == 1461.0
+
+
+def test_a_pause_of_the_process_between_two_looks_does_not_set_the_steady_clock_ahead() -> None:
+    """The thread may stop for seconds between the look at the wall clock and the one at the monotonic clock."""
+
+    class Machine:
+        now, pause = 100.0, 0.0
+
+        def _look(self) -> float:
+            found, self.now, self.pause = self.now, self.now + self.pause, 0.0
+            return found
+
+        def monotonic(self) -> float:
+            return self._look()
+
+        def time(self) -> float:
+            return self._look() + 1_000.0
+
+    for pauses_after in range(3):
+        machine = Machine()
+        clock = SteadyClock(machine)
+        for look in range(3):
+            machine.now += 10.0
+            machine.pause = 3.0 if look == pauses_after else 0.0
+            clock.time()
+        machine.now += 10.0
+        assert clock.time() == pytest.approx(machine.time(), abs=0.01)

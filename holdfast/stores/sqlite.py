@@ -5,7 +5,7 @@ it lacks the write lock. Each transaction is one function on the database thread
 next to the database keeps a second writer out: SQLite before 3.51.3 can corrupt a WAL file that two processes write. A second reader is
 safe: `readonly` takes no lock and changes neither the file nor its WAL, and makes no checkpoint.
 
-Reads have a connection of their own, so that no list for people waits for a write, nor a write for a list. They see every acknowledged write.
+Reads have a connection of their own, so that no list for people waits for a write, nor a write for a list. They see each acknowledged one.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from holdfast.console.cli.app import main; main()"]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
 
-NOBODY = "no process runs it: start it with holdfast run, or name its control socket with --socket"
+NOBODY = "no process listens for it: start it with holdfast run, give your own Runtime control=True, or name its socket with --socket"
 
 APP = '''
 import asyncio
@@ -593,10 +593,7 @@ def test_a_process_can_do_without_a_socket(folder: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("ready")
         ran = subprocess.run([*COMMAND, "tree"], cwd=folder, env=ENV, capture_output=True, text=True, timeout=30)
-        assert (ran.returncode, ran.stderr) == (
-            2,
-            "holdfast: no process runs it: start it with holdfast run, or name its control socket with --socket\n",
-        )
+        assert (ran.returncode, ran.stderr) == (2, f"holdfast: {NOBODY}\n")
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=20)
     assert "control socket" not in out

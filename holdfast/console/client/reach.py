@@ -35,7 +35,10 @@ def need(path: str | None = None, url: str | None = None, socket: str | None = N
     found = find(path, url, socket)
     if found is None:
         where = next(candidates(_identity(path, url)))
-        raise NodeUnreachable(where, "no process runs it: start it with holdfast run, or name its control socket with --socket")
+        raise NodeUnreachable(
+            where,
+            "no process listens for it: start it with holdfast run, give your own Runtime control=True, or name its socket with --socket",
+        )
     return found
 
 

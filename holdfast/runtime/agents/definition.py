@@ -67,8 +67,15 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return f"<agent {self.name!r} version {self.version}>"
 
     def first_state(self) -> Any:
-        """The state of a session that is spawned without a state."""
-        return None if self.state.plain or self.state.type is None else self.state.type()
+        """The state of a session that is spawned without a state. Raises ConfigError: its type cannot be made without arguments."""
+        if self.state.plain or self.state.type is None:
+            return None
+        try:
+            return self.state.type()
+        except Exception as error:  # a user's own type can raise any error
+            raise ConfigError(
+                f"agent {self.name!r} needs a first state ({error}): give the fields of {self._type_name()} defaults, or spawn with a state"
+            ) from error
 
     def load_state(self, session: str, data: bytes, version: int) -> Any:
         """The stored state, migrated to this version.

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast import Agent, Runtime, Session, StateError, agent
+from holdfast import Agent, ConfigError, Runtime, Session, StateError, agent
 from tests.unit.runtime.support import World
 
 
@@ -127,3 +127,23 @@ def test_a_type_that_changed_without_a_version_is_refused() -> None:
 
     with pytest.raises(StateError, match="raise version="):
         spawned().life(counter, asks("two", timeout_s=5))
+
+
+class Filled(msgspec.Struct):
+    required: int
+
+
+def test_a_state_that_cannot_be_made_without_arguments_is_asked_for_at_spawn() -> None:
+    """The error names the agent, the type and the way out."""
+    world = World()
+
+    @agent
+    async def counts(session: Session[Filled], text: str) -> int:
+        return session.state.required
+
+    async def main(runtime: Runtime) -> Any:
+        with pytest.raises(ConfigError, match=r"needs a first state .* give the fields of Filled defaults, or spawn"):
+            await runtime.spawn(counts, id="s")
+        return await (await runtime.spawn(counts, id="s", state=Filled(7))).ask("go")
+
+    assert world.life(counts, main) == 7

@@ -263,7 +263,7 @@ def test_a_crash_while_a_pause_is_under_way_is_not_followed_by_its_backoff() -> 
         await asyncio.sleep(2)
         return 1
 
-    @agent(backoff=Backoff(base_s=40, max_s=80))
+    @agent(intensity=Intensity(1, 60.0), backoff=Backoff(base_s=40, max_s=80))
     async def broken(session: Session[Any], text: str) -> str:
         await session.step(work)
         raise ValueError("a bug")

@@ -193,8 +193,9 @@ def faults_of(intensity: Intensity, backoff: Backoff) -> list[str]:
     if longest <= intensity.within_s * (1 + 1e-9):
         return []
     enough = "" if math.isinf(longest) else f"set intensity.within_s to at least {math.ceil(longest)}, or "
+    times = "restart" if intensity.restarts == 1 else "restarts"
     return [
-        f"intensity allows {intensity.restarts} restart{"s" * (intensity.restarts != 1)} within {intensity.within_s:g} s, and the backoff waits up to "
+        f"intensity allows {intensity.restarts} {times} within {intensity.within_s:g} s, and the backoff waits up to "
         f"{longest:g} s together, so it may never be spent: {enough}lower backoff.base_s, backoff.max_s or intensity.restarts"
     ]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import NO_RETRY, Backoff, Runtime, Session, SessionError, agent, tool
+from holdfast import NO_RETRY, Backoff, Intensity, Runtime, Session, SessionError, agent, tool
 from holdfast.events import SessionEndedEvent, SessionParked, StepReplayed
 from holdfast.stores.ops import DropSteps, Op, UpdateSession
 from tests.unit.runtime.support import World, rest

@@ -421,7 +421,11 @@ def test_an_intensity_is_accepted_if_a_child_that_always_crashes_spends_it(
 @pytest.mark.parametrize(
     ("intensity", "backoff", "text"),
     [
-        (Intensity(), Backoff(10.0), "waits up to 60 s together, so it may never be spent: set intensity.within_s to at least 60, or lower"),
+        (
+            Intensity(),
+            Backoff(10.0),
+            "waits up to 60 s together, so it may never be spent: set intensity.within_s to at least 60, or lower",
+        ),
         (Intensity(1, 1), Backoff(1.5, factor=1), " 1 restart within 1 s.* to at least 2, or lower"),
         (Intensity(10**9, 60.0), Backoff(0.005, 0.01), "within_s to at least 10000000, or lower"),
         (Intensity(5000, 60.0), Backoff(1.0, math.inf), "waits up to inf s together, so it may never be spent: lower backoff.base_s"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -481,3 +483,33 @@ async def test_a_child_that_crashes_at_each_start_is_given_up_through_its_backof
     async with running(supervisor) as outcome:
         await anyio.sleep(8)
         assert isinstance(outcome.error, SupervisorGaveUp)
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_functions_that_are_left_out_are_not_there() -> None:
+    """What the page calls left out is not half there."""
+    for name in ("get_childspec", "check_childspecs", "which_children", "terminate_child", "init", "code_change"):
+        assert not hasattr(Supervisor, name)
+        assert not hasattr(DynamicSupervisor, name)
+    assert not hasattr(DynamicSupervisor, "restart_child")
+    assert not hasattr(DynamicSupervisor, "delete_child")
+    assert set(ChildSpec.__struct_fields__) == {"id", "start", "restart", "significant", "stop_s", "start_s"}
+
+
+def test_every_row_of_the_page_has_a_verdict_and_a_test_that_exists() -> None:
+    """The table against OTP is no claim without a proof."""
+    folder = Path(__file__).parent
+    known = set(re.findall(r"^(?:async )?def (test_\w+)", "\n".join(path.read_text() for path in folder.glob("test_*.py")), re.MULTILINE))
+    page = (folder.parents[2] / "docs" / "supervision.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")][2:]
+    rows = [row for row in rows if any(row[1:])]
+    assert len(rows) > 50
+    for point, otp, here, tests in rows:
+        assert otp, point
+        assert here.startswith(("same", "different: ", "left out: ")), point
+        named = re.findall(r"`(test_\w+)`", tests)
+        assert named, point
+        assert set(named) <= known, (point, set(named) - known)
+    assert set(re.findall(r"test_\w+", page)) <= known

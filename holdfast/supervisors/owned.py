@@ -4,13 +4,15 @@ OTP has links for that. In asyncio a task that is not awaited outlives the code 
 tasks of its life before. Each life has an `Owned` in its context, which its tasks and theirs inherit; the loop's task factory notes each
 task there. An earlier factory of the loop still makes the tasks. A task with a `context=` of its own has the owner of that context: with
 a fresh `contextvars.Context()` it belongs to no child.
+
+`sys.exit()` in such a task is an error of that task, and so of the child that awaits it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from contextvars import Context, ContextVar
 from typing import Any
 
@@ -82,14 +84,53 @@ def own() -> Owned:
     return owned
 
 
+class _Contained(Coroutine[Any, Any, Any]):
+    """A coroutine in which SystemExit and KeyboardInterrupt are errors like any other: asyncio lets them out of a task and the loop.
+
+    It is no wrapping coroutine, which would leave `inner` without a first step where its task is cancelled before that.
+    """
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, inner: Coroutine[Any, Any, Any]) -> None:
+        self._inner = inner
+
+    def send(self, value: Any) -> Any:
+        try:
+            return self._inner.send(value)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise _as_error(error) from error
+
+    def throw(self, *error: Any) -> Any:
+        try:
+            return self._inner.throw(*error)
+        except (SystemExit, KeyboardInterrupt) as raised:
+            raise _as_error(raised) from raised
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._inner.__await__()
+
+    def __getattr__(self, name: str) -> Any:
+        # Names and frames, for the names and stacks of tasks.
+        return getattr(self._inner, name)
+
+
+def _as_error(error: BaseException) -> RuntimeError:
+    return RuntimeError(f"a task raised {type(error).__name__}: {error}")
+
+
 class OwnerFactory(StackedFactory):
     """Notes each task of a loop with the life that it belongs to."""
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **given: Any) -> Any:
         """A task for `coro`."""
-        task = self.make(loop, coro, **given)
         context: Context | None = given.get("context")
         owner = _owner.get() if context is None else context.get(_owner)
-        if owner is not None:
-            owner.add(task)
+        if owner is None:
+            return self.make(loop, coro, **given)
+        task = self.make(loop, _Contained(coro), **given)
+        owner.add(task)
         return task

@@ -488,6 +488,13 @@ async def test_a_child_that_crashes_at_each_start_is_given_up_through_its_backof
 # ---------------------------------------------------------------- the page
 
 
+def test_the_defaults_are_those_of_the_page() -> None:
+    """Where they differ from OTP's, they are Elixir's."""
+    assert Intensity() == Intensity(restarts=3, within_s=5.0)
+    assert Backoff().base_s == 0
+    assert ChildSpec("a", forever).restart == "permanent"
+
+
 def test_functions_that_are_left_out_are_not_there() -> None:
     """What the page calls left out is not half there."""
     for name in ("get_childspec", "check_childspecs", "which_children", "terminate_child", "init", "code_change"):

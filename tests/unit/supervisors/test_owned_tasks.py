@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from random import Random
 from typing import Any
@@ -240,6 +242,66 @@ async def test_a_childs_own_task_group_is_left_in_peace() -> None:
     async with running(Supervisor("s", [ChildSpec("a", child, "temporary")])):
         await anyio.sleep(5)
     assert order == ["1", "2", "over"]
+
+
+async def in_a_gather() -> None:
+    await asyncio.gather(leave(), asyncio.sleep(0))
+
+
+async def in_a_task_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(leave())
+
+
+async def in_an_anyio_group() -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(leave)
+
+
+async def after_a_cancellation() -> None:
+    async def bitter() -> None:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+    task = asyncio.create_task(bitter())
+    await asyncio.sleep(1)
+    task.cancel()
+    await task
+
+
+async def leave() -> None:
+    await asyncio.sleep(0.5)
+    sys.exit(3)
+
+
+@pytest.mark.parametrize("child", [in_a_gather, in_a_task_group, in_an_anyio_group, after_a_cancellation])
+async def test_an_exit_in_a_task_of_a_child_is_the_childs_crash(child: Callable[[], Awaitable[None]]) -> None:
+    """asyncio would let it out of the loop, and end the process."""
+    seen, switch = Recorder(), Switch()
+    async with running(Supervisor("s", [ChildSpec("a", child, "temporary"), ChildSpec("b", switch.child("b"))], on_event=seen)):
+        await seen.until("Crashed a")
+        await anyio.sleep(1)
+        assert switch.alive == ["b"]
+
+
+async def test_a_task_that_is_cancelled_before_its_first_step_warns_of_nothing() -> None:
+    """Its coroutine is closed, as without a supervisor; its name and its stack are those of the child's code."""
+    names: list[str] = []
+
+    async def child() -> None:
+        task = asyncio.create_task(leave())
+        names.append(task.get_coro().__qualname__)  # type: ignore[union-attr]
+        task.cancel()
+        waiting = asyncio.create_task(forever())
+        await asyncio.sleep(0.1)
+        names.extend(frame.f_code.co_name for frame in waiting.get_stack())
+
+    async with running(Supervisor("s", [ChildSpec("a", child, "temporary")])):
+        await anyio.sleep(1)
+    gc.collect()
+    assert names == ["leave", "forever"]
 
 
 async def test_the_loop_has_its_own_task_factory_again_after_the_last_supervisor() -> None:

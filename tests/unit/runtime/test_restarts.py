@@ -18,7 +18,7 @@ def test_the_backoff_of_a_session_grows_with_crashes_in_a_row_and_begins_again_a
     world = World(seed=seed)
     crashes = {"one": 2, "two": 1}
 
-    @agent(intensity=Intensity(5, 1e6), backoff=Backoff(base_s=1.0, factor=20.0, max_s=1000.0, healthy_s=2000.0))
+    @agent(intensity=Intensity(5, 1e6), backoff=Backoff(base_s=0.1, factor=20.0, max_s=100.0, healthy_s=5.0))
     async def moody(session: Session[Any], text: str) -> str:
         if crashes[text]:
             crashes[text] -= 1
@@ -27,11 +27,11 @@ def test_the_backoff_of_a_session_grows_with_crashes_in_a_row_and_begins_again_a
 
     async def main(runtime: Runtime) -> Any:
         handle = await runtime.spawn(moody, id="s")
-        first = await handle.ask("one", timeout_s=3000)
-        await asyncio.sleep(2100)
-        return first, await handle.ask("two", timeout_s=3000)
+        first = await handle.ask("one")
+        await asyncio.sleep(10)
+        return first, await handle.ask("two")
 
     assert world.life(moody, main) == ("one", "two")
     waits = [event.delay_s for event in world.seen(TurnCrashed)]
-    bounds = [1.0, 20.0, 1.0]
+    bounds = [0.1, 2.0, 0.1]
     assert all(wait is not None and 0 <= wait <= bound for wait, bound in zip(waits, bounds, strict=True))

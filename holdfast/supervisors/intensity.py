@@ -87,8 +87,8 @@ class Backoff(msgspec.Struct, frozen=True):
         """Its faults; empty if there are none."""
         fields = {"base_s": self.base_s, "max_s": self.max_s, "healthy_s": self.healthy_s}
         found = [f"backoff.{name} is {value!r}: use seconds from 0" for name, value in fields.items() if not is_duration(value)]
-        if not is_duration(self.factor) or self.factor < 1:
-            found.append(f"backoff.factor is {self.factor!r}: use a number from 1")
+        if not is_duration(self.factor) or self.factor < 1 or math.isinf(self.factor):
+            found.append(f"backoff.factor is {self.factor!r}: use a number from 1{', not infinity' if self.factor == math.inf else ''}")
         return found
 
 
@@ -169,15 +169,29 @@ def longest_s(backoff: Backoff, restarts: int) -> float:
         return 0.0
     if backoff.base_s >= backoff.max_s:
         return backoff.max_s * restarts
-    if backoff.factor == 1:
-        return backoff.base_s * restarts
+    growing = min(restarts, _growing(backoff))
+    capped = restarts - growing
+    return _grown_s(backoff, growing) + (capped * backoff.max_s if capped else 0.0)
+
+
+def _growing(backoff: Backoff) -> float:
+    """How many waits in a row are below the cap; `base_s` is one of them."""
+    if backoff.factor == 1 or math.isinf(backoff.max_s):
+        return math.inf
+    # The logarithm of the quotient would overflow sooner.
+    return max(1, math.ceil((math.log(backoff.max_s) - math.log(backoff.base_s)) / math.log(backoff.factor)))
+
+
+def _grown_s(backoff: Backoff, waits: float) -> float:
+    """The sum of the first waits, none of them capped: a geometric series."""
+    if waits == 1 or backoff.factor == 1:
+        return backoff.base_s * waits
+    more = backoff.factor - 1
     try:
-        growing = min(restarts, math.ceil(math.log(backoff.max_s / backoff.base_s, backoff.factor)))
-        grown = backoff.base_s * (backoff.factor**growing - 1) / (backoff.factor - 1)
+        # As exact for a factor barely above 1.
+        return backoff.base_s * math.expm1(waits * math.log1p(more)) / more
     except OverflowError:
         return math.inf
-    capped = restarts - growing
-    return grown + (capped * backoff.max_s if capped else 0.0)
 
 
 def faults_of(intensity: Intensity, backoff: Backoff) -> list[str]:

@@ -464,6 +464,28 @@ def test_a_wrong_intensity_or_backoff_of_an_agent_is_refused_with_it() -> None:
         agent(name="a", backoff=Backoff(30.0, 30.0))(handler)
 
 
+@pytest.mark.parametrize(
+    ("backoff", "accepted"),
+    [
+        (Backoff(1e-308, 30.0), True),
+        (Backoff(0.01, 30.0, factor=1 + 2**-52), True),
+        (Backoff(1.0, math.inf, factor=math.inf), False),
+        (Backoff(0.1, 1.0, factor=math.inf), False),
+        (Backoff(math.inf, math.inf), False),
+        (Backoff(1.0, 1.0), True),
+        (Backoff(5e-324, 5e-324), True),
+    ],
+)
+def test_odd_numbers_of_a_backoff_are_judged_too(backoff: Backoff, accepted: bool) -> None:
+    """No overflow, and no error but the ConfigError."""
+    try:
+        Supervisor("s", [], intensity=Intensity(3, 5.0), backoff=backoff)
+    except ConfigError:
+        assert not accepted
+    else:
+        assert accepted
+
+
 def test_restarts_without_a_limit_are_an_infinite_period() -> None:
     """The way to say: never give up."""
     Supervisor("s", [], intensity=Intensity(10**9, math.inf), backoff=Backoff(10.0))

@@ -14,7 +14,7 @@ from holdfast import Agent, Backoff, Handle, HoldfastError, Intensity, Runtime, 
 
 NORMAL = 50
 _STEP_S = 0.01
-_FOREVER = Intensity(1_000_000, 60.0)
+_FOREVER = Intensity(1_000_000, float("inf"))
 _SOON = Backoff(base_s=0.005, max_s=0.01)
 
 

@@ -218,6 +218,10 @@ class SupervisorGaveUp(HoldfastError):
         self.supervisor, self.child = supervisor, child
 
 
+class Ignore(HoldfastError):
+    """Raise this from a child of a supervisor, before it is ready, if it has nothing to do: it is not started, and that is no crash."""
+
+
 class RuntimeStopped(HoldfastError):
     """The runtime is not running, or is draining: it accepts no work. Start it with `async with runtime:`."""
 

@@ -15,7 +15,7 @@ from holdfast.clock import Clock
 from holdfast.runtime.agents.settings import Settings
 from holdfast.runtime.gateway import LocalGateway
 from holdfast.runtime.sessions.registry import Sessions
-from holdfast.runtime.turns import lineage
+from holdfast.runtime.turns.lineage import TaskFactory
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.protocol import Store
@@ -65,7 +65,7 @@ class Running:
             services: children to run next to the sessions.
         """
         node, children = self.node, list(services)
-        lineage.install(node.loop)
+        TaskFactory.install(node.loop)
         if self.telemetry is not None:
             # Telemetry first: it ends last, and sees the ends of the others.
             node.observers.add(self.telemetry.observer)
@@ -103,7 +103,7 @@ class Running:
 
     async def _closed(self) -> None:
         node = self.node
-        lineage.remove(node.loop)
+        TaskFactory.remove(node.loop)
         self.sessions.recovery.close()
         try:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _CLOSE_S):

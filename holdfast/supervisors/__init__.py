@@ -4,37 +4,42 @@ The package does not know sessions. `Supervisor` keeps a fixed list of children 
 number of independent children. `Watchdog` is a thread that names the code that blocks their loop.
 """
 
+from holdfast.errors import Ignore
 from holdfast.supervisors.dynamic import DynamicSupervisor
 from holdfast.supervisors.events import (
     ChildCrashed,
     ChildDropped,
     ChildEvent,
     ChildExited,
+    ChildIgnored,
     ChildRestarted,
     ChildRestarting,
     ChildStarted,
     ChildStopped,
     ChildStuck,
+    ChildTasksLeft,
     OnEvent,
     SupervisionEvent,
     SupervisorStarted,
     SupervisorStopped,
 )
-from holdfast.supervisors.intensity import Backoff, Intensity, RestartWindow, delay
+from holdfast.supervisors.intensity import Backoff, Intensity, Restarts, RestartWindow, delay
 from holdfast.supervisors.spec import AutoShutdown, ChildSpec, Nested, Restart
 from holdfast.supervisors.strategy import Plan, Strategy, plan
 from holdfast.supervisors.tree import Supervisor
-from holdfast.supervisors.view import ChildState, ChildView, SupervisorView
+from holdfast.supervisors.view import ChildCounts, ChildState, ChildView, SupervisorView
 from holdfast.supervisors.watchdog import Blocked, Frame, Watchdog
 
 __all__ = [
     "AutoShutdown",
     "Backoff",
     "Blocked",
+    "ChildCounts",
     "ChildCrashed",
     "ChildDropped",
     "ChildEvent",
     "ChildExited",
+    "ChildIgnored",
     "ChildRestarted",
     "ChildRestarting",
     "ChildSpec",
@@ -42,15 +47,18 @@ __all__ = [
     "ChildState",
     "ChildStopped",
     "ChildStuck",
+    "ChildTasksLeft",
     "ChildView",
     "DynamicSupervisor",
     "Frame",
+    "Ignore",
     "Intensity",
     "Nested",
     "OnEvent",
     "Plan",
     "Restart",
     "RestartWindow",
+    "Restarts",
     "Strategy",
     "SupervisionEvent",
     "Supervisor",

@@ -7,20 +7,24 @@ task each and nothing else. A child that crashes repeatedly spends only its own 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from functools import partial
 from itertools import islice
+from operator import itemgetter
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import ConfigError, HoldfastError, RuntimeStopped
-from holdfast.supervisors.child import Child, Life
+from holdfast.supervisors.child import Child, Life, count
 from holdfast.supervisors.events import ChildDropped, ChildRestarting, OnEvent, SupervisorStarted, SupervisorStopped, emitter
-from holdfast.supervisors.intensity import AT_ONCE, OFTEN, Backoff, Intensity, RestartWindow, Uniform
+from holdfast.supervisors.intensity import AT_ONCE, OFTEN, Backoff, Intensity, Restarts, Uniform, faults_of
 from holdfast.supervisors.shielded import run_shielded
 from holdfast.supervisors.spec import ChildSpec, check_children, check_name, refuse
-from holdfast.supervisors.view import SupervisorView
+from holdfast.supervisors.view import ChildCounts, SupervisorView
 
 _SYSTEM_CLOCK = SystemClock()
 
@@ -36,7 +40,6 @@ class DynamicSupervisor:
         intensity_each: how many restarts of one child within which period are too many.
         backoff: how long a child waits before its restart; by default not at all.
         max_children: how many children it takes; None means no limit.
-        stop_concurrency: how many children are being stopped at a time when the supervisor stops.
         clock: for the restart periods and for ages.
         on_event: called with each event (see `events`); must not block.
         uniform: draws the jitter of the backoff.
@@ -52,7 +55,6 @@ class DynamicSupervisor:
         intensity_each: Intensity = OFTEN,
         backoff: Backoff = AT_ONCE,
         max_children: int | None = None,
-        stop_concurrency: int = 100,
         clock: Clock = _SYSTEM_CLOCK,
         on_event: OnEvent | None = None,
         uniform: Uniform = random.uniform,
@@ -60,21 +62,18 @@ class DynamicSupervisor:
         faults = check_name(name)
         if max_children is not None and max_children < 1:
             faults.append(f"max_children is {max_children!r}: use a number from 1, or None")
-        if stop_concurrency < 1:
-            faults.append(f"stop_concurrency is {stop_concurrency!r}: use a number from 1")
-        refuse(name, faults + intensity_each.faults() + backoff.faults())
+        refuse(name, faults + faults_of(intensity_each, backoff))
         self.name = name
         self._intensity = intensity_each
         self._backoff = backoff
         self._max_children = max_children
-        self._stop_concurrency = stop_concurrency
         self._clock = clock
         self._emit = emitter(on_event)
         self._uniform = uniform
         self._running = False
         self._group: TaskGroup | None = None
         self._children: dict[str, Child] = {}
-        self._windows: dict[str, RestartWindow] = {}
+        self._restarts: dict[str, Restarts] = {}
 
     @property
     def count(self) -> int:
@@ -87,7 +86,7 @@ class DynamicSupervisor:
         return SupervisorView(self.name, "dynamic", children, len(self._children))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Accept and supervise children until cancelled; then stop them, latest first, many at a time, each within its `stop_s`.
+        """Accept and supervise children until cancelled; then stop them: all at once, each within its `stop_s` from then, as OTP does.
 
         Args:
             task_status: its `started()` is called when `start_child` may be called.
@@ -110,13 +109,20 @@ class DynamicSupervisor:
             for child in self._children.values():
                 child.kill_nowait()
             self._children.clear()
-            self._windows.clear()
+            self._restarts.clear()
             self._emit(SupervisorStopped(self.name, "cancelled"))
 
-    async def start_child(self, spec: ChildSpec) -> None:
+    def count_children(self) -> ChildCounts:
+        """How many children it has, by kind. It reads the state of each."""
+        return count(self._children.values())
+
+    async def start_child(self, spec: ChildSpec) -> bool:
         """Start a child; returns when it is ready.
 
         If cancelled before the child is ready, it is stopped again.
+
+        Returns:
+            Whether it runs; False if it raised `Ignore`: then it is not kept.
 
         Raises:
             ConfigError: the spec is wrong, or its id is taken.
@@ -130,13 +136,16 @@ class DynamicSupervisor:
         try:
             error = await child.wait_ready()
         except anyio.get_cancelled_exc_class():
-            group.start_soon(self._stop, child, anyio.Event())
+            self._stop_soon(group, child)
             raise
         if error is None and life.stopping and not life.was_ready:
             error = RuntimeStopped(f"child {spec.id!r} was stopped before it was ready")
         if error is not None:
             self._forget(child)
             raise error
+        if life.ignored:
+            self._forget(child)
+        return not life.ignored
 
     async def stop_child(self, id: str) -> None:
         """Stop a child and forget it.
@@ -150,9 +159,7 @@ class DynamicSupervisor:
         group = self._open()
         if id not in self._children:
             raise LookupError(f"supervisor {self.name!r} has no child {id!r}")
-        gone = anyio.Event()
-        group.start_soon(self._stop, self._children[id], gone)
-        await gone.wait()
+        await self._stop_soon(group, self._children[id]).wait()
 
     # ------------------------------------------------------------ inside
 
@@ -171,19 +178,19 @@ class DynamicSupervisor:
         return group
 
     def _on_exit(self, child: Child, life: Life, error: BaseException | None) -> None:
-        if self._group is None or not child.spec.restarts_after(error):
+        if self._group is None or not child.comes_back(life, error):
             self._forget(child)
             return
-        window = self._windows.setdefault(child.spec.id, RestartWindow(self._intensity))
-        if not window.allow(self._clock.monotonic()):
+        restarts = self._restarts.get(child.spec.id) or self._restarts.setdefault(child.spec.id, Restarts(self._intensity))
+        wait_s = restarts.after_crash(self._backoff, self._clock.monotonic(), self._uniform, child.ran_s)
+        if wait_s is None:
             self._forget(child)
             self._emit(ChildDropped(self.name, child.spec.id, child.restarts, None if error is None else child.error))
             return
-        wait_s = child.next_delay(self._backoff, self._uniform)
         self._emit(ChildRestarting(self.name, child.spec.id, wait_s))
         again = child.start(self._group, wait_s, awaited=False)
         if child.reports:
-            self._group.start_soon(self._await_ready, child, again, wait_s)
+            _apart(self._group, self._await_ready, child, again, wait_s)
 
     async def _await_ready(self, child: Child, life: Life, delay_s: float) -> None:
         """Wait for a restarted child, since no caller does: a child that is not ready in time counts as crashed once more."""
@@ -195,7 +202,12 @@ class DynamicSupervisor:
         # The id may belong to a new child by now.
         if self._children.get(child.spec.id) is child:
             del self._children[child.spec.id]
-            self._windows.pop(child.spec.id, None)
+            self._restarts.pop(child.spec.id, None)
+
+    def _stop_soon(self, group: TaskGroup, child: Child) -> anyio.Event:
+        gone = anyio.Event()
+        _apart(group, self._stop, child, gone)
+        return gone
 
     async def _stop(self, child: Child, gone: anyio.Event) -> None:
         await child.stop()
@@ -205,12 +217,13 @@ class DynamicSupervisor:
     async def _stop_all(self) -> None:
         # From here on no child is started or restarted.
         self._group = None
-        latest_first = iter(list(self._children.values())[::-1])
-        async with anyio.create_task_group() as stoppers:
-            for _ in range(min(self._stop_concurrency, len(self._children))):
-                stoppers.start_soon(_stop_each, latest_first)
+        # All get their cancellation now, and their deadlines begin now. So they can be waited for one by one, the earliest deadline first:
+        # that is over by the last deadline, however many do not end.
+        deadlines = [(child.begin_stop(), child) for child in reversed(self._children.values())]
+        for _, child in sorted(deadlines, key=itemgetter(0)):
+            await child.stop()
 
 
-async def _stop_each(children: Iterator[Child]) -> None:
-    for child in children:
-        await child.stop()
+def _apart(group: TaskGroup, work: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+    """Start a task of the supervisor's own: it belongs to no child, even if the code of a child asks for it."""
+    Context().run(partial(group.start_soon, work, *args))

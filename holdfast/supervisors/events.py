@@ -4,11 +4,13 @@
 | --- | --- |
 | ChildStarted | a child runs (for one that reports readiness: it is ready) |
 | ChildExited | a child returned by itself |
+| ChildIgnored | a child raised `Ignore` before it was ready: it is not started, and that is no crash |
 | ChildCrashed | a child raised, or ended with a CancelledError that no code requested; also while it was being stopped |
 | ChildRestarting | a crashed child, or one that a strategy stopped, will be started again after `delay_s` |
 | ChildRestarted | it runs again |
 | ChildStopped | a child ended because its supervisor stopped it |
 | ChildStuck | a child did not end within its `stop_s`; it was killed |
+| ChildTasksLeft | a child ended, and asyncio tasks that it had started still run after its `stop_s`: a warning |
 | ChildDropped | a dynamic child spent its intensity and is gone; its siblings keep running |
 | SupervisorStarted | all children of a supervisor were started |
 | SupervisorStopped | a supervisor has stopped all its children; the event names the cause |
@@ -40,6 +42,12 @@ class ChildExited(ChildEvent, frozen=True):
     """The child returned by itself."""
 
 
+class ChildIgnored(ChildEvent, frozen=True):
+    """The child has nothing to do, and was not started. `reason` is the text of its `Ignore`."""
+
+    reason: str
+
+
 class ChildCrashed(ChildEvent, frozen=True):
     """The child raised. `exception` holds the frames of the crash: read it, do not keep it."""
 
@@ -67,6 +75,12 @@ class ChildStuck(ChildEvent, frozen=True):
     """The child did not end within its `stop_s` seconds: it was killed, and its code does not run again."""
 
     stop_s: float
+
+
+class ChildTasksLeft(ChildEvent, frozen=True):
+    """The child has ended, and these of its asyncio tasks, by name, swallowed their cancellation: their code still runs."""
+
+    tasks: tuple[str, ...]
 
 
 class ChildDropped(ChildEvent, frozen=True):

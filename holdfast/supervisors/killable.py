@@ -67,6 +67,7 @@ class Killable:
                     _unwind(coroutine)
                     return
         finally:
+            self._task = None
             # An error and a frame that refer to each other are a cycle, which only the garbage collector frees.
             thrown = None
 

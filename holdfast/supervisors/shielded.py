@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -9,6 +10,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from holdfast.errors import SupervisorGaveUp
+from holdfast.supervisors.owned import OwnerFactory
 
 
 async def run_shielded(serve: Callable[[TaskGroup], Awaitable[None]], stop_all: Callable[[], Awaitable[None]]) -> None:
@@ -26,6 +28,23 @@ async def run_shielded(serve: Callable[[TaskGroup], Awaitable[None]], stop_all: 
     """
     await checkpoint()
     gave_up: SupervisorGaveUp | None = None
+    loop = asyncio.get_running_loop()
+    OwnerFactory.install(loop)
+    try:
+        gave_up = await _run(serve, stop_all)
+    finally:
+        OwnerFactory.remove(loop)
+    # Without this, a cancelled run would return normally.
+    await checkpoint()
+    if gave_up is not None:
+        try:
+            raise gave_up
+        finally:
+            del gave_up
+
+
+async def _run(serve: Callable[[TaskGroup], Awaitable[None]], stop_all: Callable[[], Awaitable[None]]) -> SupervisorGaveUp | None:
+    gave_up: SupervisorGaveUp | None = None
     async with anyio.create_task_group() as outer:
         # The shield ends with the last child's stop deadline.
         with anyio.CancelScope(shield=True):
@@ -41,13 +60,10 @@ async def run_shielded(serve: Callable[[TaskGroup], Awaitable[None]], stop_all: 
                 finally:
                     await _finish(stop_all)
         outer.cancel_scope.cancel()
-    # Without this, a cancelled run would return normally.
-    await checkpoint()
-    if gave_up is not None:
-        try:
-            raise gave_up
-        finally:
-            del gave_up
+    try:
+        return gave_up
+    finally:
+        del gave_up
 
 
 async def _watch(serving: anyio.CancelScope) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import msgspec
 from anyio.abc import TaskStatus
 
-from holdfast.errors import ConfigError
+from holdfast.errors import ConfigError, SupervisorGaveUp
 from holdfast.supervisors.intensity import is_duration
 from holdfast.supervisors.view import SupervisorView
 
@@ -45,8 +45,9 @@ class ChildSpec(msgspec.Struct, frozen=True):
     Attributes:
         id: its name, unique in its supervisor.
         start: an async function without required arguments, run as the child: returning is a normal exit, raising a crash. If it
-            has a parameter `task_status`, the next child is started only after `task_status.started()`. Or a supervisor.
-        restart: "permanent": always; "transient": after a crash only; "temporary": never.
+            has a parameter `task_status`, the next child is started only after `task_status.started()`. Raising `Ignore` before that call
+            leaves the child stopped, as `ignore` does in OTP. The asyncio tasks that it starts end with it. Or a supervisor.
+        restart: "permanent": always; "transient": after a crash only, and a supervisor that gave up is none, as in OTP; "temporary": never.
         significant: whether its exit can shut the supervisor down (see `auto_shutdown`); not allowed for a permanent child.
         stop_s: seconds it may take to end after it was cancelled; then it is killed. None means 5; for a supervisor no limit, as in OTP.
         start_s: seconds it may take to report readiness. None means 30; for a supervisor no limit.
@@ -80,8 +81,12 @@ class ChildSpec(msgspec.Struct, frozen=True):
         return default if self.nested is None else math.inf
 
     def restarts_after(self, error: BaseException | None) -> bool:
-        """Whether its restart type asks for a restart after this end (None: it returned)."""
-        return self.restart == "permanent" or (self.restart == "transient" and error is not None)
+        """Whether its restart type asks for a restart after this end (None: it returned).
+
+        A supervisor that gave up has ended in order: OTP's exit reason is `shutdown` then, which restarts no transient child.
+        """
+        crashed = error is not None and not isinstance(error, SupervisorGaveUp)
+        return self.restart == "permanent" or (self.restart == "transient" and crashed)
 
     def body(self) -> tuple[Callable[..., Awaitable[None]], bool]:
         """The function to call, and whether it takes a `task_status` with which it reports readiness."""

@@ -14,15 +14,15 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import SupervisorGaveUp
-from holdfast.supervisors.child import Child
+from holdfast.errors import HoldfastError, SupervisorGaveUp
+from holdfast.supervisors.child import Child, Life, count
 from holdfast.supervisors.events import ChildRestarting, OnEvent, StopReason, SupervisorStarted, SupervisorStopped, emitter
 from holdfast.supervisors.inbox import Inbox, Request
-from holdfast.supervisors.intensity import AT_ONCE, OFTEN, Backoff, Intensity, RestartWindow, Uniform
+from holdfast.supervisors.intensity import AT_ONCE, OFTEN, Backoff, Intensity, RestartWindow, Uniform, faults_of
 from holdfast.supervisors.shielded import run_shielded
 from holdfast.supervisors.spec import AUTO_SHUTDOWNS, AutoShutdown, ChildSpec, check_children, check_name, refuse
 from holdfast.supervisors.strategy import STRATEGIES, Strategy, plan
-from holdfast.supervisors.view import SupervisorView
+from holdfast.supervisors.view import ChildCounts, SupervisorView
 
 _SYSTEM_CLOCK = SystemClock()
 
@@ -63,7 +63,7 @@ class Supervisor:
             faults.append(f"strategy is {strategy!r}: use one of {', '.join(STRATEGIES)}")
         if auto_shutdown not in AUTO_SHUTDOWNS:
             faults.append(f"auto_shutdown is {auto_shutdown!r}: use one of {', '.join(AUTO_SHUTDOWNS)}")
-        refuse(name, faults + intensity.faults() + backoff.faults() + check_children(children, auto_shutdown))
+        refuse(name, faults + faults_of(intensity, backoff) + check_children(children, auto_shutdown))
         self.name = name
         self._specs = tuple(children)
         self._strategy: Strategy = strategy
@@ -136,10 +136,17 @@ class Supervisor:
         children = tuple(child.view() for child in self._children.values())
         return SupervisorView(self.name, self._strategy, children, len(children))
 
-    async def start_child(self, spec: ChildSpec) -> None:
+    def count_children(self) -> ChildCounts:
+        """How many children it has, by kind."""
+        return count(self._children.values())
+
+    async def start_child(self, spec: ChildSpec) -> bool:
         """Add a child as the last one and start it. A restart of the supervisor itself removes it, as in OTP.
 
         If cancelled, the child may be started all the same.
+
+        Returns:
+            Whether it runs; False if it raised `Ignore`: then it is kept, stopped, unless it is temporary.
 
         Raises:
             ConfigError: the spec is wrong, or its id is taken.
@@ -147,14 +154,19 @@ class Supervisor:
             Exception: the child raised it before it was ready; then the child is not added.
         """
 
+        runs = False
+
         async def verb() -> None:
+            nonlocal runs
             refuse(self.name, check_children([*(child.spec for child in self._children.values()), spec], self._auto_shutdown))
             child = self._children[spec.id] = self._child(spec)
             if (error := await self._start(child)) is not None:
                 del self._children[spec.id]
                 raise error
+            runs = not child.ignored
 
         await self._inbox.request(verb)
+        return runs
 
     async def stop_child(self, id: str) -> None:
         """Stop a child. It stays stopped unless `restart_child` or a strategy starts it again; a temporary one is forgotten.
@@ -171,10 +183,33 @@ class Supervisor:
 
         await self._inbox.request(verb)
 
-    async def restart_child(self, id: str) -> None:
+    async def delete_child(self, id: str) -> None:
+        """Forget a child that is stopped, so that no strategy starts it again and its id is free.
+
+        If cancelled, the child is forgotten all the same.
+
+        Raises:
+            LookupError: there is no such child.
+            HoldfastError: it runs, or waits for its restart: stop it first.
+            RuntimeStopped: the supervisor is not running.
+        """
+
+        async def verb() -> None:
+            child = self._find(id)
+            if child.alive:
+                raise HoldfastError(f"supervisor {self.name!r}: child {id!r} is {child.state}: call stop_child({id!r}) first")
+            await child.stop()  # makes a report of its end that is still in the inbox out of date
+            self._forget(child)
+
+        await self._inbox.request(verb)
+
+    async def restart_child(self, id: str) -> bool:
         """Start a stopped child; a running one is stopped first (OTP refuses that). Does not count towards the intensity.
 
         If cancelled, the child is restarted all the same.
+
+        Returns:
+            Whether it runs; False if it raised `Ignore`.
 
         Raises:
             LookupError: there is no such child.
@@ -182,13 +217,18 @@ class Supervisor:
             Exception: the child raised it before it was ready; then the child stays stopped.
         """
 
+        runs = False
+
         async def verb() -> None:
+            nonlocal runs
             child = self._find(id)
             await child.stop()
             if (error := await self._start(child)) is not None:
                 raise error
+            runs = not child.ignored
 
         await self._inbox.request(verb)
+        return runs
 
     # ------------------------------------------------------------ the loop
 
@@ -200,16 +240,16 @@ class Supervisor:
         elif isinstance(item, Request):
             await item.serve()
         elif item.is_current:
-            return await self._exited(item.child, item.error)
+            return await self._exited(item.child, item.life, item.error)
         return False
 
-    async def _exited(self, child: Child, error: BaseException | None) -> bool:
-        if child.spec.restarts_after(error):
+    async def _exited(self, child: Child, life: Life, error: BaseException | None) -> bool:
+        if child.comes_back(life, error):
             await self._restart(child, error)
             return False
         if child.spec.restart == "temporary":
-            self._children.pop(child.spec.id, None)
-        return self._shuts_down(child)
+            self._forget(child)
+        return not life.ignored and self._shuts_down(child)
 
     def _shuts_down(self, gone: Child) -> bool:
         if self._auto_shutdown == "never" or not gone.spec.significant:
@@ -222,7 +262,7 @@ class Supervisor:
         """Stop the children that the strategy names, and make every child that it restarts due for a start."""
         if not self._window.allow(self._clock.monotonic()):
             raise SupervisorGaveUp(self.name, failed.spec.id) from error
-        wait_s = failed.next_delay(self._backoff, self._uniform)
+        wait_s = failed.streak.wait_s(self._backoff, failed.ran_s, self._uniform)
         concerned = plan(self._strategy, list(self._children), failed.spec.id)
         for id in concerned.stop:
             await self._stop(self._children[id])
@@ -256,18 +296,26 @@ class Supervisor:
         assert self._group is not None
         self._due.pop(child.spec.id, None)
         child.start(self._group)
-        return await child.wait_ready()
+        error = await child.wait_ready()
+        if child.ignored and child.spec.restart == "temporary":
+            self._forget(child)
+        return error
 
     async def _stop(self, child: Child) -> None:
         self._due.pop(child.spec.id, None)
         await child.stop()
         if child.spec.restart == "temporary":
-            self._children.pop(child.spec.id, None)
+            self._forget(child)
+
+    def _forget(self, child: Child) -> None:
+        # The id may belong to a new child by now.
+        if self._children.get(child.spec.id) is child:
+            del self._children[child.spec.id]
 
     # ------------------------------------------------------------ all of them
 
     async def _start_all(self) -> None:
-        for child in self._children.values():
+        for child in list(self._children.values()):
             if (error := await self._start(child)) is not None:
                 raise SupervisorGaveUp(self.name, child.spec.id) from error
 

@@ -9,6 +9,22 @@ import msgspec
 ChildState = Literal["starting", "running", "stopped", "restarting", "stuck"]
 
 
+class ChildCounts(msgspec.Struct, frozen=True):
+    """How many children a supervisor has, as OTP's `count_children` counts them.
+
+    Attributes:
+        specs: all of them, also those that are stopped.
+        active: those whose code runs now, or is starting.
+        supervisors: those that are supervisors.
+        workers: those that are not.
+    """
+
+    specs: int
+    active: int
+    supervisors: int
+    workers: int
+
+
 class ChildView(msgspec.Struct, frozen=True):
     """One child.
 

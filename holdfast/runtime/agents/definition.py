@@ -19,11 +19,12 @@ from holdfast.policies.repetition import RepetitionSpec
 from holdfast.runtime.agents.handler import Handler, types_of
 from holdfast.runtime.agents.ids import check_id
 from holdfast.stores.records import StepRecord
-from holdfast.supervisors.intensity import Backoff, Intensity
+from holdfast.supervisors.intensity import Backoff, Intensity, faults_of
 
 Migration = Callable[[Any], Any]
 
 _any_decode = msgspec.msgpack.Decoder().decode
+_INTENSITY, _BACKOFF = Intensity(3, 60.0), Backoff(base_s=0.05, max_s=5.0)
 
 
 class AgentOptions(TypedDict, total=False):
@@ -56,8 +57,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     budget: Budget = Budget()
     breaker: BreakerSpec = BreakerSpec()
     repetition: RepetitionSpec = RepetitionSpec()
-    intensity: Intensity = Intensity(3, 60.0)
-    backoff: Backoff = Backoff(base_s=0.05, max_s=5.0)
+    intensity: Intensity = _INTENSITY
+    backoff: Backoff = _BACKOFF
     mailbox: int = 1000
     park_after_s: float = 5.0
     crash_limit: int = 5
@@ -190,6 +191,10 @@ def _faults(given: Mapping[str, Any]) -> list[str]:
     for label, wanted in specs.items():
         if not isinstance(given.get(label, wanted()), wanted):
             checks.add(f"{label} is {given[label]!r}: give a {wanted.__name__}")
+    intensity, backoff = given.get("intensity", _INTENSITY), given.get("backoff", _BACKOFF)
+    if isinstance(intensity, Intensity) and isinstance(backoff, Backoff):
+        for fault in faults_of(intensity, backoff):
+            checks.add(fault)
     migrations = given.get("migrations", {})
     if not isinstance(migrations, Mapping) or not all(callable(step) for step in migrations.values()):
         checks.add("migrations maps a version to a function: {1: function}")

@@ -18,7 +18,7 @@ from holdfast.policies.breaker import BreakerSpec
 from holdfast.policies.budget import Budget
 from holdfast.policies.repetition import RepetitionSpec
 from holdfast.runtime.agents.definition import Agent
-from holdfast.supervisors.intensity import Backoff, Intensity
+from holdfast.supervisors.intensity import Backoff, Intensity, faults_of
 
 Overrides = Mapping[str, Any]
 """Fields of one spec by name; None is "no limit" where the spec allows that."""
@@ -148,6 +148,8 @@ def _overridden_agent(agent: Agent, limits: AgentLimits) -> tuple[dict[str, Any]
     for name in SPECS:
         changes[name], wrong = _overridden(getattr(agent, name), getattr(limits, name))
         found += [f"{name}.{fault}" for fault in wrong]
+    if (limits.intensity or limits.backoff) and not found:
+        found += faults_of(changes["intensity"], changes["backoff"])
     checks = Faults("")
     for name in ("mailbox", "crash_limit"):
         checks.whole(name, getattr(limits, name), 1, optional=True)

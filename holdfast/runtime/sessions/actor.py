@@ -34,7 +34,7 @@ from holdfast.runtime.turns.turn import Turn
 from holdfast.runtime.turns.verdict import Crashed, Interrupted, Returned
 from holdfast.stores.ops import CommitTurn, FailTurn, Op, Result, Status, UpdateSession
 from holdfast.stores.records import ENDED, Loaded, Message, Park, SessionStatus
-from holdfast.supervisors.intensity import Intensity, RestartWindow
+from holdfast.supervisors.intensity import Intensity, Restarts
 
 _STATE_S = 60.0  # the pause before a state that did not load is tried again; each message and each start also tries it
 _UNKNOWN = "the outcome of a write is unknown"
@@ -101,7 +101,7 @@ class Actor:
         self.mailbox: deque[Message] | list[Message] = deque(loaded.messages) if loaded.messages else []
         self.owner = Owner(loaded, agent, ZERO if self._journal is None else self._journal.spent(), node.clock.time())
         self.unreadable = self.owner.unreadable or unreadable(loaded)
-        self.restarts = RestartWindow(Intensity() if agent is None else agent.intensity)
+        self.restarts = Restarts(Intensity() if agent is None else agent.intensity)
         self.current: Turn | None = None
         self.begun = 0
         self.task: asyncio.Task[None] | None = None

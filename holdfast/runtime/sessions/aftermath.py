@@ -1,4 +1,4 @@
-"""The decision after a handler raised. It is noted in the session's gates and its window of restarts; this module writes nothing."""
+"""The decision after a handler raised. It is noted in the session's gates and its restarts; this module writes nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from holdfast.clock import Clock
 from holdfast.errors import BudgetExhausted, StepError, StoreError
 from holdfast.runtime.turns.gates import Gates
 from holdfast.stores.records import Park
-from holdfast.supervisors.intensity import Backoff, RestartWindow, delay
+from holdfast.supervisors.intensity import Backoff, Restarts
 
 PROVIDER_S, PROVIDER_MAX_S = 5.0, 300.0
 """The pause before a session whose dependency was down resumes, in seconds: doubling from the first to the second, with jitter down to
@@ -18,7 +18,7 @@ STORE_S = 5.0
 
 
 def after_crash(
-    error: BaseException, gates: Gates, restarts: RestartWindow, backoff: Backoff, clock: Clock, uniform: Callable[[float, float], float]
+    error: BaseException, gates: Gates, restarts: Restarts, backoff: Backoff, clock: Clock, uniform: Callable[[float, float], float]
 ) -> Park | float | None:
     """What to do: a Park, a restart after so many seconds, or give the message up (None).
 
@@ -33,5 +33,4 @@ def after_crash(
         gates.failures += 1
         wait_s = min(PROVIDER_S * 2.0 ** min(gates.failures - 1, 10), PROVIDER_MAX_S) * uniform(0.5, 1.0)
         return Park("provider", f"{error.step}: {error.message}", clock.time() + wait_s)
-    now = clock.monotonic()
-    return delay(backoff, restarts.count(now), uniform) if restarts.allow(now) else None
+    return restarts.after_crash(backoff, clock.monotonic(), uniform)

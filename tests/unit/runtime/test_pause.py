@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import NO_RETRY, Backoff, Runtime, Session, SessionError, agent, tool
+from holdfast import NO_RETRY, Backoff, Intensity, Runtime, Session, SessionError, agent, tool
 from holdfast.events import SessionEndedEvent, SessionParked, StepReplayed
 from holdfast.stores.ops import DropSteps, Op, UpdateSession
 from tests.unit.runtime.support import World, rest
@@ -263,7 +263,7 @@ def test_a_crash_while_a_pause_is_under_way_is_not_followed_by_its_backoff() -> 
         await asyncio.sleep(2)
         return 1
 
-    @agent(backoff=Backoff(base_s=40, max_s=80))
+    @agent(intensity=Intensity(1, 60.0), backoff=Backoff(base_s=40, max_s=80))
     async def broken(session: Session[Any], text: str) -> str:
         await session.step(work)
         raise ValueError("a bug")

@@ -67,7 +67,10 @@ async def test_the_restart_type_decides_whether_a_dynamic_child_comes_back(resta
 async def test_a_restart_waits_for_its_backoff_and_a_stop_does_not() -> None:
     """A child that waits for its restart is shown as restarting, and can be stopped."""
     switch, seen = Switch(), Recorder()
-    supervisor = DynamicSupervisor("d", backoff=Backoff(base_s=10.0), clock=LoopClock(), on_event=seen, uniform=lambda low, high: high)
+    rare = Intensity(1, 10)
+    supervisor = DynamicSupervisor(
+        "d", intensity_each=rare, backoff=Backoff(base_s=10.0), clock=LoopClock(), on_event=seen, uniform=lambda low, high: high
+    )
     async with running(supervisor):
         await supervisor.start_child(ChildSpec("a", switch.child("a")))
         await supervisor.start_child(ChildSpec("b", switch.child("b")))
@@ -81,29 +84,40 @@ async def test_a_restart_waits_for_its_backoff_and_a_stop_does_not() -> None:
         assert switch.lives == 3
 
 
-async def test_a_stop_is_in_reverse_and_only_so_many_at_a_time() -> None:
-    """The latest child is stopped first; no more than `stop_concurrency` are being stopped together."""
-    stopping = most = 0
+async def test_a_stop_cancels_all_at_once_the_latest_first() -> None:
+    """Children of a dynamic supervisor do not depend on each other: none waits for another one's cleanup."""
     order: list[int] = []
 
     async def slow(n: int) -> None:
-        nonlocal stopping, most
         try:
             await anyio.sleep_forever()
         finally:
-            stopping += 1
-            most = max(most, stopping)
             order.append(n)
             with anyio.move_on_after(5, shield=True):
-                await anyio.sleep(1)
-            stopping -= 1
+                await anyio.sleep(4)
 
-    supervisor = DynamicSupervisor("d", stop_concurrency=3)
+    seen = Recorder()
+    supervisor = DynamicSupervisor("d", on_event=seen)
     async with running(supervisor):
-        for n in range(12):
+        for n in range(300):
             await supervisor.start_child(ChildSpec(str(n), partial(slow, n)))
-    assert most == 3
-    assert [sorted(order[at : at + 3], reverse=True) for at in range(0, 12, 3)] == [[11, 10, 9], [8, 7, 6], [5, 4, 3], [2, 1, 0]]
+        before = anyio.current_time()
+    assert order == list(range(299, -1, -1))
+    assert anyio.current_time() - before == pytest.approx(4, abs=0.1)
+    assert seen.only("Stuck") == []
+
+
+async def test_all_children_have_one_deadline_however_many_are_stuck() -> None:
+    """Each has its `stop_s` from the moment at which the supervisor stops, so that the whole stop takes no longer than the longest."""
+    supervisor, before = DynamicSupervisor("d", on_event=(seen := Recorder())), other_tasks()
+    async with running(supervisor):
+        for n in range(300):
+            await supervisor.start_child(ChildSpec(str(n), deaf, stop_s=1.0 + n % 3))
+        began = anyio.current_time()
+    assert anyio.current_time() - began == pytest.approx(3, abs=0.1)
+    assert len(seen.only("Stuck")) == 300
+    assert [int(text.split()[1]) % 3 for text in seen.only("Stuck")] == [0] * 100 + [1] * 100 + [2] * 100
+    assert other_tasks() == before
 
 
 async def test_a_stuck_child_holds_up_neither_its_stop_nor_that_of_the_supervisor() -> None:
@@ -209,7 +223,7 @@ async def test_a_child_that_crashes_while_the_supervisor_stops_is_not_restarted(
             with anyio.move_on_after(2, shield=True):
                 await anyio.sleep(1)
 
-    supervisor = DynamicSupervisor("d", stop_concurrency=1)
+    supervisor = DynamicSupervisor("d")
     async with running(supervisor):
         await supervisor.start_child(ChildSpec("a", switch.child("a")))
         await supervisor.start_child(ChildSpec("b", spiteful))

@@ -218,7 +218,8 @@ async def test_a_backoff_delays_the_restart_and_grows_until_the_child_is_healthy
 
     children = [ChildSpec("a", switch.child("a")), ChildSpec("b", switch.child("b"))]
     backoff = Backoff(base_s=1.0, healthy_s=60.0)
-    supervisor = Supervisor("s", children, backoff=backoff, clock=LoopClock(), on_event=seen, uniform=full)
+    often = Intensity(restarts=3, within_s=7.0)
+    supervisor = Supervisor("s", children, intensity=often, backoff=backoff, clock=LoopClock(), on_event=seen, uniform=full)
     async with running(supervisor):
         switch.crash("a")
         await seen.until("Restarting a")

@@ -107,6 +107,8 @@ async def perform(step: Step) -> Outcome:
         finally:
             ended = clock.monotonic()
             active_s, flight.mark = ended - flight.mark, ended  # concurrent steps share the time
+            if not context.begun:
+                cost = Usage(steps=call.most.steps, tool_calls=call.most.tool_calls)  # no thread was free for it
             used = Usage(cost.steps, cost.tokens, cost.microusd, active_s, cost.tool_calls)
             step.used = used if step.used is ZERO else step.used + used
             step.now = clock.time()

@@ -80,6 +80,16 @@ def digest(data: bytes) -> bytes:
     return blake2b(data, digest_size=16).digest()
 
 
+def digest_of(value: Any, data: bytes) -> bytes:
+    """The digest of `value`, whose bytes are `data`: the same for another order of its keys. Keys that are no text keep their order."""
+    if type(value) in _PLAIN:
+        return digest(data)
+    try:
+        return digest(canonical(value))
+    except NotJournalable:
+        return digest(data)
+
+
 class Codec:
     """Encodes values of one type and decodes them back to it. `type` Any takes plain data only and gives plain data."""
 

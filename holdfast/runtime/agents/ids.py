@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import os
+from hashlib import blake2b
 
 from holdfast.errors import ConfigError
 
 MAX_CHARS = 512
 MAX_REASON = 2_000
+_PARENT_CHARS, _KEPT_CHARS = 160, 80
 
 
 def new_id() -> str:
     """A random id of 128 bits, in hex."""
     return os.urandom(16).hex()
+
+
+def child_id(parent: str, name: str) -> str:
+    """The id of the child that a session makes under a name: the parent's id before the name. A long id of the parent is cut, and its
+    digest stands for the rest, so that the ids of a deep chain of children do not grow."""
+    if len(parent) > _PARENT_CHARS:
+        parent = f"{parent[:_KEPT_CHARS]}~{blake2b(parent.encode(), digest_size=16).hexdigest()}"
+    return f"{parent}/{name}"
 
 
 def check_id(what: str, value: object, *, empty: bool = False) -> str:

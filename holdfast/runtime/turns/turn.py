@@ -24,6 +24,7 @@ from holdfast.runtime.turns.failures import describe, state_of
 from holdfast.runtime.turns.flight import Flight, Lane
 from holdfast.runtime.turns.journal import Journal
 from holdfast.runtime.turns.node import Node, Place
+from holdfast.runtime.turns.outbox import Outbox
 from holdfast.runtime.turns.owner import Owner
 from holdfast.runtime.turns.parking import SETTLE_S, Parking
 from holdfast.runtime.turns.timers import advance
@@ -41,7 +42,7 @@ class Turn:
     """The open turn of a live session, for one run. Steps enter through `admit`; their writes leave through `submit`.
 
     Attributes:
-        outbox: the ops that leave when the turn commits.
+        outbox: the messages that leave when the turn commits.
         never_awaited: the steps that the handler asked for and did not await, once it has ended.
         over: no more steps are admitted: the handler has ended, or is being ended.
         refused: whether the handler got BudgetExhausted.
@@ -64,7 +65,7 @@ class Turn:
         self.owner, self.node, self.message, self.journal = owner, node, message, journal
         self.number = owner.turn + 1
         self.started = node.clock.time()
-        self.outbox: list[Op] = []
+        self.outbox = Outbox()
         self.finishing, self.result = False, None
         self.over = self.refused = False
         self.replaying = True

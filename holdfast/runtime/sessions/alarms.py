@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from holdfast.clock import Clock
 
-_LOOK_S = 60.0  # how often the clock is read: the wall clock may be set ahead, and timers stop while a machine sleeps
+_LOOK_S = 60.0  # how often the clock is read: timers stop while a machine is suspended
 
 
 class Alarms:
-    """Calls `ring(id)` at the store time set last for an id; at most a minute late where the wall clock was set ahead."""
+    """Calls `ring(id)` at the store time set last for an id; at most a minute late where the machine was suspended."""
 
     __slots__ = ("_at", "_clock", "_heap", "_loop", "_ring", "_timer")
 

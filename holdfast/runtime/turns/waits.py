@@ -89,7 +89,7 @@ class Waits:
 
 
 class _Timer:
-    """Ends a wait at a store time. It reads the clock each minute, since the wall clock may be set ahead."""
+    """Ends a wait at a store time. It reads the clock each minute, since timers stop while the machine is suspended."""
 
     __slots__ = ("_clock", "_future", "_handle", "_loop", "_until")
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time as _time
 from collections.abc import Callable
@@ -56,7 +57,7 @@ _elapsed = _with_suspensions()
 
 
 LOOK_S = 0.001
-"""How often a clock looks whether the machine was suspended, in seconds; between two looks, it reads one clock, which costs half as much."""
+"""How often a clock looks whether the machine was suspended, in seconds; between two looks it reads one clock, at half the cost."""
 
 _SUSPENDED_S = 0.5
 """The least difference of the two clocks that counts as a suspension, in seconds."""
@@ -65,8 +66,8 @@ _SUSPENDED_S = 0.5
 class SteadyClock:
     """A clock whose `time` passes as fast as time does while the process lives: the one that stored times are taken from.
 
-    It starts with the wall clock, and does not follow it when it is set, back or ahead: no wait becomes longer or shorter by that. The time for
-    which the machine was suspended has passed, if the clock tells it (`elapsed`).
+    It starts with the wall clock, and does not follow it when it is set, back or ahead: no wait becomes longer or shorter by that. The time
+    for which the machine was suspended has passed, if the clock tells it (`elapsed`).
 
     Args:
         clock: the clock of the machine.
@@ -93,3 +94,31 @@ class SteadyClock:
                 self._suspended += suspended_s
                 self._ahead += suspended_s
         return now + self._ahead
+
+
+TIMER_S = 60.0
+"""The longest time for which a timer of a loop is armed, in seconds: it stops while the machine is suspended, so the clock is read then."""
+
+
+class Timer:
+    """Calls `ring` at a time of a steady clock; up to a minute late where the machine was suspended."""
+
+    __slots__ = ("_clock", "_handle", "_loop", "_ring", "_until")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, until: float, ring: Callable[[], object]) -> None:
+        self._loop, self._clock, self._until, self._ring = loop, clock, until, ring
+        self._handle = self._arm(max(until - clock.time(), 0.0))
+
+    def cancel(self) -> None:
+        """Do not ring."""
+        self._handle.cancel()
+
+    def _arm(self, left_s: float) -> asyncio.TimerHandle:
+        return self._loop.call_later(min(left_s, TIMER_S), self._look, left_s <= TIMER_S)
+
+    def _look(self, last: bool) -> None:
+        left_s = 0.0 if last else self._until - self._clock.time()
+        if left_s <= 0.001:
+            self._ring()
+        else:
+            self._handle = self._arm(left_s)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
 
 from holdfast import codec, errors, events, redact
+from holdfast.clock import Timer
 from holdfast.policies.budget import Budget
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.ids import check_id, new_id
@@ -201,7 +203,7 @@ class LocalGateway:
         """The answer; None where it did not come in time."""
         if timeout_s is None:
             return await waiter
-        timer = self._node.loop.call_later(timeout_s, expire, waiter)
+        timer = Timer(self._node.loop, self._node.clock, self._node.clock.time() + timeout_s, partial(expire, waiter))
         try:
             return await waiter
         finally:

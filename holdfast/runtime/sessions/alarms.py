@@ -6,9 +6,7 @@ import asyncio
 import heapq
 from collections.abc import Callable
 
-from holdfast.clock import Clock
-
-_LOOK_S = 60.0  # how often the clock is read: timers stop while a machine is suspended
+from holdfast.clock import TIMER_S, Clock
 
 
 class Alarms:
@@ -51,7 +49,7 @@ class Alarms:
     def _arm(self) -> None:
         self.close()
         if self._heap:
-            self._timer = self._loop.call_later(min(max(self._heap[0][0] - self._clock.time(), 0.0), _LOOK_S), self._due)
+            self._timer = self._loop.call_later(min(max(self._heap[0][0] - self._clock.time(), 0.0), TIMER_S), self._due)
 
     def _due(self) -> None:
         now = self._clock.time() + 0.001

@@ -141,6 +141,29 @@ def test_a_suspension_delays_a_wait_by_a_minute_at_most(wait: str, for_s: float,
     assert due_s - 1 <= ended_s <= due_s + 60.2
 
 
+def test_a_restart_and_a_caller_outside_notice_a_suspension_within_a_minute() -> None:
+    """The pause before a turn is restarted after a bug, and the time limit of `Handle.ask`."""
+    world = World()
+
+    @agent(name="a", backoff=Backoff(base_s=2 * HOUR_S, max_s=2 * HOUR_S))
+    async def handler(session: Session[Any], text: str) -> None:
+        world.done.append(world.now_s())
+        raise ValueError("a bug")
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await sleeps(runtime)
+        asyncio.get_running_loop().call_later(30, world.suspend, 3 * HOUR_S)
+        with pytest.raises(ReplyTimeout):
+            await handle.ask("go", id="m", timeout_s=2 * HOUR_S)
+        told_s = world.now_s()
+        await asyncio.sleep(60)
+        return told_s
+
+    assert 30 <= world.life(handler, main) <= 90
+    assert world.done[0] < 1
+    assert 30 <= world.done[1] <= 90
+
+
 @pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S])
 def test_a_provider_names_a_time_by_the_clock_on_the_wall(by_s: float) -> None:
     """Also where that clock was set since the process began."""

@@ -80,14 +80,12 @@ def digest(data: bytes) -> bytes:
     return blake2b(data, digest_size=16).digest()
 
 
-def digest_of(value: Any, data: bytes) -> bytes:
-    """The digest of `value`, whose bytes are `data`: the same for another order of its keys. Keys that are no text keep their order."""
-    if type(value) in _PLAIN:
-        return digest(data)
+def body_of(message: Any) -> bytes:
+    """A message as MessagePack: the same for another order of its keys, unless some are no text. Raises NotJournalable."""
     try:
-        return digest(canonical(value))
+        return canonical(message)
     except NotJournalable:
-        return digest(data)
+        return encode(message)
 
 
 class Codec:

@@ -148,12 +148,12 @@ class LocalGateway:
     async def _enqueue(self, session: str, agent: Agent, message: Any, id: str) -> Outcome | None:
         """Put a message into the mailbox; returns its outcome if it was handled before."""
         check_id("message id", id)
-        body = codec.encode(message)
+        body = codec.body_of(message)
         try:
             agent.message.decode(body)
         except (msgspec.ValidationError, ValueError, TypeError) as error:
             raise errors.MessageRefused(session, f"agent {agent.name!r} does not take this message: {error}") from error
-        op = Enqueue(session, id, body, codec.digest_of(message, body), self._node.clock.time(), limit=agent.mailbox, context=carried())
+        op = Enqueue(session, id, body, codec.digest(body), self._node.clock.time(), limit=agent.mailbox, context=carried())
         self._check_accepting()
         result = await self._node.group.submit(op, lambda done: self._sessions.delivery.dispatch((op,), (done,)))
         if result.status is Status.DUPLICATE:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from holdfast.codec import canonical, digest_of
+from holdfast.codec import canonical, digest
 from holdfast.errors import AskCycle, MailboxFull, SessionEnded, SessionNotFound
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.ids import check_id
@@ -37,12 +37,12 @@ async def ask(turn: Turn, target: str, message: Any, timeout_s: float) -> Any:
     """Send a message and wait for its reply, as plain data. Raises AskCycle, AskTimeout, and StepError for any other failure."""
     check_id("session", target)
     check_time("timeout_s", timeout_s)
-    body = plain.encode(message)
+    plain.encode(message)
     asked = Ask(kind="ask", name=target, args=canonical([target, message]), timeout_s=timeout_s)
-    return await pipeline.run(turn, asked, partial(_ask, body=body, digest=digest_of(message, body), timeout_s=timeout_s))
+    return await pipeline.run(turn, asked, partial(_ask, body=canonical(message), timeout_s=timeout_s))
 
 
-async def _ask(step: Step, *, body: bytes, digest: bytes, timeout_s: float) -> Outcome:
+async def _ask(step: Step, *, body: bytes, timeout_s: float) -> Outcome:
     turn, target = step.turn, step.name
     turn.waits.asking.append(target)
     try:
@@ -50,7 +50,7 @@ async def _ask(step: Step, *, body: bytes, digest: bytes, timeout_s: float) -> O
             await _refuse_cycle(step)
             await _refuse_misfit(step, await _agent_of(turn, target), body)
         await begin(step, timeout_s)
-        send, at_once = partial(_message, body=body, digest=digest), partial(_answered_at_once, target=target)
+        send, at_once = partial(_message, body=body), partial(_answered_at_once, target=target)
         outcome = await wait_for(step, target, send, at_once, turn.owner.agent.park_after_s)
     finally:
         turn.waits.asking.remove(target)
@@ -72,12 +72,12 @@ def message_id(step: Step) -> str:
     return step.turn.name_of(step.claim.key)
 
 
-def _message(step: Step, *, body: bytes, digest: bytes) -> tuple[Op, ...]:
+def _message(step: Step, *, body: bytes) -> tuple[Op, ...]:
     turn, target = step.turn, step.name
     agent = turn.node.peers.agent_of(target)
     limit = _largest_mailbox(turn) if agent is None else agent.mailbox
     to, now = Address(step.session, turn.number, step.claim.key), turn.node.clock.time()
-    sent = Enqueue(target, message_id(step), body, digest, now, reply_to=to, limit=limit, context=carried())
+    sent = Enqueue(target, message_id(step), body, digest(body), now, reply_to=to, limit=limit, context=carried())
     return (*turn.outbox.take(target), sent)  # a message sent earlier arrives earlier
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from holdfast import events
 from holdfast.errors import RuntimeStopped, StoreError
+from holdfast.runtime.agents.ids import turn_id
 from holdfast.runtime.turns import branches, tasks
 from holdfast.runtime.turns.branches import Branch, Gathered, enclosing, here
 from holdfast.runtime.turns.failures import describe, state_of
@@ -79,7 +80,7 @@ class Turn:
         self.counts: dict[str, dict[bytes, int]] = {}
         self.root = Branch(self, "")
         self.waits = Waits(node.loop, node.clock)
-        self._prefix = f"{owner.id}/{self.number}/"
+        self._prefix = turn_id(owner.id, self.number)
         self.flight = Flight(node.loop, node.clock.monotonic, self._prefix, self._all_waiting)
         self.unstarted = Unstarted()
         self.never_awaited: list[str] = []

@@ -267,3 +267,30 @@ async def test_an_ask_from_outside_that_timed_out_is_asked_again_with_its_id() -
         assert await handle.ask("go", id="m", timeout_s=5) == "answer"
         assert handled == ["go"]
         assert [message.id for message in await runtime.store.messages("s")] == ["m"]
+
+
+@pytest.mark.parametrize("id", ["from", "f" * MAX_CHARS])
+def test_an_ask_of_a_session_that_timed_out_is_asked_again_with_its_id(id: str) -> None:
+    """From outside, with the id that the error has; the other session handles it once."""
+    world = World()
+
+    @agent
+    async def slow(session: Session[Any], message: Any) -> str:
+        await session.sleep(100)
+        return "answer"
+
+    @agent
+    async def asks(session: Session[Any], text: str) -> str:
+        try:
+            return str(await session.ask("slow", {"b": 1, "a": 2}, timeout_s=20))
+        except AskTimeout as error:
+            return str(error)
+
+    async def main(runtime: Runtime) -> Any:
+        other = await runtime.spawn(slow, id="slow")
+        text = str(await (await runtime.spawn(asks, id=id)).ask("go", timeout_s=200))
+        again = text.partition("ask again with id '")[2].partition("'")[0]
+        answer = await other.ask({"a": 2, "b": 1}, id=again, timeout_s=200)
+        return answer, (await other.row()).turn
+
+    assert world.life([slow, asks], main) == ("answer", 1)

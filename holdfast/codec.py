@@ -80,6 +80,14 @@ def digest(data: bytes) -> bytes:
     return blake2b(data, digest_size=16).digest()
 
 
+def body_of(message: Any) -> bytes:
+    """A message as MessagePack: the same for another order of its keys, unless some are no text. Raises NotJournalable."""
+    try:
+        return canonical(message)
+    except NotJournalable:
+        return encode(message)
+
+
 class Codec:
     """Encodes values of one type and decodes them back to it. `type` Any takes plain data only and gives plain data."""
 

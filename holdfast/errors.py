@@ -59,7 +59,8 @@ class RepetitionDetected(StepError):
 
 
 class AskTimeout(StepError):
-    """The other session did not answer within the deadline; `message` holds the id of the message to ask again with."""
+    """The other session did not answer within the deadline; `message` holds the id of the message to ask again with,
+    through a `Handle` on that session."""
 
 
 class AskCycle(StepError):

@@ -11,7 +11,6 @@ PENDING: dict[str, str] = {
     "calls/06_stream_finish_reasons": "the finish reason is taken for the end of a stream",
     "calls/08_surrogates_in_answers": "half a surrogate pair in a model's answer cannot be stored",
     "calls/10_empty_after_tool_result": "an empty answer after a tool's result is retried for ever",
-    "calls/37_hung_threads": "hung synchronous tools of one session take the threads of all",
     "calls/38_words_taken_for_secrets": "redaction masks ordinary words and misses secrets",
     "calls/43_poison_prompts_and_the_shared_breaker": "one customer's prompts open the breaker that all share",
     "core/02_one_bad_row": "one row that does not decode makes `ps` fail",

@@ -1,7 +1,6 @@
-"""Plain functions in threads. The limit counts the threads that run, not the callers that wait.
+"""Plain functions in threads. The limits count the threads that run, not the callers that wait (`places`).
 
-A thread cannot be killed. When its caller is cancelled, the thread runs to its end, counts towards the limit until then, and is counted as
-abandoned.
+A thread cannot be killed. When its caller is cancelled, the thread runs to its end, and is counted as abandoned until then.
 """
 
 from __future__ import annotations
@@ -16,19 +15,16 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from holdfast.calls.call import StepContext
-
-THREADS = 40
-"""How many plain functions run at once in one event loop."""
+from holdfast.calls.places import Places
 
 
 class _Pool:
-    """The limit of one event loop."""
+    """The threads of one event loop."""
 
     def __init__(self) -> None:
-        self.places = anyio.CapacityLimiter(THREADS)
+        self.places = Places()
         # anyio frees the place of a cancelled call while its thread still runs, so this module counts `places` itself.
         self.unbounded = anyio.CapacityLimiter(float("inf"))
-        self.abandoned = 0
 
 
 _pool: anyio.lowlevel.RunVar[_Pool] = anyio.lowlevel.RunVar("holdfast.calls.threads")
@@ -44,7 +40,19 @@ def _of_this_loop() -> _Pool:
 
 def abandoned() -> int:
     """How many threads of this event loop still run after their callers were cancelled."""
-    return _of_this_loop().abandoned
+    return _of_this_loop().places.abandoned
+
+
+def statistics() -> dict[str, int]:
+    """The threads of this event loop: those that run for a caller, those that were abandoned, how many of these still take up a place, and
+    the calls that wait for a place."""
+    places = _of_this_loop().places
+    return {
+        "threads_running": places.running,
+        "threads_abandoned": places.abandoned,
+        "threads_lost": places.lost,
+        "threads_waiting": places.waiting,
+    }
 
 
 async def in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], step: StepContext) -> Any:
@@ -53,7 +61,7 @@ async def in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs:
     If cancelled before the thread has called it, the function is not called. Otherwise it runs to its end, is counted as abandoned, and
     `step.remains` has its outcome.
     """
-    pool, loop, place = _of_this_loop(), asyncio.get_running_loop(), object()
+    pool, loop = _of_this_loop(), asyncio.get_running_loop()
     # The first to get `turn` decides: the thread calls the function, or the cancelled caller sees that it will not be called.
     turn, outcome = threading.Lock(), loop.create_future()
     left = ended = False
@@ -61,8 +69,7 @@ async def in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs:
     def over(value: Any, error: BaseException | None) -> None:
         nonlocal ended
         ended = True
-        pool.places.release_on_behalf_of(place)
-        pool.abandoned -= left
+        pool.places.leave(step.session, abandoned=left)
         if left:
             outcome.set_exception(error) if error is not None else outcome.set_result(value)
             outcome.exception()  # retrieved, since no other code looks at it once the turn has ended
@@ -85,7 +92,7 @@ async def in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs:
                 pass  # the loop is closed, and its limit no longer exists
 
     step.begun = False
-    await pool.places.acquire_on_behalf_of(place)
+    await pool.places.enter(step.session)
     try:
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=pool.unbounded)
     except BaseException:
@@ -94,6 +101,6 @@ async def in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs:
             over(None, None)
         elif not ended:
             left = True
-            pool.abandoned += 1
+            pool.places.abandon()
             step.remains = outcome
         raise

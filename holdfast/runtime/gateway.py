@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
 
 from holdfast import codec, errors, events, redact
+from holdfast.clock import Timer
 from holdfast.policies.budget import Budget
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.ids import check_id, new_id
@@ -146,7 +148,7 @@ class LocalGateway:
     async def _enqueue(self, session: str, agent: Agent, message: Any, id: str) -> Outcome | None:
         """Put a message into the mailbox; returns its outcome if it was handled before."""
         check_id("message id", id)
-        body = codec.encode(message)
+        body = codec.body_of(message)
         try:
             agent.message.decode(body)
         except (msgspec.ValidationError, ValueError, TypeError) as error:
@@ -201,7 +203,7 @@ class LocalGateway:
         """The answer; None where it did not come in time."""
         if timeout_s is None:
             return await waiter
-        timer = self._node.loop.call_later(timeout_s, expire, waiter)
+        timer = Timer(self._node.loop, self._node.clock, self._node.clock.time() + timeout_s, partial(expire, waiter))
         try:
             return await waiter
         finally:

@@ -334,7 +334,7 @@ class Runtime:
             "working": sum(1 for actor in live.values() if actor.task is not None),
             "recovering": len(sessions.recovery),
             "steps_in_flight": len(node.deadlines),
-            "threads_abandoned": threads.abandoned(),
+            **threads.statistics(),
             "stuck": sum(1 for task in node.stuck if not task.done()),
             "ready": int(node.group.healthy and not sessions.draining),
             "transactions": node.group.batches,

@@ -245,9 +245,9 @@ class Tables:
             reply = to_watches if watch else to_messages
             message = _replace(queued, state=MessageState.DONE if watch else MessageState.DEAD, reply=reply, done=now)
             self._store_message(message, now)
+            if message.reply_to is not None and reply is not None and self._reply(ops.Reply(message.reply_to, reply, now)) is not DONE:
+                message = _replace(message, reply_to=None)  # its step waits no more: it wakes no session
             answered.append(message)
-            if message.reply_to is not None and reply is not None:
-                self._reply(ops.Reply(message.reply_to, reply, now))
         return answered
 
     # ------------------------------------------------------------ steps

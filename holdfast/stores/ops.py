@@ -41,7 +41,7 @@ FENCED = Result(Status.FENCED)
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
     """The result of ending a session: its new `epoch`, under which records of its open turn are still written, and the messages that
-    were `answered` (with their new state and reply)."""
+    were `answered` (with their new state and reply, and without `reply_to` where that step waits no more)."""
 
     epoch: int
     answered: list[Message]

@@ -314,9 +314,9 @@ class Interpreter:
             message = message_of(row)
             state, reply = (MessageState.DONE, watch) if message.kind == "watch" else (MessageState.DEAD, rest)
             self.db.execute("UPDATE messages SET state = ?, reply = ?, done = ? WHERE seq = ?", (int(state), reply, now, message.seq))
-            if message.reply_to is not None and reply is not None:
-                self._reply(ops.Reply(message.reply_to, reply, now))
-            answered.append(msgspec.structs.replace(message, state=state, reply=reply, done=now))
+            if (to := message.reply_to) is not None and reply is not None and self._reply(ops.Reply(to, reply, now)) is not DONE:
+                to = None  # its step waits no more: it wakes no session
+            answered.append(msgspec.structs.replace(message, state=state, reply=reply, done=now, reply_to=to))
         self.db.execute("UPDATE sessions SET pending = 0 WHERE id = ?", (session,))
         return answered
 

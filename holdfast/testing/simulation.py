@@ -96,15 +96,23 @@ class SimulatedClock:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, epoch: float = EPOCH_S) -> None:
         self.monotonic = loop.time
-        self._epoch = epoch
+        self._epoch, self._suspended_s = epoch, 0.0
 
     def time(self) -> float:
         """Seconds since the epoch (UTC)."""
-        return self._epoch + self.monotonic()
+        return self._epoch + self.elapsed()
+
+    def elapsed(self) -> float:
+        """As `monotonic`, but the time for which the machine was suspended counts."""
+        return self.monotonic() + self._suspended_s
 
     def jump(self, by_s: float) -> None:
         """Set the wall clock ahead by so many seconds; back where that is negative. The monotonic time, and each timer, stays as it is."""
         self._epoch += by_s
+
+    def suspend(self, for_s: float) -> None:
+        """The machine was suspended for so many seconds: they have passed, and the monotonic time and each timer did not notice."""
+        self._suspended_s += for_s
 
 
 class Simulation:

@@ -750,6 +750,21 @@ ENDINGS: dict[str, tuple[Op, bytes, bytes]] = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
+async def test_an_end_names_no_step_that_waits_no_more(store: Store, ending: str) -> None:
+    """Its message is answered without `reply_to`: nobody is woken for it. One that waits is named."""
+    op, _, _ = ENDINGS[ending]
+    await active(store)
+    await _asker(store, "asker", b"ask")
+    ask, gone = Address("asker", 1, b"ask"), Address("asker", 1, b"closed before")
+    await store.apply([enqueue("m"), enqueue("late", reply_to=gone), enqueue("ask", reply_to=ask)])
+    if ending == "EndSession":
+        await store.apply([commit()])
+    result = await one(store, op)
+    answered = result.value.answered if ending == "EndSession" else result.value
+    assert [(m.id, m.reply_to) for m in answered] == [("late", None), ("ask", ask)]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 async def test_a_session_that_ends_answers_everybody_who_still_waits(store: Store, ending: str) -> None:
     """Queued messages are dead with `rest`, watches done with the result, waiting steps elsewhere are answered and woken."""
     op, rest, watched = ENDINGS[ending]

@@ -567,7 +567,9 @@ def no_matter(case: Case) -> None:
 
 def own_length(case: Case) -> None:
     length_s = 500 if case.of.startswith("retry") else 300
-    longest_s = 61 if case.jump[0] > 0 else 2 * length_s if case.jump[1] else length_s
+    by_s, crash = case.jump
+    longest_s = length_s if not crash else 61 if by_s > 0 else 2 * length_s
+    assert crash or case.world.time_s - case.starts_s[0] > 295, "a wait does not end early"
     assert case.world.time_s - case.starts_s[0] < longest_s + 5
     assert case.said[-1] == {"sleep": "awake", "reply": "the reply"}.get(case.of, "ok 2")
     assert (case.row.status, case.row.turn) == ("idle", 1)

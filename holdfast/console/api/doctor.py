@@ -77,10 +77,20 @@ def _counts(runtime: Runtime) -> Iterator[Check]:
     yield _check("recovering", WARNING if recovering else OK, number(recovering, *_REPLAYING))
     stuck = counts["stuck"]
     yield _check("stuck", FAIL if stuck else OK, f"{number(stuck, *_STUCK)}{_restart(stuck)}")
-    threads = counts["threads_abandoned"]
-    yield _check("threads", FAIL if threads else OK, f"{number(threads, *_LATE)}{_restart(threads)}")
+    yield _threads(counts)
     live, steps = number(counts["live"], "session"), number(counts["steps_in_flight"], "step")
     yield _check("work", OK, f"{live} live, {counts['working']} running, {steps} in flight")
+
+
+def _threads(counts: Mapping[str, int]) -> Check:
+    """Abandoned threads are a failure once there are so many that they take the places of others."""
+    late, lost, waiting = counts["threads_abandoned"], counts["threads_lost"], counts["threads_waiting"]
+    text = number(late, *_LATE)
+    if lost:
+        text += f", and {number(lost, 'place is', 'places are')} lost to them"
+    if waiting:
+        text += f"; {number(waiting, 'call waits', 'calls wait')} for a free thread"
+    return _check("threads", FAIL if lost else WARNING if late or waiting else OK, f"{text}{_restart(late)}")
 
 
 def _restart(count: int) -> str:

@@ -53,7 +53,12 @@ def header(now: Statistics, before: Statistics | None, store: str) -> list[Text]
     """The process and its state, on two lines, and an empty line."""
     counts = now.counts
     state = Text("ready", "green") if counts["ready"] else Text("not accepting work: draining, or the last write failed", "bold red")
-    more = {"recovering": "recovering", "stuck": "attempts stuck", "threads_abandoned": "threads stuck"}
+    more = {
+        "recovering": "recovering",
+        "stuck": "attempts stuck",
+        "threads_abandoned": "threads stuck",
+        "threads_waiting": "waiting for a thread",
+    }
     parts = [
         f"{counts['live']} live",
         f"{counts['working']} running",

@@ -123,7 +123,12 @@ class Keeper:
         counts = self._runtime.statistics()
         live, steps = number(counts["live"], "session"), number(counts["steps_in_flight"], "step")
         text = f"{self._doing}: {live} live, {counts['working']} running, {steps} in flight"
-        more = {"recovering": "recovering", "stuck": "attempts stuck", "threads_abandoned": "threads stuck"}
+        more = {
+            "recovering": "recovering",
+            "stuck": "attempts stuck",
+            "threads_abandoned": "threads stuck",
+            "threads_waiting": "waiting for a thread",
+        }
         return ", ".join([text, *(f"{counts[name]} {words}" for name, words in more.items() if counts[name])]) + self._note
 
     # ------------------------------------------------------------ limits

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import os
+from hashlib import blake2b
 
 from holdfast.errors import ConfigError
 
 MAX_CHARS = 512
 MAX_REASON = 2_000
+_PARENT_CHARS, _KEPT_CHARS, _NAME_CHARS = 160, 80, 64
 
 
 def new_id() -> str:
     """A random id of 128 bits, in hex."""
     return os.urandom(16).hex()
+
+
+def child_id(parent: str, name: str) -> str:
+    """The id of the child that a session makes under a name: the parent's id before the name. A long id of the parent is cut, so that the
+    ids of a deep chain of children do not grow."""
+    return f"{_cut(parent, _PARENT_CHARS)}/{name}"
+
+
+def turn_id(session: str, turn: int) -> str:
+    """The name of a turn among those of all sessions, which the ids of its messages begin with: these are valid ids, too."""
+    return f"{_cut(session, MAX_CHARS - _NAME_CHARS)}/{turn}/"
+
+
+def _cut(id: str, most: int) -> str:
+    """`id`; a longer one is cut, and its digest stands for the rest."""
+    return id if len(id) <= most else f"{id[:_KEPT_CHARS]}~{blake2b(id.encode(), digest_size=16).hexdigest()}"
 
 
 def check_id(what: str, value: object, *, empty: bool = False) -> str:

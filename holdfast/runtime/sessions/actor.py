@@ -105,7 +105,7 @@ class Actor:
         self.current: Turn | None = None
         self.begun = 0
         self.task: asyncio.Task[None] | None = None
-        self.pause = Pause(node.loop)
+        self.pause = Pause(node.loop, node.clock)
         self.wish: Park | GiveUp | None = None
         self.touched = node.clock.monotonic()
 

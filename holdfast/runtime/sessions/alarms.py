@@ -6,13 +6,11 @@ import asyncio
 import heapq
 from collections.abc import Callable
 
-from holdfast.clock import Clock
-
-_LOOK_S = 60.0  # how often the clock is read: the wall clock may be set ahead, and timers stop while a machine sleeps
+from holdfast.clock import TIMER_S, Clock
 
 
 class Alarms:
-    """Calls `ring(id)` at the store time set last for an id; at most a minute late where the wall clock was set ahead."""
+    """Calls `ring(id)` at the store time set last for an id; at most a minute late where the machine was suspended."""
 
     __slots__ = ("_at", "_clock", "_heap", "_loop", "_ring", "_timer")
 
@@ -51,7 +49,7 @@ class Alarms:
     def _arm(self) -> None:
         self.close()
         if self._heap:
-            self._timer = self._loop.call_later(min(max(self._heap[0][0] - self._clock.time(), 0.0), _LOOK_S), self._due)
+            self._timer = self._loop.call_later(min(max(self._heap[0][0] - self._clock.time(), 0.0), TIMER_S), self._due)
 
     def _due(self) -> None:
         now = self._clock.time() + 0.001

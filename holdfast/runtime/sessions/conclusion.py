@@ -28,7 +28,7 @@ def commit(turn: Turn, state: Any, value: Any) -> CommitTurn:
     result = node.encode(Outcome(encode(turn.result))) if turn.finishing else None
     status: SessionStatus = "finished" if turn.finishing else "unfinished" if turn.refused else "idle"
     now = node.clock.time()
-    outbox = (*turn.outbox, *_answer(turn.message, reply, now), *(owner.unspent() if turn.finishing else ()))
+    outbox = (*turn.outbox.all(), *_answer(turn.message, reply, now), *(owner.unspent() if turn.finishing else ()))
     return CommitTurn(
         owner.id, owner.epoch, turn.number, turn.message.id, data, agent.version, reply, status, turn.journal.spent(), turn.started, now,
         stored_gates(owner, node), result, node.encode(_FINISHED) if turn.finishing else None, outbox,

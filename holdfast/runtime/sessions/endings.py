@@ -48,6 +48,11 @@ class Endings:
 
         If cancelled, the session may have ended.
         """
+        done = await self._end(id, status, reason)
+        await self.end_children(id)
+        return done
+
+    async def _end(self, id: str, status: SessionStatus, reason: str) -> bool:
         actor = await self._registry.actor(id, known=False)
         outcome = self._node.encode(Outcome(failure=Failure("SessionEnded", "", status, reason)))
         park, outbox = conclusion.doubt_left(actor.journal), actor.owner.unspent()
@@ -56,7 +61,6 @@ class Endings:
             result = await self._node.group.submit(op, partial(self._fenced, actor, op))
         if status == "cancelled" and actor.task is not None and actor.task is not asyncio.current_task():
             await asyncio.wait((actor.task,), timeout=self._node.settings.quarantine_s)
-        await self.end_children(id)
         return result.status is Status.DONE
 
     def _fenced(self, actor: Actor, op: EndSession, result: Result) -> None:
@@ -100,11 +104,18 @@ class Endings:
         self._in_background(self.end_children(id, turn))
 
     async def end_children(self, parent: str, turn: int | None = None) -> None:
-        """Cancel the children that live, the last made first; only those that `turn` made, if it is given."""
-        for child in reversed(await self._node.store.children(parent)):
-            made = child.parent is not None and (turn is None or child.parent.turn == turn)
-            if made and not child.detached and child.status not in ENDED:
-                try:
-                    await self.end(child.id, "cancelled", f"its parent {parent!r} has ended")
-                except (StoreError, ConfigError) as error:
-                    events.log.warning("child %s of %s is ended at the next start: %s", child.id, parent, describe(error))
+        """Cancel the children that live and theirs, the last made first; only those that `turn` made, if it is given."""
+        waiting = await self._living(parent, turn)
+        while waiting:  # not by recursion: a chain of children may be longer than the stack
+            child, above = waiting.pop()
+            try:
+                await self._end(child, "cancelled", f"its parent {above!r} has ended")
+                waiting += await self._living(child)
+            except (StoreError, ConfigError) as error:
+                events.log.warning("child %s of %s is ended at the next start: %s", child, above, describe(error))
+
+    async def _living(self, parent: str, turn: int | None = None) -> list[tuple[str, str]]:
+        """The children that have not ended, in the order in which they were made, each with its parent."""
+        made = await self._node.store.children(parent)
+        ours = (child for child in made if child.parent is not None and (turn is None or child.parent.turn == turn))
+        return [(child.id, parent) for child in ours if not child.detached and child.status not in ENDED]

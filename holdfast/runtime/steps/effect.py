@@ -107,6 +107,8 @@ async def perform(step: Step) -> Outcome:
         finally:
             ended = clock.monotonic()
             active_s, flight.mark = ended - flight.mark, ended  # concurrent steps share the time
+            if not context.begun:
+                cost = Usage(steps=call.most.steps, tool_calls=call.most.tool_calls)  # no thread was free for it
             used = Usage(cost.steps, cost.tokens, cost.microusd, active_s, cost.tool_calls)
             step.used = used if step.used is ZERO else step.used + used
             step.now = clock.time()
@@ -191,7 +193,7 @@ def _failed(step: Step, call: Call, error: BaseException) -> tuple[Fault, Usage 
     step.turn.node.deadlines.taken_back(step)
     if step.task.cancelling() > step.cancelled_before and call.effect != "once":
         raise asyncio.CancelledError from error  # its caller cancelled it, and the effect turned that into an error
-    return _fault(error, step.turn.node.clock.time()), _reported_cost(error, call)
+    return _fault(error, step.turn.node.clock.wall()), _reported_cost(error, call)
 
 
 async def _timed_out(step: Step, call: Call, context: StepContext, text: str) -> Fault | None:
@@ -207,11 +209,12 @@ async def _timed_out(step: Step, call: Call, context: StepContext, text: str) ->
             step.value = context.remains.result()
             return None
         if isinstance(error, NotDone):
-            return _fault(error, step.turn.node.clock.time())
+            return _fault(error, step.turn.node.clock.wall())
     return Fault("transient", "TimeoutError", text, dependency=True)
 
 
 def _fault(error: BaseException, now: float) -> Fault:
+    """`now` is the time on the wall: a provider names a time by it, too."""
     exhausted = _exhausted(error)
     if exhausted is not None:
         # From a step inside this one: the handler must see the same error.

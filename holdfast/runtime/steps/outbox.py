@@ -22,7 +22,7 @@ def sends(turn: Turn, id: str, args: bytes) -> None:
     """Put the message of a `tell` with these arguments into the outbox, under `id`; it leaves with the commit."""
     target, message = plain.decode(args)
     body = canonical(message)
-    turn.outbox.append(Enqueue(target, id, body, digest(body), turn.node.clock.time(), context=linked()))
+    turn.outbox.add(Enqueue(target, id, body, digest(body), turn.node.clock.time(), context=linked()))
 
 
 def send_again(turn: Turn, step: Step) -> None:

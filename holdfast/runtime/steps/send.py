@@ -37,9 +37,9 @@ async def ask(turn: Turn, target: str, message: Any, timeout_s: float) -> Any:
     """Send a message and wait for its reply, as plain data. Raises AskCycle, AskTimeout, and StepError for any other failure."""
     check_id("session", target)
     check_time("timeout_s", timeout_s)
-    body = plain.encode(message)
+    plain.encode(message)
     asked = Ask(kind="ask", name=target, args=canonical([target, message]), timeout_s=timeout_s)
-    return await pipeline.run(turn, asked, partial(_ask, body=body, timeout_s=timeout_s))
+    return await pipeline.run(turn, asked, partial(_ask, body=canonical(message), timeout_s=timeout_s))
 
 
 async def _ask(step: Step, *, body: bytes, timeout_s: float) -> Outcome:
@@ -50,9 +50,8 @@ async def _ask(step: Step, *, body: bytes, timeout_s: float) -> Outcome:
             await _refuse_cycle(step)
             await _refuse_misfit(step, await _agent_of(turn, target), body)
         await begin(step, timeout_s)
-        outcome = await wait_for(
-            step, target, partial(_message, body=body), partial(_answered_at_once, target=target), turn.owner.agent.park_after_s
-        )
+        send, at_once = partial(_message, body=body), partial(_answered_at_once, target=target)
+        outcome = await wait_for(step, target, send, at_once, turn.owner.agent.park_after_s)
     finally:
         turn.waits.asking.remove(target)
     if outcome is not None:
@@ -79,7 +78,7 @@ def _message(step: Step, *, body: bytes) -> tuple[Op, ...]:
     limit = _largest_mailbox(turn) if agent is None else agent.mailbox
     to, now = Address(step.session, turn.number, step.claim.key), turn.node.clock.time()
     sent = Enqueue(target, message_id(step), body, digest(body), now, reply_to=to, limit=limit, context=carried())
-    return (*_pending_tells(turn, target), sent)
+    return (*turn.outbox.take(target), sent)  # a message sent earlier arrives earlier
 
 
 def _largest_mailbox(turn: Turn) -> int | None:
@@ -107,7 +106,7 @@ async def _watch(step: Step) -> Outcome:
 def _watching(step: Step) -> tuple[Op, ...]:
     to = Address(step.session, step.turn.number, step.claim.key)
     sent = Enqueue(step.name, message_id(step), b"", b"", step.turn.node.clock.time(), kind="watch", reply_to=to)
-    return (*_pending_tells(step.turn, step.name), sent)
+    return (*step.turn.outbox.take(step.name), sent)
 
 
 async def tell(turn: Turn, target: str, message: Any) -> None:
@@ -130,7 +129,7 @@ async def _tell(step: Step, *, body: bytes) -> Outcome:
 
 async def _refuse_undeliverable(step: Step, row: Session | None, agent: Agent | None, body: bytes) -> None:
     turn, target = step.turn, step.name
-    waiting = sum(1 for op in turn.outbox if isinstance(op, Enqueue) and op.session == target)
+    waiting = turn.outbox.count(target)
     limit = _largest_mailbox(turn) if agent is None else agent.mailbox
     error: Exception | None = None
     if row is None:
@@ -166,13 +165,6 @@ async def _refuse_misfit(step: Step, agent: Agent | None, body: bytes) -> None:
 async def _misfit(step: Step, text: str, cause: str) -> NoReturn:
     await spend_step(step)
     await refuse(step, text, cause=cause, category="semantic")
-
-
-def _pending_tells(turn: Turn, target: str) -> tuple[Op, ...]:
-    """Take the tells to the same target out of the outbox: a message sent earlier arrives earlier. Their ids make a second send a no-op."""
-    mine = tuple(op for op in turn.outbox if isinstance(op, Enqueue) and op.session == target)
-    turn.outbox = [op for op in turn.outbox if op not in mine]
-    return mine
 
 
 def _answered_at_once(result: Result, *, target: str) -> Outcome | None:

@@ -11,7 +11,7 @@ import msgspec
 from holdfast.calls.call import ONE_STEP
 from holdfast.policies.budget import Budget, Usage
 from holdfast.runtime.agents.definition import Agent
-from holdfast.runtime.agents.ids import check_id
+from holdfast.runtime.agents.ids import check_id, child_id
 from holdfast.runtime.steps import pipeline
 from holdfast.runtime.steps.asked import Ask, plain
 from holdfast.runtime.steps.refusal import refuse, spend_step
@@ -42,7 +42,7 @@ async def spawn(turn: Turn, agent: Agent, state: bytes, part: Budget | None, id:
 
 async def _spawn(step: Step, *, agent: Agent, state: bytes, part: Budget | None, id: str | None, detached: bool) -> Outcome:
     turn, owner, now = step.turn, step.turn.owner, step.turn.node.clock.time()
-    child = id or f"{owner.id}/{turn.number}.{step.claim.digest.hex()[:12]}.{step.claim.nth}"
+    child = id or child_id(owner.id, f"{turn.number}.{step.claim.digest.hex()[:12]}.{step.claim.nth}")
     step.begins()
     await spend_step(step)
     parent = Address(owner.id, turn.number, step.claim.key)

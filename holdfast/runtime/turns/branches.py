@@ -150,12 +150,3 @@ def follows(later: str, branch: str) -> bool:
         if ours != theirs:
             return not ("." in ours and ours.partition(".")[0] == theirs.partition(".")[0])
     return True
-
-
-def line_follows(later: str, since: tuple[int, ...], line: str, place: int) -> bool:
-    """The same for lines: a step of a task made before `place`, in another line than `line`, is no consequence of an outcome at `place`."""
-    ours, theirs = later.split("~")[:-1], line.split("~")[:-1]
-    same = 0
-    while same < min(len(ours), len(theirs)) and ours[same] == theirs[same]:
-        same += 1
-    return same == len(ours) or same >= len(since) or since[same] >= place

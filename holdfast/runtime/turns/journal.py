@@ -6,15 +6,16 @@ global order is no part of it, so branches may interleave in any way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
 
 from holdfast.policies.budget import ZERO, Usage
-from holdfast.runtime.turns.branches import Branch, enclosing, follows, inside_of, line_follows
+from holdfast.runtime.turns.branches import Branch, enclosing, inside_of
 from holdfast.runtime.turns.order import Order
+from holdfast.runtime.turns.trailing import trailing
 from holdfast.stores.records import Step, StepRecord, StepState, in_doubt
 
 OPEN, CLOSED, FAILED, DOUBT, WAITING = StepState
@@ -113,7 +114,7 @@ class Journal:
         self.order.reopened()
         for step in steps:
             self._answered.pop(step.key, None)
-        return _trailing(steps, self.order.place_of)
+        return trailing(steps, self.order.place_of)
 
     def drift(self, claim: Claim, kind: str, name: str) -> Step | None:
         """The oldest unclaimed record of the same branch, kind and name: the code asked for it before the crash in place of this step.
@@ -216,7 +217,7 @@ class Journal:
     def trailing_failures(self) -> list[Step]:
         """The failures that no record follows, without those that a person decided. They are dropped when the turn restarts, so that a
         dependency that was down is called again. Records of sibling branches, and of the steps inside the failed one, do not follow it."""
-        return _trailing(self.records.values(), self.order.place_of)
+        return trailing(self.records.values(), self.order.place_of)
 
     def spent(self) -> Usage:
         """The cost of the turn so far; an attempt that was never closed counts in full."""
@@ -243,44 +244,6 @@ class Journal:
                 done, failed = step.state is CLOSED or verdict == "done", step.state is FAILED or verdict in ("fail", "retry")
                 found[0 if done else 2 if failed else 1].append(step.record.name)
         return Effects(*map(tuple, found))
-
-
-def _trailing(steps: Collection[Step], place_of: Callable[[Step], int]) -> list[Step]:
-    """The failures that no step follows: except siblings and the steps inside them, no step that stays began after their end."""
-    closed = {inside_of(step.record.branch, step.key) for step in steps if step.state is CLOSED}
-    latest: dict[tuple[str, str, tuple[int, ...]], StepRecord] = {}
-    failures: list[tuple[int, Step]] = []
-    for at, step in enumerate(steps):
-        if step.record.branch and not closed.isdisjoint(enclosing(step.record.branch)):
-            continue  # it belongs to a step that succeeded
-        if step.state is FAILED and not step.record.note:
-            failures.append((at, step))
-        else:
-            _stays(latest, step.record)
-    trailing: list[Step] = []
-    for _, step in sorted(failures, key=lambda each: (place_of(each[1]), each[0]), reverse=True):
-        inside = inside_of(step.record.branch, step.key)
-        if any(_is_consequence(later, step.record, place_of(step), inside) for later in latest.values()):
-            _stays(latest, step.record)
-        else:
-            trailing.append(step)
-    return trailing
-
-
-def _stays(latest: dict[tuple[str, str, tuple[int, ...]], StepRecord], record: StepRecord) -> None:
-    """Keep the record of each line that began last."""
-    line = record.branch, record.line, record.since
-    before = latest.get(line)
-    if before is None or (record.seen, record.opened) >= (before.seen, before.opened):
-        latest[line] = record
-
-
-def _is_consequence(later: StepRecord, failed: StepRecord, place: int, inside: str) -> bool:
-    if later.branch.startswith(inside) or not follows(later.branch, failed.branch):
-        return False
-    if not later.seen:
-        return later.opened >= failed.closed  # old records, without an order
-    return later.seen >= place and line_follows(later.line, later.since, failed.line, place)
 
 
 def _before(record: StepRecord, branch: Branch) -> bool:

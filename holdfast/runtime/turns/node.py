@@ -28,7 +28,7 @@ class Node:
 
     Attributes:
         peers: the other sessions.
-        clock: the time of this process; it is not set back with the wall clock.
+        clock: the time of this process; it is not set with the wall clock.
         in_hand: outcomes of effects that could not be written, by step: the next activation writes them.
         remains: threads that their steps left and that may still take effect, by step.
         stuck: tasks and threads that did not end when they were cancelled or timed out.

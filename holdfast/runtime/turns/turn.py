@@ -18,12 +18,14 @@ import msgspec
 
 from holdfast import events
 from holdfast.errors import RuntimeStopped, StoreError
+from holdfast.runtime.agents.ids import turn_id
 from holdfast.runtime.turns import branches, tasks
 from holdfast.runtime.turns.branches import Branch, Gathered, enclosing, here
 from holdfast.runtime.turns.failures import describe, state_of
 from holdfast.runtime.turns.flight import Flight, Lane
 from holdfast.runtime.turns.journal import Journal
 from holdfast.runtime.turns.node import Node, Place
+from holdfast.runtime.turns.outbox import Outbox
 from holdfast.runtime.turns.owner import Owner
 from holdfast.runtime.turns.parking import SETTLE_S, Parking
 from holdfast.runtime.turns.timers import advance
@@ -41,7 +43,7 @@ class Turn:
     """The open turn of a live session, for one run. Steps enter through `admit`; their writes leave through `submit`.
 
     Attributes:
-        outbox: the ops that leave when the turn commits.
+        outbox: the messages that leave when the turn commits.
         never_awaited: the steps that the handler asked for and did not await, once it has ended.
         over: no more steps are admitted: the handler has ended, or is being ended.
         refused: whether the handler got BudgetExhausted.
@@ -64,7 +66,7 @@ class Turn:
         self.owner, self.node, self.message, self.journal = owner, node, message, journal
         self.number = owner.turn + 1
         self.started = node.clock.time()
-        self.outbox: list[Op] = []
+        self.outbox = Outbox()
         self.finishing, self.result = False, None
         self.over = self.refused = False
         self.replaying = True
@@ -78,7 +80,7 @@ class Turn:
         self.counts: dict[str, dict[bytes, int]] = {}
         self.root = Branch(self, "")
         self.waits = Waits(node.loop, node.clock)
-        self._prefix = f"{owner.id}/{self.number}/"
+        self._prefix = turn_id(owner.id, self.number)
         self.flight = Flight(node.loop, node.clock.monotonic, self._prefix, self._all_waiting)
         self.unstarted = Unstarted()
         self.never_awaited: list[str] = []

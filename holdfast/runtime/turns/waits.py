@@ -7,14 +7,12 @@ one row stays.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import msgspec
 
-from holdfast.clock import Clock
+from holdfast.clock import Clock, Timer
 from holdfast.stores.records import Outcome, Park
-
-LOOK_S = 60.0
-"""How often the clock is read during a wait, in seconds."""
 
 
 class _Wait:
@@ -47,7 +45,8 @@ class Waits:
         """Wait for `answer(key)`, or until `park.until`, a store time (then None). Always call `end` after it."""
         future: asyncio.Future[Outcome | None] = self._loop.create_future()
         if park.until is not None:
-            _Timer(self._loop, self._clock, park.until, future)
+            timer = Timer(self._loop, self._clock, park.until, partial(_over, future))
+            future.add_done_callback(lambda _: timer.cancel())
         self.held[key] = _Wait(future, park, self._loop.time() + hold_s)
         return future
 
@@ -88,24 +87,6 @@ class Waits:
         return any(park.until is None and not park.waits_on for park in self.parks())
 
 
-class _Timer:
-    """Ends a wait at a store time. It reads the clock each minute, since the wall clock may be set ahead."""
-
-    __slots__ = ("_clock", "_future", "_handle", "_loop", "_until")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, until: float, future: asyncio.Future[Outcome | None]) -> None:
-        self._loop, self._clock, self._until, self._future = loop, clock, until, future
-        self._handle = self._arm(max(until - clock.time(), 0.0))
-        future.add_done_callback(lambda _: self._handle.cancel())
-
-    def _arm(self, left_s: float) -> asyncio.TimerHandle:
-        return self._loop.call_later(min(left_s, LOOK_S), self._look, left_s <= LOOK_S)
-
-    def _look(self, last: bool) -> None:
-        left_s = 0.0 if last else self._until - self._clock.time()
-        if self._future.done():
-            return
-        if left_s <= 0.001:
-            self._future.set_result(None)
-        else:
-            self._handle = self._arm(left_s)
+def _over(future: asyncio.Future[Outcome | None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -358,7 +358,7 @@ async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.Monkey
     async def silent(deadline_s: float = 5.0) -> None:
         raise StoreError("the database has not answered within 5 s")
 
-    counts = api.runtime.statistics() | {"stuck": 1, "threads_abandoned": 2, "recovering": 3}
+    counts = api.runtime.statistics() | {"stuck": 1, "threads_abandoned": 202, "threads_lost": 2, "recovering": 3}
     monkeypatch.setattr(api.runtime, "check_health", silent)
     monkeypatch.setattr(api.runtime, "statistics", lambda: counts)
     monkeypatch.setattr(
@@ -373,7 +373,9 @@ async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.Monkey
     assert {check.name for check in found.checks if check.level == "warning"} >= {"recovering", "breaker"}
     said = {check.name: check.text for check in found.checks}
     assert said["stuck"] == "1 attempt did not end at its timeout or cancellation: restart the process to be rid of it"
-    assert said["threads"] == "2 threads of plain functions run past their deadline: restart the process to be rid of them"
+    assert said["threads"] == (
+        "202 threads of plain functions run past their deadline, and 2 places are lost to them: restart the process to be rid of them"
+    )
 
 
 async def test_a_doctor_names_agents_that_are_gone_and_ended_sessions_in_doubt() -> None:

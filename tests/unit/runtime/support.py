@@ -72,6 +72,12 @@ class World:
         if self._simulation is not None:
             self._simulation.clock.jump(by_s)
 
+    def suspend(self, for_s: float) -> None:
+        """The machine was suspended, until now."""
+        self.ahead_s += for_s
+        assert self._simulation is not None
+        self._simulation.clock.suspend(for_s)
+
     def damage(self, what: str, session: str = "s") -> Callable[[], None]:
         """Make a stored row of the open turn undecodable, as a flipped byte does; call what this returns to restore it.
 
@@ -111,6 +117,11 @@ class World:
         """The virtual time of the life that is under way."""
         assert self._simulation is not None
         return self._simulation.loop.time()
+
+    def wall_s(self) -> float:
+        """The time on the wall, in the life that is under way."""
+        assert self._simulation is not None
+        return self._simulation.clock.time()
 
     def seen(self, kind: type[E]) -> list[E]:
         """The events of one kind, in order."""

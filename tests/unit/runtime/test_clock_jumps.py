@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from email.utils import formatdate
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from holdfast import Agent, Handle, ReplyTimeout, Retry, Runtime, Session, StepError, Usage, agent, tool
-from holdfast.clock import SteadyClock
+from holdfast import (
+    Agent,
+    Backoff,
+    BreakerSpec,
+    Budget,
+    Handle,
+    Intensity,
+    ReplyTimeout,
+    Retry,
+    Runtime,
+    Session,
+    StepError,
+    Usage,
+    agent,
+    tool,
+)
+from holdfast.clock import SteadyClock, SystemClock
 from holdfast.testing import Crashed, SimulatedClock
 from tests.unit.runtime.support import World, rest
 
@@ -37,37 +55,170 @@ async def undisturbed(handle: Handle, seconds: float) -> Any:
     return await handle.ask("go", id="m", timeout_s=0.1)
 
 
-@pytest.mark.parametrize("park_after_s", [0.1, 1e6], ids=["parked", "in memory"])
-@pytest.mark.parametrize("by_s", [-HOUR_S, -10.0])
-def test_a_sleep_is_not_longer_when_the_clock_is_set_back(by_s: float, park_after_s: float) -> None:
-    """Time inside a process is monotonic."""
+class Refused(Exception):
+    """What a provider answers that is busy, with the time on the wall from which it may be called again."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__("busy")
+        self.status_code = 429
+        self.response = SimpleNamespace(status_code=429, headers={"retry-after": formatdate(until, usegmt=True)})
+
+
+LENGTH_S = 600.0
+WAITS = ["sleep", "ask", "retry", "retry after a date", "breaker", "breaker of a dependency", "provider", "deadline"]
+
+
+def waiter(world: World, wait: str, park_after_s: float) -> list[Agent]:
+    """An agent that waits for LENGTH_S in one of WAITS, and notes when that is over."""
+    calls: list[float] = []
+
+    def over(text: str) -> str:
+        world.done.append(world.now_s())
+        return text
+
+    async def act() -> str:
+        calls.append(world.now_s())
+        if wait == "deadline":
+            await asyncio.sleep(10 * HOUR_S)
+        if len(calls) <= (6 if wait == "provider" else 1):
+            raise Refused(world.wall_s() + LENGTH_S) if wait == "retry after a date" else ConnectionError("cut off")
+        return over("called")
+
+    pause_s = {"retry": LENGTH_S, "breaker": 0.001, "breaker of a dependency": 0.001}.get(wait, 1.0)
+    attempts = 1 if wait in ("provider", "deadline") else 2
+    call = tool(
+        name="act",
+        retry=Retry(attempts=attempts, base_s=pause_s, max_s=2 * LENGTH_S, total_s=10_000.0, retry_after_max_s=10_000.0),
+        timeout_s=LENGTH_S,
+        dependency="crm" if wait == "breaker of a dependency" else None,
+    )(act)
+    opens = BreakerSpec(minimum=1, failure_ratio=0.01, open_s=LENGTH_S)
+
+    @agent(name="other")
+    async def other(session: Session[Any], text: str) -> None:
+        await session.sleep(1e7)
+
+    @agent(
+        name="a",
+        tools=[call],
+        park_after_s=park_after_s,
+        breaker=opens if wait == "breaker" else BreakerSpec(),
+        intensity=Intensity(3, 1e9),
+        backoff=Backoff(base_s=LENGTH_S, max_s=LENGTH_S),
+    )
+    async def handler(session: Session[Any], text: str) -> str:
+        try:
+            if wait == "sleep":
+                await session.sleep(LENGTH_S)
+                return over("slept")
+            return await (session.ask("other", "x", timeout_s=LENGTH_S) if wait == "ask" else session.step(call))
+        except StepError as error:
+            if wait == "provider":
+                raise
+            return over(error.type)
+
+    return [handler, other]
+
+
+def ends_s(wait: str, park_after_s: float, happens: Callable[[World], None]) -> float:
+    """When the wait is over, where that happens after 30 s."""
     world = World()
-    handler = sleeper(world, 0.6, park_after_s)
+
+    async def main(runtime: Runtime) -> Any:
+        await runtime.spawn(runtime.agents["other"], id="other")
+        await sleeps(runtime)
+        await asyncio.sleep(30)
+        assert world.done == []
+        happens(world)
+        await asyncio.sleep(4 * LENGTH_S)
+
+    breaker = BreakerSpec(minimum=1, failure_ratio=0.01, open_s=LENGTH_S) if wait == "breaker of a dependency" else BreakerSpec()
+    world.life(waiter(world, wait, park_after_s), main, breaker=breaker)
+    return float(world.done[0])
+
+
+@pytest.mark.parametrize("park_after_s", [0.1, 1e6], ids=["parked", "in memory"])
+@pytest.mark.parametrize("by_s", [-HOUR_S, -10.0, 10.0, HOUR_S])
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_wait_has_its_own_length_when_the_clock_is_set(wait: str, by_s: float, park_after_s: float) -> None:
+    """Time inside a process is monotonic: no wait is longer, and none ends early."""
+    undisturbed_s = ends_s(wait, park_after_s, lambda world: None)
+    assert undisturbed_s > 100
+    assert ends_s(wait, park_after_s, lambda world: world.jump(by_s)) == pytest.approx(undisturbed_s, abs=0.2)
+
+
+@pytest.mark.parametrize("park_after_s", [0.1, 1e6], ids=["parked", "in memory"])
+@pytest.mark.parametrize("for_s", [200.0, HOUR_S, 7 * 24 * HOUR_S])
+@pytest.mark.parametrize("wait", [wait for wait in WAITS if wait not in ("provider", "deadline")])
+def test_a_suspension_delays_a_wait_by_a_minute_at_most(wait: str, for_s: float, park_after_s: float) -> None:
+    """The timers stop while the machine is suspended, and time goes on: the clock is looked at each minute."""
+    due_s = max(ends_s(wait, park_after_s, lambda world: None) - for_s, 30.0)
+    ended_s = ends_s(wait, park_after_s, lambda world: world.suspend(for_s))
+    assert due_s - 1 <= ended_s <= due_s + 60.2
+
+
+def test_a_restart_and_a_caller_outside_notice_a_suspension_within_a_minute() -> None:
+    """The pause before a turn is restarted after a bug, and the time limit of `Handle.ask`."""
+    world = World()
+
+    @agent(name="a", intensity=Intensity(3, 1e9), backoff=Backoff(base_s=2 * HOUR_S, max_s=2 * HOUR_S))
+    async def handler(session: Session[Any], text: str) -> None:
+        world.done.append(world.now_s())
+        raise ValueError("a bug")
 
     async def main(runtime: Runtime) -> Any:
         handle = await sleeps(runtime)
-        await asyncio.sleep(0.3)
+        asyncio.get_running_loop().call_later(30, world.suspend, 3 * HOUR_S)
+        with pytest.raises(ReplyTimeout):
+            await handle.ask("go", id="m", timeout_s=2 * HOUR_S)
+        told_s = world.now_s()
+        await asyncio.sleep(60)
+        return told_s
+
+    assert 30 <= world.life(handler, main) <= 90
+    assert world.done[0] < 1
+    assert 30 <= world.done[1] <= 90
+
+
+@pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S])
+def test_a_provider_names_a_time_by_the_clock_on_the_wall(by_s: float) -> None:
+    """Also where that clock was set since the process began."""
+    world = World()
+
+    async def main(runtime: Runtime) -> Any:
         world.jump(by_s)
-        return await undisturbed(handle, 2)
+        await runtime.spawn(runtime.agents["other"], id="other")
+        await sleeps(runtime)
+        await asyncio.sleep(2 * LENGTH_S)
 
-    assert world.life(handler, main) == "awake"
-    assert world.done == [pytest.approx(0.6, abs=0.1)]
+    world.life(waiter(world, "retry after a date", 0.1), main)
+    assert world.done == [pytest.approx(LENGTH_S, abs=3)]
 
 
-@pytest.mark.parametrize("park_after_s", [0.1, 1e6], ids=["parked", "in memory"])
-def test_a_clock_that_is_set_ahead_ends_a_wait_within_a_minute(park_after_s: float) -> None:
-    """The machine may have slept, and its timers with it: the wall clock is looked at each minute."""
+def test_the_active_time_of_a_budget_is_not_that_of_the_wall_clock() -> None:
+    """Neither a clock that is set nor a suspension spends the seconds of a budget, or ends an attempt."""
     world = World()
-    handler = sleeper(world, HOUR_S, park_after_s)
+
+    @tool(timeout_s=50)
+    async def work() -> str:
+        await asyncio.sleep(10)
+        world.jump(HOUR_S)
+        await asyncio.sleep(10)
+        world.suspend(HOUR_S)
+        await asyncio.sleep(10)
+        world.jump(-2 * HOUR_S)
+        await asyncio.sleep(10)
+        return "done"
+
+    @agent(name="a", tools=[work], budget=Budget(seconds=45.0))
+    async def handler(session: Session[Any], text: str) -> str:
+        return await session.step(work)
 
     async def main(runtime: Runtime) -> Any:
         handle = await sleeps(runtime)
-        await asyncio.sleep(100)
-        world.jump(2 * HOUR_S)
-        return await undisturbed(handle, 500)
+        return await handle.ask("go", id="m"), (await handle.row()).usage.seconds
 
-    assert world.life(handler, main) == "awake"
-    assert 100 < world.done[0] <= 161
+    assert world.life(handler, main) == ("done", pytest.approx(40.0, abs=0.5))
 
 
 @pytest.mark.parametrize("park_after_s", [0.1, 1e6], ids=["parked", "in memory"])
@@ -242,8 +393,8 @@ def test_now_is_what_the_wall_clock_says() -> None:
     assert world.life(handler, main) == pytest.approx(-HOUR_S, abs=1)
 
 
-def test_a_steady_clock_does_not_go_back_and_follows_the_wall_clock_when_that_has_caught_up() -> None:
-    """It counts on by the monotonic clock meanwhile."""
+def test_a_steady_clock_follows_no_wall_clock_and_counts_suspensions() -> None:
+    """Once, however often it looks."""
     loop_s = [0.0]
 
     class Loop:
@@ -258,13 +409,24 @@ def test_a_steady_clock_does_not_go_back_and_follows_the_wall_clock_when_that_ha
     assert (clock.time(), clock.wall()) == (1060.0, 960.0)
     wall.jump(500.0)
     loop_s[0] = 60.5
-    assert (clock.time(), clock.wall()) == (1460.5, 1460.5)
+    assert (clock.time(), clock.wall()) == (1060.5, 1460.5)
+    wall.suspend(1000.0)
     loop_s[0] = 61.0
-    assert clock.time() == 1461.0
+    assert (clock.time(), clock.wall()) == (2061.0, 2461.0)
+    loop_s[0] = 62.0
+    assert clock.time() == 2062.0
+
+
+def test_the_clock_of_this_machine_counts_suspensions() -> None:
+    """Both clocks pass alike while it runs."""
+    clock = SystemClock()
+    apart_s = clock.elapsed() - clock.monotonic()
+    assert clock.elapsed() - clock.monotonic() == pytest.approx(apart_s, abs=0.2)
+    assert SteadyClock(clock).time() == pytest.approx(clock.time(), abs=0.2)
 
 
 def test_a_pause_of_the_process_between_two_looks_does_not_set_the_steady_clock_ahead() -> None:
-    """The thread may stop for seconds between the look at the wall clock and the one at the monotonic clock."""
+    """The thread may stop for seconds between a look at the clock that counts suspensions and one at the monotonic clock."""
 
     class Machine:
         now, pause = 100.0, 0.0
@@ -275,6 +437,8 @@ def test_a_pause_of_the_process_between_two_looks_does_not_set_the_steady_clock_
 
         def monotonic(self) -> float:
             return self._look()
+
+        elapsed = monotonic
 
         def time(self) -> float:
             return self._look() + 1_000.0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from holdfast import ConfigError, Intensity, NotDone, Runtime, Session, SessionError, StepError, TurnFailed, agent, tool
-from holdfast.calls import threads
+from holdfast.calls import places
 from holdfast.stores.records import StepState
 from tests.unit.runtime.support import World, rest, steps
 
@@ -98,7 +98,7 @@ def test_a_blocked_loop_puts_nothing_in_doubt_that_was_answered_in_time() -> Non
 
 def test_an_effect_for_which_no_thread_was_free_is_not_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     """It did not begin before its deadline: the handler gets a failure, and no person is asked."""
-    monkeypatch.setattr(threads, "THREADS", 1)
+    monkeypatch.setattr(places, "THREADS", 1)
     runs: list[str] = []
 
     @tool(effect="read")

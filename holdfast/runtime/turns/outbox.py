@@ -1,0 +1,32 @@
+"""The messages that leave when a turn commits, by recipient."""
+
+from __future__ import annotations
+
+from holdfast.stores.ops import Enqueue
+
+
+class Outbox:
+    """The messages of one turn's tells, in the order of the tells."""
+
+    __slots__ = ("_number", "_of")
+
+    def __init__(self) -> None:
+        self._of: dict[str, list[tuple[int, Enqueue]]] = {}
+        self._number = 0
+
+    def add(self, message: Enqueue) -> None:
+        """The message leaves with the commit."""
+        self._number += 1
+        self._of.setdefault(message.session, []).append((self._number, message))
+
+    def count(self, target: str) -> int:
+        """How many messages are for this session."""
+        return len(self._of.get(target, ()))
+
+    def take(self, target: str) -> tuple[Enqueue, ...]:
+        """Take out the messages for this session."""
+        return tuple(message for _, message in self._of.pop(target, ()))
+
+    def all(self) -> tuple[Enqueue, ...]:
+        """All messages."""
+        return tuple(message for _, message in sorted((each for of in self._of.values() for each in of), key=lambda each: each[0]))

@@ -1,88 +1,177 @@
-"""The database file as a file: who holds it for writing, and whether it is one of ours."""
+"""The database file as a file: whether it is one of ours, and whether it is still the one that this process opened."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
-from pathlib import Path
-from typing import IO
+import stat
 from urllib.parse import quote
 
-from holdfast.errors import SchemaTooNew, StoreError, StoreLocked
+from holdfast.errors import SchemaTooNew, StoreError, StoreLost
 from holdfast.stores import sqlite_schema as schema
+from holdfast.stores.sqlite_lock import FileLock, Identity, identity
+
+WAL_LIMIT = 67108864
+"""SQLite cuts a longer WAL to this many bytes when it starts the WAL anew, and never to fewer."""
+
+_HEADER = 100
+_MAGIC, _WAL_MAGIC = b"SQLite format 3\0", (0x377F0682, 0x377F0683)
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def take_lock(path: str) -> IO[str]:
-    """The lock file next to a database, held until it is closed.
+class Files:
+    """The database and its WAL as this process opened them. For the database thread, between transactions.
 
-    Raises:
-        StoreLocked: another process holds it.
-        StoreError: the file cannot be created.
+    Only this process writes to them, so each change that it did not make is a reason to stop: nothing that it writes later may be read
+    again. SQLite itself notices none of this while the pages are in its cache.
+
+    Args:
+        lock: the lock of the database.
+        connection: the open connection, after its first write: its WAL exists.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise StoreError(f"cannot open {path}: it is not a file")
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        # Only the owner may read it: a database holds every conversation.
-        lock = os.fdopen(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "a+")
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise StoreError(f"cannot open {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.seek(0)
-        owner = lock.read().strip() or "unknown"
-        lock.close()
-        raise StoreLocked(f"{path} is in use by process {owner}: stop it first, or name another file") from None
-    try:
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-    except OSError as error:
-        lock.close()
-        raise StoreError(f"cannot open {path}: {error.strerror}") from error
-    return lock
+
+    def __init__(self, lock: FileLock, connection: sqlite3.Connection) -> None:
+        self._lock, self.connection = lock, connection
+        self.path, self._real, self._wal = lock.path, lock.real, f"{lock.real}-wal"
+        self._index: Identity | None = identity(f"{lock.real}-shm")
+        self._wal_identity = identity(self._wal)
+        self._size = self._wal_size = 0
+        self._page = self._head()[16:18]
+        self._version = self._data_version()
+        self._seen: tuple[int, ...] | None = None
+        self.sound = True
+
+    def check(self) -> None:
+        """Compare the files with those that were opened: before each transaction, inside of it. It costs a call of `stat` for each file.
+
+        Raises:
+            StoreLost: one was removed, replaced or truncated.
+        """
+        try:
+            found = os.stat(self._real)
+            if (found.st_dev, found.st_ino) != self._lock.identity:
+                self._lost("was removed or replaced")
+            if found.st_size < self._size:
+                self._lost("was truncated")
+            self._size = found.st_size
+            if self._wal_identity is not None:
+                found = os.stat(self._wal)
+                if (found.st_dev, found.st_ino) != self._wal_identity:
+                    self._lost("has a WAL that was replaced")
+                if found.st_size < self._wal_size and found.st_size < WAL_LIMIT:
+                    self._lost("has a WAL that was truncated")
+                self._wal_size = found.st_size
+        except (FileNotFoundError, NotADirectoryError) as error:
+            # SQLite's close still writes the rest of a removed WAL into the database.
+            self._lost("was removed or replaced" if error.filename == self._real else "has a WAL that was removed", sound=True)
+        if not self._lock.both:
+            self._lock.check()
+
+    def check_contents(self, quiet: bool) -> None:
+        """Look for damage, too; for now and then.
+
+        Args:
+            quiet: this process has written nothing since the last call.
+
+        Raises:
+            StoreLost: as `check`, or a file is damaged, or another program wrote to it.
+        """
+        self.check()
+        self._lock.check()
+        if self._index is not None and identity(f"{self._real}-shm") != self._index:
+            self._lost("has an index of its WAL (-shm) that was removed or replaced", sound=True)
+        head = self._head()
+        if len(head) < _HEADER or head[:16] != _MAGIC or head[16:18] != self._page:
+            self._lost("is damaged (its header)")
+        if self._wal_identity is not None and not self._wal_head():
+            self._lost("has a damaged WAL (its header)")
+        self._compare_times(quiet)
+        if self._data_version() != self._version:
+            self._lost("was written by another program")
+
+    def _compare_times(self, quiet: bool) -> None:
+        """A file that changed while this process wrote nothing was changed by another program."""
+        database, wal = os.stat(self._real), None if self._wal_identity is None else os.stat(self._wal)
+        before, self._seen = (
+            self._seen,
+            (
+                database.st_mtime_ns,
+                database.st_size,
+                *(() if wal is None else (wal.st_mtime_ns, wal.st_size)),
+            ),
+        )
+        if not quiet or before is None or before == self._seen:
+            return
+        if before[2:] != self._seen[2:]:
+            self._lost("has a WAL that another program changed")
+        if not self._is_sound():
+            self._lost("is damaged")
+
+    def _is_sound(self) -> bool:
+        """Whether the file itself is a well-formed database; our connection would answer from its cache."""
+        try:
+            reader = sqlite3.connect(read_only(self._real), uri=True)
+        except (StoreError, sqlite3.Error):
+            return False
+        try:
+            return bool(reader.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+        except sqlite3.DatabaseError:
+            return False
+        finally:
+            reader.close()
+
+    def _head(self) -> bytes:
+        # By the descriptor of the lock: to close another one would end SQLite's locks.
+        return os.pread(self._lock.database, _HEADER, 0)
+
+    def _wal_head(self) -> bool:
+        # SQLite locks no byte of the WAL, so this file may be opened and closed.
+        with open(self._wal, "rb") as file:
+            return int.from_bytes(file.read(4), "big") in _WAL_MAGIC
+
+    def _data_version(self) -> int:
+        """A number that changes when another connection has written."""
+        return int(self.connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def _lost(self, what: str, *, sound: bool = False) -> None:
+        self.sound = sound
+        raise StoreLost(f"{self.path} {what} while this process ran it: this process cannot write any more; start it again")
 
 
-def identity(path: str) -> tuple[int, int] | None:
-    """Which file the name stands for: its device and number; None if there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def holder(path: str) -> int | None:
-    """The process that the lock file names, if it lives. It does not try the lock: that could refuse an owner that is starting."""
-    try:
-        pid = int(Path(f"{path}.lock").read_text().strip())
-        os.kill(pid, 0)
-    except PermissionError:
-        return pid  # it lives, under another user
-    except (OSError, ValueError):
-        return None
-    return pid
+def is_damage(error: Exception) -> bool:
+    """Whether SQLite found the file damaged."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
 def read_only(path: str) -> str:
     """The name under which SQLite opens the file without writing to it, recovering it or checkpointing it.
 
     Raises:
-        StoreError: there is no such file.
+        StoreError: there is no such file, or this user may not read it.
     """
-    if not os.path.isfile(path):
+    try:
+        # Not opened here: a process that closes a file ends the locks that it has on it.
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_file = False
+    except OSError as error:
+        raise StoreError(f"cannot open {path}: {error.strerror}") from error
+    if not is_file:
         raise StoreError(f"there is no database {path}: name the file with --db path.db")
+    if not os.access(path, os.R_OK):
+        raise StoreError(f"cannot open {path}: this user may not read it")
     return f"file:{quote(os.path.abspath(path))}?mode=ro"
 
 
 def is_database(path: str) -> bool:
-    """Whether the file is a holdfast database, of any version. Its header has no mark before the first checkpoint of the WAL."""
+    """Whether the file is a holdfast database, of any version. Its header has no mark before the first checkpoint of the WAL.
+
+    Raises:
+        StoreError: this user may not read it.
+    """
     try:
         connection = sqlite3.connect(read_only(path), uri=True)
-    except (StoreError, sqlite3.Error):
+    except sqlite3.Error:
         return False
     try:
         return schema.check(connection, path) > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket as sockets
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -53,8 +54,14 @@ class Holder(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def here() -> Holder:
     """This process."""
-    found = _stat(os.getpid())
-    return Holder(os.getpid(), None if found is None else found[1], _boot(), _space(), sockets.gethostname())
+    return _process(os.getpid())
+
+
+@lru_cache(1)
+def _process(pid: int) -> Holder:
+    """This process, whose number is `pid`: a forked child is another one."""
+    found = _stat(pid)
+    return Holder(pid, None if found is None else found[1], _boot(), _space(), sockets.gethostname())
 
 
 def parse(text: bytes) -> Holder:

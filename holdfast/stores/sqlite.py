@@ -26,7 +26,7 @@ from holdfast.stores import sqlite_fork as fork
 from holdfast.stores import sqlite_schema as schema
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
-from holdfast.stores.sqlite_file import WAL_LIMIT, Files, is_damage, passes, read_only
+from holdfast.stores.sqlite_file import WAL_LIMIT, Files, passes, read_only
 from holdfast.stores.sqlite_lock import FileLock, holder, take_lock
 from holdfast.stores.sqlite_ops import Interpreter
 from holdfast.stores.sqlite_rows import (
@@ -80,8 +80,6 @@ class SqliteStore:
         self._interpreter: Interpreter | None = None
         self._files: Files | None = None
         self._lock: FileLock | None = None
-        self._lost: str | None = None
-        self._writes = self._checked = 0
         self._parent: int | None = None
         self._socket = ""
 
@@ -98,7 +96,7 @@ class SqliteStore:
         With `readonly` it only checks that the file can be read without a migration. Raises as Store.open, and StoreError for a file that
         is no holdfast database; with `readonly`, also for a file that is missing or of an older version.
         """
-        self._lost = self._parent = None
+        self._parent = None
         if self.readonly:
             name = read_only(self.path)
         else:
@@ -143,31 +141,21 @@ class SqliteStore:
         Where the store is lost, it writes no marker, and where a file is damaged or another one, it leaves that as it is.
         """
         connection, self._connection = self._connection, None
-        interpreter, self._interpreter = self._interpreter, None
+        self._interpreter = None
         files, self._files = self._files, None
         lock, self._lock = self._lock, None
         try:
-            if connection is not None and interpreter is not None and files is not None and self._lost is None:
-                await connection._execute(self._mark_clean, files)  # type: ignore[no-untyped-call]
-        except (sqlite3.Error, StoreLost) as error:
+            if connection is not None and files is not None and files.lost is None:
+                await connection._execute(files.mark_clean)  # type: ignore[no-untyped-call]
+        except (sqlite3.Error, OSError, StoreLost) as error:
             log.warning("%s: could not write the clean-shutdown marker: %s", self.path, error)
         finally:
             # Also where the write failed (a full disk): an unclosed connection would hang the interpreter's exit.
+            sound = files is None or files.sound
             if connection is not None:
-                if files is not None and not files.sound:
-                    # SQLite would write what it knows of the old file into this one, and remove its WAL.
-                    fork.keep_for_ever(connection._connection)
-                    connection._connection = None
-                    if (stopped := connection.stop()) is not None:
-                        await stopped
-                else:
-                    await connection.close()
+                await (connection.close() if sound else fork.abandon(connection))
             if lock is not None:
-                lock.close()
-
-    def _mark_clean(self, files: Files) -> None:
-        files.check_contents(quiet=self._writes == self._checked)
-        files.connection.execute("UPDATE nodes SET clean = 1 WHERE id = 1")
+                lock.close(again=sound)
 
     def forked(self) -> None:
         """In a forked child: the connection and its thread belong to the parent."""
@@ -189,33 +177,10 @@ class SqliteStore:
             StoreLost: they are not: from now on, nothing is written.
             NotWritten: the store is not open.
         """
-        if not self.readonly:
-            await self._run(self._check)
-
-    def _check(self) -> None:
-        if self._files is None or self._lost is not None:
-            raise self._closed()
-        quiet, self._checked = self._writes == self._checked, self._writes
-        try:
-            self._files.check_contents(quiet)
-        except StoreLost as error:
-            self._lost = str(error)
-            raise
-        except sqlite3.Error as error:
-            self._note_damage(error)
-            if is_damage(error):
-                raise self._closed() from error
-            raise StoreError(f"{self.path} cannot be read: {error}") from error
-
-    def _note_damage(self, error: Exception) -> None:
-        """Stop writing where SQLite found the file damaged: what it writes there may not be found again."""
-        if is_damage(error) and self._files is not None and self._lost is None:
-            self._files.sound = False
-            self._lost = f"{self.path} is damaged ({error}): this process cannot write any more; restore the file, then start it again"
+        if self._files is not None:
+            await self._read(self._files.look)
 
     def _closed(self) -> NotWritten:
-        if self._lost is not None:
-            return StoreLost(self._lost)
         if self._parent is not None:
             return NotWritten(
                 f"{self.path} belongs to process {self._parent}, from which this one was forked: nothing was written", passing=False
@@ -230,9 +195,8 @@ class SqliteStore:
 
     def _transaction(self, ops: Sequence[Op]) -> list[Result]:
         db, interpreter, files = self._raw(), self._interpreter, self._files
-        if interpreter is None or files is None or self._lost is not None:
+        if interpreter is None or files is None:
             raise self._closed()
-        self._writes += 1
         try:
             db.execute("BEGIN IMMEDIATE")
             # Inside: a process that became the owner meanwhile has begun with a write of its own.
@@ -242,12 +206,9 @@ class SqliteStore:
             interpreter.forget()
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            self._note_damage(error)
+            files.note(error)
             if isinstance(error, StoreLost):
-                self._lost = str(error)
                 raise
-            if is_damage(error):
-                raise self._closed() from error
             raise NotWritten(f"{self.path}: nothing was written: {error}", passes(error)) from error
         try:
             db.execute("COMMIT")
@@ -255,6 +216,7 @@ class SqliteStore:
             interpreter.forget()
             if db.in_transaction:
                 db.execute("ROLLBACK")
+                files.note(error)
                 raise NotWritten(f"{self.path}: nothing was written: {error}", passes(error)) from error
             raise OutcomeUnknown(f"{self.path}: the commit failed; its outcome is unknown: {error}") from error
         return results
@@ -309,7 +271,8 @@ class SqliteStore:
         try:
             return await self._run(function)
         except sqlite3.Error as error:
-            self._note_damage(error)
+            if self._files is not None:
+                self._files.note(error)
             raise StoreError(f"{self.path} cannot be read: {error}") from error
         except msgspec.MsgspecError as error:
             raise StoreError(f"{self.path} holds a row that does not decode: {error}") from error

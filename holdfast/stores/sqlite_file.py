@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from typing import NoReturn
 from urllib.parse import quote
 
 from holdfast.errors import SchemaTooNew, StoreError, StoreLost
@@ -22,16 +23,20 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 class Files:
     """The database and its WAL as this process opened them. For the database thread, between transactions.
 
-    Only this process writes to them, so each change that it did not make is a reason to stop: nothing that it writes later may be read
-    again. SQLite itself notices none of this while the pages are in its cache.
+    Only this process writes to them, so it stops at each change that it did not make: a later start may not find what it would write.
+    SQLite itself notices none of this while the pages are in its cache.
 
     Args:
         lock: the lock of the database.
         connection: the open connection, after its first write: its WAL exists.
+
+    Attributes:
+        lost: why this process cannot write any more; None while it can.
+        sound: whether SQLite may close the database: it writes the rest of its WAL into the file then, and removes the WAL.
     """
 
     def __init__(self, lock: FileLock, connection: sqlite3.Connection) -> None:
-        self._lock, self.connection = lock, connection
+        self._lock, self._connection = lock, connection
         self.path, self._real, self._wal = lock.path, lock.real, f"{lock.real}-wal"
         self._index: Identity | None = identity(f"{lock.real}-shm")
         self._wal_identity = identity(self._wal)
@@ -39,7 +44,19 @@ class Files:
         self._page = self._head()[16:18]
         self._version = self._data_version()
         self._seen: tuple[int, ...] | None = None
+        self._writes = self._looked = 0
+        self.lost: str | None = None
         self.sound = True
+
+    def mark_clean(self) -> None:
+        """Write the clean-shutdown marker. Raises StoreLost as `look`, and sqlite3.Error."""
+        self.look()
+        self._connection.execute("UPDATE nodes SET clean = 1 WHERE id = 1")
+
+    def note(self, error: Exception) -> None:
+        """Raises StoreLost if SQLite found the file damaged: what it writes there may not be found again."""
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+            self._lose(f"is damaged ({error})", cause=error)
 
     def check(self) -> None:
         """Compare the files with those that were opened: before each transaction, inside of it. It costs a call of `stat` for each file.
@@ -47,47 +64,59 @@ class Files:
         Raises:
             StoreLost: one was removed, replaced or truncated.
         """
+        self._writes += 1
+        self._compare()
+
+    def _compare(self) -> None:
+        if self.lost is not None:
+            raise StoreLost(self.lost)
         try:
             found = os.stat(self._real)
             if (found.st_dev, found.st_ino) != self._lock.identity:
-                self._lost("was removed or replaced")
+                self._lose("was removed or replaced")
             if found.st_size < self._size:
-                self._lost("was truncated")
+                self._lose("was truncated")
             self._size = found.st_size
             if self._wal_identity is not None:
                 found = os.stat(self._wal)
                 if (found.st_dev, found.st_ino) != self._wal_identity:
-                    self._lost("has a WAL that was replaced")
+                    self._lose("has a WAL that was replaced")
                 if found.st_size < self._wal_size and found.st_size < WAL_LIMIT:
-                    self._lost("has a WAL that was truncated")
+                    self._lose("has a WAL that was truncated")
                 self._wal_size = found.st_size
         except (FileNotFoundError, NotADirectoryError) as error:
             # SQLite's close still writes the rest of a removed WAL into the database.
-            self._lost("was removed or replaced" if error.filename == self._real else "has a WAL that was removed", sound=True)
+            self._lose("was removed or replaced" if error.filename == self._real else "has a WAL that was removed", sound=True)
         if not self._lock.both:
+            self._check_lock()
+
+    def _check_lock(self) -> None:
+        try:
             self._lock.check()
+        except StoreLost as error:
+            self.lost = str(error)
+            raise
 
-    def check_contents(self, quiet: bool) -> None:
+    def look(self) -> None:
         """Look for damage, too; for now and then.
-
-        Args:
-            quiet: this process has written nothing since the last call.
 
         Raises:
             StoreLost: as `check`, or a file is damaged, or another program wrote to it.
+            sqlite3.Error: the database cannot be read.
         """
-        self.check()
-        self._lock.check()
+        quiet, self._looked = self._writes == self._looked, self._writes
+        self._compare()
+        self._check_lock()
         if self._index is not None and identity(f"{self._real}-shm") != self._index:
-            self._lost("has an index of its WAL (-shm) that was removed or replaced", sound=True)
+            self._lose("has an index of its WAL (-shm) that was removed or replaced", sound=True)
         head = self._head()
         if len(head) < _HEADER or head[:16] != _MAGIC or head[16:18] != self._page:
-            self._lost("is damaged (its header)")
+            self._lose("is damaged (its header)")
         if self._wal_identity is not None and not self._wal_head():
-            self._lost("has a damaged WAL (its header)")
+            self._lose("has a damaged WAL (its header)")
         self._compare_times(quiet)
         if self._data_version() != self._version:
-            self._lost("was written by another program")
+            self._lose("was written by another program")
 
     def _compare_times(self, quiet: bool) -> None:
         """A file that changed while this process wrote nothing was changed by another program."""
@@ -103,9 +132,9 @@ class Files:
         if not quiet or before is None or before == self._seen:
             return
         if before[2:] != self._seen[2:]:
-            self._lost("has a WAL that another program changed")
+            self._lose("has a WAL that another program changed")
         if not self._is_sound():
-            self._lost("is damaged")
+            self._lose("is damaged")
 
     def _is_sound(self) -> bool:
         """Whether the file itself is a well-formed database; our connection would answer from its cache."""
@@ -131,16 +160,12 @@ class Files:
 
     def _data_version(self) -> int:
         """A number that changes when another connection has written."""
-        return int(self.connection.execute("PRAGMA data_version").fetchone()[0])
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
-    def _lost(self, what: str, *, sound: bool = False) -> None:
+    def _lose(self, what: str, *, sound: bool = False, cause: Exception | None = None) -> NoReturn:
         self.sound = sound
-        raise StoreLost(f"{self.path} {what} while this process ran it: this process cannot write any more; start it again")
-
-
-def is_damage(error: Exception) -> bool:
-    """Whether SQLite found the file damaged."""
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+        self.lost = f"{self.path} {what} while this process ran it: this process cannot write any more; start it again"
+        raise StoreLost(self.lost) from cause
 
 
 def read_only(path: str) -> str:

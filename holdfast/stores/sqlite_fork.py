@@ -1,7 +1,7 @@
-"""What a forked child does with the open databases of its parent: it closes what is ours, and never touches SQLite's connections again.
+"""Connections that are never closed: those of a forked child to its parent's databases, and those to a damaged one.
 
 SQLite forbids even to close a connection in a forked child (sqlite.org/howtocorrupt.html): the close would checkpoint and remove the WAL
-of a database that the parent, or its successor, runs. So the child keeps each connection for ever.
+of a database that the parent, or its successor, runs. So the child keeps each connection for ever, and closes only what is ours.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import ctypes
 import os
 from typing import Any, Protocol
 from weakref import WeakSet
+
+import aiosqlite
 
 
 class Forkable(Protocol):
@@ -31,6 +33,15 @@ def register(open: Forkable) -> None:
 def keep_for_ever(kept: object) -> None:
     """Never finalise it, also not at the exit of the interpreter."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+
+
+async def abandon(connection: aiosqlite.Connection) -> None:
+    """End the thread of a connection without closing it: SQLite would write what it knows of the old file into the one that is there."""
+    keep_for_ever(connection._connection)
+    connection._connection = None
+    stopped = connection.stop()
+    if stopped is not None:
+        await stopped
 
 
 def _in_child() -> None:

@@ -33,8 +33,8 @@ Identity = tuple[int, int]
 _held: dict[Identity, FileLock] = {}
 """The databases that this process holds, by identity."""
 
-_inherited: set[Identity] = set()
-"""The databases that a parent process had open when it forked this one."""
+_left: dict[Identity, str] = {}
+"""The databases to which this process has a connection that it can neither use nor close, and why: SQLite would share it with a new one."""
 
 
 class FileLock:
@@ -80,9 +80,11 @@ class FileLock:
         except OSError as error:
             log.warning("%s: the lock file cannot name the control socket: %s", self.path, error)
 
-    def close(self) -> None:
-        """Give up both locks. Call it after SQLite has closed the file. Idempotent."""
+    def close(self, *, again: bool = True) -> None:
+        """Give up both locks. Call it after SQLite has closed the file. Idempotent. `again`: whether this process may open it again."""
         if self._lock >= 0:
+            if not again:
+                _left[self.identity] = "was damaged while this process ran it"
             _held.pop(self.identity, None)
             os.close(self.database)
             os.close(self._lock)
@@ -91,8 +93,8 @@ class FileLock:
     def forked(self) -> None:
         """In a forked child: close its copies of the descriptors. The locks stay with the parent, since nothing unlocks them."""
         self._forked = True
-        _inherited.add(self.identity)
         self.close()
+        _left[self.identity] = "was open in the process from which this one was forked"
 
     def _made_anew(self) -> bool:
         """Whether this process holds the lock file again. The database's own lock has kept every other process out meanwhile."""
@@ -127,7 +129,7 @@ def take_lock(path: str, socket: str = "") -> FileLock:
 
     Raises:
         StoreLocked: another process holds it, or this one.
-        StoreError: a file cannot be opened or locked, or a parent process had the database open when it forked this one.
+        StoreError: a file cannot be opened or locked, or this process has an old connection to the database.
     """
     real = os.path.realpath(path)
     try:
@@ -146,15 +148,15 @@ def take_lock(path: str, socket: str = "") -> FileLock:
 
 
 def _try(path: str, real: str, socket: str) -> FileLock | None:
-    """The lock; None where someone else holds it, or a file was replaced meanwhile."""
+    """The lock; None where another process holds it, or a file was replaced meanwhile."""
     _check_kind(path, real)
     lock, database, taken = _open_lock(real), -1, None
     try:
         # A file whose name stands for another one by now protects nothing.
-        if not _lock_file(lock, real) or identity(real) in _held:
+        if not _lock_file(lock, real) or (found := identity(real)) in _held:
             return None
-        if identity(real) in _inherited:
-            raise StoreError(f"{path} was open in the process from which this one was forked: open it in a process that is started anew")
+        if found in _left:
+            raise StoreError(f"{path} {_left[found]}: open it in a process that is started anew")
         database = os.open(real, _FLAGS, 0o600)  # only the owner may read it: it holds every conversation
         both = _lock_database(database)
         if both is not None and identity(real) == _of(database):
@@ -177,7 +179,7 @@ def _check_kind(path: str, real: str) -> None:
 
 
 def _open_lock(real: str) -> int:
-    """The lock file itself and never the target of a link: a link would let someone choose the file that is written."""
+    """The lock file itself and never the target of a link: the person who made it would choose the file that is written."""
     name = _name(real)
     if os.path.islink(name):
         raise StoreError(f"{name} is a link and stays as it is: remove it")
@@ -197,7 +199,7 @@ def _lock_file(lock: int, real: str) -> bool:
 
 
 def _lock_database(database: int) -> bool | None:
-    """Lock the database itself. None: another process holds it; False: this file system cannot do that beside SQLite's own locks."""
+    """Lock the database itself. None: another process holds it; False: this file system cannot do that together with SQLite's own locks."""
     try:
         fcntl.flock(database, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

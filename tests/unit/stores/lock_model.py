@@ -32,7 +32,7 @@ class Process:
 
     Attributes:
         lock: the lock that it believes to hold.
-        held, inherited: what it remembers of the databases that it has open.
+        held, left: what it remembers of the databases that it has open.
         copies: descriptors of its parent that a fork gave it and that it has not closed yet.
         starting: whether it is in the middle of taking the lock.
     """
@@ -40,7 +40,7 @@ class Process:
     def __init__(self) -> None:
         self.lock: FileLock | None = None
         self.held: dict[Any, FileLock] = {}
-        self.inherited: set[Any] = set()
+        self.left: dict[Any, str] = {}
         self.copies: list[int] = []
         self.starting = False
 
@@ -100,11 +100,11 @@ class Model:
         def called(*args: Any, **options: Any) -> Any:
             if self._depth < 3 and self.random.random() < 0.08:
                 self._depth += 1
-                outer = sqlite_lock._held, sqlite_lock._inherited
+                outer = sqlite_lock._held, sqlite_lock._left
                 try:
                     self.event()
                 finally:
-                    sqlite_lock._held, sqlite_lock._inherited = outer
+                    sqlite_lock._held, sqlite_lock._left = outer
                     self._depth -= 1
             return call(*args, **options)
 
@@ -113,12 +113,12 @@ class Model:
     @contextmanager
     def inside(self, process: Process) -> Iterator[None]:
         """What runs now has the memory of this process."""
-        outer = sqlite_lock._held, sqlite_lock._inherited
-        sqlite_lock._held, sqlite_lock._inherited = process.held, process.inherited
+        outer = sqlite_lock._held, sqlite_lock._left
+        sqlite_lock._held, sqlite_lock._left = process.held, process.left
         try:
             yield
         finally:
-            sqlite_lock._held, sqlite_lock._inherited = outer
+            sqlite_lock._held, sqlite_lock._left = outer
 
     def event(self) -> None:
         """One thing happens."""
@@ -177,7 +177,7 @@ class Model:
         if parent is None or child is None or parent.lock is None:
             return
         child.copies = [os.dup(parent.lock.database), os.dup(parent.lock._lock)]
-        child.inherited = {parent.lock.identity, *parent.inherited}
+        child.left = {parent.lock.identity: "was forked", **parent.left}
 
     def child_runs(self) -> None:
         """The handler of the fork: it closes the copies."""

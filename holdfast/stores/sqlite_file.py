@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
+import zlib
 from typing import NoReturn
 from urllib.parse import quote
 
@@ -15,7 +17,10 @@ from holdfast.stores.sqlite_lock import FileLock, Identity, identity
 WAL_LIMIT = 67108864
 """SQLite cuts a longer WAL to this many bytes when it starts the WAL anew, and never to fewer."""
 
-_HEADER = 100
+_SOUND_S = 2.0
+"""How long a check of a whole database may take, in seconds: writes wait meanwhile."""
+
+_HEADER, _CHUNK = 100, 1 << 20
 _MAGIC, _WAL_MAGIC = b"SQLite format 3\0", (0x377F0682, 0x377F0683)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -43,7 +48,8 @@ class Files:
         self._size = self._wal_size = 0
         self._page = self._head()[16:18]
         self._version = self._data_version()
-        self._seen: tuple[int, ...] | None = None
+        self._seen: tuple[object, object] | None = None
+        self._wal_sum: int | None = None
         self._writes = self._looked = 0
         self.lost: str | None = None
         self.sound = True
@@ -119,33 +125,33 @@ class Files:
             self._lose("was written by another program")
 
     def _compare_times(self, quiet: bool) -> None:
-        """A file that changed while this process wrote nothing was changed by another program."""
-        database, wal = os.stat(self._real), None if self._wal_identity is None else os.stat(self._wal)
-        before, self._seen = (
-            self._seen,
-            (
-                database.st_mtime_ns,
-                database.st_size,
-                *(() if wal is None else (wal.st_mtime_ns, wal.st_size)),
-            ),
-        )
-        if not quiet or before is None or before == self._seen:
+        """Another program changed a file whose time of change is another one, although this process wrote nothing since the last look.
+
+        A changed time alone is no harm: a person touched the file, or the file system sets the time later.
+        """
+        before, self._seen = self._seen, (_changed(self._real), _changed(self._wal) if self._wal_identity is not None else None)
+        if not quiet or before is None:
+            self._wal_sum = None
             return
-        if before[2:] != self._seen[2:]:
-            self._lose("has a WAL that another program changed")
-        if not self._is_sound():
+        if before[0] != self._seen[0] and not self._is_sound():
             self._lose("is damaged")
+        if self._wal_identity is not None and (self._wal_sum is None or before[1] != self._seen[1]):
+            known, self._wal_sum = self._wal_sum, _checksum(self._wal)
+            if known not in (None, self._wal_sum):
+                self._lose("has a WAL that another program changed")
 
     def _is_sound(self) -> bool:
-        """Whether the file itself is a well-formed database; our connection would answer from its cache."""
+        """Whether the file itself is a well-formed database, as far as `_SOUND_S` allows; our connection would answer from its cache."""
         try:
             reader = sqlite3.connect(read_only(self._real), uri=True)
         except (StoreError, sqlite3.Error):
             return False
+        until = time.monotonic() + _SOUND_S
+        reader.set_progress_handler(lambda: time.monotonic() > until, 10_000)
         try:
             return bool(reader.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
-        except sqlite3.DatabaseError:
-            return False
+        except sqlite3.DatabaseError as error:
+            return error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT
         finally:
             reader.close()
 
@@ -166,6 +172,19 @@ class Files:
         self.sound = sound
         self.lost = f"{self.path} {what} while this process ran it: this process cannot write any more; start it again"
         raise StoreLost(self.lost) from cause
+
+
+def _changed(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_size
+
+
+def _checksum(path: str) -> int:
+    total = 0
+    with open(path, "rb") as file:
+        while part := file.read(_CHUNK):
+            total = zlib.crc32(part, total)
+    return total
 
 
 def read_only(path: str) -> str:

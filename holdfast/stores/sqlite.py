@@ -19,14 +19,14 @@ from typing import Any, Literal, TypeVar
 import aiosqlite
 import msgspec
 
+from holdfast import forks
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLost
 from holdfast.events import log
-from holdfast.stores import sqlite_fork as fork
 from holdfast.stores import sqlite_schema as schema
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
-from holdfast.stores.sqlite_file import WAL_LIMIT, Files, passes, read_only
+from holdfast.stores.sqlite_file import WAL_LIMIT, Files, abandon, passes, read_only
 from holdfast.stores.sqlite_lock import FileLock, holder, take_lock
 from holdfast.stores.sqlite_ops import Interpreter
 from holdfast.stores.sqlite_rows import (
@@ -102,7 +102,7 @@ class SqliteStore:
         else:
             self._lock = take_lock(self.path, self._socket)
             name = self._lock.real
-        fork.register(self)
+        forks.register(self)
         try:
             self._connection = await aiosqlite.connect(name, uri=self.readonly, isolation_level=None, cached_statements=256)
             await self._run(self._prepare_to_read if self.readonly else self._prepare)
@@ -153,14 +153,14 @@ class SqliteStore:
             # Also where the write failed (a full disk): an unclosed connection would hang the interpreter's exit.
             sound = files is None or files.sound
             if connection is not None:
-                await (connection.close() if sound else fork.abandon(connection))
+                await (connection.close() if sound else abandon(connection))
             if lock is not None:
                 lock.close(again=sound)
 
     def forked(self) -> None:
         """In a forked child: the connection and its thread belong to the parent."""
         if self._connection is not None:
-            fork.keep_for_ever(self._connection)
+            forks.keep_for_ever(self._connection)
             self._parent = os.getppid()
         self._connection = self._interpreter = self._files = None
 

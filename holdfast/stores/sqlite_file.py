@@ -10,6 +10,9 @@ import zlib
 from typing import NoReturn
 from urllib.parse import quote
 
+import aiosqlite
+
+from holdfast import forks
 from holdfast.errors import SchemaTooNew, StoreError, StoreLost
 from holdfast.stores import sqlite_schema as schema
 from holdfast.stores.sqlite_lock import FileLock, Identity, identity
@@ -205,6 +208,15 @@ def read_only(path: str) -> str:
     if not os.access(path, os.R_OK):
         raise StoreError(f"cannot open {path}: this user may not read it")
     return f"file:{quote(os.path.abspath(path))}?mode=ro"
+
+
+async def abandon(connection: aiosqlite.Connection) -> None:
+    """End the thread of a connection without closing it: SQLite would write what it knows of the old file into the one that is there."""
+    forks.keep_for_ever(connection._connection)
+    connection._connection = None
+    stopped = connection.stop()
+    if stopped is not None:
+        await stopped
 
 
 def is_database(path: str) -> bool:

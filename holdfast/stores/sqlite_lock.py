@@ -16,9 +16,9 @@ import os
 import stat
 import time
 
+from holdfast import forks
 from holdfast.errors import StoreError, StoreLocked, StoreLost
 from holdfast.events import log
-from holdfast.stores import sqlite_fork as fork
 from holdfast.stores.sqlite_holder import Holder, State, here, parse, state
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
@@ -140,7 +140,7 @@ def take_lock(path: str, socket: str = "") -> FileLock:
             taken = _try(path, real, socket)
             if taken is not None:
                 _held[taken.identity] = taken
-                fork.register(taken)
+                forks.register(taken)
                 return taken
     except OSError as error:
         raise StoreError(f"cannot open {error.filename or path}: {error.strerror}") from error

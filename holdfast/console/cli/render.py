@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 import socket
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -116,6 +116,8 @@ class SqliteStore:
 
     def _prepare(self) -> None:
         db = self._raw()
+        assert self._lock is not None
+        self._lock.check_database()
         schema.check(db, self.path)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {self.synchronous}")
@@ -126,7 +128,6 @@ class SqliteStore:
         row = db.execute("SELECT clean FROM nodes WHERE id = 1").fetchone()
         self._unclean = row is not None and not row[0]
         db.execute("INSERT INTO nodes (id, clean) VALUES (1, 0) ON CONFLICT (id) DO UPDATE SET clean = 0")
-        assert self._lock is not None
         self._files = Files(self._lock, db)
         self._interpreter = Interpreter(db)
 

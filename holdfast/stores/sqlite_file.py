@@ -111,11 +111,18 @@ class Files:
 
         Raises:
             StoreLost: as `check`, or a file is damaged, or another program wrote to it.
-            sqlite3.Error: the database cannot be read.
+            StoreError, sqlite3.Error: a file cannot be read.
         """
         quiet, self._looked = self._writes == self._looked, self._writes
         self._compare()
         self._check_lock()
+        try:
+            self._look_inside(quiet)
+        except OSError as error:
+            self._compare()  # it may have been removed just now
+            raise StoreError(f"{self.path} cannot be checked: {error}") from error
+
+    def _look_inside(self, quiet: bool) -> None:
         if self._index is not None and identity(f"{self._real}-shm") != self._index:
             self._lose("has an index of its WAL (-shm) that was removed or replaced", sound=True)
         head = self._head()

@@ -72,6 +72,15 @@ class FileLock:
                 " this process cannot write any more; start it again"
             )
 
+    def check_database(self) -> None:
+        """Before the first write: whether SQLite, which opens a file by its name, has opened the one that is locked.
+
+        Raises:
+            StoreError: it was removed or replaced since it was locked.
+        """
+        if identity(self.real) != self.identity:
+            raise StoreError(f"{self.path} was removed or replaced while it was opened: start again")
+
     def name_socket(self, socket: str) -> None:
         """Name the control socket at which this process listens, for those that look for it."""
         self._holder = self._holder.at(socket)

@@ -114,8 +114,10 @@ def harm(path: Path, random: Random) -> None:
             path.with_name("other").rename(f"{path}.lock")
         case "move":
             for suffix in ("", "-wal", "-shm"):
-                if os.path.exists(f"{path}{suffix}"):
+                try:
                     os.rename(f"{path}{suffix}", f"{path}.moved{suffix}")
+                except FileNotFoundError:
+                    pass  # SQLite removes the WAL and its index at a close
 
 
 def play(folder: Path, seed: int) -> dict[str, object]:
@@ -123,16 +125,18 @@ def play(folder: Path, seed: int) -> dict[str, object]:
     report = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     pids = [start(path, report, Random(random.random())) for _ in range(PROCESSES)]
     until = time.monotonic() + ROUND_S
-    while time.monotonic() < until:
-        time.sleep(0.06 * random.random())
-        if random.random() < 0.5:
-            end(pids.pop(random.randrange(len(pids))))
-            pids.append(start(path, report, Random(random.random())))
-        else:
-            harm(path, random)
-    for pid in pids:
-        end(pid)
-    os.close(report)
+    try:
+        while time.monotonic() < until:
+            time.sleep(0.06 * random.random())
+            if random.random() < 0.5:
+                end(pids.pop(random.randrange(len(pids))))
+                pids.append(start(path, report, Random(random.random())))
+            else:
+                harm(path, random)
+    finally:
+        for pid in pids:
+            end(pid)
+        os.close(report)
     lines = log.read_text().splitlines()
     wrong = [line for line in lines if line.startswith(("BETWEEN", "FAULT"))]
     return {"seed": seed, "writes": lines.count("write"), "owners": lines.count("owner"), "wrong": wrong}

@@ -20,6 +20,7 @@ from holdfast.errors import ConfigError, StoreError, StoreLost, SupervisorGaveUp
 from holdfast.policies.budget import Budget
 from holdfast.stores.ops import Activate, CreateSession, Op, Touch
 from holdfast.stores.sqlite import SqliteStore
+from holdfast.stores.sqlite_lock import FileLock, take_lock
 
 pytestmark = pytest.mark.anyio
 
@@ -190,6 +191,40 @@ async def test_a_removed_wal_is_written_into_the_database_at_the_close(store: Sq
     assert store.unclean
 
 
+@pytest.mark.parametrize("gone", [True, False])
+async def test_a_file_that_vanishes_during_a_look_is_lost(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    """One that merely cannot be read is tried again later."""
+
+    def vanish(wal: str) -> int:
+        if gone:
+            path.unlink()
+        raise FileNotFoundError(2, "No such file or directory", wal)
+
+    await store.apply([Touch()])
+    await store.check()
+    monkeypatch.setattr("holdfast.stores.sqlite_file._checksum", vanish)
+    with pytest.raises(StoreLost if gone else StoreError, match="removed or replaced" if gone else "cannot be checked"):
+        await store.check()
+    if not gone:
+        await store.apply([Touch()])
+
+
+async def test_a_file_that_is_replaced_while_it_is_opened_gets_no_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock is of the file that was there; SQLite opens by name."""
+
+    def take(*args: str) -> FileLock:
+        taken = take_lock(*args)
+        replace(path)
+        return taken
+
+    monkeypatch.setattr("holdfast.stores.sqlite.take_lock", take)
+    with pytest.raises(StoreError, match="removed or replaced while it was opened"):
+        await SqliteStore(path).open()
+    assert contents(path) == b""
+
+
 # ---------------------------------------------------------------- a Runtime
 
 
@@ -274,6 +309,7 @@ PARENT = """
 import asyncio, gc, os, sys, time
 from holdfast.stores.ops import Touch
 from holdfast.stores.sqlite import SqliteStore
+from holdfast.stores.sqlite_lock import FileLock, take_lock
 
 async def main():
     store = SqliteStore(sys.argv[1])

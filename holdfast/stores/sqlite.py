@@ -148,7 +148,7 @@ class SqliteStore:
         try:
             if connection is not None and files is not None and files.lost is None:
                 await connection._execute(files.mark_clean)  # type: ignore[no-untyped-call]
-        except (sqlite3.Error, OSError, StoreLost) as error:
+        except (sqlite3.Error, StoreError) as error:
             log.warning("%s: could not write the clean-shutdown marker: %s", self.path, error)
         finally:
             # Also where the write failed (a full disk): an unclosed connection would hang the interpreter's exit.

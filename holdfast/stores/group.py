@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLost
 from holdfast.events import log
 from holdfast.stores.ops import Op, Result, concerns
-from holdfast.stores.protocol import Store
+from holdfast.stores.protocol import Checked, Store
 
 OVERLAP = 64
 """From this many waiting ops, two batches are faster than one, where the store overlaps with the sessions."""
@@ -73,6 +73,9 @@ class GroupCommit:
         self._wake: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._checked = store if isinstance(store, Checked) else None
+        self._check_due = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def submit(self, op: Op, applied: Applied | None = None, *, keep: bool = False) -> asyncio.Future[Result]:
         """Queue `op` for the next batch; the future has its result.
@@ -104,9 +107,12 @@ class GroupCommit:
         """
         if self.lost is not None:
             raise StoreLost(*self.lost.args)
-        self._closed = False
+        self._closed = self._check_due = False
+        self._check_later()
         try:
             while True:
+                if self._check_due:
+                    await self._check()
                 idle = not self._queue
                 if idle:
                     self._wake = asyncio.get_running_loop().create_future()
@@ -128,6 +134,31 @@ class GroupCommit:
             raise
         finally:
             self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _check_later(self) -> None:
+        if self._checked is not None:
+            self._timer = asyncio.get_running_loop().call_later(self._checked.check_s, self._check_now)
+
+    def _check_now(self) -> None:
+        """Have the writer look at the store before its next batch, or now where it has none."""
+        self._check_due = True
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _check(self) -> None:
+        self._check_due = False
+        assert self._checked is not None
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                await self._checked.check()
+        except StoreLost:
+            raise
+        except (StoreError, TimeoutError) as error:
+            self.healthy = False
+            log.warning("the store cannot be checked: %s", str(error) or f"no answer within {self.deadline_s:g} s")
+        self._check_later()
 
     async def flush(self, deadline_s: float | None = None) -> None:
         """Wait until each op submitted before is written or has failed; `deadline_s` at most, in seconds.

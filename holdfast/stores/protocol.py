@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
@@ -111,4 +111,18 @@ class Store(Protocol):
 
     async def runnable(self) -> list[Runnable]:
         """Every session with something to do: messages queued and neither failed, parked nor ended; or parked with a wake time."""
+        ...
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A store that others can damage while it runs, so that it has to be looked at now and then, also while nothing is written."""
+
+    @property
+    def check_s(self) -> float:
+        """The seconds from one `check` to the next."""
+        ...
+
+    async def check(self) -> None:
+        """Raises StoreLost where it can never be written again."""
         ...

@@ -1,9 +1,10 @@
 """The embedded store: one SQLite file, one process, one connection that makes every write and every checkpoint, and one that only reads.
 
 WAL with `synchronous=FULL`, so an acknowledged turn survives a power cut. `BEGIN IMMEDIATE`, so a transaction never fails half-way because
-it lacks the write lock. Each transaction is one function on the database thread, so a cancelled caller cannot leave one open. A lock file
-next to the database keeps a second writer out: SQLite before 3.51.3 can corrupt a WAL file that two processes write. A second reader is
-safe: `readonly` takes no lock and changes neither the file nor its WAL, and makes no checkpoint.
+it lacks the write lock. Each transaction is one function on the database thread, so a cancelled caller cannot leave one open. A lock
+(sqlite_lock) keeps a second writer out: SQLite before 3.51.3 can corrupt a WAL file that two processes write. A second reader is safe:
+`readonly` takes no lock and changes neither the file nor its WAL, and makes no checkpoint. A process whose files were removed, replaced or
+damaged ends (sqlite_file).
 
 Reads have a connection of their own, so that no list for people waits for a write, nor a write for a list. They see each acknowledged one.
 """
@@ -13,20 +14,22 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import IO, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import aiosqlite
 import msgspec
 
+from holdfast import forks
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLost
 from holdfast.events import log
 from holdfast.stores import sqlite_schema as schema
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
-from holdfast.stores.sqlite_file import holder, identity, passes, read_only, take_lock
+from holdfast.stores.sqlite_file import WAL_LIMIT, Files, abandon, passes, read_only
+from holdfast.stores.sqlite_lock import FileLock, holder, take_lock
 from holdfast.stores.sqlite_ops import Interpreter
 from holdfast.stores.sqlite_rows import (
     CHECKPOINT,
@@ -78,10 +81,13 @@ class SqliteStore:
         self._connection: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None  # `_connection` itself where the store is open for reading
         self._interpreter: Interpreter | None = None
-        self._identity: tuple[int, int] | None = None
-        self._lock: IO[str] | None = None
+        self._files: Files | None = None
+        self._lock: FileLock | None = None
+        self._parent: int | None = None
+        self._socket = ""
 
     overlaps = False  # its thread takes the interpreter's lock at every row
+    check_s = 1.0
 
     @property
     def unclean(self) -> bool:
@@ -93,10 +99,13 @@ class SqliteStore:
         With `readonly` it only checks that the file can be read without a migration. Raises as Store.open, and StoreError for a file that
         is no holdfast database; with `readonly`, also for a file that is missing or of an older version.
         """
+        self._parent = None
         if self.readonly:
             name = read_only(self.path)
         else:
-            name, self._lock = self.path, take_lock(self.path)
+            self._lock = take_lock(self.path, self._socket)
+            name = self._lock.real
+        forks.register(self)
         try:
             self._connection = await aiosqlite.connect(name, uri=self.readonly, isolation_level=None, cached_statements=256)
             if self.readonly:
@@ -115,44 +124,82 @@ class SqliteStore:
 
     def _prepare(self) -> None:
         db = self._raw()
+        assert self._lock is not None
+        self._lock.check_database()
         schema.check(db, self.path)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {self.synchronous}")
         db.execute("PRAGMA busy_timeout = 5000")
         db.execute("PRAGMA cache_size = -65536")
-        db.execute("PRAGMA journal_size_limit = 67108864")
+        db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
         schema.migrate(db, self.path)
         row = db.execute("SELECT clean FROM nodes WHERE id = 1").fetchone()
         self._unclean = row is not None and not row[0]
         db.execute("INSERT INTO nodes (id, clean) VALUES (1, 0) ON CONFLICT (id) DO UPDATE SET clean = 0")
+        self._files = Files(self._lock, db)
         self._interpreter = Interpreter(db)
-        self._identity = identity(self.path)
 
     def _prepare_to_read(self, db: sqlite3.Connection) -> None:
         db.execute("PRAGMA query_only = ON")
         schema.check_readable(db, self.path)
 
     async def close(self) -> None:
-        """Write the clean-shutdown marker, close the file, give up the lock. Idempotent."""
+        """Write the clean-shutdown marker, close the file, give up the lock. Idempotent.
+
+        Where the store is lost, it writes no marker, and where a file is damaged or another one, it leaves that as it is.
+        """
         connection, self._connection = self._connection, None
         reader, self._reader = self._reader, None
-        interpreter, self._interpreter = self._interpreter, None
+        self._interpreter = None
+        files, self._files = self._files, None
         lock, self._lock = self._lock, None
         try:
-            if connection is not None and interpreter is not None:
-                await connection.execute("UPDATE nodes SET clean = 1 WHERE id = 1")
-        except sqlite3.Error as error:
+            if connection is not None and files is not None and files.lost is None:
+                await connection._execute(files.mark_clean)  # type: ignore[no-untyped-call]
+        except (sqlite3.Error, StoreError) as error:
             log.warning("%s: could not write the clean-shutdown marker: %s", self.path, error)
         finally:
             # Also where the write failed (a full disk): an unclosed connection would hang the interpreter's exit.
+            sound = files is None or files.sound
             try:
                 if reader is not None and reader is not connection:
                     await reader.close()
             finally:
                 if connection is not None:
-                    await connection.close()
+                    await (connection.close() if sound else abandon(connection))
                 if lock is not None:
-                    lock.close()
+                    lock.close(again=sound)
+
+    def forked(self) -> None:
+        """In a forked child: the connections and their threads belong to the parent."""
+        if self._connection is not None:
+            forks.keep_for_ever(self._connection)
+            forks.keep_for_ever(self._reader)
+            self._parent = os.getppid()
+        self._connection = self._reader = self._interpreter = self._files = None
+
+    def name_socket(self, socket: str) -> None:
+        """Name the control socket of this process in the lock file, also at later opens, for those that look for it. "" names none."""
+        self._socket = socket
+        if self._lock is not None:
+            self._lock.name_socket(socket)
+
+    async def check(self) -> None:
+        """Look whether the files are still those that were opened, and undamaged. If cancelled, nothing has changed.
+
+        Raises:
+            StoreLost: they are not: from now on, nothing is written.
+            NotWritten: the store is not open.
+        """
+        if self._files is not None:
+            await self._guarded(self._run(self._files.look))
+
+    def _closed(self) -> NotWritten:
+        if self._parent is not None:
+            return NotWritten(
+                f"{self.path} belongs to process {self._parent}, from which this one was forked: nothing was written", passing=False
+            )
+        return NotWritten(f"{self.path} is not open: nothing was written", passing=False)
 
     async def apply(self, ops: Sequence[Op]) -> list[Result]:
         """One transaction on the database thread. If cancelled, the transaction still runs to its end: its outcome is unknown."""
@@ -161,21 +208,21 @@ class SqliteStore:
         return await self._run(self._transaction, ops)
 
     def _transaction(self, ops: Sequence[Op]) -> list[Result]:
-        db, interpreter = self._raw(), self._interpreter
-        if interpreter is None:
-            raise NotWritten(f"{self.path} is not open: nothing was written", passing=False)
-        if identity(self.path) != self._identity:
-            # A file without a name is deleted when the process ends, with all acknowledged writes.
-            raise StoreLost(
-                f"{self.path} was removed or replaced while this process ran it: this process cannot write any more; start it again"
-            )
+        db, interpreter, files = self._raw(), self._interpreter, self._files
+        if interpreter is None or files is None:
+            raise self._closed()
         try:
             db.execute("BEGIN IMMEDIATE")
+            # Inside: a process that became the owner meanwhile has begun with a write of its own.
+            files.check()
             results = interpreter.apply(ops)
         except Exception as error:
             interpreter.forget()
             if db.in_transaction:
                 db.execute("ROLLBACK")
+            files.note(error)
+            if isinstance(error, StoreLost):
+                raise
             raise NotWritten(f"{self.path}: nothing was written: {error}", passes(error)) from error
         try:
             db.execute("COMMIT")
@@ -183,20 +230,21 @@ class SqliteStore:
             interpreter.forget()
             if db.in_transaction:
                 db.execute("ROLLBACK")
+                files.note(error)
                 raise NotWritten(f"{self.path}: nothing was written: {error}", passes(error)) from error
             raise OutcomeUnknown(f"{self.path}: the commit failed; its outcome is unknown: {error}") from error
         return results
 
     def _raw(self) -> sqlite3.Connection:
         if self._connection is None:
-            raise NotWritten(f"{self.path} is not open: nothing was written", passing=False)
+            raise self._closed()
         # aiosqlite has no public way to run one function on its thread. Three awaited calls a transaction would cost a third of the rate,
         # and a cancellation would leave a half-done transaction.
         return self._connection._conn
 
     async def _run(self, function: Callable[..., T], *args: Any) -> T:
         if self._connection is None:
-            raise NotWritten(f"{self.path} is not open: nothing was written", passing=False)
+            raise self._closed()
         result: T = await self._connection._execute(function, *args)  # type: ignore[no-untyped-call]
         return result
 
@@ -236,11 +284,17 @@ class SqliteStore:
         """Run `function` on the reader's thread."""
         reader = self._reader
         if reader is None:
-            raise StoreError(f"{self.path} is not open")
+            raise self._closed()
+        result: T = await self._guarded(reader._execute(function, reader._conn))  # type: ignore[no-untyped-call]
+        return result
+
+    async def _guarded(self, work: Awaitable[T]) -> T:
+        """Await work on a database thread, with its errors as those of a store."""
         try:
-            result: T = await reader._execute(function, reader._conn)  # type: ignore[no-untyped-call]
-            return result
+            return await work
         except sqlite3.Error as error:
+            if self._files is not None:
+                self._files.note(error)
             raise StoreError(f"{self.path} cannot be read: {error}") from error
         except msgspec.MsgspecError as error:
             raise StoreError(f"{self.path} holds a row that does not decode: {error}") from error
@@ -297,9 +351,10 @@ class SqliteStore:
     async def owner(self) -> Owner:
         rows = await self._rows("SELECT clean FROM nodes WHERE id = 1")
         clean = not rows or bool(rows[0][0])
-        # A store that is open for writing is its own owner.
-        process = None if clean else holder(self.path) if self.readonly else os.getpid()
-        return Owner(process, socket.gethostname(), clean)
+        if not self.readonly:  # a store that is open for writing is its own owner
+            return Owner(None if clean else os.getpid(), socket.gethostname(), clean)
+        found = None if clean else holder(self.path)
+        return Owner(None, socket.gethostname(), clean) if found is None else Owner(found.pid, found.host or socket.gethostname(), clean)
 
     async def message(self, session: str, id: str) -> Message | None:
         found = await self._all(message_of, f"SELECT {MESSAGE} FROM messages WHERE session = ? AND id = ?", session, id)

@@ -147,6 +147,8 @@ def check(connection: sqlite3.Connection, path: str) -> int:
     try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error  # rights, the disk, a lock
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path} is not a SQLite database ({error}): name another file") from error
     if not tables and application in (0, APPLICATION_ID):

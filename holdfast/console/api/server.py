@@ -199,6 +199,15 @@ def named(control: bool | str | os.PathLike[str]) -> str | None:
 def _listening(runtime: Runtime, path: str | None) -> Iterator[tuple[ControlSocket, ChildSpec]]:
     own = listen(chosen(path) or default_path(identity.of_store(runtime.store)))
     try:
+        _name_in_lock(runtime, own.path)
         yield own, service(Control(runtime, identity.url_of(runtime.store).removeprefix("sqlite:///")), own)
     finally:
+        _name_in_lock(runtime, "")
         own.close()
+
+
+def _name_in_lock(runtime: Runtime, path: str) -> None:
+    """Name the socket in the lock file of the store, where it has one: a client finds it there, wherever it is."""
+    name_socket = getattr(runtime.store, "name_socket", None)
+    if name_socket is not None:
+        name_socket(path)

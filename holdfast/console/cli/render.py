@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -84,7 +85,8 @@ def _reasons(out: Console, lines: Iterable[Line]) -> None:
 def _process(view: Overview) -> str:
     if view.process is not None:
         stuck = f", {number(view.stuck, 'attempt')} stuck: holdfast doctor" if view.stuck else ""
-        return f"run by process {view.process}{stuck}"
+        where = f" on {view.host}" if view.host != socket.gethostname() else ""  # another machine or container
+        return f"run by process {view.process}{where}{stuck}"
     return "not running, stopped cleanly" if view.clean else "crashed; sessions resume at the next start"
 
 

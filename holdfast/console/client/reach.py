@@ -8,7 +8,9 @@ import stat
 from holdfast.console.reading import target
 from holdfast.console.wire import identity
 from holdfast.console.wire.socket import VARIABLE, candidates, check_path, exists
-from holdfast.errors import ConfigError, NodeUnreachable
+from holdfast.errors import ConfigError, NodeUnreachable, StoreError
+from holdfast.stores.sqlite_holder import State, state
+from holdfast.stores.sqlite_lock import holder
 
 _URLS = ("sqlite:///", "postgresql://", "postgres://", "postgres:", "memory:")
 
@@ -27,7 +29,8 @@ def find(path: str | None = None, url: str | None = None, socket: str | None = N
         socket = os.environ.get(VARIABLE) or None
     if socket is not None:
         return check_path(socket)
-    return next((found for found in candidates(_identity(path, url)) if exists(found)), None)
+    identity = _identity(path, url)
+    return next((found for found in (*_named(identity), *candidates(identity)) if exists(found)), None)
 
 
 def need(path: str | None = None, url: str | None = None, socket: str | None = None) -> str:
@@ -61,6 +64,17 @@ def of_target(text: str | os.PathLike[str] | None) -> str:
     except ValueError as error:
         raise ConfigError(f"{named!a} is no path: {error}") from error
     return need(path=named) if is_file else need(socket=named)
+
+
+def _named(store: str) -> list[str]:
+    """The socket that the lock file of a SQLite store names, if a process of this machine holds it."""
+    if not store.startswith("sqlite:"):
+        return []
+    try:
+        found = holder(store.removeprefix("sqlite:"))
+    except StoreError:
+        return []  # another user's: that of the default path is all that there is to try
+    return [found.socket] if found is not None and found.socket and state(found) is State.RUNS else []
 
 
 def _identity(path: str | None, url: str | None) -> str:

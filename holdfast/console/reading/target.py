@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from holdfast.console.reading import inspect, timeline
 from holdfast.console.reading.timeline import Mailbox, Timeline
 from holdfast.console.reading.views import Detail, Overview
-from holdfast.errors import ConfigError
+from holdfast.errors import ConfigError, StoreError
 from holdfast.stores import Store, open_store
 
 _SQLITE = "sqlite:///"
@@ -115,10 +115,21 @@ def name(url: str) -> str:
 def _only_one(folder: Path) -> str:
     from holdfast.stores.sqlite_file import is_database
 
-    files = (path for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES and path.is_file())
-    found = [path.name for path in files if is_database(str(path))]
+    try:
+        files = [path for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES and path.is_file()]
+    except OSError as error:
+        raise ConfigError(f"cannot read this folder ({error.strerror}): name a database with --db path.db") from error
+    found, unreadable = list[str](), list[str]()
+    for path in files:
+        try:
+            if is_database(str(path)):
+                found.append(path.name)
+        except StoreError as error:
+            unreadable.append(str(error))
     if len(found) == 1:
         return found[0]
     if found:
         raise ConfigError(f"this folder has {len(found)} databases ({', '.join(found)}): name one with --db")
+    if unreadable:
+        raise ConfigError(f"this folder has no database that can be read ({'; '.join(unreadable)}): name one with --db path.db")
     raise ConfigError("this folder has no holdfast database: name one with --db path.db")

@@ -18,6 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from holdfast import forks
 from holdfast.errors import ConfigError
 
 MAX_BYTES = 107
@@ -103,9 +104,19 @@ class ControlSocket:
         self.path, self.listener = path, listener
         self._lock = lock
         self._file = _identity(path)
+        self._forked = False
+        forks.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: close its copies. Else clients would wait for the child to accept them after its parent has ended."""
+        self._forked = True
+        self.listener.close()
+        self._lock.close()
 
     def close(self) -> None:
         """Stop listening, and remove the file if it is still the one that this process created."""
+        if self._forked:
+            return
         self.listener.close()
         try:
             if _identity(self.path) == self._file:

@@ -16,6 +16,7 @@ from holdfast.console.wire.socket import default_path, listen
 from holdfast.stores.memory import MemoryStore
 from holdfast.stores.postgres import PostgresStore
 from holdfast.stores.sqlite import SqliteStore
+from holdfast.stores.sqlite_lock import take_lock
 
 Listening = Callable[[str], str]
 
@@ -52,6 +53,22 @@ def test_a_process_is_found_by_its_store(listening: Listening, here: Path) -> No
     (here / "a.db").touch()
     assert reach.of_target("a.db") == reach.of_target("sqlite:///a.db") == reach.of_target(here / "a.db") == path
     assert reach.find(path="b.db") is None
+
+
+def test_a_process_at_a_socket_of_its_own_is_found_by_the_lock_of_its_store(listening: Listening, here: Path) -> None:
+    """As long as it holds the lock: the file names it still when it has ended."""
+    folder = here / "own"
+    folder.mkdir(mode=0o700)
+    path = listening(str(folder / "app.sock"))
+    assert reach.find(path="a.db") is None
+    lock = take_lock(str(here / "a.db"), path)
+    assert reach.find(path="a.db") == reach.find(url="sqlite:///a.db") == path
+    lock.name_socket("")
+    assert reach.find(path="a.db") is None
+    lock.name_socket(path)
+    assert reach.find(path="a.db") == path
+    lock.close()
+    assert reach.find(path="a.db") is None
 
 
 @pytest.mark.parametrize("url", ["postgresql://user:pw@[::1/db", "http://user:pw@[::1/db"])

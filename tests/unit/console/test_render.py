@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from holdfast.console.cli import render, words
@@ -19,7 +21,7 @@ def line(status: str, reason: str | None) -> Line:
 
 
 def overview(*lines: Line, stuck: int = 0, **counts: int) -> Overview:
-    return Overview(store="here", process=7, host="h", clean=True, counts=counts, sessions=list(lines), stuck=stuck)
+    return Overview(store="here", process=7, host=socket.gethostname(), clean=True, counts=counts, sessions=list(lines), stuck=stuck)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,29 @@ def test_the_file_is_for_this_user_alone_and_so_is_a_folder_that_is_made_for_it(
     own.close()
 
 
+def test_a_forked_child_does_not_listen(own: ControlSocket) -> None:
+    """Its parent's socket ends with its parent; what the child closes is not the parent's file."""
+    ready, told = os.pipe()
+    wait, go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(go)
+        own.close()
+        os.write(told, b"x")
+        os.read(wait, 1)
+        os._exit(0)
+    os.read(ready, 1)
+    assert exists(own.path)
+    own.listener.close()
+    with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
+        client.connect(own.path)
+    own.close()
+    listen(own.path).close()
+    for descriptor in (ready, told, wait, go):
+        os.close(descriptor)
+    os.waitpid(pid, 0)
+
+
 def test_nothing_is_left_behind(folder: Path) -> None:
     """Neither the socket nor the lock beside it."""
     listen(str(folder / "s")).close()

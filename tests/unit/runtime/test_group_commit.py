@@ -57,6 +57,63 @@ class Taken(MemoryStore):
         return await super().apply(ops)
 
 
+class Fragile(Taken):
+    """A store that has to be looked at. `looks`: the times at which it was."""
+
+    check_s = 5.0
+    writing = unreadable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks: list[float] = []
+
+    async def check(self) -> None:
+        assert not self.writing, "a look in the middle of a batch"
+        self.looks.append(round(asyncio.get_running_loop().time(), 2))
+        if self.unreadable:
+            raise StoreError("no answer")
+        if self.taken:
+            raise StoreLost("the file was removed")
+
+    async def apply(self, ops: Sequence[Op]) -> list[Result]:
+        self.writing = True
+        try:
+            await asyncio.sleep(3.0)
+            return await super().apply(ops)
+        finally:
+            self.writing = False
+
+
+def test_a_store_is_looked_at_while_nothing_is_written(caplog: pytest.LogCaptureFixture) -> None:
+    """Every few seconds, between batches. A look that fails is tried again; one that finds the store lost ends the writer."""
+
+    async def main() -> None:
+        loop, store = asyncio.get_running_loop(), Fragile()
+        await store.open()
+        group = GroupCommit(store)
+        writer = asyncio.ensure_future(group.run())
+        await asyncio.sleep(11.0)
+        assert store.looks == [5.0, 10.0]
+        await asyncio.sleep(3.0)  # this batch is under way when the next look is due
+        assert (await group.submit(Activate("s", 1.0))).value == "unknown"
+        assert round(loop.time(), 2) == 17.0
+        await asyncio.sleep(0.5)
+        assert store.looks == [5.0, 10.0, 17.0]
+        store.unreadable = True
+        await asyncio.sleep(5.0)
+        assert (writer.done(), group.healthy, len(store.looks)) == (False, False, 4)
+        store.unreadable, store.taken = False, True
+        await asyncio.sleep(5.0)
+        with pytest.raises(StoreLost, match="was removed"):
+            await writer
+        with pytest.raises(StoreLost, match="was removed"):
+            await group.submit(Activate("s", 2.0))
+        assert group.lost is not None
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(main())
+
+
 def test_a_lost_store_ends_the_writer_for_good(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever waits is told, so is whoever comes later, at once; a restart ends at once; it is logged once."""
 

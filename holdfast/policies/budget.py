@@ -7,13 +7,16 @@ exactly.
 
 from __future__ import annotations
 
+import math
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import Any
 
 import msgspec
 
 from holdfast.policies._faults import Faults
 
 _UNLIMITED = 1 << 62
+_HUGE = Decimal(10) ** 12
 _MICRO = Decimal("0.000001")
 
 
@@ -118,13 +121,78 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     def raised(self, by: Budget) -> Budget:
         """These limits plus those of `by`. An unlimited field stays unlimited; None in `by` adds nothing."""
         usd = _more(self.microusd, by.microusd)
-        return Budget(
-            steps=_more(self.steps, by.steps),
-            tokens=_more(self.tokens, by.tokens),
-            usd=None if usd is None else _usd(usd),
-            seconds=None if self.seconds is None else self.seconds + (by.seconds or 0.0),
-            tool_calls=_more(self.tool_calls, by.tool_calls),
+        return unchecked(
+            _more(self.steps, by.steps),
+            _more(self.tokens, by.tokens),
+            None if usd is None else _plain(_usd(usd)),
+            None if self.seconds is None else self.seconds + (by.seconds or 0.0),
+            _more(self.tool_calls, by.tool_calls),
         )
+
+
+def unchecked(
+    steps: int | None = None,
+    tokens: int | None = None,
+    usd: Decimal | float | None = None,
+    seconds: float | None = None,
+    tool_calls: int | None = None,
+) -> Budget:
+    """A Budget without the checks of its constructor: for limits that were checked when a user gave them, such as stored ones."""
+    made = Budget()
+    for field, value in zip(Budget.__struct_fields__, (steps, tokens, usd, seconds, tool_calls), strict=True):
+        if value is not None:
+            msgspec.structs.force_setattr(made, field, value)
+    return made
+
+
+class _Stored(msgspec.Struct, frozen=True, gc=False):
+    """The stored form of a Budget, of any version."""
+
+    steps: int | float | None = None
+    tokens: int | float | None = None
+    usd: Decimal | float | None = None
+    seconds: float | None = None
+    tool_calls: int | float | None = None
+
+
+_decode_stored = msgspec.msgpack.Decoder(_Stored).decode
+
+
+def decode_budget(data: bytes) -> Budget:
+    """A stored Budget, also one with limits that the constructor refuses today: an infinite limit is none, and no number is 0.
+
+    Raises:
+        msgspec.MsgspecError: it is no Budget.
+        TypeError: it is no bytes.
+    """
+    stored = _decode_stored(data)
+    usd = _kept(stored.usd)
+    if usd is not None:
+        # Decimals of many digits would make every sum slow; a limit that high is as good as none.
+        usd = _plain(Decimal(str(usd)).min(_HUGE).max(-_HUGE).quantize(_MICRO, ROUND_HALF_UP))
+    return unchecked(_whole(stored.steps), _whole(stored.tokens), usd, _kept(stored.seconds), _whole(stored.tool_calls))
+
+
+def _kept(limit: Any) -> Any:
+    """A stored limit as a finite number."""
+    if limit is None or math.isfinite(limit):
+        return limit
+    return None if not math.isnan(limit) and limit > 0 else 0
+
+
+def _whole(limit: float | None) -> int | None:
+    kept = _kept(limit)
+    return None if kept is None else int(kept)
+
+
+def bounded(usage: Usage) -> Usage:
+    """An amount that was reported from outside as one that can be summed and stored: whole numbers from 0 to MOST."""
+    whole = (_amount(usage.steps), _amount(usage.tokens), _amount(usage.microusd))
+    return Usage(*whole, min(max(usage.seconds, 0.0), float(MOST)), _amount(usage.tool_calls))
+
+
+def _amount(value: float) -> int:
+    return min(max(math.ceil(value), 0), MOST) if math.isfinite(value) else MOST
 
 
 class Left(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -303,12 +371,12 @@ class Ledger:
         Call it and `part` before you reserve: the reservation changes what is left.
         """
         left = self.left()
-        return Budget(
-            steps=left.steps if part.steps is None else part.steps,
-            tokens=left.tokens if part.tokens is None else part.tokens,
-            usd=left.usd if part.usd is None else part.usd,
-            seconds=left.seconds if part.seconds is None else part.seconds,
-            tool_calls=left.tool_calls if part.tool_calls is None else part.tool_calls,
+        return unchecked(
+            left.steps if part.steps is None else part.steps,
+            left.tokens if part.tokens is None else part.tokens,
+            (None if left.usd is None else _plain(left.usd)) if part.usd is None else part.usd,
+            left.seconds if part.seconds is None else part.seconds,
+            left.tool_calls if part.tool_calls is None else part.tool_calls,
         )
 
     def part(self, part: Budget) -> Usage:
@@ -372,8 +440,11 @@ def _dollars(value: object) -> Decimal | None:
         exact = Decimal(str(value)).quantize(_MICRO, ROUND_HALF_UP)
     except InvalidOperation:
         return None
-    # normalize would spell 100 as 1E+2.
-    return Decimal(f"{exact.normalize():f}") if exact.is_finite() else None
+    return _plain(exact) if exact.is_finite() else None
+
+
+def _plain(usd: Decimal) -> Decimal:
+    return Decimal(f"{usd.normalize():f}")  # normalize alone would spell 100 as 1E+2
 
 
 def _usd(microusd: int) -> Decimal:

@@ -19,7 +19,7 @@ import aiosqlite
 import msgspec
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLost
+from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLost, WriteRefused
 from holdfast.events import log
 from holdfast.stores import sqlite_schema as schema
 from holdfast.stores.ops import Op, Result
@@ -164,7 +164,9 @@ class SqliteStore:
             interpreter.forget()
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            raise NotWritten(f"{self.path}: nothing was written: {error}", passes(error)) from error
+            if not passes(error):
+                raise WriteRefused(f"{self.path}: nothing was written: {type(error).__name__}: {error}") from error
+            raise NotWritten(f"{self.path}: nothing was written: {error}") from error
         try:
             db.execute("COMMIT")
         except sqlite3.Error as error:

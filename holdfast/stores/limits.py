@@ -21,8 +21,9 @@ _encode = msgspec.msgpack.Encoder().encode
 def fault_of(op: Op) -> str:
     """Why no store can hold `op` (the field, and what is wrong with it); "" if every store can."""
     if type(op) is WriteStep:  # most ops: the rest of it comes from holdfast itself
-        why = _too_large(op.body) if len(op.body) > MAX_BYTES else ""
-        return why or next(filter(None, map(fault_of, op.outbox)), "")
+        if len(op.body) <= MAX_BYTES and not op.outbox:
+            return ""
+        return _too_large(op.body) or next(filter(None, map(fault_of, op.outbox)), "")
     for field in _fields(type(op)):
         why = _fault(getattr(op, field))
         if why:

@@ -39,6 +39,7 @@ from holdfast.stores.sqlite_rows import (
     session_of,
     step_of,
 )
+from holdfast.stores.unreadable import FAULTS
 
 T = TypeVar("T")
 _STEP = ", ".join(f"steps.{column}" for column in STEP.split(", "))
@@ -225,11 +226,25 @@ class SqliteStore:
 
     async def _read(self, function: Callable[[], T]) -> T:
         try:
-            return await self._run(function)
+            return await self._run(self._tolerantly, function)
         except sqlite3.Error as error:
             raise StoreError(f"{self.path} cannot be read: {error}") from error
-        except msgspec.MsgspecError as error:
+        except FAULTS as error:
             raise StoreError(f"{self.path} holds a row that does not decode: {error}") from error
+
+    def _tolerantly(self, function: Callable[[], T]) -> T:
+        """`function`; once more with U+FFFD for what is no UTF-8, where a text is damaged."""
+        try:
+            return function()
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", None) is not None:
+                raise
+        db = self._raw()
+        try:
+            db.text_factory = lambda data: data.decode(errors="replace")
+            return function()
+        finally:
+            db.text_factory = str
 
     async def session(self, id: str) -> Session | None:
         found = await self._all(session_of, f"SELECT {SESSION} FROM sessions WHERE id = ?", id)

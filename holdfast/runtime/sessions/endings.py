@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from holdfast import events
-from holdfast.errors import ConfigError, StoreError
+from holdfast.errors import ConfigError, SessionError, StoreError
 from holdfast.runtime.sessions import conclusion
 from holdfast.runtime.sessions.actor import Actor
 from holdfast.runtime.sessions.delivery import Delivery
@@ -106,5 +106,5 @@ class Endings:
             if made and not child.detached and child.status not in ENDED:
                 try:
                     await self.end(child.id, "cancelled", f"its parent {parent!r} has ended")
-                except (StoreError, ConfigError) as error:
+                except (StoreError, ConfigError, SessionError) as error:
                     events.log.warning("child %s of %s is ended at the next start: %s", child.id, parent, describe(error))

@@ -15,7 +15,7 @@ from holdfast.calls.call import Call, StepContext
 from holdfast.calls.clients import cost_of
 from holdfast.errors import BudgetExhausted, NotDone, RepetitionDetected
 from holdfast.policies import retry
-from holdfast.policies.budget import ZERO, Usage
+from holdfast.policies.budget import ZERO, Usage, bounded
 from holdfast.policies.classify import Fault, classify, refused
 from holdfast.policies.gate import Wait
 from holdfast.runtime.steps import pipeline
@@ -236,8 +236,8 @@ def _cost(step: Step, call: Call, fault: Fault | None, reported: Usage | None) -
     """The cost of the attempt: metered from its answer, if it has one, or as its error reports; one step where the other side refused it;
     else the most it can cost."""
     if call.meter is not None and (fault is None or step.value is not None):
-        return call.meter(step.value)
-    return call.most if reported is None else reported
+        return bounded(call.meter(step.value))
+    return call.most if reported is None else bounded(reported)
 
 
 async def _settled(step: Step, fault: Fault) -> Outcome | None:

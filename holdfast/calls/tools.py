@@ -16,8 +16,9 @@ from holdfast.calls.signature import Reader, Signature, read, read_docstring, sc
 from holdfast.calls.threads import in_thread
 from holdfast.codec import canonical, codec_for
 from holdfast.errors import ConfigError, HoldfastError, NotJournalable
-from holdfast.policies.budget import MOST, Usage, bounded
+from holdfast.policies.budget import MOST, Usage
 from holdfast.policies.retry import NO_RETRY, Retry
+from holdfast.policies.stored import bounded
 
 P = ParamSpec("P")
 R = TypeVar("R")

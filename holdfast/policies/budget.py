@@ -7,7 +7,6 @@ exactly.
 
 from __future__ import annotations
 
-import math
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any
 
@@ -16,8 +15,7 @@ import msgspec
 from holdfast.policies._faults import Faults
 
 _UNLIMITED = 1 << 62
-_HUGE = Decimal(10) ** 12
-_MICRO = Decimal("0.000001")
+MICRO = Decimal("0.000001")
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -69,6 +67,8 @@ ZERO = Usage()
 MOST = 10**15
 """The largest limit, also in micro-dollars: sums of amounts within it fit into a stored integer."""
 
+_MOST = {"steps": MOST, "tokens": MOST, "usd": MOST // 1_000_000, "seconds": MOST, "tool_calls": MOST}
+
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The limits of a session. None, the default, is no limit.
@@ -119,80 +119,24 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
         return self.usd is not None
 
     def raised(self, by: Budget) -> Budget:
-        """These limits plus those of `by`. An unlimited field stays unlimited; None in `by` adds nothing."""
-        usd = _more(self.microusd, by.microusd)
-        return unchecked(
-            _more(self.steps, by.steps),
-            _more(self.tokens, by.tokens),
-            None if usd is None else _plain(_usd(usd)),
-            None if self.seconds is None else self.seconds + (by.seconds or 0.0),
-            _more(self.tool_calls, by.tool_calls),
-        )
+        """These limits plus those of `by`. An unlimited field stays unlimited; None in `by` adds nothing. Raises ConfigError over MOST."""
+        fields = self.__struct_fields__
+        added = unchecked(*(_more(getattr(self, field), getattr(by, field)) for field in fields))
+        faults = Faults("Budget")
+        for field in fields:
+            if getattr(by, field) and (getattr(added, field) or 0) > _MOST[field]:
+                faults.add(f"{field} is over {_MOST[field]:,}: give less, or None for no limit")
+        faults.check()
+        return added
 
 
-def unchecked(
-    steps: int | None = None,
-    tokens: int | None = None,
-    usd: Decimal | float | None = None,
-    seconds: float | None = None,
-    tool_calls: int | None = None,
-) -> Budget:
-    """A Budget without the checks of its constructor: for limits that were checked when a user gave them, such as stored ones."""
+def unchecked(*limits: Any) -> Budget:
+    """A Budget of these limits, in the order of its fields, without the checks of its constructor: they were checked before."""
     made = Budget()
-    for field, value in zip(Budget.__struct_fields__, (steps, tokens, usd, seconds, tool_calls), strict=True):
-        if value is not None:
-            msgspec.structs.force_setattr(made, field, value)
+    for field, limit in zip(Budget.__struct_fields__, limits, strict=True):
+        if limit is not None:
+            msgspec.structs.force_setattr(made, field, limit)
     return made
-
-
-class _Stored(msgspec.Struct, frozen=True, gc=False):
-    """The stored form of a Budget, of any version."""
-
-    steps: int | float | None = None
-    tokens: int | float | None = None
-    usd: Decimal | float | None = None
-    seconds: float | None = None
-    tool_calls: int | float | None = None
-
-
-_decode_stored = msgspec.msgpack.Decoder(_Stored).decode
-
-
-def decode_budget(data: bytes) -> Budget:
-    """A stored Budget, also one with limits that the constructor refuses today: an infinite limit is none, and no number is 0.
-
-    Raises:
-        msgspec.MsgspecError: it is no Budget.
-        TypeError: it is no bytes.
-    """
-    stored = _decode_stored(data)
-    usd = _kept(stored.usd)
-    if usd is not None:
-        # Decimals of many digits would make every sum slow; a limit that high is as good as none.
-        usd = _plain(Decimal(str(usd)).min(_HUGE).max(-_HUGE).quantize(_MICRO, ROUND_HALF_UP))
-    return unchecked(_whole(stored.steps), _whole(stored.tokens), usd, _kept(stored.seconds), _whole(stored.tool_calls))
-
-
-def _kept(limit: Any) -> Any:
-    """A stored limit as a finite number."""
-    if limit is None or math.isfinite(limit):
-        return limit
-    return None if not math.isnan(limit) and limit > 0 else 0
-
-
-def _whole(limit: float | None) -> int | None:
-    kept = _kept(limit)
-    return None if kept is None else int(kept)
-
-
-def bounded(usage: Usage) -> Usage:
-    """An amount that was reported from outside as one that can be summed and stored: whole numbers from 0 to MOST."""
-    whole = (_amount(usage.steps), _amount(usage.tokens), _amount(usage.microusd))
-    return Usage(*whole, min(max(usage.seconds, 0.0), float(MOST)), _amount(usage.tool_calls))
-
-
-def _amount(value: float) -> int:
-    return min(max(math.ceil(value), 0), MOST) if math.isfinite(value) else MOST
 
 
 class Left(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -371,13 +315,8 @@ class Ledger:
         Call it and `part` before you reserve: the reservation changes what is left.
         """
         left = self.left()
-        return unchecked(
-            left.steps if part.steps is None else part.steps,
-            left.tokens if part.tokens is None else part.tokens,
-            (None if left.usd is None else _plain(left.usd)) if part.usd is None else part.usd,
-            left.seconds if part.seconds is None else part.seconds,
-            left.tool_calls if part.tool_calls is None else part.tool_calls,
-        )
+        given = ((getattr(part, field), getattr(left, field)) for field in part.__struct_fields__)
+        return unchecked(*(mine if own is None else own for own, mine in given))
 
     def part(self, part: Budget) -> Usage:
         """What `carve(part)` takes from here: reserve it now, and settle it when the child has ended."""
@@ -437,23 +376,24 @@ def _dollars(value: object) -> Decimal | None:
     if isinstance(value, bool):
         return None
     try:
-        exact = Decimal(str(value)).quantize(_MICRO, ROUND_HALF_UP)
+        exact = Decimal(str(value)).quantize(MICRO, ROUND_HALF_UP)
     except InvalidOperation:
         return None
-    return _plain(exact) if exact.is_finite() else None
+    return plain(exact) if exact.is_finite() else None
 
 
-def _plain(usd: Decimal) -> Decimal:
+def plain(usd: Decimal) -> Decimal:
+    """The one spelling of an amount."""
     return Decimal(f"{usd.normalize():f}")  # normalize alone would spell 100 as 1E+2
 
 
 def _usd(microusd: int) -> Decimal:
-    return Decimal(microusd).scaleb(-6)
+    return plain(Decimal(microusd).scaleb(-6))
 
 
 def _micros(seconds: float) -> int:
     return int(seconds * 1e6 + 0.5)
 
 
-def _more(limit: int | None, by: int | None) -> int | None:
-    return None if limit is None else limit + (by or 0)
+def _more(limit: Any, by: Any) -> Any:
+    return None if limit is None else plain(limit + by) if isinstance(by, Decimal) else limit + (by or 0)

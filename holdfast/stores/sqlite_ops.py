@@ -18,6 +18,7 @@ from holdfast.stores.sqlite_rows import (
     MESSAGE,
     SESSION,
     STEP,
+    WRITE_STEP,
     checkpoint_of,
     decode_outcome,
     decode_texts,
@@ -32,11 +33,6 @@ from holdfast.stores.unreadable import UNREADABLE, read_step
 _MAX_KNOWN = 100_000
 _NO_SESSION = (-1, -1)
 _LIVES_ON = "status NOT IN ('finished', 'cancelled', 'killed')"
-
-WRITE_STEP = (
-    "INSERT INTO steps (session, turn, key, state, body) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT (session, turn, key) DO UPDATE SET state = excluded.state, body = excluded.body"
-)
 
 
 class Interpreter:
@@ -122,10 +118,6 @@ class Interpreter:
         row = self.db.execute(f"SELECT {SESSION} FROM sessions WHERE id = ?", (id,)).fetchone()
         return None if row is None else session_of(row)
 
-    def _unreadable(self, id: str) -> bool:
-        session = self.session(id)
-        return session is not None and bool(session.unreadable)
-
     def _readable(self, id: str) -> Session | None:
         session = self.session(id)
         return None if session is None or session.unreadable else session
@@ -149,8 +141,7 @@ class Interpreter:
             "INSERT INTO turns (session, turn, state, version, message, started, ended, usage) VALUES (?, 0, ?, ?, NULL, ?, ?, ?)",
             (op.id, op.state, op.version, op.now, op.now, encode(Usage())),
         )
-        # An earlier lookup may have cached that there is no such session.
-        self._known.pop(op.id, None)
+        self._known.pop(op.id, None)  # an earlier lookup may have cached that there is no such session
         return Result(
             Status.DONE,
             Session(
@@ -169,7 +160,7 @@ class Interpreter:
             return Result(Status.DUPLICATE, message) if message.digest == op.digest else Result(Status.REFUSED, "conflict")
         if row[0] in ENDED:
             return Result(Status.REFUSED, ("ended", self.session(op.session)))
-        if not isinstance(row[1], int) or (op.session not in self._known and self._unreadable(op.session)):
+        if not isinstance(row[1], int) or (op.session not in self._known and self._readable(op.session) is None):
             return Result(Status.REFUSED, UNREADABLE)
         counted = op.kind == "message"
         if counted and op.limit is not None and row[1] >= op.limit:
@@ -183,14 +174,11 @@ class Interpreter:
         return DONE
 
     def _activate(self, op: ops.Activate) -> Result:
-        row = self.db.execute("SELECT turn, epoch, crashes, crash_mark FROM sessions WHERE id = ?", (op.session,)).fetchone()
-        if row is None:
-            return Result(Status.REFUSED, "unknown")
-        turn, epoch, crashes, mark = row
         session = self.session(op.session)
-        assert session is not None
-        if session.unreadable:  # its row stays as it is
-            return Result(Status.REFUSED, session.unreadable)
+        if session is None or session.unreadable:  # its row stays as it is
+            return Result(Status.REFUSED, "unknown" if session is None else session.unreadable)
+        turn, epoch, crashes = session.turn, session.epoch, session.crashes
+        (mark,) = self.db.execute("SELECT crash_mark FROM sessions WHERE id = ?", (op.session,)).fetchone()
         sql = f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid"
         steps = [step_of(step) for step in self.db.execute(sql, (op.session, turn + 1))]
         if op.count_crash:

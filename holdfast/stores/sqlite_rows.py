@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.policies import budget
+from holdfast.policies import stored
 from holdfast.policies.budget import ZERO, Budget, Usage
 from holdfast.stores.records import (
     ENDED,
@@ -31,7 +31,7 @@ from holdfast.stores.unreadable import FAULTS, read, read_step
 
 encode = msgspec.msgpack.Encoder().encode
 decode_usage = msgspec.msgpack.Decoder(Usage).decode
-decode_budget = lru_cache(1024)(budget.decode_budget)  # most sessions have the limits of their agent
+decode_budget = lru_cache(1024)(stored.decode_budget)  # most sessions have the limits of their agent
 decode_address = msgspec.msgpack.Decoder(Address).decode
 decode_returns = msgspec.msgpack.Decoder(Returns).decode
 decode_park = msgspec.msgpack.Decoder(Park).decode
@@ -51,6 +51,10 @@ MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created
 STEP = "turn, key, state, body"
 CHECKPOINT = "turn, state, version, message, started, ended, usage, dropped"
 LETTER = "session, message, turn, cause, effects, created, in_doubt, failed"
+WRITE_STEP = (
+    "INSERT INTO steps (session, turn, key, state, body) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (session, turn, key) DO UPDATE SET state = excluded.state, body = excluded.body"
+)
 
 
 _SESSION_CELLS: Any = tuple[
@@ -61,7 +65,7 @@ _convert = msgspec.convert
 
 
 def session_of(row: Sequence[Any]) -> Session:
-    """A session's row; one with columns that do not decode as a stand-in that says so."""
+    """A session's row; one with columns that do not decode as a stand-in with the reason."""
     try:
         return _session(_convert(tuple(row), _SESSION_CELLS))
     except FAULTS:
@@ -165,12 +169,12 @@ def reason_of(park: bytes) -> str:
 
 
 def runnable_of(row: Sequence[Any]) -> Runnable:
-    id, wake_at, stored = row
+    id, wake_at, parked = row
     if not isinstance(wake_at, int | float) or not isfinite(wake_at):
         wake_at = None
-    if stored is None:
+    if parked is None:
         return Runnable(id, wake_at)
-    park, _ = read(lambda: decode_park(stored), Park("", ""))  # the activation reports a park that does not decode
+    park, _ = read(lambda: decode_park(parked), Park("", ""))  # the activation reports a park that does not decode
     return Runnable(id, wake_at, park.waits_on, park.since)
 
 
@@ -180,7 +184,7 @@ _MESSAGE_CELLS: Any = tuple[
 
 
 def message_of(row: Sequence[Any]) -> Message:
-    """A message's row; one with a column that does not decode as a stand-in that says so."""
+    """A message's row; one with a column that does not decode as a stand-in with the reason."""
     try:
         cells = _convert(tuple(row), _MESSAGE_CELLS)
     except FAULTS as error:
@@ -217,7 +221,7 @@ _CHECKPOINT_CELLS: Any = tuple[int, bytes, int, str | None, float, float, bytes,
 
 
 def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
-    """The row of a turn; one with a column that does not decode as a stand-in that says so."""
+    """The row of a turn; one with a column that does not decode as a stand-in with the reason."""
     try:
         turn, state, version, message, started, ended, usage, dropped = _convert(tuple(row), _CHECKPOINT_CELLS)
     except FAULTS as error:

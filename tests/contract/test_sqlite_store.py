@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import sqlite3
@@ -11,10 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from holdfast.errors import ConfigError, NotWritten, SchemaTooNew, StoreError, StoreLost
+from holdfast.errors import ConfigError, NotWritten, SchemaTooNew, StoreError, StoreLost, WriteRefused
 from holdfast.policies.budget import Budget, Ledger, Usage
 from holdfast.stores import open_store
-from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, Status, Touch, UpdateSession
+from holdfast.stores.group import GroupCommit
+from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, Result, Status, Touch, UpdateSession
 from holdfast.stores.records import Outcome, Park, SessionStatus
 from holdfast.stores.sqlite import SqliteStore
 from holdfast.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS
@@ -259,8 +261,73 @@ async def test_a_file_that_cannot_be_read_is_refused_in_one_line(path: Path, kin
     assert (contents(path), contents(path.with_name("sessions.db.lock"))) == (before, None)
 
 
-async def test_a_row_that_does_not_decode_is_an_error_of_the_store(owner: SqliteStore, path: Path) -> None:
-    """A damaged row is no traceback from a decoder."""
+CELLS = {
+    "budget": "x'c1'",
+    "usage": "x'81a77365636f6e6473cb7ff8000000000000'",  # seconds: not a number
+    "parent_at": "x'c1'",
+    "park": "x'c1'",
+    "notes": "'text'",
+    "returns": "x'c1'",
+    "status": "'odd'",
+    "epoch": "'odd'",
+    "turn": "'odd'",
+    "pending": "'odd'",
+    "gates": "'odd'",
+    "seed": "7",
+    "wake_at": "'odd'",
+    "created": "'odd'",
+    "updated": "x'00'",
+    "crashes": "x'00'",
+    "agent": "CAST(x'ff' AS TEXT)",
+    "tenant": "x'ff'",
+}
+
+
+@pytest.mark.parametrize("column", CELLS)
+async def test_each_cell_that_does_not_decode_is_shown_and_is_in_no_others_way(owner: SqliteStore, path: Path, column: str) -> None:
+    """Whatever is in the cell: lists show the session as parked on its row, the store opens, other ops of its batch are applied."""
+    await owner.apply(create("b"))
+    await owner.close()
+    db = sqlite3.connect(path)
+    db.execute(f"UPDATE sessions SET {column} = {CELLS[column]} WHERE id = 'a'")
+    db.commit()
+    before = db.execute("SELECT * FROM sessions WHERE id = 'a'" if column != "agent" else "SELECT hex(agent) FROM sessions").fetchone()
+    db.close()
+    store = SqliteStore(path)
+    await store.open()
+    try:
+        rows = {session.id: session for session in await store.sessions()}
+        assert set(rows) == {"a", "b"}
+        assert rows["b"].unreadable == ""
+        assert (await store.session("a")) == rows["a"]
+        if column != "agent":  # a text that is no UTF-8 is shown with a sign for each odd byte
+            park = rows["a"].park
+            assert park is not None
+            assert (rows["a"].status, park.reason) == ("parked", "state")
+            assert column in park.text
+        await store.runnable()
+        await store.orphans()
+        await store.counts()
+        group = GroupCommit(store)
+        writer = asyncio.create_task(group.run())
+        ops: list[Op] = [Activate("b", 3.0), Enqueue("b", "m", b"", b"", 3.0), Activate("a", 3.0), Enqueue("b", "n", b"", b"", 3.0)]
+        results = await asyncio.wait_for(asyncio.gather(*map(group.submit, ops), return_exceptions=True), 10)
+        writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
+        assert [isinstance(each, Result) and each.status is Status.DONE for each in (results[0], results[1], results[3])] == [True] * 3
+        assert isinstance(results[2], WriteRefused) or results[2].status is Status.REFUSED
+        assert [message.id for message in await store.messages("b")] == ["m", "n"]
+    finally:
+        await store.close()
+    db = sqlite3.connect(path)
+    assert (
+        db.execute("SELECT * FROM sessions WHERE id = 'a'" if column != "agent" else "SELECT hex(agent) FROM sessions").fetchone() == before
+    )
+    db.close()
+
+
+async def test_a_row_that_does_not_decode_is_shown_by_a_reader(owner: SqliteStore, path: Path) -> None:
+    """A damaged row is no traceback from a decoder, and does not hide the others."""
     await owner.close()
     db = sqlite3.connect(path)
     db.execute("UPDATE sessions SET budget = x'c1'")
@@ -268,8 +335,8 @@ async def test_a_row_that_does_not_decode_is_an_error_of_the_store(owner: Sqlite
     db.close()
     reader = await looking(path)
     try:
-        with pytest.raises(StoreError, match="does not decode"):
-            await reader.sessions()
+        (shown,) = await reader.sessions()
+        assert shown.unreadable.startswith("its row does not decode: budget")
     finally:
         await reader.close()
 

@@ -195,10 +195,8 @@ class Actor:
 
     async def _refused(self, error: WriteRefused) -> None:
         """A write of the session is at fault itself, and would be refused again at once: park the session."""
-        cause = describe(error)
-        self.node.emit(events.StoreFailed(self.id, cause))
         try:
-            await self._park(refused(cause, self.node.clock.time()))
+            await self._park(refused(describe(error), self.node.clock.time()))
         except StoreError as again:
             self._lost(describe(again), at_once=False)
 
@@ -264,10 +262,8 @@ class Actor:
     async def _interrupted(self, turn: Turn, left: Interrupted) -> None:
         """Park, or read the session again where its rows may have changed; otherwise `life` decides the next action."""
         turn.emit(events.TurnLeft, left.why)
-        if left.park is not None and left.why == "park":
+        if left.park is not None and left.why in ("park", "lost"):
             await self._park_turn(turn, left.park)
-        elif left.why == "lost" and left.park is not None:
-            await self._park(left.park)
         elif left.why == "lost":
             self._lost(left.cause)
 
@@ -351,9 +347,9 @@ class Actor:
             return  # the answer may be in memory already, and the turn runs again; or the session waits no more
         wish, now = self.wish if isinstance(self.wish, Park) else None, self.node.clock.time()
         park = wish or park
-        since = park.since if park.until is None else now
-        park = msgspec.structs.replace(park, text=redact.storable(park.text), since=since)
-        op = UpdateSession(self.id, self.owner.epoch, now, status="parked", park=park, gates=self.stored_gates())
+        park = msgspec.structs.replace(park, text=redact.storable(park.text), since=park.since if park.until is None else now)
+        gates = None if self.owner.unreadable else conclusion.stored_gates(self.owner, self.node)  # what does not decode stays
+        op = UpdateSession(self.id, self.owner.epoch, now, status="parked", park=park, gates=gates)
         status = (await self.node.group.submit(op, partial(self._parked, park, wish), keep=True)).status
         if status is not Status.REFUSED:  # refused: the answer came meanwhile, and the turn runs again
             self._check(status)
@@ -389,12 +385,6 @@ class Actor:
             await self.node.group.submit(
                 UpdateSession(self.id, self.owner.epoch, self.node.clock.time(), status=status, park=park), keep=True
             )
-
-    def stored_gates(self) -> bytes | None:
-        """The state of the gates, encoded; None where the stored state does not decode: then it stays as it is."""
-        if self.owner.unreadable:
-            return None
-        return conclusion.stored_gates(self.owner, self.node)
 
     def _check(self, status: Status) -> bool:
         if status is not Status.DONE:

@@ -15,9 +15,10 @@ from holdfast.calls.call import Call, StepContext
 from holdfast.calls.clients import cost_of
 from holdfast.errors import BudgetExhausted, NotDone, RepetitionDetected
 from holdfast.policies import retry
-from holdfast.policies.budget import ZERO, Usage, bounded
+from holdfast.policies.budget import ZERO, Usage
 from holdfast.policies.classify import Fault, classify, refused
 from holdfast.policies.gate import Wait
+from holdfast.policies.stored import bounded
 from holdfast.runtime.steps import pipeline
 from holdfast.runtime.steps.asked import kept
 from holdfast.runtime.steps.refusal import exhausted, refuse, spend_step

@@ -67,7 +67,7 @@ _convert = msgspec.convert
 def session_of(row: Sequence[Any]) -> Session:
     """A session's row; one with columns that do not decode as a stand-in with the reason."""
     try:
-        return _session(_convert(tuple(row), _SESSION_CELLS))
+        return _session(_convert(tuple(row[: len(_NAMES)]), _SESSION_CELLS))  # a list may select more
     except FAULTS:
         return _stand_in(row)
 

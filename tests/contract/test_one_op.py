@@ -109,3 +109,28 @@ async def test_several_ops_at_fault_are_each_refused_alone(group: GroupCommit, s
     assert await sent(group, ops) == [WriteRefused if number % 3 else Status.DONE for number in range(12)]
     assert [message.id for message in await store.messages("s")] == ["m0", "m3", "m6", "m9"]
     assert await sent(group, ops[1:3]) == [WriteRefused] * 2
+
+
+@pytest.mark.parametrize("column", ["budget", "usage", "park", "notes", "returns"])
+async def test_a_damaged_row_on_postgres_is_in_no_others_way(column: str, postgres_url: str) -> None:
+    """Its own ops are refused, those of other sessions in the same batch are applied, and its row is not changed."""
+    from holdfast.stores.postgres import PostgresStore
+
+    store = PostgresStore(postgres_url)
+    await store.open()
+    try:
+        await store.apply([op for id in ("s", "other") for op in (create(id), Activate(id, 2.0))])
+        connection = await store.address.connect("reader")
+        table = f'"{store.address.schema}".sessions'
+        await connection.execute(f"UPDATE {table} SET {column} = '\\xc1' WHERE id = 's'")
+        before = await connection.fetchrow(f"SELECT * FROM {table} WHERE id = 's'")
+        ops: list[Op] = [tell("other", "m"), Activate("s", 3.0), tell("s", "m"), create("s"), Activate("other", 3.0)]
+        results = await store.apply(ops)
+        done, refused = Status.DONE, Status.REFUSED
+        assert [result.status for result in results] == [done, refused, refused, Status.DUPLICATE, done]
+        rows = {row.id: row for row in await store.sessions()}
+        assert (bool(rows["s"].unreadable), rows["s"].status, rows["other"].unreadable) == (True, "parked", "")
+        assert await connection.fetchrow(f"SELECT * FROM {table} WHERE id = 's'") == before
+        await connection.close()
+    finally:
+        await store.close()

@@ -62,6 +62,7 @@ from holdfast.errors import (
     StoreLocked,
     StoreLost,
     TurnFailed,
+    WriteRefused,
 )
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ __all__ = [
     "ToolResult",
     "TurnFailed",
     "Usage",
+    "WriteRefused",
     "agent",
     "connect",
     "tool",

@@ -19,6 +19,9 @@ import msgspec
 from holdfast.errors import NotJournalable
 
 NIL = b"\xc0"
+MAX_BYTES = 1 << 28
+"""The most bytes of one encoded value: a few such values still fit into one transaction of every store."""
+
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
 
@@ -55,24 +58,34 @@ def encode(value: Any) -> bytes:
     """`value` as MessagePack.
 
     Raises:
-        NotJournalable: it contains a value that is not data.
+        NotJournalable: it contains a value that is not data, text that is no Unicode, a number over 64 bits; or it is over MAX_BYTES.
     """
     try:
-        return _encoder.encode(value)
+        data = _encoder.encode(value)
     except NotJournalable:
         raise
     except Exception as error:  # also an exception of a user's own model while it is dumped
         raise NotJournalable(f"a {type(value).__qualname__} cannot be journaled: {error}") from error
+    if len(data) > MAX_BYTES:
+        raise NotJournalable(_too_large(value, data))
+    return data
+
+
+def _too_large(value: Any, data: bytes) -> str:
+    return f"a {type(value).__qualname__} of {len(data):,} bytes cannot be journaled: give at most {MAX_BYTES:,}, or keep it elsewhere"
 
 
 def canonical(value: Any) -> bytes:
     """`value` as MessagePack with sorted keys: equal values give equal bytes. Raises NotJournalable."""
     try:
-        return _canonical.encode(value)
+        data = _canonical.encode(value)
     except NotJournalable:
         raise
     except Exception as error:  # as in `encode`
         raise NotJournalable(f"arguments cannot be journaled: {error}") from error
+    if len(data) > MAX_BYTES:
+        raise NotJournalable(_too_large(value, data))
+    return data
 
 
 def digest(data: bytes) -> bytes:

@@ -188,6 +188,15 @@ class NotWritten(StoreError):
         return str(self.args[0])
 
 
+class WriteRefused(NotWritten):
+    """The write itself is at fault, and it alone was refused: it has a value that no store can hold, or needs a row that does not decode.
+    The same write would be refused again."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text, passing=False)
+        self.args = (text,)
+
+
 class StoreLost(NotWritten):
     """This process has lost the ownership of the store: it is fenced and cannot write. Restart it to acquire the store again."""
 

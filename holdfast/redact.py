@@ -13,6 +13,8 @@ _PATTERNS = re.compile(
     r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+"
 )
 
+_REFUSED = re.compile("[\0\ud800-\udfff]")
+
 SHORTEST = 8
 """The length of the shortest text that is masked, in characters."""
 
@@ -26,8 +28,14 @@ def remember(secret: str) -> None:
 
 
 def text(value: str) -> str:
-    """`value` with every remembered secret masked, and every text that looks like a token or key."""
+    """`value` with every remembered secret masked, and every text that looks like a token or key; fit for every store."""
+    value = storable(value)
     for secret in _known:
         if secret in value:
             value = value.replace(secret, MASK)
     return _PATTERNS.sub(MASK, value)
+
+
+def storable(value: str) -> str:
+    """`value` with U+FFFD for each character that some store or codec refuses: NUL, and a half of a surrogate pair (a cut emoji)."""
+    return value if value.isascii() and "\0" not in value else _REFUSED.sub("\ufffd", value)

@@ -16,8 +16,9 @@ from holdfast.calls.signature import Reader, Signature, read, read_docstring, sc
 from holdfast.calls.threads import in_thread
 from holdfast.codec import canonical, codec_for
 from holdfast.errors import ConfigError, HoldfastError, NotJournalable
-from holdfast.policies.budget import Usage
+from holdfast.policies.budget import MOST, Usage
 from holdfast.policies.retry import NO_RETRY, Retry
+from holdfast.policies.stored import bounded
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -326,6 +327,8 @@ def _option_faults(name: str, given: dict[str, Any]) -> list[str]:
         faults.append(f"retry is {given['retry']!r}: give a Retry")
     if not isinstance(given.get("cost", Usage()), Usage):
         faults.append(f"cost is {given['cost']!r}: give a Usage")
+    elif bounded(cost := given.get("cost", Usage())) != cost:
+        faults.append(f"cost is {cost!r}: give whole amounts, from 0 to {MOST:,}")
     return faults
 
 

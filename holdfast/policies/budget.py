@@ -8,13 +8,14 @@ exactly.
 from __future__ import annotations
 
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import Any
 
 import msgspec
 
 from holdfast.policies._faults import Faults
 
 _UNLIMITED = 1 << 62
-_MICRO = Decimal("0.000001")
+MICRO = Decimal("0.000001")
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -66,6 +67,8 @@ ZERO = Usage()
 MOST = 10**15
 """The largest limit, also in micro-dollars: sums of amounts within it fit into a stored integer."""
 
+_MOST = {"steps": MOST, "tokens": MOST, "usd": MOST // 1_000_000, "seconds": MOST, "tool_calls": MOST}
+
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The limits of a session. None, the default, is no limit.
@@ -116,15 +119,24 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
         return self.usd is not None
 
     def raised(self, by: Budget) -> Budget:
-        """These limits plus those of `by`. An unlimited field stays unlimited; None in `by` adds nothing."""
-        usd = _more(self.microusd, by.microusd)
-        return Budget(
-            steps=_more(self.steps, by.steps),
-            tokens=_more(self.tokens, by.tokens),
-            usd=None if usd is None else _usd(usd),
-            seconds=None if self.seconds is None else self.seconds + (by.seconds or 0.0),
-            tool_calls=_more(self.tool_calls, by.tool_calls),
-        )
+        """These limits plus those of `by`. An unlimited field stays unlimited; None in `by` adds nothing. Raises ConfigError over MOST."""
+        fields = self.__struct_fields__
+        added = unchecked(*(_more(getattr(self, field), getattr(by, field)) for field in fields))
+        faults = Faults("Budget")
+        for field in fields:
+            if getattr(by, field) and (getattr(added, field) or 0) > _MOST[field]:
+                faults.add(f"{field} is over {_MOST[field]:,}: give less, or None for no limit")
+        faults.check()
+        return added
+
+
+def unchecked(*limits: Any) -> Budget:
+    """A Budget of these limits, in the order of its fields, without the checks of its constructor: they were checked before."""
+    made = Budget()
+    for field, limit in zip(Budget.__struct_fields__, limits, strict=True):
+        if limit is not None:
+            msgspec.structs.force_setattr(made, field, limit)
+    return made
 
 
 class Left(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -303,13 +315,8 @@ class Ledger:
         Call it and `part` before you reserve: the reservation changes what is left.
         """
         left = self.left()
-        return Budget(
-            steps=left.steps if part.steps is None else part.steps,
-            tokens=left.tokens if part.tokens is None else part.tokens,
-            usd=left.usd if part.usd is None else part.usd,
-            seconds=left.seconds if part.seconds is None else part.seconds,
-            tool_calls=left.tool_calls if part.tool_calls is None else part.tool_calls,
-        )
+        given = ((getattr(part, field), getattr(left, field)) for field in part.__struct_fields__)
+        return unchecked(*(mine if own is None else own for own, mine in given))
 
     def part(self, part: Budget) -> Usage:
         """What `carve(part)` takes from here: reserve it now, and settle it when the child has ended."""
@@ -369,20 +376,24 @@ def _dollars(value: object) -> Decimal | None:
     if isinstance(value, bool):
         return None
     try:
-        exact = Decimal(str(value)).quantize(_MICRO, ROUND_HALF_UP)
+        exact = Decimal(str(value)).quantize(MICRO, ROUND_HALF_UP)
     except InvalidOperation:
         return None
-    # normalize would spell 100 as 1E+2.
-    return Decimal(f"{exact.normalize():f}") if exact.is_finite() else None
+    return plain(exact) if exact.is_finite() else None
+
+
+def plain(usd: Decimal) -> Decimal:
+    """The one spelling of an amount."""
+    return Decimal(f"{usd.normalize():f}")  # normalize alone would spell 100 as 1E+2
 
 
 def _usd(microusd: int) -> Decimal:
-    return Decimal(microusd).scaleb(-6)
+    return plain(Decimal(microusd).scaleb(-6))
 
 
 def _micros(seconds: float) -> int:
     return int(seconds * 1e6 + 0.5)
 
 
-def _more(limit: int | None, by: int | None) -> int | None:
-    return None if limit is None else limit + (by or 0)
+def _more(limit: Any, by: Any) -> Any:
+    return None if limit is None else plain(limit + by) if isinstance(by, Decimal) else limit + (by or 0)

@@ -20,7 +20,7 @@ from holdfast.runtime.sessions.waiters import END, Waiter, expire
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import CreateSession, Enqueue, Op, Result, Status
 from holdfast.stores.records import ENDED, Outcome, Session
-from holdfast.stores.unreadable import FAULTS
+from holdfast.stores.unreadable import FAULTS, UNREADABLE
 from holdfast.telemetry.context import carried
 
 _plain = codec.codec_for(Any)
@@ -56,6 +56,7 @@ class LocalGateway:
         )
         result = await self._submit(op)
         row: Session = result.value
+        self._check_readable(row)
         if row.agent != agent.name or row.tenant != tenant:
             raise errors.SessionConflict(id, f"session {id!r} belongs to agent {row.agent!r} of tenant {row.tenant!r}: use another id")
         self._named(row)
@@ -88,6 +89,7 @@ class LocalGateway:
         waiter = self._sessions.waiters.add(session, END)  # before the read of the row: the session may end meanwhile
         try:
             row = await self.row(session)
+            self._check_readable(row)
             if row.status in ENDED:
                 if row.result is None:
                     raise errors.SessionEnded(session, f"session {session!r} is {row.status}")
@@ -151,7 +153,7 @@ class LocalGateway:
         body = codec.body_of(message)
         try:
             agent.message.decode(body)
-        except (msgspec.ValidationError, ValueError, TypeError) as error:
+        except (msgspec.ValidationError, ValueError, TypeError, RecursionError) as error:
             raise errors.MessageRefused(session, f"agent {agent.name!r} does not take this message: {error}") from error
         op = Enqueue(session, id, body, codec.digest(body), self._node.clock.time(), limit=agent.mailbox, context=carried())
         self._check_accepting()
@@ -177,6 +179,8 @@ class LocalGateway:
             raise errors.MessageConflict(session, f"message id {id!r} was used before with another body: use a new id")
         if why == "unknown":
             self._unknown(session)
+        if why == UNREADABLE:
+            raise errors.StateError(session, f"session {session!r} cannot be read in: restore its row from a backup, then start again")
         raise errors.SessionEnded(session, f"session {session!r} is {why[1].status}: spawn another")
 
     def _unknown(self, session: str) -> NoReturn:
@@ -187,11 +191,22 @@ class LocalGateway:
         live = self._sessions.agent_of(session)
         if live is not None:
             return live
-        name = self._names.get(session) or self._named(await self.row(session))
+        name = self._names.get(session)
+        if name is None:
+            row = await self.row(session)
+            self._check_readable(row)
+            name = self._named(row)
         agent = self._node.settings.agents.get(name)
         if agent is None:
             raise missing_agent(session, name)
         return agent
+
+    @staticmethod
+    def _check_readable(row: Session) -> None:
+        if row.unreadable:
+            raise errors.StateError(
+                row.id, f"session {row.id!r} cannot be read in: {row.unreadable}; restore it from a backup, then start again"
+            )
 
     def _named(self, row: Session) -> str:
         if len(self._names) >= _MAX_NAMES:

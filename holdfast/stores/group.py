@@ -7,6 +7,9 @@ last of them, so memory never shows half a batch.
 Where the store fails for a transient reason (a full disk, a server that restarts), ops submitted with `keep` are not lost: each holds an
 outcome that the session cannot get again. They stay at the head of the queue and are written again after a growing pause. Later ops stay
 behind them.
+
+One op harms only itself. An op that no store can hold is refused before it is queued. Where the store refuses a batch because of an op in
+it, the batch is written in halves, and these in halves again, until that op is alone: it is refused, and all others are written.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLost
+from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLost, WriteRefused
 from holdfast.events import log
+from holdfast.stores.limits import fault_of
 from holdfast.stores.ops import Op, Result, concerns
 from holdfast.stores.protocol import Checked, Store
 
@@ -70,6 +74,7 @@ class GroupCommit:
         self._fatal, self._unknown = fatal, unknown
         self._queue: list[_Entry] = []
         self._under_way: list[_Entry] = []
+        self._parts: list[int] = []  # sizes of the batches to come, where a batch has an op at fault
         self._wake: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -81,7 +86,8 @@ class GroupCommit:
         """Queue `op` for the next batch; the future has its result.
 
         `applied` runs when the batch is acknowledged, before any of the batch's futures is resolved. The future raises NotWritten
-        (StoreLost where the store can never be written again) or OutcomeUnknown. Cancelling the future does not withdraw the op.
+        (WriteRefused where the op itself is at fault, StoreLost where the store can never be written again) or OutcomeUnknown. Cancelling
+        the future does not withdraw the op.
 
         With `keep`, the future stays pending over a transient NotWritten: the op is tried until it is written, its outcome is unknown, or
         the writer stops.
@@ -92,6 +98,10 @@ class GroupCommit:
         if self._closed:
             # Not raised here: timers and callbacks submit too, and a supervisor may start the writer again in a moment.
             self._fail([(op, future, applied, keep)], self.lost or NotWritten("the store's writer is not running: nothing was written"))
+            return future
+        why = fault_of(op)
+        if why:
+            self._refuse((op, future, applied, keep), WriteRefused(f"nothing was written: {why}"))
             return future
         self._queue.append((op, future, applied, keep))
         wake = self._wake
@@ -120,6 +130,9 @@ class GroupCommit:
                     self._wake = None
                 elif self.kept and self._pause_s:
                     await asyncio.sleep(self._pause_s)
+                if self._parts:
+                    await self._write_one(self._parts.pop())
+                    continue
                 # After a pause all sessions are in step: half of them go first, so that the others run while the store works.
                 waiting = len(self._queue)
                 halved = idle and self.store.overlaps and waiting >= OVERLAP
@@ -177,8 +190,17 @@ class GroupCommit:
         again = min(self.kept, len(batch))  # kept ops are at the head
         try:
             results = await self._apply([op for op, *_ in batch])
+        except WriteRefused as error:
+            if len(batch) == 1:
+                self._refuse(batch[0], error)
+                return
+            self._queue[:0] = batch
+            self.kept += again
+            self._parts += [len(batch) - len(batch) // 2, len(batch) // 2]
+            return
         except StoreError as error:
             self.healthy = False
+            self._parts.clear()  # the head of the queue changes
             self._fail(self._keep(batch, error), error)
             if isinstance(error, StoreLost):
                 raise
@@ -193,6 +215,7 @@ class GroupCommit:
         except Exception as error:
             # A fault of the store itself: this writer crashes, and its supervisor restarts it. No waiter may wait for ever meanwhile.
             self.healthy = False
+            self._parts.clear()
             self._fail(batch, OutcomeUnknown(f"the store failed ({type(error).__name__}): read again"))
             if self._unknown is not None:
                 self._unknown([op for op, *_ in batch])
@@ -263,7 +286,14 @@ class GroupCommit:
     def _refuse_queued(self, error: StoreError) -> None:
         queue, self._queue = self._queue, []
         self.kept, self._pause_s = 0, 0.0
+        self._parts.clear()
         self._fail(queue, error)
+
+    def _refuse(self, entry: _Entry, error: WriteRefused) -> None:
+        """Refuse an op that is at fault itself."""
+        op = entry[0]
+        log.error("a write of %s was refused, and it alone (%s): %s", ", ".join(concerns(op)) or "the runtime", type(op).__name__, error)
+        self._fail([entry], error)
 
     @staticmethod
     def _fail(batch: list[_Entry], error: StoreError) -> None:

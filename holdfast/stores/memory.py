@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import NotWritten, StoreError, StoreLocked
+from holdfast.errors import NotWritten, StoreError, StoreLocked, WriteRefused
 from holdfast.stores.memory_ops import Tables
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import (
@@ -97,7 +97,7 @@ class MemoryStore:
         """Apply all ops, in order, or none; one result each.
 
         Raises:
-            NotWritten: the store is not open, an op is malformed, or `faults` raises it.
+            NotWritten: the store is not open, or `faults` raises it; as WriteRefused, an op is at fault.
             OutcomeUnknown: `faults` raises it.
         If cancelled, the ops may have been applied.
         """
@@ -112,7 +112,7 @@ class MemoryStore:
             results = self._tables.apply(ops)
         except Exception as error:
             # No disk can be full here: the op is at fault.
-            raise NotWritten(f"nothing was written: {type(error).__name__}: {error}", passing=False) from error
+            raise WriteRefused(f"nothing was written: {type(error).__name__}: {error}") from error
         if faults is not None:
             await faults.after_apply(n, ops)
         await asyncio.sleep(0)  # a crash that lands here is after it

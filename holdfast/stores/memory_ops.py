@@ -22,7 +22,7 @@ from holdfast.stores.records import (
     StepState,
 )
 from holdfast.stores.returns import settle
-from holdfast.stores.unreadable import read_step
+from holdfast.stores.unreadable import UNREADABLE, read_step
 
 _ABSENT: Any = object()
 _replace = msgspec.structs.replace
@@ -66,8 +66,8 @@ class Tables:
         self.letters: dict[tuple[str, int], DeadLetter] = {}
         # The number of records that the open turn had when its last crash was counted.
         self.crash_marks: dict[str, int] = {}
-        # Why a session's own row does not decode; such a session is in none of the tables.
-        self.unreadable: dict[str, str] = {}
+        # Stand-ins of sessions whose own row does not decode; such a session is in none of the tables, and its row stays as it is.
+        self.unreadable: dict[str, Session] = {}
         self._arrivals = 0
         self._firsts = 0
         # The undo log of the batch under way: (table, key, old value).
@@ -116,7 +116,7 @@ class Tables:
     # ------------------------------------------------------------ sessions
 
     def _create(self, op: ops.CreateSession) -> Result:
-        existing = self.sessions.get(op.id)
+        existing = self.sessions.get(op.id) or self.unreadable.get(op.id)
         if existing is not None:
             return Result(Status.DUPLICATE, existing)
         session = Session(
@@ -141,9 +141,13 @@ class Tables:
         return Result(Status.DONE, session)
 
     def _activate(self, op: ops.Activate) -> Result:
-        session = self.sessions.get(op.session)
+        session = self.sessions.get(op.session) or self.unreadable.get(op.session)
         if session is None:
-            return Result(Status.REFUSED, self.unreadable.get(op.session, "unknown"))
+            return Result(Status.REFUSED, "unknown")
+        if session.unreadable:
+            return Result(Status.REFUSED, session.unreadable)
+        if session.turn not in self.checkpoints[op.session]:
+            return Result(Status.REFUSED, f"the row of its turn {session.turn} is missing")
         turn = session.turn + 1
         crashes = session.crashes
         if op.count_crash:
@@ -184,7 +188,11 @@ class Tables:
         return DONE
 
     def _return_budget(self, op: ops.ReturnBudget) -> Result:
-        return settle(op, self.sessions.get, lambda session: self._put(self.sessions, session.id, session))
+        def readable(id: str) -> Session | None:
+            session = self.sessions.get(id)
+            return None if session is None or session.unreadable else session
+
+        return settle(op, readable, lambda session: self._put(self.sessions, session.id, session))
 
     def _end(self, op: ops.EndSession) -> Result:
         session = self.sessions.get(op.session)
@@ -203,7 +211,7 @@ class Tables:
     # ------------------------------------------------------------ mailbox
 
     def _enqueue(self, op: ops.Enqueue) -> Result:
-        session = self.sessions.get(op.session)
+        session = self.sessions.get(op.session) or self.unreadable.get(op.session)
         if session is None:
             return Result(Status.REFUSED, "unknown")
         earlier = self.messages[op.session].get(op.id)
@@ -211,6 +219,8 @@ class Tables:
             return Result(Status.DUPLICATE, earlier) if earlier.digest == op.digest else Result(Status.REFUSED, "conflict")
         if session.status in ENDED:
             return Result(Status.REFUSED, ("ended", session))
+        if session.unreadable:
+            return Result(Status.REFUSED, UNREADABLE)
         if op.kind == "message" and op.limit is not None and session.pending >= op.limit:
             return Result(Status.REFUSED, "full")
         self._arrivals += 1
@@ -286,8 +296,8 @@ class Tables:
             record = _replace(waiting.record, outcome=outcome, closed=op.now)
             state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
             self._put(steps, to.key, StepRow(row.order, state, _encode(record)))
-        session = self.sessions[to.session]
-        if session.status == "parked" and session.park is not None and session.park.reason == "wait":
+        session = self.sessions.get(to.session)  # none where its row does not decode
+        if session is not None and session.status == "parked" and session.park is not None and session.park.reason == "wait":
             self._put(self.sessions, to.session, _replace(session, park=_replace(session.park, until=op.now)))
         return DONE
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import asyncpg
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import ConfigError, NotWritten, OutcomeUnknown, StoreError, StoreLocked, StoreLost
+from holdfast.errors import ConfigError, NotWritten, OutcomeUnknown, StoreError, StoreLocked, StoreLost, WriteRefused
 from holdfast.events import log
 from holdfast.stores import postgres_schema as schema
 from holdfast.stores.ops import Op, Result
@@ -267,11 +267,11 @@ class PostgresStore(Reads):
         except ERRORS as error:
             if is_gone(error):
                 self._drop_writer()
-            raise NotWritten(f"{self.address.display}: nothing was written: {text_of(error)}", passes(error)) from error
+            raise self._not_written(error) from error
         except (StoreError, ConfigError):
             raise
         except Exception as error:
-            raise NotWritten(f"{self.address.display}: nothing was written: {type(error).__name__}: {error}", passing=False) from error
+            raise self._refused(error) from error
         except BaseException:
             self._drop_writer()
             raise
@@ -296,12 +296,23 @@ class PostgresStore(Reads):
             if is_gone(error):
                 self._drop_writer()
                 raise OutcomeUnknown(f"{self.address.display}: the write may have happened: {text_of(error)}") from error
-            raise NotWritten(f"{self.address.display}: nothing was written: {text_of(error)}", passes(error)) from error
+            raise self._not_written(error) from error
+        except (ValueError, TypeError, OverflowError) as error:
+            # An argument cannot be encoded: nothing was sent.
+            interpreter.forget()
+            raise self._refused(error) from error
         except BaseException:
             self._drop_writer()
             raise
         if not ours:
             self._lose()
+
+    def _not_written(self, error: BaseException) -> NotWritten:
+        text = f"{self.address.display}: nothing was written: {text_of(error)}"
+        return NotWritten(text) if passes(error) or is_gone(error) else WriteRefused(text)
+
+    def _refused(self, error: BaseException) -> WriteRefused:
+        return WriteRefused(f"{self.address.display}: nothing was written: {type(error).__name__}: {error}")
 
     def release(self, session: str) -> None:
         """Drop a passivated session from the cache."""

@@ -9,7 +9,7 @@ from holdfast.stores import postgres_rows as rows
 from holdfast.stores.postgres_rows import checkpoint_of, columns, letter_of, message_of, session_of, step_of
 from holdfast.stores.postgres_schema import quoted
 from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
-from holdfast.stores.sqlite_rows import STEP, decode_address, runnable_of
+from holdfast.stores.sqlite_rows import STEP, runnable_of, turn_of
 
 # The ranks (records.rank) that each status has in lists for people.
 _RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}
@@ -151,7 +151,7 @@ class Reads:
             f" WHERE NOT child.detached AND child.status NOT IN {_ENDED}"
             f" AND (parent.status IN {_ENDED} OR cardinality(dropped.turns) > 0) ORDER BY child.num"
         )
-        return [id for id, made, over, dropped in found if over or decode_address(made).turn in dropped]
+        return [id for id, made, over, dropped in found if over or turn_of(made) in dropped]
 
     async def runnable(self) -> list[Runnable]:
         """Every session with something to do, in the order they were created."""

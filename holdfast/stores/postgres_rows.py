@@ -7,8 +7,9 @@ from typing import Any
 
 from holdfast.stores.memory_ops import StepRow
 from holdfast.stores.records import Checkpoint, DeadLetter, Message, Session, rank
-from holdfast.stores.sqlite_rows import CHECKPOINT, MESSAGE, SESSION, decode_texts, encode
+from holdfast.stores.sqlite_rows import CHECKPOINT, MESSAGE, SESSION, encode
 from holdfast.stores.sqlite_rows import checkpoint_of as checkpoint_of
+from holdfast.stores.sqlite_rows import letter_of as read_letter
 from holdfast.stores.sqlite_rows import message_of as message_of
 from holdfast.stores.sqlite_rows import session_of as session_of
 from holdfast.stores.sqlite_rows import step_of as step_of
@@ -120,7 +121,7 @@ def letter_values(letter: DeadLetter) -> Values:
         letter.session,
         letter.turn,
         letter.message,
-        letter.cause.encode(),
+        letter.cause.encode(errors="replace"),
         encode(letter.effects),
         letter.created,
         encode(letter.in_doubt),
@@ -130,5 +131,4 @@ def letter_values(letter: DeadLetter) -> Values:
 
 def letter_of(row: Sequence[Any]) -> DeadLetter:
     session, turn, message, cause, effects, created, in_doubt, failed = row
-    lists = decode_texts(effects), created, decode_texts(in_doubt), decode_texts(failed)
-    return DeadLetter(session, message, turn, cause.decode(), *lists)
+    return read_letter((session, message, turn, cause.decode(errors="replace"), effects, created, in_doubt, failed))

@@ -24,8 +24,8 @@ from holdfast.stores.postgres_rows import (
     session_values,
     step_values,
 )
-from holdfast.stores.records import ENDED, Address, Message, MessageState, Session, StepState
-from holdfast.stores.unreadable import FAULTS
+from holdfast.stores.records import ENDED, Address, Message, MessageState, Session
+from holdfast.stores.unreadable import read_state
 
 
 class Needs:
@@ -218,10 +218,11 @@ class Slice(Tables):
         self.known |= asked
         for number, mark, *values in sessions:
             del number
-            try:
-                self._load_session(session_of(values), mark)
-            except FAULTS as error:  # no op can apply to it; ops of other sessions in the batch can
-                self.unreadable[values[0]] = f"its row does not decode: {error}"
+            session = session_of(values)
+            if session.unreadable:  # no op can apply to it; ops of other sessions in the batch can
+                self.unreadable[session.id] = session
+            else:
+                self._load_session(session, mark)
         for id in asked:
             self.messages.setdefault(id, {})
             self.checkpoints.setdefault(id, {})
@@ -231,13 +232,13 @@ class Slice(Tables):
             self._load_message(message)
         for letter in map(letter_of, letters):
             self.letters[letter.session, letter.turn] = self._before["letters", letter.session, letter.turn] = letter
-        for session, *values in checkpoints:
+        for owner, *values in checkpoints:
             made = checkpoint_of(values)
-            self.checkpoints[session][made.turn] = self._before["turns", session, made.turn] = made
-        for number, session, turn, key, state, body in (*journals, *open_steps, *steps):
-            if ("steps", session, turn, key) not in self._before:
-                step = StepRow(number, StepState(state), body)
-                self.steps.setdefault((session, turn), {})[key] = self._before["steps", session, turn, key] = step
+            self.checkpoints[owner][made.turn] = self._before["turns", owner, made.turn] = made
+        for number, owner, turn, key, state, body in (*journals, *open_steps, *steps):
+            if ("steps", owner, turn, key) not in self._before:
+                step = StepRow(number, read_state(state), body)
+                self.steps.setdefault((owner, turn), {})[key] = self._before["steps", owner, turn, key] = step
 
     def _load_session(self, session: Session, mark: int | None) -> None:
         self.sessions[session.id] = self._before["sessions", session.id] = session

@@ -39,7 +39,8 @@ class Store(Protocol):
         """Apply all ops, in order, in one transaction; one result each.
 
         Raises:
-            NotWritten: none of them took effect; `passing` where the fault is the store's own, not an op's.
+            NotWritten: none of them took effect; `passing` where the fault is the store's own. As WriteRefused where one of the ops is at
+                fault: applied without it, the others may take effect.
             OutcomeUnknown: all or none took effect; read again.
         If cancelled, the ops may have been applied: the caller has to treat it as OutcomeUnknown.
         """

@@ -224,6 +224,8 @@ class Session(msgspec.Struct, frozen=True, gc=False):
         park: why it is parked, and what it waits for.
         unresolved: for an ended session, the work left for a person: effects whose outcome is unknown. The session never resumes.
         returns: the budget that its children returned, and the part of it that is due to its parent.
+        unreadable: which columns of its row do not decode, and why; "" for none. These fields have stand-ins then, and `park` has the
+            reason. Such a session runs no code, and its row is not changed.
     """
 
     id: str
@@ -248,6 +250,7 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     updated: float = 0.0
     unresolved: Park | None = None
     returns: Returns = Returns()
+    unreadable: str = ""
 
 
 ASKS_A_PERSON: frozenset[str] = frozenset({"doubt", "budget", "drift", "unclaimed", "state", "crashes"})
@@ -297,7 +300,10 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
-    """A message that could not be handled: the `effects` that were done before it failed, those `in_doubt`, and those that `failed`."""
+    """A message that could not be handled: the `effects` that were done before it failed, those `in_doubt`, and those that `failed`.
+
+    A list that does not decode is empty; `cause` has the reason.
+    """
 
     session: str
     message: str

@@ -252,6 +252,6 @@ def passes(error: Exception) -> bool:
     False where an op is at fault (a value that SQLite cannot hold), and where the file is damaged.
     """
     if isinstance(error, sqlite3.OperationalError):
-        # SQLITE_ERROR is a fault in the statement: it fails again.
-        return getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
+        # SQLITE_ERROR is a fault in the statement: it fails again. An error without a code is not SQLite's: a text that is no UTF-8.
+        return getattr(error, "sqlite_errorcode", None) not in (None, sqlite3.SQLITE_ERROR)
     return isinstance(error, (OSError, MemoryError))

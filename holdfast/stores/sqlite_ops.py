@@ -18,6 +18,7 @@ from holdfast.stores.sqlite_rows import (
     MESSAGE,
     SESSION,
     STEP,
+    WRITE_STEP,
     checkpoint_of,
     decode_outcome,
     decode_texts,
@@ -27,16 +28,11 @@ from holdfast.stores.sqlite_rows import (
     session_of,
     step_of,
 )
-from holdfast.stores.unreadable import read, read_step
+from holdfast.stores.unreadable import UNREADABLE, read_step
 
 _MAX_KNOWN = 100_000
 _NO_SESSION = (-1, -1)
 _LIVES_ON = "status NOT IN ('finished', 'cancelled', 'killed')"
-
-WRITE_STEP = (
-    "INSERT INTO steps (session, turn, key, state, body) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT (session, turn, key) DO UPDATE SET state = excluded.state, body = excluded.body"
-)
 
 
 class Interpreter:
@@ -122,6 +118,10 @@ class Interpreter:
         row = self.db.execute(f"SELECT {SESSION} FROM sessions WHERE id = ?", (id,)).fetchone()
         return None if row is None else session_of(row)
 
+    def _readable(self, id: str) -> Session | None:
+        session = self.session(id)
+        return None if session is None or session.unreadable else session
+
     def _create(self, op: ops.CreateSession) -> Result:
         there = self.session(op.id)
         if there is not None:
@@ -141,8 +141,7 @@ class Interpreter:
             "INSERT INTO turns (session, turn, state, version, message, started, ended, usage) VALUES (?, 0, ?, ?, NULL, ?, ?, ?)",
             (op.id, op.state, op.version, op.now, op.now, encode(Usage())),
         )
-        # An earlier lookup may have cached that there is no such session.
-        self._known.pop(op.id, None)
+        self._known.pop(op.id, None)  # an earlier lookup may have cached that there is no such session
         return Result(
             Status.DONE,
             Session(
@@ -161,6 +160,8 @@ class Interpreter:
             return Result(Status.DUPLICATE, message) if message.digest == op.digest else Result(Status.REFUSED, "conflict")
         if row[0] in ENDED:
             return Result(Status.REFUSED, ("ended", self.session(op.session)))
+        if not isinstance(row[1], int) or (op.session not in self._known and self._readable(op.session) is None):
+            return Result(Status.REFUSED, UNREADABLE)
         counted = op.kind == "message"
         if counted and op.limit is not None and row[1] >= op.limit:
             return Result(Status.REFUSED, "full")
@@ -173,22 +174,21 @@ class Interpreter:
         return DONE
 
     def _activate(self, op: ops.Activate) -> Result:
-        row = self.db.execute("SELECT turn, epoch, crashes, crash_mark FROM sessions WHERE id = ?", (op.session,)).fetchone()
-        if row is None:
-            return Result(Status.REFUSED, "unknown")
-        turn, epoch, crashes, mark = row
+        session = self.session(op.session)
+        if session is None or session.unreadable:  # its row stays as it is
+            return Result(Status.REFUSED, "unknown" if session is None else session.unreadable)
+        turn, epoch, crashes = session.turn, session.epoch, session.crashes
+        (mark,) = self.db.execute("SELECT crash_mark FROM sessions WHERE id = ?", (op.session,)).fetchone()
         sql = f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid"
         steps = [step_of(step) for step in self.db.execute(sql, (op.session, turn + 1))]
         if op.count_crash:
             crashes, mark = (crashes + 1 if mark == len(steps) else 1), len(steps)
-        session, why = read(lambda: self.session(op.session), None)
-        if session is None:  # the other ops of the batch take effect all the same
-            return Result(Status.REFUSED, f"its row does not decode: {why}")
+        checkpoint = self.db.execute(f"SELECT {CHECKPOINT} FROM turns WHERE session = ? AND turn = ?", (op.session, turn)).fetchone()
+        if checkpoint is None:
+            return Result(Status.REFUSED, f"the row of its turn {turn} is missing")
         self.db.execute("UPDATE sessions SET epoch = ?, crashes = ?, crash_mark = ? WHERE id = ?", (epoch + 1, crashes, mark, op.session))
         self._remember(op.session, epoch + 1, turn + 1)
         session = msgspec.structs.replace(session, epoch=epoch + 1, crashes=crashes)
-        sql = f"SELECT {CHECKPOINT} FROM turns WHERE session = ? AND turn = ?"
-        checkpoint = self.db.execute(sql, (op.session, turn)).fetchone()
         queued = self.db.execute(
             f"SELECT {MESSAGE} FROM messages WHERE session = ? AND state = 1 AND kind = 'message' ORDER BY seq", (op.session,)
         )
@@ -246,7 +246,7 @@ class Interpreter:
         return encode(charge if row is None else decode_usage(row[0]) + charge)
 
     def _return_budget(self, op: ops.ReturnBudget) -> Result:
-        return settle(op, self.session, self._put_returns)
+        return settle(op, self._readable, self._put_returns)
 
     def _put_returns(self, row: Session) -> None:
         self.db.execute("UPDATE sessions SET usage = ?, returns = ? WHERE id = ?", (encode(row.usage), encode(row.returns), row.id))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 import msgspec
 
+from holdfast.policies import stored
 from holdfast.policies.budget import ZERO, Budget, Usage
 from holdfast.stores.records import (
     ENDED,
@@ -15,19 +17,21 @@ from holdfast.stores.records import (
     Checkpoint,
     DeadLetter,
     Message,
+    MessageKind,
     MessageState,
     Outcome,
     Park,
     Returns,
     Runnable,
     Session,
+    SessionStatus,
     Step,
 )
-from holdfast.stores.unreadable import read, read_step
+from holdfast.stores.unreadable import FAULTS, read, read_step
 
 encode = msgspec.msgpack.Encoder().encode
 decode_usage = msgspec.msgpack.Decoder(Usage).decode
-decode_budget = lru_cache(1024)(msgspec.msgpack.Decoder(Budget).decode)  # it checks its limits, and most sessions have those of their agent
+decode_budget = lru_cache(1024)(stored.decode_budget)  # most sessions have the limits of their agent
 decode_address = msgspec.msgpack.Decoder(Address).decode
 decode_returns = msgspec.msgpack.Decoder(Returns).decode
 decode_park = msgspec.msgpack.Decoder(Park).decode
@@ -36,18 +40,39 @@ decode_texts = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 _NO_RETURNS = Returns()  # that of most sessions
 _NONE = encode(_NO_RETURNS)
+_NO_BUDGET = Budget()
 
 SESSION = (
     "id, agent, tenant, user, status, epoch, turn, pending, budget, usage, seed, parent_at, detached, park, wake_at, gates, notes, "
     "result, crashes, created, updated, returns"
 )
+_NAMES = SESSION.split(", ")
 MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created, done, context"
 STEP = "turn, key, state, body"
 CHECKPOINT = "turn, state, version, message, started, ended, usage, dropped"
 LETTER = "session, message, turn, cause, effects, created, in_doubt, failed"
+WRITE_STEP = (
+    "INSERT INTO steps (session, turn, key, state, body) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (session, turn, key) DO UPDATE SET state = excluded.state, body = excluded.body"
+)
+
+
+_SESSION_CELLS: Any = tuple[
+    str, str, str, str, SessionStatus, int, int, int, bytes, bytes, bytes, bytes | None, int | bool, bytes | None, float | None, bytes,
+    bytes, bytes | None, int, float, float, bytes,
+]  # fmt: skip
+_convert = msgspec.convert
 
 
 def session_of(row: Sequence[Any]) -> Session:
+    """A session's row; one with columns that do not decode as a stand-in with the reason."""
+    try:
+        return _session(_convert(tuple(row[: len(_NAMES)]), _SESSION_CELLS))  # a list may select more
+    except FAULTS:
+        return _stand_in(row)
+
+
+def _session(row: Sequence[Any]) -> Session:
     park: Park | None = None
     if row[13] is not None:
         park = msgspec.structs.replace(decode_park(row[13]), until=row[14])
@@ -61,7 +86,7 @@ def session_of(row: Sequence[Any]) -> Session:
         turn=row[6],
         pending=row[7],
         budget=decode_budget(row[8]),
-        usage=decode_usage(row[9]),
+        usage=_usage(row[9]),
         seed=row[10],
         parent=None if row[11] is None else decode_address(row[11]),
         detached=bool(row[12]),
@@ -77,43 +102,138 @@ def session_of(row: Sequence[Any]) -> Session:
     )
 
 
+def _stand_in(row: Sequence[Any]) -> Session:
+    """A row of which some columns do not decode: each by itself, with an empty value where it does not."""
+    bad: list[str] = []
+
+    def cell(at: int, decode: Callable[[Any], Any], instead: Any) -> Any:
+        value, why = read(lambda: decode(_convert(row[at], _SESSION_CELLS.__args__[at])), instead)
+        if why:
+            bad.append(f"{_NAMES[at]} ({why})")
+        return value
+
+    def optional(at: int, decode: Callable[[bytes], Any]) -> Any:
+        return cell(at, lambda value: None if value is None else decode(value), None)
+
+    status = cell(4, _same, "parked")
+    session = Session(
+        id=cell(0, _same, repr(row[0])),
+        agent=cell(1, _same, ""),
+        tenant=cell(2, _same, ""),
+        user=cell(3, _same, ""),
+        status=status,
+        epoch=cell(5, _same, 0),
+        turn=cell(6, _same, 0),
+        pending=cell(7, _same, 0),
+        budget=cell(8, decode_budget, _NO_BUDGET),
+        usage=cell(9, _usage, ZERO),
+        seed=cell(10, _same, b""),
+        parent=optional(11, decode_address),
+        detached=cell(12, bool, True),
+        gates=cell(15, _same, b""),
+        notes=cell(16, decode_texts, ()),
+        result=cell(17, _same, None),
+        crashes=cell(18, _same, 0),
+        created=cell(19, _same, 0.0),
+        updated=cell(20, _same, 0.0),
+        returns=cell(21, decode_returns, _NO_RETURNS),
+    )
+    optional(13, decode_park)
+    cell(14, _same, None)
+    why = f"its row does not decode: {', '.join(bad)}"
+    park = Park("state", f"{why}; restore it from a backup, then start again")
+    if status in ENDED:
+        return msgspec.structs.replace(session, unreadable=why, unresolved=park)
+    return msgspec.structs.replace(session, unreadable=why, status="parked", park=park)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _usage(data: bytes) -> Usage:
+    usage = decode_usage(data)
+    if not isfinite(usage.seconds):
+        raise ValueError(f"seconds is {usage.seconds}")
+    return usage
+
+
+def turn_of(address: bytes) -> int | None:
+    """The turn of an address; None where it does not decode."""
+    return read(lambda: decode_address(address).turn, None)[0]
+
+
+def reason_of(park: bytes) -> str:
+    """The reason of a park; "state" where it does not decode."""
+    return read(lambda: decode_park(park).reason, "state")[0]
+
+
 def runnable_of(row: Sequence[Any]) -> Runnable:
-    id, wake_at, stored = row
-    if stored is None:
+    id, wake_at, parked = row
+    if not isinstance(wake_at, int | float) or not isfinite(wake_at):
+        wake_at = None
+    if parked is None:
         return Runnable(id, wake_at)
-    park, _ = read(lambda: decode_park(stored), Park("", ""))  # the activation reports a park that does not decode
+    park, _ = read(lambda: decode_park(parked), Park("", ""))  # the activation reports a park that does not decode
     return Runnable(id, wake_at, park.waits_on, park.since)
 
 
+_MESSAGE_CELLS: Any = tuple[
+    int, str, str, bytes, bytes, MessageKind, bytes | None, MessageState, bytes | None, float, float | None, str
+]  # fmt: skip
+
+
 def message_of(row: Sequence[Any]) -> Message:
-    reply_to, unreadable = (None, "") if row[6] is None else read(lambda: decode_address(row[6]), None)
+    """A message's row; one with a column that does not decode as a stand-in with the reason."""
+    try:
+        cells = _convert(tuple(row), _MESSAGE_CELLS)
+    except FAULTS as error:
+        state = row[7] if row[7] in set(MessageState) else MessageState.QUEUED
+        seq = row[0] if isinstance(row[0], int) else 0
+        cells = (seq, str(row[1]), str(row[2]), b"", b"", "message", None, state, None, 0.0, None, "")
+        why = str(error)
+    else:
+        why = ""
+    reply_to, unreadable = (None, why) if cells[6] is None else read(lambda: decode_address(cells[6]), None)
     return Message(
-        seq=row[0],
-        session=row[1],
-        id=row[2],
-        body=row[3],
-        digest=row[4],
-        kind=row[5],
+        seq=cells[0],
+        session=cells[1],
+        id=cells[2],
+        body=cells[3],
+        digest=cells[4],
+        kind=cells[5],
         reply_to=reply_to,
-        state=MessageState(row[7]),
-        reply=row[8],
-        created=row[9],
-        done=row[10],
-        context=row[11],
+        state=MessageState(cells[7]),
+        reply=cells[8],
+        created=cells[9],
+        done=cells[10],
+        context=cells[11],
         unreadable=unreadable,
     )
 
 
 def step_of(row: Sequence[Any]) -> Step:
-    return read_step(row[1], row[2], row[3], row[0])
+    key = row[1] if isinstance(row[1], bytes) else str(row[1]).encode(errors="replace")
+    return read_step(key, row[2], row[3], row[0])
+
+
+_CHECKPOINT_CELLS: Any = tuple[int, bytes, int, str | None, float, float, bytes, int | bool]
 
 
 def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
-    turn, state, version, message, started, ended, usage, dropped = row
-    used, unreadable = read(lambda: decode_usage(usage), ZERO)
+    """The row of a turn; one with a column that does not decode as a stand-in with the reason."""
+    try:
+        turn, state, version, message, started, ended, usage, dropped = _convert(tuple(row), _CHECKPOINT_CELLS)
+    except FAULTS as error:
+        return Checkpoint(row[0], b"", 0, unreadable=str(error))
+    used, unreadable = read(lambda: _usage(usage), ZERO)
     return Checkpoint(turn, state, version, message, started, ended, used, bool(dropped), unreadable)
 
 
 def letter_of(row: Sequence[Any]) -> DeadLetter:
     session, message, turn, cause, effects, created, in_doubt, failed = row
-    return DeadLetter(session, message, turn, cause, decode_texts(effects), created, decode_texts(in_doubt), decode_texts(failed))
+    none: tuple[str, ...] = ()
+    lists, why = read(lambda: (decode_texts(effects), decode_texts(in_doubt), decode_texts(failed)), (none, none, none))
+    cause = f"{cause} (the lists of its effects do not decode: {why})" if why else str(cause)
+    created = created if isinstance(created, int | float) else 0.0
+    return DeadLetter(session, message, turn, cause, lists[0], created, lists[1], lists[2])

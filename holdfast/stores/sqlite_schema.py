@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from holdfast.errors import SchemaTooNew, StoreError
-from holdfast.stores.sqlite_rows import decode_address, decode_park
+from holdfast.stores.sqlite_rows import reason_of, turn_of
 
 APPLICATION_ID = 0x686F6C64  # "hold", in the file's header: tells our file from any other SQLite database
 
@@ -176,8 +176,8 @@ def check_readable(connection: sqlite3.Connection, path: str) -> None:
 def migrate(connection: sqlite3.Connection, path: str) -> None:
     """Bring the schema up to date, each migration in a transaction of its own. Raises as `check`."""
     version = check(connection, path)
-    connection.create_function("park_reason", 1, lambda park: decode_park(park).reason, deterministic=True)
-    connection.create_function("parent_turn", 1, lambda address: decode_address(address).turn, deterministic=True)
+    connection.create_function("park_reason", 1, reason_of, deterministic=True)
+    connection.create_function("parent_turn", 1, turn_of, deterministic=True)
     for number in range(version, len(MIGRATIONS)):
         script = MIGRATIONS[number]
         finish = f"UPDATE schema_version SET version = {number + 1}; PRAGMA application_id = {APPLICATION_ID};"

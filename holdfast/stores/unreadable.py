@@ -16,8 +16,11 @@ from holdfast.stores.records import Step, StepRecord, StepState
 T = TypeVar("T")
 _decode_record = msgspec.msgpack.Decoder(StepRecord).decode
 
-FAULTS = (msgspec.MsgspecError, ValueError, TypeError)
-"""The errors of reading a row that does not decode: no MessagePack, another type, no UTF-8, an unknown state."""
+FAULTS = (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError)
+"""The errors of reading a row that does not decode: no MessagePack, another type, no UTF-8, an unknown state, too deeply nested."""
+
+UNREADABLE = "unreadable"
+"""The value of an Enqueue that is REFUSED because the row of its session does not decode."""
 
 
 def read(decode: Callable[[], T], instead: T) -> tuple[T, str]:
@@ -28,11 +31,16 @@ def read(decode: Callable[[], T], instead: T) -> tuple[T, str]:
         return instead, str(error)
 
 
+def read_state(state: int) -> StepState:
+    """A stored state of a step; OPEN, where its outcome counts as unknown, for one that is none."""
+    return StepState(state) if state in set(StepState) else StepState.OPEN
+
+
 def read_step(key: bytes, state: int, body: bytes, turn: int) -> Step:
     """A step's row. One that does not decode is a stand-in: it may be of any effect, so it is listed with the effects of its turn."""
     try:
         return Step(key, StepState(state), _decode_record(body), turn)
     except FAULTS as error:
-        there = StepState(state) if state in set(StepState) else StepState.OPEN
+        there = read_state(state)
         name = f"unreadable record {key.hex()}"
         return Step(key, there, StepRecord("unreadable", name, "", b"", 0, "once", note=str(error)), turn, str(error))

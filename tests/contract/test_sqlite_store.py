@@ -12,10 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from holdfast.errors import ConfigError, NotWritten, SchemaTooNew, StoreError, StoreLost
-from holdfast.policies.budget import Budget, Usage
+from holdfast.errors import ConfigError, NotWritten, SchemaTooNew, StoreError, StoreLost, WriteRefused
+from holdfast.policies.budget import Budget, Ledger, Usage
 from holdfast.stores import open_store
-from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, Status, Touch, UpdateSession
+from holdfast.stores.group import GroupCommit
+from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, Result, Status, Touch, UpdateSession
 from holdfast.stores.records import Outcome, Park, SessionStatus
 from holdfast.stores.sqlite import SqliteStore
 from holdfast.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS
@@ -100,19 +101,62 @@ async def test_a_database_of_the_first_schema_is_brought_forward_with_its_data(p
         await store.close()
 
 
-async def test_a_park_that_does_not_decode_stops_the_migration_and_changes_nothing(path: Path) -> None:
-    """The file stays of the first schema, for whoever can repair it."""
+ODD_BUDGETS = {
+    "negative": {"tokens": -5, "usd": "-1"},
+    "huge": {"steps": 10**18, "usd": "1e30", "seconds": 1e300},
+    "infinite": {"seconds": float("inf")},
+    "no number": {"seconds": float("nan"), "usd": "NaN"},
+    "fraction": {"tokens": 1.5},
+}
+"""Limits that the constructor of Budget refuses today."""
+
+
+def make_version(path: Path, version: int) -> None:
+    """A database as an earlier schema left it, with limits, parks and addresses that are refused, or do not decode, today."""
     make_version_1(path)
     db = sqlite3.connect(path)
+    for name, function in (("park_reason", lambda park: "wait"), ("parent_turn", lambda address: 1)):
+        db.create_function(name, 1, function)
+    for number in range(1, version):
+        db.executescript(f"{MIGRATIONS[number]} UPDATE schema_version SET version = {number + 1};")
+    for id, limits in ODD_BUDGETS.items():
+        db.execute(
+            "INSERT INTO sessions (id, agent, tenant, user, status, epoch, turn, pending, budget, usage, seed, detached, gates, notes,"
+            " crashes, crash_mark, created, updated)"
+            " VALUES (?, 'agent', 'acme', 'ann', 'idle', 1, 0, 0, ?, ?, x'', 0, x'', x'90', 0, 0, 1.0, 2.0)",
+            (id, encode(limits), encode(Usage())),
+        )
+        db.execute("INSERT INTO turns (session, turn, state, version, started, ended, usage) VALUES (?, 0, x'01', 1, 1, 1, x'80')", (id,))
     db.execute("UPDATE sessions SET park = x'c1' WHERE id = 'waits'")
+    db.execute("UPDATE sessions SET parent = 'works', parent_at = x'c1' WHERE id = 'rests'")
     db.commit()
     db.close()
-    with pytest.raises(StoreError, match=r"migration 2 of .* failed, nothing was changed"):
-        await SqliteStore(path).open()
-    db = sqlite3.connect(path)
-    assert db.execute("SELECT version FROM schema_version").fetchone() == (1,)
-    assert "context" not in [row[1] for row in db.execute("PRAGMA table_info (messages)")]
-    db.close()
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS) + 1))
+async def test_a_database_of_every_schema_opens_with_rows_that_are_refused_today(path: Path, version: int) -> None:
+    """What a stored limit says holds, whatever the constructor takes; a cell that does not decode is that of its own session."""
+    make_version(path, version)
+    store = SqliteStore(path)
+    await store.open()
+    try:
+        rows = {session.id: session for session in await store.sessions()}
+        assert {id for id, row in rows.items() if row.unreadable} == {"waits", "rests"}
+        assert (rows["negative"].budget.tokens, rows["negative"].budget.microusd) == (-5, -1_000_000)
+        assert (rows["infinite"].budget.seconds, rows["no number"].budget.seconds, rows["fraction"].budget.tokens) == (None, 0, 1)
+        for id in ODD_BUDGETS:
+            (loaded,) = await store.apply([Activate(id, 3.0)])
+            assert loaded.status is Status.DONE
+            Ledger(loaded.value.session.budget, loaded.value.session.usage).balance()
+        refused = await store.apply([Activate("waits", 3.0), Activate("works", 3.0)])
+        assert [result.status for result in refused] == [Status.REFUSED, Status.DONE]
+        assert "works" in [row.id for row in await store.runnable()]
+        assert await store.orphans() == []
+        park = rows["waits"].park
+        assert park is not None
+        assert park.reason == "state"
+    finally:
+        await store.close()
 
 
 # ---------------------------------------------------------------- reading beside
@@ -217,8 +261,74 @@ async def test_a_file_that_cannot_be_read_is_refused_in_one_line(path: Path, kin
     assert (contents(path), contents(path.with_name("sessions.db.lock"))) == (before, None)
 
 
-async def test_a_row_that_does_not_decode_is_an_error_of_the_store(owner: SqliteStore, path: Path) -> None:
-    """A damaged row is no traceback from a decoder."""
+CELLS = {
+    "budget": "x'c1'",
+    "usage": "x'81a77365636f6e6473cb7ff8000000000000'",  # seconds: not a number
+    "parent_at": "x'c1'",
+    "park": "x'c1'",
+    "notes": "'text'",
+    "returns": "x'c1'",
+    "status": "'odd'",
+    "epoch": "'odd'",
+    "turn": "'odd'",
+    "pending": "'odd'",
+    "gates": "'odd'",
+    "seed": "7",
+    "wake_at": "'odd'",
+    "created": "'odd'",
+    "updated": "x'00'",
+    "crashes": "x'00'",
+    "agent": "CAST(x'ff' AS TEXT)",
+    "tenant": "x'ff'",
+}
+
+
+@pytest.mark.parametrize("column", CELLS)
+async def test_each_cell_that_does_not_decode_is_shown_and_is_in_no_others_way(owner: SqliteStore, path: Path, column: str) -> None:
+    """Whatever is in the cell: lists show the session as parked on its row, the store opens, other ops of its batch are applied."""
+    await owner.apply(create("b"))
+    await owner.close()
+    db = sqlite3.connect(path)
+    db.execute(f"UPDATE sessions SET {column} = {CELLS[column]} WHERE id = 'a'")
+    db.commit()
+    before = db.execute("SELECT * FROM sessions WHERE id = 'a'" if column != "agent" else "SELECT hex(agent) FROM sessions").fetchone()
+    db.close()
+    store = SqliteStore(path)
+    await store.open()
+    try:
+        rows = {session.id: session for session in await store.sessions()}
+        assert set(rows) == {"a", "b"}
+        assert rows["b"].unreadable == ""
+        assert (await store.session("a")) == rows["a"]
+        if column != "agent":  # a text that is no UTF-8 is shown with a sign for each odd byte
+            park = rows["a"].park
+            assert park is not None
+            assert (rows["a"].status, park.reason) == ("parked", "state")
+            assert column in park.text
+        await store.runnable()
+        await store.orphans()
+        await store.counts()
+        group = GroupCommit(store)
+        writer = asyncio.create_task(group.run())
+        ops: list[Op] = [Activate("b", 3.0), Enqueue("b", "m", b"", b"", 3.0), Activate("a", 3.0), Enqueue("b", "n", b"", b"", 3.0)]
+        results = await asyncio.wait_for(asyncio.gather(*map(group.submit, ops), return_exceptions=True), 10)
+        writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
+        assert [isinstance(each, Result) and each.status is Status.DONE for each in (results[0], results[1], results[3])] == [True] * 3
+        refused = results[2]
+        assert isinstance(refused, WriteRefused) or (isinstance(refused, Result) and refused.status is Status.REFUSED)
+        assert [message.id for message in await store.messages("b")] == ["m", "n"]
+    finally:
+        await store.close()
+    db = sqlite3.connect(path)
+    assert (
+        db.execute("SELECT * FROM sessions WHERE id = 'a'" if column != "agent" else "SELECT hex(agent) FROM sessions").fetchone() == before
+    )
+    db.close()
+
+
+async def test_a_row_that_does_not_decode_is_shown_by_a_reader(owner: SqliteStore, path: Path) -> None:
+    """A damaged row is no traceback from a decoder, and does not hide the others."""
     await owner.close()
     db = sqlite3.connect(path)
     db.execute("UPDATE sessions SET budget = x'c1'")
@@ -226,8 +336,8 @@ async def test_a_row_that_does_not_decode_is_an_error_of_the_store(owner: Sqlite
     db.close()
     reader = await looking(path)
     try:
-        with pytest.raises(StoreError, match="does not decode"):
-            await reader.sessions()
+        (shown,) = await reader.sessions()
+        assert shown.unreadable.startswith("its row does not decode: budget")
     finally:
         await reader.close()
 

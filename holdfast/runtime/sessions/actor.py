@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from holdfast import events
-from holdfast.errors import NotAwaited, NotJournalable, SessionError, StateError, StoreError
+from holdfast import events, redact
+from holdfast.errors import NotAwaited, NotJournalable, SessionError, StateError, StoreError, WriteRefused
 from holdfast.policies.budget import ZERO
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.sessions import conclusion
@@ -25,7 +25,7 @@ from holdfast.runtime.sessions.pausing import Pause
 from holdfast.runtime.sessions.unreadable import unreadable, unreadable_message
 from holdfast.runtime.steps.session import Session
 from holdfast.runtime.turns import doubt, tasks
-from holdfast.runtime.turns.failures import describe, trace, where
+from holdfast.runtime.turns.failures import STATE_S, describe, refused, trace, where
 from holdfast.runtime.turns.journal import Journal
 from holdfast.runtime.turns.node import Node
 from holdfast.runtime.turns.observed import turn_starts
@@ -36,7 +36,6 @@ from holdfast.stores.ops import CommitTurn, FailTurn, Op, Result, Status, Update
 from holdfast.stores.records import ENDED, Loaded, Message, Park, SessionStatus
 from holdfast.supervisors.intensity import Intensity, Restarts
 
-_STATE_S = 60.0  # the pause before a state that did not load is tried again; each message and each start also tries it
 _UNKNOWN = "the outcome of a write is unknown"
 
 
@@ -178,6 +177,8 @@ class Actor:
             while self.life in WORKING and self._runnable():
                 await self._handle(self.mailbox[0])
             await self._grant()
+        except WriteRefused as error:
+            await self._refused(error)
         except Exception as error:
             # The store failed, or holdfast has a bug: the session is read again (a bug is logged), and no other session is affected.
             if not isinstance(error, StoreError):
@@ -191,6 +192,13 @@ class Actor:
                 self.mailbox = []  # an empty deque is 600 bytes
             self.host.idle(self)
             self.kick()  # a person's request may have come too late for its turn, or the next message waits
+
+    async def _refused(self, error: WriteRefused) -> None:
+        """A write of the session is at fault itself, and would be refused again at once: park the session."""
+        try:
+            await self._park(refused(describe(error), self.node.clock.time()))
+        except StoreError as again:
+            self._lost(describe(again), at_once=False)
 
     async def _grant(self) -> None:
         """Between turns: grant a person's request, or read the session again."""
@@ -249,12 +257,12 @@ class Actor:
     async def _park_unread(self, error: StateError) -> None:
         """Park a session whose stored data cannot be read: no code of it runs, and its callers get the error."""
         self.host.unanswerable(self.id, error)
-        await self._park(Park("state", str(error), self.node.clock.time() + _STATE_S))
+        await self._park(Park("state", str(error), self.node.clock.time() + STATE_S))
 
     async def _interrupted(self, turn: Turn, left: Interrupted) -> None:
         """Park, or read the session again where its rows may have changed; otherwise `life` decides the next action."""
         turn.emit(events.TurnLeft, left.why)
-        if left.park is not None and left.why == "park":
+        if left.park is not None and left.why in ("park", "lost"):
             await self._park_turn(turn, left.park)
         elif left.why == "lost":
             self._lost(left.cause)
@@ -339,8 +347,9 @@ class Actor:
             return  # the answer may be in memory already, and the turn runs again; or the session waits no more
         wish, now = self.wish if isinstance(self.wish, Park) else None, self.node.clock.time()
         park = wish or park
-        park = park if park.until is None else msgspec.structs.replace(park, since=now)
-        op = UpdateSession(self.id, self.owner.epoch, now, status="parked", park=park, gates=self.stored_gates())
+        park = msgspec.structs.replace(park, text=redact.storable(park.text), since=park.since if park.until is None else now)
+        gates = None if self.owner.unreadable else conclusion.stored_gates(self.owner, self.node)  # what does not decode stays
+        op = UpdateSession(self.id, self.owner.epoch, now, status="parked", park=park, gates=gates)
         status = (await self.node.group.submit(op, partial(self._parked, park, wish), keep=True)).status
         if status is not Status.REFUSED:  # refused: the answer came meanwhile, and the turn runs again
             self._check(status)
@@ -376,12 +385,6 @@ class Actor:
             await self.node.group.submit(
                 UpdateSession(self.id, self.owner.epoch, self.node.clock.time(), status=status, park=park), keep=True
             )
-
-    def stored_gates(self) -> bytes | None:
-        """The state of the gates, encoded; None where the stored state does not decode: then it stays as it is."""
-        if self.owner.unreadable:
-            return None
-        return conclusion.stored_gates(self.owner, self.node)
 
     def _check(self, status: Status) -> bool:
         if status is not Status.DONE:

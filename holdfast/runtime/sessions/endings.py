@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from holdfast import events
-from holdfast.errors import ConfigError, StoreError
+from holdfast.errors import ConfigError, SessionError, StoreError
 from holdfast.runtime.sessions import conclusion
 from holdfast.runtime.sessions.actor import Actor
 from holdfast.runtime.sessions.delivery import Delivery
@@ -111,7 +111,7 @@ class Endings:
             try:
                 await self._end(child, "cancelled", f"its parent {above!r} has ended")
                 waiting += await self._living(child)
-            except (StoreError, ConfigError) as error:
+            except (StoreError, ConfigError, SessionError) as error:
                 events.log.warning("child %s of %s is ended at the next start: %s", child, above, describe(error))
 
     async def _living(self, parent: str, turn: int | None = None) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from holdfast import events
-from holdfast.errors import ConfigError, SessionError, SessionNotFound, StateError
+from holdfast.errors import ConfigError, SessionError, SessionNotFound, StateError, WriteRefused
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.settings import Settings
 from holdfast.runtime.sessions.actor import Actor
@@ -150,14 +150,14 @@ class Sessions:
         due = id in self._due
         self._due.discard(id)
         if result.status is not Status.DONE:
-            self.recovery.done(id)
-            error = _not_there(id, str(result.value))
-            loading.set_exception(error)
-            loading.exception()
-            self.unanswerable(id, error)
+            self._unloadable(id, loading, str(result.value))
             return
         agent = self.node.settings.agents.get(result.value.session.agent)
-        actor = self.live[id] = Actor(self.node, self, agent, result.value)
+        try:
+            actor = self.live[id] = Actor(self.node, self, agent, result.value)
+        except Exception as fault:  # stored data that no check knows can raise any error
+            self._unloadable(id, loading, f"its rows cannot be loaded ({describe(fault)})")
+            return
         if self.node.observers:
             self.node.emit(events.Resumed(id, actor.owner.epoch, len(actor.journal.records)))
         loading.set_result(actor)
@@ -168,12 +168,26 @@ class Sessions:
             self.recovery.done(id)
             self._set_alarm(actor)
 
+    def _unloadable(self, id: str, loading: asyncio.Future[Actor], why: str) -> None:
+        """The session cannot be loaded, also not again: its callers get the reason, and no other session waits for it."""
+        error = _not_there(id, why)
+        if not loading.done():
+            loading.set_exception(error)
+            loading.exception()
+        self.unanswerable(id, error)
+        self.recovery.done(id)
+
     def _not_loaded(self, id: str, write: asyncio.Future[Result]) -> None:
         """The read failed: its callers get the error, and the read is tried again until the store answers."""
         error = write.exception()
         if error is None:
             return
         loading = self._loading.pop(id, None)
+        if isinstance(error, WriteRefused):
+            self._due.discard(id)
+            if loading is not None:
+                self._unloadable(id, loading, describe(error))
+            return
         if loading is not None and not loading.done():
             loading.set_exception(error)
             loading.exception()

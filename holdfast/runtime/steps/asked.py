@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from holdfast import redact
 from holdfast.codec import Codec, codec_for
 from holdfast.errors import NotJournalable, StepError
 from holdfast.policies.classify import classify
@@ -68,7 +69,7 @@ def kept(asked: Asked, value: Any) -> Outcome:
                 return Outcome(failure=failure_of(asked.name, classify(error, 0.0)))
             raise
         text = f"{asked.name} was done, and its result cannot be stored: {error}"
-        return Outcome(failure=Failure("StepError", asked.name, NOT_KEPT, text.encode("utf-8", "backslashreplace").decode()[:2_000]))
+        return Outcome(failure=Failure("StepError", asked.name, NOT_KEPT, redact.storable(text)[:2_000]))
 
 
 def result(asked: Asked, outcome: Outcome) -> Any:

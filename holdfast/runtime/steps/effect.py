@@ -18,6 +18,7 @@ from holdfast.policies import retry
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.policies.classify import Fault, classify, refused
 from holdfast.policies.gate import Wait
+from holdfast.policies.stored import bounded
 from holdfast.runtime.steps import pipeline
 from holdfast.runtime.steps.asked import kept
 from holdfast.runtime.steps.refusal import exhausted, refuse, spend_step
@@ -239,8 +240,8 @@ def _cost(step: Step, call: Call, fault: Fault | None, reported: Usage | None) -
     """The cost of the attempt: metered from its answer, if it has one, or as its error reports; one step where the other side refused it;
     else the most it can cost."""
     if call.meter is not None and (fault is None or step.value is not None):
-        return call.meter(step.value)
-    return call.most if reported is None else reported
+        return bounded(call.meter(step.value))
+    return call.most if reported is None else bounded(reported)
 
 
 async def _settled(step: Step, fault: Fault) -> Outcome | None:

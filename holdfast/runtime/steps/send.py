@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from holdfast.codec import canonical, digest
-from holdfast.errors import AskCycle, MailboxFull, SessionEnded, SessionNotFound
+from holdfast.errors import AskCycle, MailboxFull, SessionEnded, SessionNotFound, StateError
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.ids import check_id
 from holdfast.runtime.steps import pipeline
@@ -21,16 +21,17 @@ from holdfast.runtime.turns.failures import describe
 from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.ops import Enqueue, Op, Result, Status
 from holdfast.stores.records import ENDED, Address, Failure, Outcome, Session
-from holdfast.stores.unreadable import read
+from holdfast.stores.unreadable import UNREADABLE, read
 from holdfast.telemetry.context import carried
 
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 _WHY = {
     "unknown": "no session {!r}: check the id, or spawn it",
     "full": "the mailbox of session {!r} is full",
+    UNREADABLE: "the row of session {!r} does not decode",
     "conflict": "session {!r} has another message of this id",
 }
-_KINDS = {"unknown": "SessionNotFound", "full": "MailboxFull", "conflict": "MessageConflict"}
+_KINDS = {"unknown": "SessionNotFound", "full": "MailboxFull", "conflict": "MessageConflict", UNREADABLE: "StateError"}
 
 
 async def ask(turn: Turn, target: str, message: Any, timeout_s: float) -> Any:
@@ -134,6 +135,8 @@ async def _refuse_undeliverable(step: Step, row: Session | None, agent: Agent | 
     error: Exception | None = None
     if row is None:
         error = SessionNotFound(target, f"no session {target!r}")
+    elif row.unreadable:
+        error = StateError(target, f"session {target!r} cannot be read in: {row.unreadable}")
     elif row.status in ENDED:
         error = SessionEnded(target, f"session {target!r} is {row.status}")
     elif limit is not None and row.pending + waiting >= limit:

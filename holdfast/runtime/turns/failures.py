@@ -10,7 +10,7 @@ import msgspec
 from holdfast import redact
 from holdfast.errors import AskCycle, AskTimeout, BudgetExhausted, RepetitionDetected, StepError
 from holdfast.policies.classify import Fault
-from holdfast.stores.records import Failure, Outcome, StepState
+from holdfast.stores.records import Failure, Outcome, Park, StepState
 
 _BY_NAME: dict[str, type[StepError]] = {cls.__name__: cls for cls in (StepError, BudgetExhausted, RepetitionDetected, AskTimeout, AskCycle)}
 _MAX_TEXT = 2_000
@@ -35,6 +35,17 @@ def failure_of(step: str, fault: Fault) -> Failure:
     return Failure(fault.raised_as, step, fault.type, redact.text(fault.message)[:_MAX_TEXT], category)
 
 
+STATE_S = 60.0
+"""The pause before a session that parked as "state" is tried again, in seconds; each message and each start also tries it."""
+
+
+def refused(cause: str, now: float) -> Park:
+    """The park of a session a write of which was refused: it is at fault itself."""
+    return Park(
+        "state", f"a write of the session was refused: {cause}; it is tried again, or drop the turn, or cancel the session", now + STATE_S
+    )
+
+
 _CLOSED, _FAILED = StepState.CLOSED, StepState.FAILED
 
 
@@ -51,7 +62,7 @@ def error_of(failure: Failure) -> StepError:
 def describe(error: BaseException) -> str:
     """One redacted line about an exception, fit for every store, also where its `__str__` fails."""
     try:
-        text = str(error).strip().replace("\n", " ").encode("utf-8", "backslashreplace").decode()
+        text = str(error).strip().replace("\n", " ")
     except Exception:
         text = "(its text cannot be read)"
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -17,11 +17,11 @@ from typing import Any, NoReturn
 import msgspec
 
 from holdfast import events
-from holdfast.errors import RuntimeStopped, StoreError
+from holdfast.errors import RuntimeStopped, StoreError, WriteRefused
 from holdfast.runtime.agents.ids import turn_id
 from holdfast.runtime.turns import branches, tasks
 from holdfast.runtime.turns.branches import Branch, Gathered, enclosing, here
-from holdfast.runtime.turns.failures import describe, state_of
+from holdfast.runtime.turns.failures import describe, refused, state_of
 from holdfast.runtime.turns.flight import Flight, Lane
 from holdfast.runtime.turns.journal import Journal
 from holdfast.runtime.turns.node import Node, Place
@@ -228,7 +228,14 @@ class Turn:
 
     def submit(self, key: bytes, state: StepState, record: StepRecord, outbox: tuple[Op, ...] = ()) -> asyncio.Future[Result]:
         """Write a step's record until it is written. Memory has it when the write is acknowledged, also where no code waits for that."""
-        op = WriteStep(self.owner.id, self.owner.epoch, self.number, key, state, self.node.encode(record), outbox)
+        try:
+            body = self.node.encode(record)
+        except (ValueError, TypeError, OverflowError) as error:
+            failed: asyncio.Future[Result] = self.node.loop.create_future()
+            failed.set_exception(WriteRefused(f"the record of {record.name} cannot be encoded: {error}"))
+            failed.exception()  # a waiter that is gone must not make the loop complain
+            return failed
+        op = WriteStep(self.owner.id, self.owner.epoch, self.number, key, state, body, outbox)
         return self.node.group.submit(op, partial(self._written, op, record), keep=True)
 
     def _written(self, op: WriteStep, record: StepRecord, result: Result) -> None:
@@ -257,6 +264,9 @@ class Turn:
         except StoreError as error:
             cause = describe(error)
             self.node.emit(events.StoreFailed(self.owner.id, cause))
+            if isinstance(error, WriteRefused):
+                self.interrupt("lost", refused(cause, self.node.clock.time()), cause)
+                return None
         else:
             if result.status is Status.DONE:
                 return result

@@ -28,7 +28,7 @@ class Interrupted(msgspec.Struct, frozen=True):
         why: "park" and "pause" (with `park`), "drain", "unsure" (a write may not be there: read again once nothing is
             in flight), "lost" (fenced, or the store failed: read again now), "dropped" (a person gives the turn
             up), "ended" (the session was cancelled or killed) or "stopped" (the process ends before the steps in flight do).
-        cause: for "lost", the reason as text.
+        cause: for "lost", the reason as text; with `park` where a write was refused: the store is not read again, the session parks.
     """
 
     why: Why

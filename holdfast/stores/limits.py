@@ -1,0 +1,60 @@
+"""What every store can hold: an op beyond that is refused before it is queued, so that it cannot fail the batch it would be part of."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from holdfast.codec import MAX_BYTES
+from holdfast.redact import storable
+from holdfast.stores.ops import Op, WriteStep
+
+_ROW = 1 << 20
+"""Bytes of a row beyond the values in it: an outcome is a little larger than its value."""
+
+_FIRST, _LAST = -(1 << 63), (1 << 63) - 1
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def fault_of(op: Op) -> str:
+    """Why no store can hold `op` (the field, and what is wrong with it); "" if every store can."""
+    if type(op) is WriteStep:  # most ops: the rest of it comes from holdfast itself
+        if len(op.body) <= MAX_BYTES and not op.outbox:
+            return ""
+        return _too_large(op.body) or next(filter(None, map(fault_of, op.outbox)), "")
+    for field in _fields(type(op)):
+        why = _fault(getattr(op, field))
+        if why:
+            return f"{field} of {type(op).__name__} {why}"
+    return next(filter(None, map(fault_of, getattr(op, "outbox", ()))), "")
+
+
+@lru_cache
+def _fields(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field for field in kind.__struct_fields__ if field != "outbox")
+
+
+def _fault(value: Any) -> str:
+    kind = type(value)
+    if kind is str:
+        return "" if storable(value) is value else "has a NUL or a half of a surrogate pair"
+    if kind is bytes:
+        return "" if len(value) <= MAX_BYTES else _too_large(value)
+    if kind is int:
+        return "" if _FIRST <= value <= _LAST else "has over 64 bits"
+    if kind is float:
+        return "" if value == value else "is not a number"
+    if isinstance(value, msgspec.Struct):
+        try:
+            _encode(value)
+        except (ValueError, TypeError, OverflowError) as error:
+            return f"cannot be encoded: {error}"
+    elif kind is tuple:
+        return next(filter(None, map(_fault, value)), "")
+    return ""
+
+
+def _too_large(data: bytes) -> str:
+    return f"has {len(data):,} bytes, over {MAX_BYTES:,}" if len(data) > MAX_BYTES + _ROW else ""

@@ -332,7 +332,7 @@ class Runtime:
         return {
             "live": len(live),
             "working": sum(1 for actor in live.values() if actor.task is not None),
-            "recovering": len(sessions.recovery),
+            **sessions.recovery.counts(),
             "steps_in_flight": len(node.deadlines),
             "threads_abandoned": threads.abandoned(),
             "stuck": sum(1 for task in node.stuck if not task.done()),

@@ -20,6 +20,8 @@ from holdfast.stores.records import (
     Session,
     Step,
     StepState,
+    marked,
+    records_of,
 )
 from holdfast.stores.returns import settle
 from holdfast.stores.unreadable import read_step
@@ -64,8 +66,7 @@ class Tables:
         self.steps: dict[tuple[str, int], dict[bytes, StepRow]] = {}
         self.checkpoints: dict[str, dict[int, Checkpoint]] = {}
         self.letters: dict[tuple[str, int], DeadLetter] = {}
-        # The number of records that the open turn had when its last crash was counted.
-        self.crash_marks: dict[str, int] = {}
+        self.crash_marks: dict[str, int] = {}  # see records.marked
         # Why a session's own row does not decode; such a session is in none of the tables.
         self.unreadable: dict[str, str] = {}
         self._arrivals = 0
@@ -148,8 +149,9 @@ class Tables:
         crashes = session.crashes
         if op.count_crash:
             records = len(self.steps.get((op.session, turn), ()))
-            crashes = crashes + 1 if self.crash_marks.get(op.session) == records else 1
-            self._put(self.crash_marks, op.session, records)
+            mark = self.crash_marks.get(op.session)
+            crashes = crashes + 1 if mark is not None and records_of(mark) == records else 1
+            self._put(self.crash_marks, op.session, marked(records, op.alone))
         session = _replace(session, epoch=session.epoch + 1, crashes=crashes)
         self._put(self.sessions, op.session, session)
         queued = [m for m in self._queued(op.session) if m.kind == "message"]
@@ -157,6 +159,12 @@ class Tables:
             Status.DONE,
             Loaded(session, self.checkpoints[op.session][session.turn], queued, self.journal(op.session, turn)),
         )
+
+    def charges(self, session: Session) -> tuple[int, bool]:
+        """`crashes` and `alone` of a Runnable."""
+        mark = self.crash_marks.get(session.id, 0)
+        counts = session.crashes and records_of(mark) == len(self.steps.get((session.id, session.turn + 1), ()))
+        return (session.crashes, mark < 0) if counts else (0, False)
 
     def _update(self, op: ops.UpdateSession) -> Result:
         session = self._owned(op)
@@ -181,6 +189,8 @@ class Tables:
             updated=op.now,
         )
         self._put(self.sessions, op.session, session)
+        if op.passed and op.session in self.crash_marks:
+            self._put(self.crash_marks, op.session, records_of(self.crash_marks[op.session]))
         return DONE
 
     def _return_budget(self, op: ops.ReturnBudget) -> Result:

@@ -22,6 +22,7 @@ from holdfast.stores.records import (
     Runnable,
     Session,
     Step,
+    records_of,
 )
 from holdfast.stores.unreadable import read, read_step
 
@@ -45,6 +46,11 @@ MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created
 STEP = "turn, key, state, body"
 CHECKPOINT = "turn, state, version, message, started, ended, usage, dropped"
 LETTER = "session, message, turn, cause, effects, created, in_doubt, failed"
+
+
+def charges(steps: str) -> str:
+    """The last columns of a Runnable, of a session in a table `s`; `steps` is the table of steps."""
+    return f"crashes, crash_mark, CASE WHEN crashes > 0 THEN (SELECT count(*) FROM {steps} WHERE session = s.id AND turn = s.turn + 1) END"
 
 
 def session_of(row: Sequence[Any]) -> Session:
@@ -78,11 +84,14 @@ def session_of(row: Sequence[Any]) -> Session:
 
 
 def runnable_of(row: Sequence[Any]) -> Runnable:
-    id, wake_at, stored = row
-    if stored is None:
-        return Runnable(id, wake_at)
-    park, _ = read(lambda: decode_park(stored), Park("", ""))  # the activation reports a park that does not decode
-    return Runnable(id, wake_at, park.waits_on, park.since)
+    id, wake_at, stored, crashes, mark, records = row
+    park = Park("", "")
+    if stored is not None:
+        park, _ = read(lambda: decode_park(stored), park)  # the activation reports a park that does not decode
+    if not crashes:
+        return Runnable(id, wake_at, park.waits_on, park.since)
+    counts = isinstance(crashes, int) and isinstance(mark, int) and records_of(mark) == records
+    return Runnable(id, wake_at, park.waits_on, park.since, crashes if counts else 0, counts and mark < 0)
 
 
 def message_of(row: Sequence[Any]) -> Message:

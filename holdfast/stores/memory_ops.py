@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from holdfast.stores import ops
+from holdfast.stores import marks, ops
 from holdfast.stores.ops import DONE, FENCED, Result, Status
 from holdfast.stores.records import (
     ENDED,
@@ -20,8 +20,6 @@ from holdfast.stores.records import (
     Session,
     Step,
     StepState,
-    marked,
-    records_of,
 )
 from holdfast.stores.returns import settle
 from holdfast.stores.unreadable import read_step
@@ -66,7 +64,7 @@ class Tables:
         self.steps: dict[tuple[str, int], dict[bytes, StepRow]] = {}
         self.checkpoints: dict[str, dict[int, Checkpoint]] = {}
         self.letters: dict[tuple[str, int], DeadLetter] = {}
-        self.crash_marks: dict[str, int] = {}  # see records.marked
+        self.crash_marks: dict[str, int] = {}
         # Why a session's own row does not decode; such a session is in none of the tables.
         self.unreadable: dict[str, str] = {}
         self._arrivals = 0
@@ -149,9 +147,8 @@ class Tables:
         crashes = session.crashes
         if op.count_crash:
             records = len(self.steps.get((op.session, turn), ()))
-            mark = self.crash_marks.get(op.session)
-            crashes = crashes + 1 if mark is not None and records_of(mark) == records else 1
-            self._put(self.crash_marks, op.session, marked(records, op.alone))
+            crashes, mark = marks.charge(crashes, self.crash_marks.get(op.session), records, op.alone)
+            self._put(self.crash_marks, op.session, mark)
         session = _replace(session, epoch=session.epoch + 1, crashes=crashes)
         self._put(self.sessions, op.session, session)
         queued = [m for m in self._queued(op.session) if m.kind == "message"]
@@ -160,11 +157,10 @@ class Tables:
             Loaded(session, self.checkpoints[op.session][session.turn], queued, self.journal(op.session, turn)),
         )
 
-    def charges(self, session: Session) -> tuple[int, bool]:
-        """`crashes` and `alone` of a Runnable."""
-        mark = self.crash_marks.get(session.id, 0)
-        counts = session.crashes and records_of(mark) == len(self.steps.get((session.id, session.turn + 1), ()))
-        return (session.crashes, mark < 0) if counts else (0, False)
+    def charges(self, session: Session) -> tuple[int, int, bool]:
+        """`crashes`, `passes` and `alone` of a Runnable."""
+        records = len(self.steps.get((session.id, session.turn + 1), ()))
+        return marks.charges(session.crashes, self.crash_marks.get(session.id), records)
 
     def _update(self, op: ops.UpdateSession) -> Result:
         session = self._owned(op)
@@ -190,7 +186,7 @@ class Tables:
         )
         self._put(self.sessions, op.session, session)
         if op.passed and op.session in self.crash_marks:
-            self._put(self.crash_marks, op.session, records_of(self.crash_marks[op.session]))
+            self._put(self.crash_marks, op.session, marks.passed(self.crash_marks[op.session]))
         return DONE
 
     def _return_budget(self, op: ops.ReturnBudget) -> Result:

@@ -205,7 +205,7 @@ class UpdateSession(msgspec.Struct, frozen=True, gc=False):
     """Set the fields that are not None in a session's row. Any status but "parked" clears `park`, and on an ended session also
     `unresolved`, which `park` sets there.
 
-    `settled=True` sets crashes to 0; `passed=True` withdraws the `alone` of the last Activate. DONE or FENCED. REFUSED with "answered",
+    `settled=True` sets crashes to 0; `passed=True` counts a pass: see `records.Runnable`. DONE or FENCED. REFUSED with "answered",
     with no change, where a step that `park.keys` names is no longer WAITING.
     """
 

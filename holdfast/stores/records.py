@@ -170,17 +170,6 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     unreadable: str = ""
 
 
-def marked(records: int, alone: bool) -> int:
-    """The mark that a store keeps with a count of crashes: how many records the open turn had, and whether the session was started alone
-    (then the mark is negative)."""
-    return -1 - records if alone else records
-
-
-def records_of(mark: int) -> int:
-    """The number of records that a mark tells."""
-    return max(mark, -1 - mark)
-
-
 def due(until: float, since: float, now: float) -> float:
     """When a wait that began at `since` is over: at `until`; after its own length at the latest, where the clock was set back."""
     return min(until, now + max(until - since, 0.0)) if since else until
@@ -349,7 +338,8 @@ class Runnable(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         since: store time at which it was parked.
         crashes: its count, as `Activate` left it; 0 where the open turn has another number of records since.
-        alone: the `alone` of that count.
+        passes: how often it has `passed` meanwhile.
+        alone: the `alone` of the last Activate; False where it has `passed` since.
     """
 
     id: str
@@ -357,6 +347,7 @@ class Runnable(msgspec.Struct, frozen=True, gc=False):
     waits_on: tuple[str, ...] = ()
     since: float = 0.0
     crashes: int = 0
+    passes: int = 0
     alone: bool = False
 
     def due(self, now: float) -> float:

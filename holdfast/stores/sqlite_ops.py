@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from holdfast.policies.budget import Usage
-from holdfast.stores import ops
+from holdfast.stores import marks, ops
 from holdfast.stores.ops import DONE, FENCED, Result, Status
-from holdfast.stores.records import ENDED, Loaded, Message, MessageState, Session, StepState, marked, records_of
+from holdfast.stores.records import ENDED, Loaded, Message, MessageState, Session, StepState
 from holdfast.stores.returns import settle
 from holdfast.stores.sqlite_rows import (
     CHECKPOINT,
@@ -180,7 +180,7 @@ class Interpreter:
         sql = f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid"
         steps = [step_of(step) for step in self.db.execute(sql, (op.session, turn + 1))]
         if op.count_crash:
-            crashes, mark = (crashes + 1 if records_of(mark) == len(steps) else 1), marked(len(steps), op.alone)
+            crashes, mark = marks.charge(crashes, mark, len(steps), op.alone)
         session, why = read(lambda: self.session(op.session), None)
         if session is None:  # the other ops of the batch take effect all the same
             return Result(Status.REFUSED, f"its row does not decode: {why}")
@@ -215,7 +215,7 @@ class Interpreter:
             sets.append("gates = ?")
             values.append(op.gates)  # type: ignore[arg-type]
         if op.settled or op.passed:
-            sets.append("crashes = 0, crash_mark = 0" if op.settled else "crash_mark = max(crash_mark, -1 - crash_mark)")
+            sets.append("crashes = 0, crash_mark = 0" if op.settled else marks.PASSED)
         self.db.execute(f"UPDATE sessions SET {', '.join(sets)} WHERE id = ?", (*values, op.session))
         return DONE
 

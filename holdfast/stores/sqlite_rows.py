@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from holdfast.policies.budget import ZERO, Budget, Usage
+from holdfast.stores import marks
 from holdfast.stores.records import (
     ENDED,
     Address,
@@ -22,7 +23,6 @@ from holdfast.stores.records import (
     Runnable,
     Session,
     Step,
-    records_of,
 )
 from holdfast.stores.unreadable import read, read_step
 
@@ -88,10 +88,7 @@ def runnable_of(row: Sequence[Any]) -> Runnable:
     park = Park("", "")
     if stored is not None:
         park, _ = read(lambda: decode_park(stored), park)  # the activation reports a park that does not decode
-    if not crashes:
-        return Runnable(id, wake_at, park.waits_on, park.since)
-    counts = isinstance(crashes, int) and isinstance(mark, int) and records_of(mark) == records
-    return Runnable(id, wake_at, park.waits_on, park.since, crashes if counts else 0, counts and mark < 0)
+    return Runnable(id, wake_at, park.waits_on, park.since, *(marks.charges(crashes, mark, records) if crashes else ()))
 
 
 def message_of(row: Sequence[Any]) -> Message:

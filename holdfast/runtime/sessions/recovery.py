@@ -92,7 +92,7 @@ class Recovery:
             else:
                 later.append((row, at))
         if unclean:
-            charged = [Charged(row.id, row.crashes, row.alone) for row in ready]
+            charged = [Charged(row.id, row.crashes, row.passes, row.alone) for row in ready]
             self.culprits = culprits(charged)
             self._trials.run(trials(charged))
         else:

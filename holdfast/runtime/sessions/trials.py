@@ -16,14 +16,14 @@ class Trials:
     Args:
         begin: starts these sessions, and charges each with the last end; the second argument tells whether it is tried alone.
         progress: what changes with each new record and each turn of a session; None where it is not in memory.
-        passed: a session that was tried alone has passed, without a new record.
+        passed: a suspect has passed its trial, without a new record.
 
     Attributes:
         held: the sessions that must not run yet.
         open: the sessions of the trial under way that have not passed yet, each with its progress when it started.
     """
 
-    __slots__ = ("_begin", "_left_s", "_next", "_passed", "_progress", "_trial", "held", "open")
+    __slots__ = ("_begin", "_hunting", "_left_s", "_next", "_passed", "_progress", "_trial", "held", "open")
 
     def __init__(
         self, begin: Callable[[Sequence[str], bool], None], progress: Callable[[str], object], passed: Callable[[str], None]
@@ -31,12 +31,13 @@ class Trials:
         self._begin, self._progress, self._passed = begin, progress, passed
         self._next: deque[Trial] = deque()
         self._trial = Trial((), 0.0)
-        self._left_s = 0.0
+        self._left_s, self._hunting = 0.0, False
         self.held: set[str] = set()
         self.open: dict[str, object] = {}
 
     def run(self, trials: Sequence[Trial]) -> None:
         """Begin the first of these; the others follow."""
+        self._hunting = self._hunting or len(trials) > 1
         self._next.extend(trials)
         self.held.update(id for trial in trials for id in trial.sessions)
         self._advance()
@@ -69,7 +70,7 @@ class Trials:
             self._advance()
 
     def _pass(self, id: str) -> None:
-        if self.open.pop(id) == self._progress(id) and self._trial.alone:
+        if self.open.pop(id) == self._progress(id) and self._trial.suspects:
             self._passed(id)
 
     def _advance(self) -> None:
@@ -77,6 +78,6 @@ class Trials:
             trial = self._trial = self._next.popleft()
             self._left_s = trial.seconds
             self.held.difference_update(trial.sessions)
-            if self._next or trial.alone:  # else nothing waits for its end
+            if self._hunting or trial.alone:  # else nothing depends on its end
                 self.open = dict.fromkeys(trial.sessions, _NOT_STARTED)
             self._begin(trial.sessions, trial.alone)

@@ -7,7 +7,8 @@ Sessions with few charges start first, all at once: one end may have any cause. 
 of them and then the rest, each group when the one before has passed: each session of it has a new record, or rests, or the trial's time is
 over. A suspect's pass without a new record counts against its charge. So where the process dies during a trial, only the sessions of that
 trial are more suspect than before, and the next start tries the halves of that group. A session that was tried alone when the process died
-is the culprit. This finds each of several culprits among n sessions in about log2(n) ends, and then `crash_limit` decides.
+(and no suspect still ran that had passed by time) is the culprit. This finds each of several culprits among n sessions in about log2(n)
+ends, and then `crash_limit` decides.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Trials:
         open: the sessions of the trial under way that have not passed yet, each with its progress when it started.
     """
 
-    __slots__ = ("_begin", "_hunting", "_left_s", "_next", "_passed", "_progress", "_trial", "held", "open")
+    __slots__ = ("_begin", "_clean", "_hunting", "_left_s", "_next", "_passed", "_progress", "_trial", "held", "open")
 
     def __init__(
         self, begin: Callable[[Sequence[str], bool], None], progress: Callable[[str], object], passed: Callable[[str], None]
@@ -31,7 +31,7 @@ class Trials:
         self._begin, self._progress, self._passed = begin, progress, passed
         self._next: deque[Trial] = deque()
         self._trial = Trial((), 0.0)
-        self._left_s, self._hunting = 0.0, False
+        self._left_s, self._hunting, self._clean = 0.0, False, True
         self.held: set[str] = set()
         self.open: dict[str, object] = {}
 
@@ -65,8 +65,10 @@ class Trials:
         if self.open:
             self._left_s -= seconds
             for id, before in list(self.open.items()):
-                if self._left_s <= 0.0 or (before is not _NOT_STARTED and self._progress(id) != before):
+                late = self._left_s <= 0.0
+                if late or (before is not _NOT_STARTED and self._progress(id) != before):
                     self._pass(id)
+                    self._clean = self._clean and not (late and self._trial.suspects)
             self._advance()
 
     def _pass(self, id: str) -> None:
@@ -80,4 +82,4 @@ class Trials:
             self.held.difference_update(trial.sessions)
             if self._hunting or trial.alone:  # else nothing depends on its end
                 self.open = dict.fromkeys(trial.sessions, _NOT_STARTED)
-            self._begin(trial.sessions, trial.alone)
+            self._begin(trial.sessions, trial.alone and self._clean)  # a suspect whose time is over still runs, and may be the culprit

@@ -358,7 +358,7 @@ async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.Monkey
     async def silent(deadline_s: float = 5.0) -> None:
         raise StoreError("the database has not answered within 5 s")
 
-    counts = api.runtime.statistics() | {"stuck": 1, "threads_abandoned": 2, "recovering": 3}
+    counts = api.runtime.statistics() | {"stuck": 1, "threads_abandoned": 2, "recovering": 3, "held": 2, "delayed": 1}
     monkeypatch.setattr(api.runtime, "check_health", silent)
     monkeypatch.setattr(api.runtime, "statistics", lambda: counts)
     monkeypatch.setattr(
@@ -372,6 +372,10 @@ async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.Monkey
     assert "half-open: 9 of 10 failed" in next(check.text for check in found.checks if check.name == "breaker")
     assert {check.name for check in found.checks if check.level == "warning"} >= {"recovering", "breaker"}
     said = {check.name: check.text for check in found.checks}
+    assert said["recovering"] == (
+        "3 sessions are still replaying; 2 of them wait until the process survives others; "
+        "1 session waits outside a step before the end of its records"
+    )
     assert said["stuck"] == "1 attempt did not end at its timeout or cancellation: restart the process to be rid of it"
     assert said["threads"] == "2 threads of plain functions run past their deadline: restart the process to be rid of them"
 

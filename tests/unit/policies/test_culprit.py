@@ -30,12 +30,12 @@ class Node:
         """One life after an unclean end; whether the process survives it."""
         self.lives += 1
         charged, begun, dies_at, now = list(self.disk.values()), dict[str, float](), float("inf"), 0.0
-        guilty, plan = culprits(charged), trials(charged)
+        guilty, plan, clean = culprits(charged), trials(charged), True
         assert sorted(id for trial in plan for id in trial.sessions) == sorted(self.disk)
         while plan:
             trial = plan.pop(0)
             for id in trial.sessions:
-                known = self.disk[id] = Charged(id, self.disk[id].crashes + 1, self.disk[id].passes, trial.alone)
+                known = self.disk[id] = Charged(id, self.disk[id].crashes + 1, self.disk[id].passes, trial.alone and clean)
                 if known.crashes >= LIMIT and id in guilty:
                     self.parked.append(id)
                     del self.disk[id]
@@ -55,6 +55,7 @@ class Node:
             for id in trial.sessions:
                 if id in self.disk and trial.suspects:
                     self.disk[id] = Charged(id, self.disk[id].crashes, self.disk[id].passes + 1)
+                    clean = False
         if dies_at < float("inf"):
             self._finish(begun, dies_at)
             return False

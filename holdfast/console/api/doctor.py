@@ -30,7 +30,10 @@ _LOW_BYTES, _WAL_BYTES = 1 << 30, 256 << 20
 _OLD_S = 300.0
 _FIXED = (3, 51, 3)
 _REPLAYING = ("session is still replaying", "sessions are still replaying")
-_HELD = ("of them waits until the process survives others", "of them wait until the process survives others")
+_HELD = (
+    "of them is held back, since the process died: others are tried first",
+    "of them are held back, since the process died: others are tried first",
+)
 _DELAYED = ("session waits outside a step before the end of its records", "sessions wait outside a step before the end of their records")
 _STUCK = ("attempt did not end at its timeout or cancellation", "attempts did not end at their timeout or cancellation")
 _NAMED = 20

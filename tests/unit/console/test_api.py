@@ -373,7 +373,7 @@ async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.Monkey
     assert {check.name for check in found.checks if check.level == "warning"} >= {"recovering", "breaker"}
     said = {check.name: check.text for check in found.checks}
     assert said["recovering"] == (
-        "3 sessions are still replaying; 2 of them wait until the process survives others; "
+        "3 sessions are still replaying; 2 of them are held back, since the process died: others are tried first; "
         "1 session waits outside a step before the end of its records"
     )
     assert said["stuck"] == "1 attempt did not end at its timeout or cancellation: restart the process to be rid of it"

@@ -4,7 +4,7 @@ A session is charged with an unclean end when it starts after one. A new record 
 lives of the process in which it ran and made no new record.
 
 Sessions with few charges start first, all at once: one end may have any cause. Then the suspects are tried, the most suspect first, a half
-of them and then the rest, each group when the one before has passed: each session of it has a new record, or rests, or the trial's time is
+of them and then the rest, each group when the one before has passed: each session of it has a new record, is idle, or the trial's time is
 over. A suspect's pass without a new record counts against its charge. So where the process dies during a trial, only the sessions of that
 trial are more suspect than before, and the next start tries the halves of that group. A session that was tried alone when the process died
 (and no suspect still ran that had passed by time) is the culprit. This finds each of several culprits among n sessions in about log2(n)

@@ -26,8 +26,8 @@ _LOADING = -1
 class Recovery:
     """Places for sessions that replay their records.
 
-    A session has its place until it is past its records, rests or parks. One whose code waits outside a step gives its place back after
-    5 s. A session that a caller needs is loaded at once and leaves the queue; it has a place beyond the limit then.
+    A session has its place until it has replayed its records, is idle or parks. One whose code waits outside a step gives its place back
+    after 5 s. A session that a caller needs is loaded at once and leaves the queue; it has a place beyond the limit then.
 
     After an unclean end the sessions are tried in an order that finds the one that ends the process: see `holdfast.policies.culprit`.
 
@@ -184,11 +184,11 @@ class Recovery:
         elif self._delayed:
             self._delayed.discard(id)
 
-    def rests(self, id: str) -> None:
+    def settles(self, id: str) -> None:
         """A session has no work for now: it is idle, parked, failed or ended, or cannot be loaded."""
         self.done(id)
         if self._trials.open:
-            self._trials.rests(id)
+            self._trials.settles(id)
             self.more()
 
     def _look(self) -> None:

@@ -153,7 +153,7 @@ class Sessions:
         due = id in self._due
         self._due.discard(id)
         if result.status is not Status.DONE:
-            self.recovery.rests(id)
+            self.recovery.settles(id)
             error = _not_there(id, str(result.value))
             loading.set_exception(error)
             loading.exception()
@@ -169,7 +169,7 @@ class Sessions:
         actor.kick(due=due)
         self.recovery.loaded(id)
         if actor.task is None:
-            self.recovery.rests(id)
+            self.recovery.settles(id)
             self._set_alarm(actor)
 
     def _not_loaded(self, id: str, write: asyncio.Future[Result]) -> None:
@@ -286,7 +286,7 @@ class Sessions:
         """Its task has ended: it is idle, parked, failed or ended."""
         if actor.status == "parked" and actor.park is not None and actor.park.reason == "crashes":
             self.recovery.found(actor.id)
-        self.recovery.rests(actor.id)
+        self.recovery.settles(actor.id)
         self.unschedule(actor.id)  # an earlier wait may have timed out
         if actor.status == "parked":
             self._set_alarm(actor)

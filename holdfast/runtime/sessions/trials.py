@@ -47,7 +47,7 @@ class Trials:
         if id in self.open:
             self.open[id] = self._progress(id)
 
-    def rests(self, id: str) -> None:
+    def settles(self, id: str) -> None:
         """A session has no work for now."""
         if id in self.open:
             self._pass(id)

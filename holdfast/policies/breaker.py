@@ -102,6 +102,7 @@ class Breaker:
         "_cause",
         "_count",
         "_failed",
+        "_held",
         "_ring",
         "_slow",
         "_state",
@@ -112,7 +113,8 @@ class Breaker:
         "until",
     )
     # `_ring` holds a mark for each of the last `window` calls, at its number modulo `window`; None while all of them succeeded.
-    # `_count` numbers the calls since the last change of state. `_admitted` counts the calls that `before` let through while half-open.
+    # `_count` numbers the calls since the last change of state. `_admitted` counts the calls that `before` let through while half-open,
+    # `_held` those that it held back since the last change of state.
 
     def __init__(self, spec: BreakerSpec, name: str = "") -> None:
         self.spec = spec
@@ -134,12 +136,16 @@ class Breaker:
             return GO
         if self._state == _OPEN:
             if now < self.until:
-                return Wait(self.until, f"{self._title()} open: {self._cause}")
+                return self._wait(self.until, f"open: {self._cause}")
             self._enter(_HALF_OPEN)
         if self._admitted >= self.spec.half_open_calls:
-            return Wait(now + HALF_OPEN_WAIT_S, f"{self._title()} half open: waits for its {self.spec.half_open_calls} half-open calls")
+            return self._wait(now + HALF_OPEN_WAIT_S, f"half open: waits for its {self.spec.half_open_calls} half-open calls")
         self._admitted += 1
         return GO
+
+    def _wait(self, until: float, reason: str) -> Wait:
+        self._held += 1
+        return Wait(until, f"{self._title()} {reason}", self._held > self.spec.half_open_calls)
 
     def after(self, now: float, ok: bool | None, duration_s: float, generation: int) -> None:
         """Count a call that `before` let through.
@@ -219,7 +225,7 @@ class Breaker:
         self._state = state
         self.generation += 1
         self._ring: bytearray | None = None
-        self._count = self._failed = self._slow = self._admitted = 0
+        self._count = self._failed = self._slow = self._admitted = self._held = 0
 
     def _count_half_open(self, now: float, mark: int) -> None:
         self._count += 1

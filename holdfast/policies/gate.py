@@ -15,10 +15,12 @@ class Wait(msgspec.Struct, frozen=True):
     Attributes:
         until: when to ask again, on the clock of the `now` that the gate got.
         reason: one line for `ps` and the trace.
+        crowded: more calls wait for the same than may go then: ask a little later, at a random time.
     """
 
     until: float
     reason: str
+    crowded: bool = False
 
 
 GO = Go()

@@ -52,7 +52,7 @@ class Runtime:
         idle_s: seconds after which an idle session is evicted from memory (passivated).
         drain_s: seconds that steps in flight may take at the end.
         quarantine_s: seconds that a cancelled handler may take to end before it counts as stuck.
-        max_recovering: most unfinished sessions that replay at once after a start.
+        max_recovering: most unfinished sessions that replay at once.
         reconciles: most calls of `reconcile` that run at once.
         telemetry: the maker of spans of turns and steps; default as the environment asks for (see Telemetry.from_environment), False for
             none.
@@ -325,14 +325,14 @@ class Runtime:
     def statistics(self) -> dict[str, int]:
         """Counts, as of now: live and working sessions, those still recovering, steps in flight, stuck handlers, writes.
 
-        `ready` is 0 while it drains, or after a write that failed. With an exporter process of telemetry, its spans too.
+        Those `held` are `recovering`; others are tried first, since the process died. `delayed` ones wait outside a step before the end of
+        their records. `ready` is 0 while it drains, or after a write that failed. With an exporter process of telemetry, its spans too.
         """
         node, sessions = self._running(), self._open_sessions()
-        live = sessions.live
         return {
-            "live": len(live),
-            "working": sum(1 for actor in live.values() if actor.task is not None),
-            "recovering": len(sessions.recovery),
+            "live": len(sessions.live),
+            "working": sum(1 for actor in sessions.live.values() if actor.task is not None),
+            **sessions.recovery.counts(),
             "steps_in_flight": len(node.deadlines),
             **threads.statistics(),
             "stuck": sum(1 for task in node.stuck if not task.done()),

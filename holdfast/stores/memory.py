@@ -220,17 +220,17 @@ class MemoryStore:
     async def runnable(self) -> list[Runnable]:
         """Every session with something to do, in the order they were created."""
         self._check_open()
-        return [entry for entry in map(_runnable, self._tables.sessions.values()) if entry is not None]
+        return [entry for entry in map(self._runnable, self._tables.sessions.values()) if entry is not None]
+
+    def _runnable(self, session: Session) -> Runnable | None:
+        if session.status == "parked":
+            park = session.park
+            if park is not None and park.until is not None:
+                return Runnable(session.id, park.until, park.waits_on, park.since, *self._tables.charges(session))
+        elif session.pending and session.status != "failed" and session.status not in ENDED:
+            return Runnable(session.id, None, (), 0.0, *self._tables.charges(session))
+        return None
 
     def _check_open(self) -> None:
         if self._owner is None:
             raise StoreError("the store is not open")
-
-
-def _runnable(session: Session) -> Runnable | None:
-    if session.status == "parked":
-        park = session.park
-        return None if park is None or park.until is None else Runnable(session.id, park.until, park.waits_on, park.since)
-    if session.pending and session.status != "failed" and session.status not in ENDED:
-        return Runnable(session.id, None)
-    return None

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from holdfast.stores import ops
+from holdfast.stores import marks, ops
 from holdfast.stores.ops import DONE, FENCED, Result, Status
 from holdfast.stores.records import (
     ENDED,
@@ -64,7 +64,6 @@ class Tables:
         self.steps: dict[tuple[str, int], dict[bytes, StepRow]] = {}
         self.checkpoints: dict[str, dict[int, Checkpoint]] = {}
         self.letters: dict[tuple[str, int], DeadLetter] = {}
-        # The number of records that the open turn had when its last crash was counted.
         self.crash_marks: dict[str, int] = {}
         # Stand-ins of sessions whose own row does not decode; such a session is in none of the tables, and its row stays as it is.
         self.unreadable: dict[str, Session] = {}
@@ -152,8 +151,8 @@ class Tables:
         crashes = session.crashes
         if op.count_crash:
             records = len(self.steps.get((op.session, turn), ()))
-            crashes = crashes + 1 if self.crash_marks.get(op.session) == records else 1
-            self._put(self.crash_marks, op.session, records)
+            crashes, mark = marks.charge(crashes, self.crash_marks.get(op.session), records, op.alone)
+            self._put(self.crash_marks, op.session, mark)
         session = _replace(session, epoch=session.epoch + 1, crashes=crashes)
         self._put(self.sessions, op.session, session)
         queued = [m for m in self._queued(op.session) if m.kind == "message"]
@@ -161,6 +160,11 @@ class Tables:
             Status.DONE,
             Loaded(session, self.checkpoints[op.session][session.turn], queued, self.journal(op.session, turn)),
         )
+
+    def charges(self, session: Session) -> tuple[int, int, bool]:
+        """`crashes`, `passes` and `alone` of a Runnable."""
+        records = len(self.steps.get((session.id, session.turn + 1), ()))
+        return marks.charges(session.crashes, self.crash_marks.get(session.id), records)
 
     def _update(self, op: ops.UpdateSession) -> Result:
         session = self._owned(op)
@@ -185,6 +189,8 @@ class Tables:
             updated=op.now,
         )
         self._put(self.sessions, op.session, session)
+        if op.passed and op.session in self.crash_marks:
+            self._put(self.crash_marks, op.session, marks.passed(self.crash_marks[op.session]))
         return DONE
 
     def _return_budget(self, op: ops.ReturnBudget) -> Result:

@@ -92,12 +92,13 @@ class Activate(msgspec.Struct, frozen=True, gc=False):
 
     DONE with Loaded; REFUSED with "unknown". An ended session is loaded too. `count_crash` means that the last activation of the session
     was not stopped cleanly: the session's `crashes` grows by one, or starts again at one where the open turn has a different number of
-    records than at the last count.
+    records than at the last count. `alone` is kept with such a count: see `records.Runnable`.
     """
 
     session: str
     now: float
     count_crash: bool = False
+    alone: bool = False
 
 
 class WriteStep(msgspec.Struct, frozen=True, gc=False):
@@ -204,8 +205,8 @@ class UpdateSession(msgspec.Struct, frozen=True, gc=False):
     """Set the fields that are not None in a session's row. Any status but "parked" clears `park`, and on an ended session also
     `unresolved`, which `park` sets there.
 
-    `settled=True` sets crashes to 0. DONE or FENCED. REFUSED with "answered", with no change, where a step that `park.keys` names is no
-    longer WAITING.
+    `settled=True` sets crashes to 0; `passed=True` counts a pass: see `records.Runnable`. DONE or FENCED. REFUSED with "answered",
+    with no change, where a step that `park.keys` names is no longer WAITING.
     """
 
     session: str
@@ -216,6 +217,7 @@ class UpdateSession(msgspec.Struct, frozen=True, gc=False):
     budget: Budget | None = None
     gates: bytes | None = None
     settled: bool = False
+    passed: bool = False
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):

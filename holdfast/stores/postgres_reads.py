@@ -9,7 +9,7 @@ from holdfast.stores import postgres_rows as rows
 from holdfast.stores.postgres_rows import checkpoint_of, columns, letter_of, message_of, session_of, step_of
 from holdfast.stores.postgres_schema import quoted
 from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
-from holdfast.stores.sqlite_rows import STEP, runnable_of, turn_of
+from holdfast.stores.sqlite_rows import STEP, charges, runnable_of, turn_of
 
 # The ranks (records.rank) that each status has in lists for people.
 _RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}
@@ -156,7 +156,7 @@ class Reads:
     async def runnable(self) -> list[Runnable]:
         """Every session with something to do, in the order they were created."""
         found = await self._fetch(
-            f"SELECT id, wake_at, park FROM {self._sessions}"
+            f"SELECT id, wake_at, park, {charges(self._steps)} FROM {self._sessions} s"
             f" WHERE rank = {_RANKS['working'][0]} OR (rank IN (1, 2) AND status = 'parked' AND wake_at IS NOT NULL) ORDER BY num"
         )
         return [runnable_of(row) for row in found]

@@ -339,12 +339,22 @@ class Owner(msgspec.Struct, frozen=True, gc=False):
 
 
 class Runnable(msgspec.Struct, frozen=True, gc=False):
-    """A session that has work at a start: now (`wake_at` None or past) or at a time; `since`: store time at which it was parked."""
+    """A session that has work at a start: now (`wake_at` None or past) or at a time.
+
+    Attributes:
+        since: store time at which it was parked.
+        crashes: its count, as `Activate` left it; 0 where the open turn has another number of records since.
+        passes: how often it has `passed` meanwhile.
+        alone: the `alone` of the last Activate; False where it has `passed` since.
+    """
 
     id: str
     wake_at: float | None
     waits_on: tuple[str, ...] = ()
     since: float = 0.0
+    crashes: int = 0
+    passes: int = 0
+    alone: bool = False
 
     def due(self, now: float) -> float:
         """Store time from which on it has work."""

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from holdfast.policies.budget import Usage
-from holdfast.stores import ops
+from holdfast.stores import marks, ops
 from holdfast.stores.ops import DONE, FENCED, Result, Status
 from holdfast.stores.records import ENDED, Loaded, Message, MessageState, Session, StepState
 from holdfast.stores.returns import settle
@@ -182,7 +182,7 @@ class Interpreter:
         sql = f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid"
         steps = [step_of(step) for step in self.db.execute(sql, (op.session, turn + 1))]
         if op.count_crash:
-            crashes, mark = (crashes + 1 if mark == len(steps) else 1), len(steps)
+            crashes, mark = marks.charge(crashes, mark, len(steps), op.alone)
         checkpoint = self.db.execute(f"SELECT {CHECKPOINT} FROM turns WHERE session = ? AND turn = ?", (op.session, turn)).fetchone()
         if checkpoint is None:
             return Result(Status.REFUSED, f"the row of its turn {turn} is missing")
@@ -214,8 +214,8 @@ class Interpreter:
         if op.gates is not None:
             sets.append("gates = ?")
             values.append(op.gates)  # type: ignore[arg-type]
-        if op.settled:
-            sets.append("crashes = 0, crash_mark = 0")
+        if op.settled or op.passed:
+            sets.append("crashes = 0, crash_mark = 0" if op.settled else marks.PASSED)
         self.db.execute(f"UPDATE sessions SET {', '.join(sets)} WHERE id = ?", (*values, op.session))
         return DONE
 

@@ -15,6 +15,7 @@ from holdfast.stores.sqlite_rows import (
     MESSAGE,
     SESSION,
     STEP,
+    charges,
     checkpoint_of,
     letter_of,
     message_of,
@@ -26,6 +27,7 @@ from holdfast.stores.sqlite_rows import (
 T = TypeVar("T")
 _STEP = ", ".join(f"steps.{column}" for column in STEP.split(", "))
 
+_CHARGES = charges("steps")
 _FOR_PEOPLE = "ORDER BY rank, updated DESC, num DESC"
 _RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}
 _NEWEST = 2**62
@@ -129,7 +131,8 @@ class Reads:
 
     async def runnable(self) -> list[Runnable]:
         rows = await self._rows(
-            "SELECT id, wake_at, park FROM sessions WHERE rank BETWEEN 1 AND 2 AND status = 'parked' AND wake_at IS NOT NULL"
-            " UNION ALL SELECT id, NULL, NULL FROM sessions WHERE pending > 0 AND status IN ('idle', 'unfinished')"
+            f"SELECT id, wake_at, park, {_CHARGES} FROM sessions s"
+            " WHERE rank BETWEEN 1 AND 2 AND status = 'parked' AND wake_at IS NOT NULL"
+            f" UNION ALL SELECT id, NULL, NULL, {_CHARGES} FROM sessions s WHERE pending > 0 AND status IN ('idle', 'unfinished')"
         )
         return [runnable_of(row) for row in rows]

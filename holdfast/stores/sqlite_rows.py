@@ -11,6 +11,7 @@ import msgspec
 
 from holdfast.policies import stored
 from holdfast.policies.budget import ZERO, Budget, Usage
+from holdfast.stores import marks
 from holdfast.stores.records import (
     ENDED,
     Address,
@@ -62,6 +63,11 @@ _SESSION_CELLS: Any = tuple[
     bytes, bytes | None, int, float, float, bytes,
 ]  # fmt: skip
 _convert = msgspec.convert
+
+
+def charges(steps: str) -> str:
+    """The last columns of a Runnable, of a session in a table `s`; `steps` is the table of steps."""
+    return f"crashes, crash_mark, CASE WHEN crashes > 0 THEN (SELECT count(*) FROM {steps} WHERE session = s.id AND turn = s.turn + 1) END"
 
 
 def session_of(row: Sequence[Any]) -> Session:
@@ -169,13 +175,13 @@ def reason_of(park: bytes) -> str:
 
 
 def runnable_of(row: Sequence[Any]) -> Runnable:
-    id, wake_at, parked = row
+    id, wake_at, parked, crashes, mark, records = row
     if not isinstance(wake_at, int | float) or not isfinite(wake_at):
         wake_at = None
-    if parked is None:
-        return Runnable(id, wake_at)
-    park, _ = read(lambda: decode_park(parked), Park("", ""))  # the activation reports a park that does not decode
-    return Runnable(id, wake_at, park.waits_on, park.since)
+    park = Park("", "")
+    if parked is not None:
+        park, _ = read(lambda: decode_park(parked), park)  # the activation reports a park that does not decode
+    return Runnable(id, wake_at, park.waits_on, park.since, *(marks.charges(crashes, mark, records) if crashes else ()))
 
 
 _MESSAGE_CELLS: Any = tuple[

@@ -30,6 +30,11 @@ _LOW_BYTES, _WAL_BYTES = 1 << 30, 256 << 20
 _OLD_S = 300.0
 _FIXED = (3, 51, 3)
 _REPLAYING = ("session is still replaying", "sessions are still replaying")
+_HELD = (
+    "of them is held back, since the process died: others are tried first",
+    "of them are held back, since the process died: others are tried first",
+)
+_DELAYED = ("session waits outside a step before the end of its records", "sessions wait outside a step before the end of their records")
 _STUCK = ("attempt did not end at its timeout or cancellation", "attempts did not end at their timeout or cancellation")
 _NAMED = 20
 _LATE = ("thread of a plain function runs past its deadline", "threads of plain functions run past their deadline")
@@ -74,7 +79,12 @@ def _counts(runtime: Runtime) -> Iterator[Check]:
     else:
         yield _check("ready", FAIL, "not accepting work: draining, or the last write failed")
     recovering = counts["recovering"]
-    yield _check("recovering", WARNING if recovering else OK, number(recovering, *_REPLAYING))
+    text = number(recovering, *_REPLAYING)
+    if counts["held"]:
+        text = f"{text}; {number(counts['held'], *_HELD)}"
+    if counts["delayed"]:
+        text = f"{text}; {number(counts['delayed'], *_DELAYED)}"
+    yield _check("recovering", WARNING if recovering or counts["delayed"] else OK, text)
     stuck = counts["stuck"]
     yield _check("stuck", FAIL if stuck else OK, f"{number(stuck, *_STUCK)}{_restart(stuck)}")
     yield _threads(counts)

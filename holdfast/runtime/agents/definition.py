@@ -149,7 +149,8 @@ def agent(handler: Handler | None = None, /, **options: Unpack[AgentOptions]) ->
         backoff: the pause before each restart; default 0.05 s doubling to 5 s, jittered.
         mailbox: most messages that may wait, default 1000; one more is refused with MailboxFull.
         park_after_s: how long, in seconds, a wait for a reply or timer is held in memory; default 5.
-        crash_limit: the turn parks after this many unclean ends of the process in it without a new record; default 5.
+        crash_limit: the turn parks after this many unclean ends of the process in it without a new record, where only it can be at fault;
+            default 5.
         migrations: `{n: function}` migrates plain state data of version n to n + 1.
 
     Raises:

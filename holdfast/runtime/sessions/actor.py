@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Container, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -44,6 +44,9 @@ class Host(Protocol):
 
     @property
     def draining(self) -> bool: ...
+    @property
+    def held(self) -> Container[str]: ...
+    def culprit(self, session: str) -> bool: ...
 
     def dispatch(self, ops: Sequence[Op], results: Sequence[Result]) -> None:
         """The ops that left with a write are durable."""
@@ -170,7 +173,7 @@ class Actor:
         return not self.mailbox or self.status not in ("idle", "unfinished")
 
     def _runnable(self) -> bool:
-        return not self.between_turns and self.owner.known and not self.host.draining
+        return not self.between_turns and self.owner.known and not self.host.draining and self.id not in self.host.held
 
     async def _work(self) -> None:
         try:
@@ -227,7 +230,7 @@ class Actor:
         if why:
             text = f"{why}; restore it from a backup, then resume; or drop the turn, or cancel the session"
             return await self._park_unread(StateError(self.id, text))
-        if self.crashes >= self.agent.crash_limit:
+        if self.crashes >= self.agent.crash_limit and self.host.culprit(self.id):
             text = f"the process died {self.crashes} times during this turn without a new record: find out why, then resume"
             return await self._park(Park("crashes", text))
         self.signal(Signal.BEGIN)

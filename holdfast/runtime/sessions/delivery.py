@@ -24,6 +24,7 @@ class Residents(Protocol):
 
     def find(self, id: str) -> Actor | None: ...
     def wake(self, id: str) -> None: ...
+    def resume(self, id: str) -> None: ...
     def reread(self, actor: Actor, at_once: bool = True) -> None: ...
 
 
@@ -73,7 +74,7 @@ class Delivery:
         self._waits.parked.pop(to.session, None)
         actor = self._residents.find(to.session)
         if actor is None:
-            self._residents.wake(to.session)
+            self._residents.resume(to.session)
         elif actor.current is not None and actor.current.number == to.turn:
             actor.current.answered(to.key, _decode_outcome(outcome))
             if actor.current.interruption is not None:

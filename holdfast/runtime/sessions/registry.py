@@ -22,7 +22,7 @@ from holdfast.runtime.sessions.waiters import END, Waiters
 from holdfast.runtime.turns import tasks
 from holdfast.runtime.turns.failures import describe
 from holdfast.runtime.turns.node import Node
-from holdfast.stores.ops import Activate, Op, Result, Status, concerns
+from holdfast.stores.ops import Activate, Op, Result, Status, UpdateSession, concerns
 from holdfast.stores.records import ENDED, Message
 
 _AGAIN_S, _FAULT_S = 0.5, 5.0  # the pause before a session is read again: after the store failed, after a bug of holdfast
@@ -33,6 +33,7 @@ class Sessions:
 
     Attributes:
         live: the sessions in memory, by id.
+        held: the sessions that must not run yet: see `Recovery`.
     """
 
     def __init__(self, node: Node) -> None:
@@ -44,8 +45,9 @@ class Sessions:
         self.waiters = Waiters(node.loop)
         self.delivery = Delivery(node, self, self.waits, self.waiters)
         self.endings = Endings(node, self, self.delivery, self.in_background)
-        self.alarms = Alarms(node.loop, node.clock, self._rung)
-        self.recovery = Recovery(node.loop, self.wake, lambda: 0 if self.draining else node.settings.max_recovering)
+        self.alarms = Alarms(node.loop, node.clock, self._rung, node.random.uniform)
+        self.recovery = Recovery(node.loop, self._admitted, self._places, self._progress, self._passed)
+        self.held = self.recovery.held
         self._loading: dict[str, asyncio.Future[Actor]] = {}
         self._unsure: set[str] = set()
         self._due: set[str] = set()
@@ -140,7 +142,9 @@ class Sessions:
         loading = self._loading.get(id)
         if loading is None:
             loading = self._loading[id] = self.node.loop.create_future()
-            op = Activate(id, self.node.clock.time(), self.recovery.suspect(id))
+            self.recovery.loading(id)
+            charge = None if id in self.held else self.recovery.charge(id)
+            op = Activate(id, self.node.clock.time(), charge is not None, bool(charge))
             write = self.node.group.submit(op, partial(self._loaded, id))
             write.add_done_callback(partial(self._not_loaded, id))
         return loading
@@ -164,8 +168,9 @@ class Sessions:
         if id in self._unsure:
             self._catch_up(actor)
         actor.kick(due=due)
+        self.recovery.loaded(id)
         if actor.task is None:
-            self.recovery.done(id)
+            self.recovery.settles(id)
             self._set_alarm(actor)
 
     def _unloadable(self, id: str, loading: asyncio.Future[Actor], why: str) -> None:
@@ -175,7 +180,7 @@ class Sessions:
             loading.set_exception(error)
             loading.exception()
         self.unanswerable(id, error)
-        self.recovery.done(id)
+        self.recovery.settles(id)
 
     def _not_loaded(self, id: str, write: asyncio.Future[Result]) -> None:
         """The read failed: its callers get the error, and the read is tried again until the store answers."""
@@ -191,8 +196,9 @@ class Sessions:
         if loading is not None and not loading.done():
             loading.set_exception(error)
             loading.exception()
+        again = self.recovery.admit if self.recovery.not_loaded(id) else self.wake
         if not self.draining:
-            self.node.loop.call_later(_AGAIN_S, self.wake, id)
+            self.node.loop.call_later(_AGAIN_S * self.node.random.uniform(1.0, 2.0), again, id)
 
     def reread(self, actor: Actor, at_once: bool = True) -> None:
         """This actor's memory may differ from the store: drop it and read it again."""
@@ -213,7 +219,7 @@ class Sessions:
         for id in sorted(concerned):
             known = self.live.get(id)
             if known is None:
-                self.wake(id)
+                self.resume(id)
             else:
                 known.signal(Signal.UNSURE)
 
@@ -238,7 +244,7 @@ class Sessions:
             self.replied(session, message, stored.reply)
 
     def wake(self, id: str) -> None:
-        """Wake a session: its wake time has come, or a message or an answer has arrived."""
+        """Wake a session at once: a message has arrived, or its memory is needed."""
         if self.draining:
             return
         actor = self.live.get(id)
@@ -254,13 +260,48 @@ class Sessions:
             actor.kick(due=True)
         elif not self.draining:
             self._due.add(id)
+            self.recovery.admit(id)
+
+    def resume(self, id: str) -> None:
+        """Wake a session when there is a place for it: it was answered, or it is to be read again."""
+        if id in self.live:
+            self.wake(id)
+        elif not self.draining:
+            self.recovery.admit(id)
+
+    # ------------------------------------------------------------ as the queue of sessions that resume sees it
+
+    def _places(self) -> int:
+        return 0 if self.draining else self.node.settings.max_recovering
+
+    def _admitted(self, id: str) -> None:
+        """A session has its place."""
+        actor = self.live.get(id)
+        if actor is not None and actor.task is None and self.recovery.charge(id) is not None:
+            self.forget(actor)  # a caller had it loaded while it was held: only an activation charges it
+        if id not in self.live:
             self._load(id)
+            return
+        self.wake(id)
+        self.recovery.loaded(id)
+        self.recovery.settles(id)
+
+    def _progress(self, id: str) -> object:
+        actor = self.live.get(id)
+        return None if actor is None else (actor.owner.turn, len(actor.journal.records))
+
+    def _passed(self, id: str) -> None:
+        actor = self.live.get(id)
+        if actor is not None:
+            self.node.group.submit(UpdateSession(id, actor.owner.epoch, self.node.clock.time(), passed=True))
 
     # ------------------------------------------------------------ idle and parked
 
     def idle(self, actor: Actor) -> None:
         """Its task has ended: it is idle, parked, failed or ended."""
-        self.recovery.done(actor.id)
+        if actor.status == "parked" and actor.park is not None and actor.park.reason == "crashes":
+            self.recovery.found(actor.id)
+        self.recovery.settles(actor.id)
         self.unschedule(actor.id)  # an earlier wait may have timed out
         if actor.status == "parked":
             self._set_alarm(actor)
@@ -328,6 +369,10 @@ class Sessions:
     def recovered(self, session: str) -> None:
         """A session has replayed its records."""
         self.recovery.done(session)
+
+    def culprit(self, session: str) -> bool:
+        """Whether its crash limit applies: nothing but this session explains the last unclean end."""
+        return session in self.recovery.culprits
 
     def condemn(self, session: str, reason: str) -> None:
         """Kill a session from within one of its own steps."""

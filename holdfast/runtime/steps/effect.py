@@ -30,6 +30,8 @@ from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.records import Outcome, Park, StepState
 
 _RUNNING = Phase.RUNNING
+_SPREAD, _SPREAD_MAX_S = 0.25, 5.0
+"""Where many wait for one breaker, each calls again later by a random part of the wait, at most this one and so many seconds."""
 
 
 def run_effect(turn: Turn, call: Call) -> Coroutine[Any, Any, Any]:
@@ -170,7 +172,10 @@ async def _resume(step: Step) -> None:
 async def _held_up(step: Step, why: Wait | str) -> None:
     """A gate does not let the attempt through: wait for the breaker, or raise the error of the budget."""
     if isinstance(why, Wait):
-        await step.turn.pause(step.lane, why.until, "breaker", why.reason)
+        until, node = why.until, step.turn.node
+        if why.crowded:
+            until += node.random.uniform(0.0, min(max(until - node.clock.time(), 0.0) * _SPREAD, _SPREAD_MAX_S))
+        await step.turn.pause(step.lane, until, "breaker", why.reason)
     else:
         await exhausted(step, why)
 

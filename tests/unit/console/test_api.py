@@ -358,7 +358,9 @@ async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.Monkey
     async def silent(deadline_s: float = 5.0) -> None:
         raise StoreError("the database has not answered within 5 s")
 
-    counts = api.runtime.statistics() | {"stuck": 1, "threads_abandoned": 202, "threads_lost": 2, "recovering": 3}
+    counts = api.runtime.statistics() | {
+        "stuck": 1, "threads_abandoned": 202, "threads_lost": 2, "recovering": 3, "held": 2, "delayed": 1
+    }  # fmt: skip
     monkeypatch.setattr(api.runtime, "check_health", silent)
     monkeypatch.setattr(api.runtime, "statistics", lambda: counts)
     monkeypatch.setattr(
@@ -372,6 +374,10 @@ async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.Monkey
     assert "half-open: 9 of 10 failed" in next(check.text for check in found.checks if check.name == "breaker")
     assert {check.name for check in found.checks if check.level == "warning"} >= {"recovering", "breaker"}
     said = {check.name: check.text for check in found.checks}
+    assert said["recovering"] == (
+        "3 sessions are still replaying; 2 of them are held back, since the process died: others are tried first; "
+        "1 session waits outside a step before the end of its records"
+    )
     assert said["stuck"] == "1 attempt did not end at its timeout or cancellation: restart the process to be rid of it"
     assert said["threads"] == (
         "202 threads of plain functions run past their deadline, and 2 places are lost to them: restart the process to be rid of them"

@@ -43,7 +43,7 @@ def _inside_once(step: Step) -> bool:
 async def room(step: Step, most: Usage) -> None:
     """Wait until `most` fits into the budget: reserve it then, before the next await.
 
-    What is only reserved, by concurrent steps or by children that are at work, is waited for. What is spent is refused: the handler gets
+    What is only reserved, by concurrent steps or by running children, is waited for. What is spent is refused: the handler gets
     BudgetExhausted once, after that the session parks until its budget is raised.
 
     Raises:
@@ -64,7 +64,7 @@ async def room(step: Step, most: Usage) -> None:
                 await _wait_for_others(step, waiter, "waits for budget that concurrent steps have reserved", 0.0)
                 continue
             line.refused(waiter)
-            children = await _at_work(step, most)
+            children = await _running_children(step, most)
             if children:
                 await _wait_for_others(step, waiter, f"waits for budget that its children have reserved: {', '.join(children)}", hold_s)
             elif turn.refused:
@@ -89,8 +89,8 @@ def _around(step: Step) -> dict[object, Usage]:
     return {each: each.asked.most for each in outer if each is not None and each.phase is Phase.RUNNING and isinstance(each.asked, Call)}
 
 
-async def _at_work(step: Step, most: Usage) -> list[str]:
-    """The children at work whose shares, given back, would leave room for `most`; empty where they would not.
+async def _running_children(step: Step, most: Usage) -> list[str]:
+    """The running children whose shares, given back, would leave room for `most`; empty where they would not.
 
     A child that needs a person, has no message, or waits for this session, returns nothing for now.
     """

@@ -84,7 +84,7 @@ class Line:
             next(iter(self._waiting)).wake()
 
     def may_pass(self, most: Usage) -> bool:
-        """Whether an attempt that arrives may reserve `most`: it was called up, or needs nothing that those in the line wait for."""
+        """Whether an attempt that arrives may reserve `most`: it was called up, or needs no limit that those in the line wait for."""
         called, self._first = self._first, None
         if called is not None and called.most is most:
             return True

@@ -168,7 +168,7 @@ def test_what_the_limit_ended_is_done_again_once_it_is_raised() -> None:
 
     async def second(runtime: Runtime) -> list[Any]:
         handle = runtime.session("s")
-        parked = await handle.row()
+        parked = await rest(handle)
         await handle.raise_budget(Budget(seconds=30))
         return [parked.park.reason, await handle.ask("go", id="m"), round((await handle.row()).usage.seconds)]
 

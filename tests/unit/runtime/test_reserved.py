@@ -284,7 +284,7 @@ async def brief(session: Session[Any], seconds: float) -> str:
 
 
 @pytest.mark.parametrize("crashes", [False, True])
-def test_what_a_child_at_work_has_reserved_is_waited_for(crashes: bool) -> None:
+def test_what_a_running_child_has_reserved_is_waited_for(crashes: bool) -> None:
     """The child has all of its parent's steps but two; the parent goes on with those that it returns, also after a crash."""
     world = World()
 

@@ -65,7 +65,9 @@ async def room(step: Step, most: Usage) -> None:
                 continue
             line.refused(waiter)
             children = await _running_children(step, most)
-            if children:
+            if line.fits_later(waiter):
+                pass  # raised meanwhile, or a child returned its rest
+            elif children:
                 await _wait_for_others(step, waiter, f"waits for budget that its children have reserved: {', '.join(children)}", hold_s)
             elif turn.refused:
                 await turn.wait(step.lane, waiter, Park("budget", f"budget exhausted: {why}; raise it, then it resumes"), SETTLE_S)

@@ -91,6 +91,10 @@ class Line:
         needs = {name for name, amount in self._ledger.by_name(most).items() if amount}
         return not any(needs.intersection(waiter.lacks) for waiter in self._waiting)
 
+    def fits_later(self, waiter: Waiter) -> bool:
+        """Whether it fits once others have settled."""
+        return self._ledger.exhausted(waiter.most, _sum(waiter.around)) is None
+
     def verdict(self, waiter: Waiter) -> str | None:
         """None: it fits, and has to reserve now. WAIT: it waits. Otherwise the limit that refuses it, as one line."""
         why = self._ledger.exhausted(waiter.most, _sum(waiter.around))

@@ -372,3 +372,33 @@ def test_a_raise_wakes_a_session_that_also_waits_for_something_else() -> None:
         return [parked.reason, world.done, (await rest(handle)).park.reason]
 
     assert world.life([worker, silent], main) == ["budget", [0, 1], "wait"]
+
+
+def test_a_raise_while_the_session_looks_for_its_children_is_not_lost() -> None:
+    """Before it parks for a person it reads whether a child can return something: a raise during that read wakes it, too."""
+    world = World()
+    read = world.store.children
+
+    async def slow(session: str) -> list[Any]:
+        await asyncio.sleep(1)
+        return await read(session)
+
+    @agent(budget=Budget(steps=1))
+    async def worker(session: Session[Any], text: str) -> str:
+        for number in range(3):
+            try:
+                await session.step(free, number)
+            except BudgetExhausted:
+                world.done.append("told")
+        return text
+
+    async def main(runtime: Runtime) -> Any:
+        runtime.store.children = slow  # type: ignore[method-assign]
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go", id="m")
+        await asyncio.sleep(1.5)
+        await handle.raise_budget(Budget(steps=10))
+        return await handle.ask("go", id="m", timeout_s=30)
+
+    assert world.life(worker, main) == "go"
+    assert world.done == ["told"]

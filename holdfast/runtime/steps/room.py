@@ -64,9 +64,10 @@ async def room(step: Step, most: Usage) -> None:
                 await _wait_for_others(step, waiter, "waits for budget that concurrent steps have reserved", 0.0)
                 continue
             line.refused(waiter)
+            raises = line.raises
             children = await _running_children(step, most)
-            if line.fits_later(waiter):
-                pass  # raised meanwhile, or a child returned its rest
+            if line.raises != raises:
+                pass  # raised during that read, or a child returned its rest: asks again
             elif children:
                 await _wait_for_others(step, waiter, f"waits for budget that its children have reserved: {', '.join(children)}", hold_s)
             elif turn.refused:

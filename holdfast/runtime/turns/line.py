@@ -34,15 +34,20 @@ class Waiter:
 
 
 class Line:
-    """The waiters of one session."""
+    """The waiters of one session.
 
-    __slots__ = ("_first", "_inside", "_ledger", "_refused", "_waiting")
+    Attributes:
+        raises: how often there was more to spend.
+    """
+
+    __slots__ = ("_first", "_inside", "_ledger", "_refused", "_waiting", "raises")
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._waiting: OrderedDict[Waiter, None] = OrderedDict()
         self._inside: dict[Waiter, None] = {}  # those inside an attempt with a reservation, in the order of arrival
         self._refused: dict[Waiter, None] = {}
+        self.raises = 0
         self._first: Waiter | None = None  # it may reserve next, before the event loop runs other code
 
     def __bool__(self) -> bool:
@@ -71,6 +76,7 @@ class Line:
 
     def raised(self) -> None:
         """There is more to spend: all that may go first ask again, and all that were refused."""
+        self.raises += 1
         for waiter in (*self._refused, *self._inside):
             waiter.wake()
         if self._waiting:
@@ -90,10 +96,6 @@ class Line:
             return True
         needs = {name for name, amount in self._ledger.by_name(most).items() if amount}
         return not any(needs.intersection(waiter.lacks) for waiter in self._waiting)
-
-    def fits_later(self, waiter: Waiter) -> bool:
-        """Whether it fits once others have settled."""
-        return self._ledger.exhausted(waiter.most, _sum(waiter.around)) is None
 
     def verdict(self, waiter: Waiter) -> str | None:
         """None: it fits, and has to reserve now. WAIT: it waits. Otherwise the limit that refuses it, as one line."""

@@ -1,9 +1,10 @@
 """Pure, synchronous decisions: time and random numbers are arguments. No module here awaits, reads a clock or does I/O."""
 
 from holdfast.policies.breaker import Breaker, BreakerSpec
-from holdfast.policies.budget import ZERO, Budget, Ledger, Left, Usage
+from holdfast.policies.budget import ZERO, Budget, Left, Usage
 from holdfast.policies.classify import Category, Fault, classify
 from holdfast.policies.gate import GO, Go, Verdict, Wait
+from holdfast.policies.ledger import Ledger
 from holdfast.policies.repetition import Repetition, RepetitionSpec
 from holdfast.policies.retry import NO_RETRY, Retry, RetryBudget, delay
 

@@ -23,6 +23,7 @@ HALF_OPEN_WAIT_S = 1.0
 _CLOSED, _OPEN, _HALF_OPEN = 0, 1, 2
 _STATES = ("closed", "open", "half_open")
 _FAILED, _SLOW = 1, 2
+_NO_CALLS: dict[int, float] = {}  # one for all breakers that are not half-open: nothing is put into it
 
 
 class BreakerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,46 +76,54 @@ class BreakerView(msgspec.Struct, frozen=True):
         openings: how often it opened without a whole window of successful calls in between.
         until: when the present opening ends, on the breaker's clock; None if it is not open.
         cause: why it opened; "" if it is closed.
+        error: the last failure that counted, as "type: message"; "" if there was none.
+        status: the HTTP status of that failure; None if it had none.
     """
 
     state: str
     openings: int
     until: float | None
     cause: str
+    error: str = ""
+    status: int | None = None
 
 
 class Breaker:
     """The breaker of one session or one dependency.
 
     Call `before`. On `GO`, read `generation` before the next await, and pass it to `after` once the call has ended. The outcome of a call
-    that began before the last change of state is dropped.
+    that began before the last change of state is dropped. A half-open call that has not ended after `slow_s` or `open_s`, whichever is
+    longer, is replaced by another one, and its outcome is dropped, too.
 
     Attributes:
         spec: when it opens.
         name: what it guards; the reasons of its verdicts contain it.
-        generation: grows with each change of state.
+        generation: grows with each change of state and each half-open call.
         openings: how often it opened without a whole window of successful calls in between.
         until: when the present opening ends, on the clock of the `now` that callers pass.
+        error: the last failure that counted, for people; its HTTP `status`, if it had one. Callers set them.
     """
 
     __slots__ = (
-        "_admitted",
         "_cause",
         "_count",
         "_failed",
         "_held",
+        "_out",
         "_ring",
         "_slow",
         "_state",
+        "error",
         "generation",
         "name",
         "openings",
         "spec",
+        "status",
         "until",
     )
     # `_ring` holds a mark for each of the last `window` calls, at its number modulo `window`; None while all of them succeeded.
-    # `_count` numbers the calls since the last change of state. `_admitted` counts the calls that `before` let through while half-open,
-    # `_held` those that it held back since the last change of state.
+    # `_count` numbers the calls since the last change of state, `_held` those that `before` held back since then. `_out` has the half-open
+    # calls that have not ended: the time at which each was let through, by its generation.
 
     def __init__(self, spec: BreakerSpec, name: str = "") -> None:
         self.spec = spec
@@ -122,6 +131,8 @@ class Breaker:
         self.generation = 0
         self.openings = 0
         self.until = 0.0
+        self.error = ""
+        self.status: int | None = None
         self._cause = ""
         self._enter(_CLOSED)
 
@@ -138,9 +149,15 @@ class Breaker:
             if now < self.until:
                 return self._wait(self.until, f"open: {self._cause}")
             self._enter(_HALF_OPEN)
-        if self._admitted >= self.spec.half_open_calls:
-            return self._wait(now + HALF_OPEN_WAIT_S, f"half open: waits for its {self.spec.half_open_calls} half-open calls")
-        self._admitted += 1
+        spec = self.spec
+        if self._count + len(self._out) >= spec.half_open_calls:
+            oldest = next(iter(self._out))
+            # One that seems to begin in the future, by a clock that was set back, is replaced, too.
+            if 0.0 <= now - self._out[oldest] < max(spec.slow_s, spec.open_s):
+                return self._wait(now + HALF_OPEN_WAIT_S, f"half open: waits for its {spec.half_open_calls} half-open calls")
+            del self._out[oldest]
+        self.generation += 1
+        self._out[self.generation] = now
         return GO
 
     def _wait(self, until: float, reason: str) -> Wait:
@@ -157,11 +174,12 @@ class Breaker:
             duration_s: how long it took, in seconds.
             generation: the value of `generation` when `before` returned `GO`.
         """
-        if generation != self.generation:
+        if self._state == _HALF_OPEN:
+            if self._out.pop(generation, None) is None:
+                return
+        elif generation != self.generation:
             return
         if ok is None:
-            if self._state == _HALF_OPEN:
-                self._admitted -= 1
             return
         spec = self.spec
         if ok and self._ring is None and duration_s <= spec.slow_s and self._state == _CLOSED:
@@ -182,7 +200,13 @@ class Breaker:
     def view(self) -> BreakerView:
         """The breaker as people see it."""
         shut = self._state == _CLOSED
-        return BreakerView(self.state, self.openings, self.until if self._state == _OPEN else None, "" if shut else self._cause)
+        until, cause = self.until if self._state == _OPEN else None, "" if shut else self._cause
+        return BreakerView(self.state, self.openings, until, cause, self.error, self.status)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it has to be stored: it opened, or failures or slow calls are in its window."""
+        return self._state != _CLOSED or self.openings > 0 or self._ring is not None
 
     def snapshot(self) -> dict[str, Any]:
         """Its whole state as plain data, without the half-open calls in flight.
@@ -196,6 +220,8 @@ class Breaker:
             "until": self.until,
             "cause": self._cause,
             "marks": self._marks() if self._state == _CLOSED else "",
+            "error": self.error,
+            "status": self.status,
         }
 
     @classmethod
@@ -212,6 +238,7 @@ class Breaker:
         breaker.openings = snapshot["openings"]
         breaker.until = snapshot["until"] if now is None else min(snapshot["until"], now + spec.open_max_s)
         breaker._cause = snapshot["cause"]
+        breaker.error, breaker.status = snapshot.get("error", ""), snapshot.get("status")
         # The snapshot has no half-open calls in flight. If one ends later, its generation must not match, or it would count.
         breaker.generation = snapshot["generation"]
         state = _STATES.index(snapshot["state"])
@@ -225,7 +252,8 @@ class Breaker:
         self._state = state
         self.generation += 1
         self._ring: bytearray | None = None
-        self._count = self._failed = self._slow = self._admitted = self._held = 0
+        self._count = self._failed = self._slow = self._held = 0
+        self._out = {} if state == _HALF_OPEN else _NO_CALLS
 
     def _count_half_open(self, now: float, mark: int) -> None:
         self._count += 1

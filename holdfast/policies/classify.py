@@ -32,6 +32,7 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
         retry_after_s: how long the dependency asked to wait, in seconds.
         dependency: whether it counts against the breaker of the dependency.
         raised_as: name of the class in holdfast.errors that the handler gets.
+        status: the HTTP status of the answer; None if there is none, or if it does not count against the dependency.
     """
 
     category: Category
@@ -40,6 +41,7 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     retry_after_s: float | None = None
     dependency: bool = False
     raised_as: str = "StepError"
+    status: int | None = None
 
 
 def classify(error: BaseException, now: float) -> Fault:
@@ -61,7 +63,8 @@ def classify(error: BaseException, now: float) -> Fault:
         return Fault(_category(own), error.type, error.message)
     category, dependency = _judge(error)
     retry_after_s = _retry_after_s(error, now) if category == "transient" else None
-    return Fault(category, name, message, retry_after_s, dependency)
+    status = _status(error, _get(error, "response")) if dependency else None
+    return Fault(category, name, message, retry_after_s, dependency, status=status)
 
 
 _UNREACHED = frozenset({"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror", "ClientConnectorError"})

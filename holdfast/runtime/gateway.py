@@ -50,7 +50,7 @@ class LocalGateway:
             user,
             agent.version,
             first,
-            budget or agent.budget,
+            agent.budget if budget is None else budget.filled(agent.budget),
             self._node.random.randbytes(8),
             self._node.clock.time(),
         )

@@ -299,7 +299,7 @@ class Runtime:
         Args:
             id: its id; default a new one.
             state: its first state, if it is new; default the agent's own.
-            budget: its limits, if it is new; default the agent's.
+            budget: its limits, if it is new; each that is not given is that of the agent.
 
         Raises:
             SessionConflict: the id belongs to a session of another agent or tenant.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from holdfast.stores import marks, ops
-from holdfast.stores.ops import DONE, FENCED, Result, Status
+from holdfast.stores.ops import DONE, FENCED, EpochOp, Result, Status, TurnOp
 from holdfast.stores.records import (
     ENDED,
     Checkpoint,
@@ -28,22 +28,6 @@ _ABSENT: Any = object()
 _replace = msgspec.structs.replace
 _encode = msgspec.msgpack.Encoder().encode
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
-
-
-class EpochOp(Protocol):
-    """An op that names the epoch it was written under."""
-
-    @property
-    def session(self) -> str: ...
-    @property
-    def epoch(self) -> int: ...
-
-
-class TurnOp(EpochOp, Protocol):
-    """An op on records of a turn, which has to be the open one."""
-
-    @property
-    def turn(self) -> int: ...
 
 
 class StepRow(msgspec.Struct, frozen=True):

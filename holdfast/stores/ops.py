@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -303,3 +303,19 @@ def concerns(op: Op) -> Iterator[str]:
             yield op.child
     for sent in getattr(op, "outbox", ()):
         yield from concerns(sent)
+
+
+class EpochOp(Protocol):
+    """An op that names the epoch it was written under."""
+
+    @property
+    def session(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+
+
+class TurnOp(EpochOp, Protocol):
+    """An op on records of a turn, which has to be the open one."""
+
+    @property
+    def turn(self) -> int: ...

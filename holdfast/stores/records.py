@@ -180,7 +180,8 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     Attributes:
         reason: for a person: "doubt", "budget", "drift", "unclaimed", "crashes", "paused", "state"; for a time or an answer: "wait",
-            "retry", "breaker", "reconcile", "provider", "store".
+            "retry", "breaker", "reconcile", "provider", "store",
+            "reserved" (budget that its children hold).
         text: one line for a person: what happened and what to do.
         until: store time at which it resumes by itself; None where it waits for a person or an answer.
         since: store time at which it was parked; 0 in old rows. A clock set back since then does not make the wait longer.
@@ -255,6 +256,9 @@ class Session(msgspec.Struct, frozen=True, gc=False):
 
 ASKS_A_PERSON: frozenset[str] = frozenset({"doubt", "budget", "drift", "unclaimed", "state", "crashes"})
 """The park reasons that only a person can resolve."""
+
+TRIED_AGAIN: frozenset[str] = frozenset({"state", "reserved"})
+"""The park reasons of sessions that run again at each activation: what they wait for may have changed in the store."""
 
 DISPLAY_STATUSES = ("failed", "parked", "working", "unfinished", "idle", *sorted(ENDED))
 

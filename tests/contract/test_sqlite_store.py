@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from holdfast.errors import ConfigError, NotWritten, SchemaTooNew, StoreError, StoreLost, WriteRefused
-from holdfast.policies.budget import Budget, Ledger, Usage
+from holdfast.policies.budget import Budget, Usage
+from holdfast.policies.ledger import Ledger
 from holdfast.stores import open_store
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, Result, Status, Touch, UpdateSession

@@ -41,7 +41,7 @@ def routes(control: Control) -> Routes:
 
     async def breakers() -> Json:
         """The breakers of dependencies, by name."""
-        return Json({clean(name): msgspec.structs.replace(view, cause=clean(view.cause)) for name, view in runtime.breakers().items()})
+        return Json({clean(name): _without_secrets(view) for name, view in runtime.breakers().items()})
 
     async def statistics() -> Json:
         """Counts, as of now."""
@@ -58,6 +58,10 @@ def routes(control: Control) -> Routes:
     group.add("GET", "/statistics", statistics, gives=Statistics)
     group.add("GET", "/doctor", diagnosis, gives=Diagnosis)
     return group
+
+
+def _without_secrets(view: BreakerView) -> BreakerView:
+    return msgspec.structs.replace(view, cause=clean(view.cause), error=clean(view.error))
 
 
 def _cleaned(view: SupervisorView) -> SupervisorView:

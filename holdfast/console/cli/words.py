@@ -96,8 +96,12 @@ def breakers(views: dict[str, BreakerView]) -> None:
     if not views:
         out.print("no dependency has been called yet")
         return
-    rows = [(name, view.state.replace("_", "-"), str(view.openings), view.cause) for name, view in views.items()]
-    table(out, ("DEPENDENCY", "BREAKER", "OPENINGS", "CAUSE"), rows)
+    rows = [(name, view.state.replace("_", "-"), str(view.openings), view.cause, _last_error(view)) for name, view in views.items()]
+    table(out, ("DEPENDENCY", "BREAKER", "OPENINGS", "CAUSE", "LAST ERROR"), rows)
+
+
+def _last_error(view: BreakerView) -> str:
+    return compact(view.error, 80) if view.status is None else f"HTTP {view.status}: {compact(view.error, 80)}"
 
 
 def doctor(view: Diagnosis) -> None:

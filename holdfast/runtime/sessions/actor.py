@@ -33,7 +33,7 @@ from holdfast.runtime.turns.owner import Owner
 from holdfast.runtime.turns.turn import Turn
 from holdfast.runtime.turns.verdict import Crashed, Interrupted, Returned
 from holdfast.stores.ops import CommitTurn, FailTurn, Op, Result, Status, UpdateSession
-from holdfast.stores.records import ENDED, Loaded, Message, Park, SessionStatus
+from holdfast.stores.records import ENDED, TRIED_AGAIN, Loaded, Message, Park, SessionStatus
 from holdfast.supervisors.intensity import Intensity, Restarts
 
 _UNKNOWN = "the outcome of a write is unknown"
@@ -50,31 +50,24 @@ class Host(Protocol):
 
     def dispatch(self, ops: Sequence[Op], results: Sequence[Result]) -> None:
         """The ops that left with a write are durable."""
-        ...
 
     def replied(self, session: str, message: str, outcome: bytes) -> None:
         """A message is done or dead."""
-        ...
 
     def unanswerable(self, session: str, error: SessionError) -> None:
         """The session can answer none of its messages for now."""
-        ...
 
     def ended(self, session: str, status: str, result: bytes, answered: list[Message]) -> None:
         """It takes no more messages. `result` is its result, an encoded Outcome; the waiting messages were answered."""
-        ...
 
     def idle(self, actor: Actor) -> None:
         """Its task has ended: it has no work for now."""
-        ...
 
     def reread(self, actor: Actor, at_once: bool = True) -> None:
         """Its memory may differ from the store: drop it and read it again."""
-        ...
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a follow-up that no code waits for."""
-        ...
 
 
 class Actor:
@@ -83,21 +76,23 @@ class Actor:
     Attributes:
         life: its state; changed only through `signal`.
         unreadable: which of its rows does not decode, and why; "" for none. Otherwise no code of the session runs.
+        parking: the park that is being written.
         wish: a person's request to park it, or to give its turn up, as soon as possible.
     """
 
     __slots__ = (
-        "_journal", "begun", "crashes", "current", "host", "life", "mailbox", "node", "owner", "park", "pause", "restarts", "row",
-        "state", "status", "task", "touched", "unreadable", "version", "wish",
+        "_journal", "begun", "crashes", "current", "host", "life", "mailbox", "node", "owner", "park", "parking", "pause", "restarts",
+        "row", "state", "status", "task", "touched", "unreadable", "version", "wish",
     )  # fmt: skip
 
     def __init__(self, node: Node, host: Host, agent: Agent | None, loaded: Loaded) -> None:
         row = loaded.session
         self.node, self.host, self.row = node, host, row
-        # A state that could not be loaded is tried again at each activation: a new version of the agent may load it.
-        self.status: SessionStatus = "idle" if row.park is not None and row.park.reason == "state" else row.status
+        # Tried again at each activation: a new version of the agent may load the state, and children may have returned budget.
+        self.status: SessionStatus = "idle" if row.park is not None and row.park.reason in TRIED_AGAIN else row.status
         self.life = Life.ENDED if row.status in ENDED else Life.IDLE
         self.park, self.crashes = row.park or row.unresolved, row.crashes
+        self.parking: Park | None = None
         self.state, self.version = loaded.checkpoint.state, loaded.checkpoint.version
         self._journal = Journal(loaded.steps) if loaded.steps else None
         self.mailbox: deque[Message] | list[Message] = deque(loaded.messages) if loaded.messages else []
@@ -353,11 +348,13 @@ class Actor:
         park = msgspec.structs.replace(park, text=redact.storable(park.text), since=park.since if park.until is None else now)
         gates = None if self.owner.unreadable else conclusion.stored_gates(self.owner, self.node)  # what does not decode stays
         op = UpdateSession(self.id, self.owner.epoch, now, status="parked", park=park, gates=gates)
+        self.parking = park
         status = (await self.node.group.submit(op, partial(self._parked, park, wish), keep=True)).status
         if status is not Status.REFUSED:  # refused: the answer came meanwhile, and the turn runs again
             self._check(status)
 
     def _parked(self, park: Park, wish: Park | None, result: Result) -> None:
+        self.parking = None
         if result.status is not Status.DONE:
             return
         self.status, self.park = "parked", park

@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from holdfast import events
+from holdfast.policies.budget import Usage
 from holdfast.runtime.sessions.actor import Actor
 from holdfast.runtime.sessions.graph import WaitGraph
 from holdfast.runtime.sessions.life import Signal
@@ -48,10 +49,20 @@ class Delivery:
                     self.deliver(op.to, op.outcome)
                 case ReturnBudget():
                     for id, unspent in result.value:
-                        if (parent := self._residents.find(id)) is not None:
-                            parent.owner.credit(unspent)
+                        self._credit(id, unspent)
                 case CreateSession() if self._node.observers:
                     self._node.emit(events.Spawned(op.id, op.agent))
+
+    def _credit(self, id: str, unspent: Usage) -> None:
+        """A child returned budget: its parent may be waiting for that."""
+        parent = self._residents.find(id)
+        if parent is None:
+            if id in self._waits.short:
+                self._residents.wake(id)
+            return
+        parent.owner.credit(unspent)
+        if parent.current is not None and parent.current.interruption is not None:
+            parent.signal(Signal.ANSWER)
 
     def _undelivered(self, op: Enqueue, result: Result) -> None:
         """A tell that passed its check when it was called, and could not be delivered when its turn committed."""

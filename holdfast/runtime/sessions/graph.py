@@ -9,13 +9,23 @@ Waiting = Callable[[str], tuple[str, ...]]
 
 
 class WaitGraph:
-    """The waits of parked sessions, by session; those of sessions in memory come from `live`."""
+    """The waits of parked sessions, by session; those of sessions in memory come from `live`.
 
-    __slots__ = ("_live", "parked")
+    Attributes:
+        short: the parked sessions that wait for budget that their children have reserved.
+    """
+
+    __slots__ = ("_live", "parked", "short")
 
     def __init__(self, live: Waiting) -> None:
         self._live = live
         self.parked: dict[str, tuple[str, ...]] = {}
+        self.short: set[str] = set()
+
+    def forget(self, id: str) -> None:
+        """The session waits no more."""
+        self.parked.pop(id, None)
+        self.short.discard(id)
 
     def waiting_for(self, targets: set[str]) -> set[str]:
         """The parked sessions that wait for one of these."""

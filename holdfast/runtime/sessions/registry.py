@@ -310,13 +310,15 @@ class Sessions:
 
     def unschedule(self, id: str) -> None:
         """The session waits no more: forget its alarm and its waits."""
-        self.waits.parked.pop(id, None)
+        self.waits.forget(id)
         self.alarms.cancel(id)
 
     def _set_alarm(self, actor: Actor) -> None:
         if actor.status == "parked" and actor.park is not None:
             if actor.park.waits_on:
                 self.waits.parked[actor.id] = actor.park.waits_on
+            if actor.park.reason == "reserved":
+                self.waits.short.add(actor.id)
             at, before = actor.park.due(self.node.clock.time()), self.alarms.at(actor.id)
             if at is not None:
                 self.alarms.set(actor.id, at if before is None else min(at, before))

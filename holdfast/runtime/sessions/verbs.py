@@ -64,18 +64,17 @@ class Verbs:
         if actor.status in ENDED:
             raise errors.SessionEnded(session, f"session {session!r} is {actor.status}: its budget cannot be raised")
         owner = actor.owner
-        owner.gates.raise_(by)  # before the write, so that two concurrent calls add up
+        self._check_accepting()
+        # In memory before the write: two concurrent calls add up, and a turn that is about to park for the old limit runs again instead.
+        owner.gates.raise_(by)
         gates, limits = self._node.encode(owner.gates.snapshot()), owner.ledger.limits
-        waits = _waits_for_budget(actor)
+        waits, running = _waits_for_budget(actor), actor.task is not None
+        if running:
+            actor.signal(Signal.ANSWER)
         status = "idle" if waits else None
         op = UpdateSession(session, owner.epoch, self._now(), status=status, budget=limits, gates=gates)  # type: ignore[arg-type]
         try:
-            await self._write(actor, op, lambda: self._again(actor) if waits else None)
-            # Where it is about to park for the old limit, or parks during this write, it runs again instead.
-            if actor.task is not None:
-                actor.signal(Signal.ANSWER)
-            if not waits and _waits_for_budget(actor):
-                await self._write(actor, UpdateSession(session, owner.epoch, self._now(), status="idle"), lambda: self._again(actor))
+            await self._write(actor, op, lambda: self._again(actor) if waits and not running else None)
         except errors.StoreError:
             actor.signal(Signal.UNSURE)
             raise
@@ -230,7 +229,9 @@ class Verbs:
 
 
 def _waits_for_budget(actor: Actor) -> bool:
-    return actor.status == "parked" and actor.park is not None and actor.park.reason == "budget"
+    """Whether it is parked for budget, or the write of such a park is under way."""
+    park = actor.parking or (actor.park if actor.status == "parked" else None)
+    return park is not None and park.reason in ("budget", "reserved")
 
 
 def _check_results(actor: Actor, doubts: Sequence[Step], result: Any) -> None:

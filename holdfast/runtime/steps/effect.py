@@ -10,6 +10,8 @@ import math
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
+
 from holdfast import events
 from holdfast.calls.call import Call, StepContext
 from holdfast.calls.clients import cost_of
@@ -21,7 +23,8 @@ from holdfast.policies.gate import Wait
 from holdfast.policies.stored import bounded
 from holdfast.runtime.steps import pipeline
 from holdfast.runtime.steps.asked import kept
-from holdfast.runtime.steps.refusal import exhausted, refuse, spend_step
+from holdfast.runtime.steps.refusal import refuse
+from holdfast.runtime.steps.room import room, share_time, spend_step, time_for
 from holdfast.runtime.steps.step import Phase, Step
 from holdfast.runtime.steps.twins import Turnstile, answered_by_twin
 from holdfast.runtime.turns import branches, doubt
@@ -32,6 +35,9 @@ from holdfast.stores.records import Outcome, Park, StepState
 _RUNNING = Phase.RUNNING
 _SPREAD, _SPREAD_MAX_S = 0.25, 5.0
 """Where many wait for one breaker, each calls again later by a random part of the wait, at most this one and so many seconds."""
+
+_OUT_OF_TIME = Fault("permanent", "BudgetExhausted", "the session's active time was used up")
+"""The fault of an attempt that the session's own limit in seconds ended."""
 
 
 def run_effect(turn: Turn, call: Call) -> Coroutine[Any, Any, Any]:
@@ -61,6 +67,8 @@ async def perform(step: Step) -> Outcome:
         await _resume(step)
     now = step.opened if step.claim.step is None else clock.time()
     while True:
+        if gates.timed:
+            share_time(step)
         shared = None if call.dependency is None else node.breaker(call.dependency)
         permits = gates.enter(call, shared, now)
         if not isinstance(permits, tuple):
@@ -70,7 +78,7 @@ async def perform(step: Step) -> Outcome:
         context = step.attempt()
         began, ok, cost, fault, reported = math.inf, None, ZERO, None, None
         try:
-            timeout_s = gates.time_left(call.timeout_s)
+            timeout_s = time_for(step, call) if gates.timed else call.timeout_s
             if step.durable:
                 step.deadline = clock.time() + timeout_s if call.effect == "once" else 0.0
                 await step.write(StepState.OPEN, call.most)
@@ -88,7 +96,7 @@ async def perform(step: Step) -> Outcome:
             except asyncio.CancelledError as error:
                 fault = await _cancelled(step, call, context, error, timeout_s)
             except (Exception, SystemExit, KeyboardInterrupt) as error:  # a tool that calls sys.exit() ends no other session
-                fault, reported = _failed(step, call, error)
+                fault, reported = _failed(step, call, error, timeout_s)
             else:
                 if step.passed is not None:
                     deadlines.taken_back(step)  # the attempt swallowed its cancellation but has a result: the result counts
@@ -116,8 +124,11 @@ async def perform(step: Step) -> Outcome:
             step.used = used if step.used is ZERO else step.used + used
             step.now = clock.time()
             gates.leave(call, permits, cost, active_s, ok, max(ended - began, 0.0), step.now)
-            if ok is not True and gates.breaker.spent():
-                node.peers.condemn(turn.owner.id, f"its breaker opened {gates.breaker.openings} times")
+            if ok is not True:
+                if fault is not None and fault.dependency:
+                    gates.blame(permits, fault)
+                if gates.breaker.spent():
+                    node.peers.condemn(turn.owner.id, f"its breaker opened {gates.breaker.openings} times")
         if fault is None:
             return await step.close(kept(call, step.value))
         outcome = await _after_failure(step, call, context, fault)
@@ -128,6 +139,9 @@ async def perform(step: Step) -> Outcome:
 
 async def _after_failure(step: Step, call: Call, context: StepContext, fault: Fault) -> Outcome | None:
     """The final outcome of a step whose attempt failed; None after the pause before another attempt."""
+    if fault is _OUT_OF_TIME:
+        await _out_of_time(step)
+        return None
     if call.effect == "once" and fault.category != "not_done":
         happened = await _settled(step, fault)
         if happened is not None:
@@ -141,6 +155,13 @@ async def _after_failure(step: Step, call: Call, context: StepContext, fault: Fa
         return Outcome(failure=failure_of(call.name, fault))
     await _wait_for_retry(step, fault, wait_s)
     return None
+
+
+async def _out_of_time(step: Step) -> None:
+    """The session's active time ended the attempt: the budget refuses the next one, unless it is raised by then."""
+    step.phase = Phase.BEFORE
+    await step.write(StepState.WAITING, until=step.turn.node.clock.time())  # with the time it used: a crash does not give that back
+    await _begin_anew(step)
 
 
 def _call_of(step: Step) -> Call:
@@ -170,14 +191,18 @@ async def _resume(step: Step) -> None:
 
 
 async def _held_up(step: Step, why: Wait | str) -> None:
-    """A gate does not let the attempt through: wait for the breaker, or raise the error of the budget."""
+    """A gate does not let the attempt through: wait for the breaker, or for room in the budget.
+
+    Raises:
+        BudgetExhausted: what it could cost is spent.
+    """
     if isinstance(why, Wait):
         until, node = why.until, step.turn.node
         if why.crowded:
             until += node.random.uniform(0.0, min(max(until - node.clock.time(), 0.0) * _SPREAD, _SPREAD_MAX_S))
         await step.turn.pause(step.lane, until, "breaker", why.reason)
     else:
-        await exhausted(step, why)
+        await room(step, _call_of(step).most)
 
 
 # ---------------------------------------------------------------- an attempt that failed
@@ -186,24 +211,41 @@ async def _held_up(step: Step, why: Wait | str) -> None:
 async def _cancelled(step: Step, call: Call, context: StepContext, error: asyncio.CancelledError, timeout_s: float) -> Fault | None:
     """The fault of an attempt that was cancelled by its deadline, or from within; one that its caller cancelled is cancelled."""
     if step.turn.node.deadlines.taken_back(step):
-        text = "ended by a person" if step.passed is not None and step.passed.by_person else f"no answer within {timeout_s:g} s"
-        return await _timed_out(step, call, context, text)
+        if _by_person(step):
+            return await _timed_out(step, call, context, "ended by a person", at_fault=False)
+        if timeout_s < call.timeout_s:
+            return _OUT_OF_TIME
+        return await _timed_out(step, call, context, f"no answer within {timeout_s:g} s")
     if step.task.cancelling() > step.cancelled_before:
         raise error
     # This task was not cancelled: the effect awaited a cancelled task. That is a crash of the effect.
     return Fault("permanent", "CancelledError", f"the effect was cancelled from within: {error}")
 
 
-def _failed(step: Step, call: Call, error: BaseException) -> tuple[Fault, Usage | None]:
+def _failed(step: Step, call: Call, error: BaseException, timeout_s: float) -> tuple[Fault, Usage | None]:
     """The fault of an attempt that raised, and the cost that its error reports."""
-    step.turn.node.deadlines.taken_back(step)
-    if step.task.cancelling() > step.cancelled_before and call.effect != "once":
+    late = step.turn.node.deadlines.taken_back(step)
+    cancelled = step.task.cancelling() > step.cancelled_before
+    if cancelled and call.effect != "once":
         raise asyncio.CancelledError from error  # its caller cancelled it, and the effect turned that into an error
-    return _fault(error, step.turn.node.clock.wall()), _reported_cost(error, call)
+    if late and timeout_s < call.timeout_s and not _by_person(step):
+        return _OUT_OF_TIME, _reported_cost(error, call)
+    fault = _fault(error, step.turn.node.clock.wall())
+    if fault.dependency and (cancelled or (late and _by_person(step))):
+        fault = msgspec.structs.replace(fault, dependency=False)
+    return fault, _reported_cost(error, call)
 
 
-async def _timed_out(step: Step, call: Call, context: StepContext, text: str) -> Fault | None:
-    """The deadline passed: the fault of the attempt; None where its thread brought a result after all."""
+def _by_person(step: Step) -> bool:
+    return step.passed is not None and step.passed.by_person
+
+
+async def _timed_out(step: Step, call: Call, context: StepContext, text: str, *, at_fault: bool = True) -> Fault | None:
+    """The deadline passed: the fault of the attempt; None where its thread brought a result after all.
+
+    Args:
+        at_fault: whether it counts against the dependency.
+    """
     if not context.begun:
         return Fault("not_done" if call.effect == "once" else "transient", "ThreadsBusy", f"{text}: no thread was free for it")
     if call.effect == "once" and context.remains is not None:
@@ -216,7 +258,7 @@ async def _timed_out(step: Step, call: Call, context: StepContext, text: str) ->
             return None
         if isinstance(error, NotDone):
             return _fault(error, step.turn.node.clock.wall())
-    return Fault("transient", "TimeoutError", text, dependency=True)
+    return Fault("transient", "TimeoutError", text, dependency=at_fault)
 
 
 def _fault(error: BaseException, now: float) -> Fault:
@@ -274,6 +316,10 @@ async def _wait_for_retry(step: Step, fault: Fault, wait_s: float) -> None:
     if step.durable or wait_s > turn.owner.agent.park_after_s:
         await step.write(StepState.WAITING, until=until)
     await turn.pause(step.lane, until, "retry", f"{step.name}: {fault.message}")
+    await _begin_anew(step)
+
+
+async def _begin_anew(step: Step) -> None:
     path = step.forget_inside()
     if path is not None:
         await _reopen(step, path)

@@ -14,7 +14,8 @@ from holdfast.runtime.agents.ids import check_id
 from holdfast.runtime.steps import pipeline
 from holdfast.runtime.steps.asked import Ask, plain
 from holdfast.runtime.steps.outbox import sends, tells
-from holdfast.runtime.steps.refusal import refuse, spend_step
+from holdfast.runtime.steps.refusal import refuse
+from holdfast.runtime.steps.room import spend_step
 from holdfast.runtime.steps.step import Step
 from holdfast.runtime.steps.wait import begin, check_time, wait_for
 from holdfast.runtime.turns.failures import describe

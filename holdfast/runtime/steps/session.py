@@ -221,9 +221,9 @@ class Session(SessionOf[S]):
 
         Args:
             state: its first state; default the agent's own.
-            budget: the share of this session's budget that it gets, default its agent's budget; capped by what is left here; where the
-                child names no limit, half of that. The unspent rest returns when it ends.
-            detached: it stays alive when this session ends, on its agent's own budget.
+            budget: its limits; each that is not given is that of its agent. They are its share of this session's budget, capped by what
+                is left here; where neither names a limit, half of that. The unspent rest returns when it ends.
+            detached: it stays alive when this session ends, and takes no share of its budget.
 
         Raises:
             ConfigError: this Runtime does not have the agent.

@@ -14,7 +14,8 @@ from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.ids import check_id, child_id
 from holdfast.runtime.steps import pipeline
 from holdfast.runtime.steps.asked import Ask, plain
-from holdfast.runtime.steps.refusal import refuse, spend_step
+from holdfast.runtime.steps.refusal import refuse
+from holdfast.runtime.steps.room import spend_step
 from holdfast.runtime.steps.step import Step
 from holdfast.runtime.turns.failures import error_of
 from holdfast.runtime.turns.journal import Claim
@@ -48,10 +49,10 @@ async def _spawn(step: Step, *, agent: Agent, state: bytes, part: Budget | None,
     parent = Address(owner.id, turn.number, step.claim.key)
     if id is not None and await _belongs_to_another(turn, id, parent):
         await refuse(step, _taken(id), cause="SessionConflict")
-    limits, share = agent.budget, Usage()
+    limits, share = agent.budget if part is None else part.filled(agent.budget), Usage()
     if not detached:
         # The child's own limits, capped by what is left here: all of it is charged now, and the unspent rest returns at its end.
-        limits = _share(owner.ledger.carve(Budget()), part or agent.budget)
+        limits = _share(owner.ledger.carve(Budget()), limits)
         share = owner.ledger.part(limits)
         owner.ledger.charge(share)
         step.used = step.used + share

@@ -9,7 +9,7 @@ from functools import partial
 from holdfast.codec import canonical
 from holdfast.runtime.steps import pipeline
 from holdfast.runtime.steps.asked import Ask
-from holdfast.runtime.steps.refusal import spend_step
+from holdfast.runtime.steps.room import spend_step
 from holdfast.runtime.steps.step import Step
 from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.ops import Op, Result

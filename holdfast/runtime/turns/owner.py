@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from holdfast.policies.budget import Ledger, Usage
+from holdfast.policies.budget import Usage
+from holdfast.policies.ledger import Ledger
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.turns.gates import Gates, read_gates
 from holdfast.stores.ops import Op, ReturnBudget
@@ -58,6 +59,7 @@ class Owner:
         """Take in the budget that a child returned."""
         self.ledger.credit(unspent)
         self.back = self.back + unspent
+        self.gates.more()
 
     def unspent(self) -> tuple[Op, ...]:
         """The op that returns budget to the parent when this session ends: what is left, without what people added. The store adds what

@@ -117,6 +117,8 @@ class Turn:
         if finished and self.interruption is not None and self.interruption.why in GENTLE:
             self.interruption = None  # it does not concern a handler that had ended by itself
         if self.interruption is not None:
+            if finished and not running.cancelled():
+                running.exception()  # retrieved: the end of the session, say, comes before the error of its handler
             return self.interruption
         if running.cancelled():
             return Crashed(asyncio.CancelledError("the handler was cancelled from within"))

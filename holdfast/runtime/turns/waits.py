@@ -73,9 +73,10 @@ class Waits:
         return any(wait.future.done() for wait in self.held.values())
 
     def joined(self) -> Park:
-        """One park for all waits: one that needs a person comes first; it resumes at the earliest time of any."""
+        """One park for all waits: one for budget, which a raise ends, comes first, then others that need a person; it resumes at the
+        earliest time of any."""
         parks = self.parks()
-        first = next((park for park in parks if park.until is None), parks[0])
+        first = min(parks, key=_urgency)
         times = [park.until for park in parks if park.until is not None]
         targets = tuple(target for park in parks for target in park.waits_on)
         keys = tuple(key for key in self.held if isinstance(key, bytes))
@@ -90,3 +91,9 @@ class Waits:
 def _over(future: asyncio.Future[Outcome | None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _urgency(park: Park) -> int:
+    if park.until is not None:
+        return 3
+    return 2 if park.waits_on else 1 if park.reason != "budget" else 0

@@ -29,6 +29,14 @@ def _opened(spec: BreakerSpec = SPEC, now: float = 0.0, name: str = "") -> Break
     return breaker
 
 
+def _let_through(breaker: Breaker, now: float) -> list[int]:
+    """The generations of the calls that it lets through now."""
+    calls = []
+    while breaker.before(now) is GO:
+        calls.append(breaker.generation)
+    return calls
+
+
 def _fail_half_open(breaker: Breaker, now: float) -> None:
     assert breaker.before(now) is GO
     while breaker.state == "half_open":
@@ -101,15 +109,77 @@ def test_half_open_calls_that_succeed_close_it_once_all_have_ended() -> None:
 def test_it_opens_again_as_soon_as_the_half_open_calls_cannot_close_it() -> None:
     """Two of three failed: the third is not awaited, and says nothing when it ends."""
     breaker = _opened()
-    for _ in range(3):
-        assert breaker.before(60.0) is GO
-    generation = breaker.generation
-    breaker.after(61.0, False, 1.0, generation)
+    calls = _let_through(breaker, 60.0)
+    breaker.after(61.0, False, 1.0, calls[0])
     assert breaker.state == "half_open"
-    breaker.after(62.0, False, 1.0, generation)
+    breaker.after(62.0, False, 1.0, calls[1])
     assert (breaker.state, breaker.openings, breaker.until) == ("open", 2, 62.0 + 120.0)
-    breaker.after(63.0, True, 1.0, generation)
+    breaker.after(63.0, True, 1.0, calls[2])
     assert breaker.state == "open"
+
+
+def test_a_half_open_call_that_never_ends_is_replaced_after_a_time() -> None:
+    """Calls that were lost (a thread that hangs, a process that is gone) do not keep it half-open for ever; no call is replaced twice."""
+    breaker = _opened()
+    lost = _let_through(breaker, 60.0)
+    assert isinstance(breaker.before(60.0 + 59.9), Wait)
+    others = _let_through(breaker, 60.0 + 60.0)
+    assert len(lost) == len(others) == 3
+    for call in others:
+        breaker.after(121.0, True, 1.0, call)
+    assert breaker.state == "closed"
+
+
+def test_the_outcome_of_a_half_open_call_that_was_replaced_does_not_count() -> None:
+    """Neither for nor against, and it makes no room for a fourth call."""
+    breaker = _opened()
+    late, *_ = _let_through(breaker, 60.0)
+    _let_through(breaker, 120.0)
+    for ok in (False, True, None):
+        breaker.after(121.0, ok, 61.0, late)
+    assert breaker.state == "half_open"
+    assert isinstance(breaker.before(121.0), Wait)
+
+
+def test_a_half_open_call_may_take_as_long_as_is_not_slow() -> None:
+    """Where an opening is shorter than a call may take, the call is not replaced before that."""
+    breaker = _opened(BreakerSpec(window=4, minimum=4, open_s=1.0, slow_s=100.0, half_open_calls=1))
+    (call,) = _let_through(breaker, 1.0)
+    assert isinstance(breaker.before(100.9), Wait)
+    breaker.after(100.9, True, 99.9, call)
+    assert breaker.state == "closed"
+
+
+def test_a_clock_that_was_set_back_does_not_keep_lost_half_open_calls() -> None:
+    """A call that seems to begin in the future is replaced."""
+    breaker = _opened()
+    _let_through(breaker, 60.0)
+    assert len(_let_through(breaker, 10.0)) == 3
+
+
+def test_people_see_the_last_failure_also_once_it_is_closed_and_restored() -> None:
+    """Its text and HTTP status are part of the view and of the snapshot."""
+    breaker = _opened()
+    breaker.error, breaker.status = "APIStatusError: no", 503
+    for _ in range(3):
+        _call(breaker, True, 60.0)
+    view = Breaker.restore(SPEC, json.loads(json.dumps(breaker.snapshot()))).view()
+    assert (view.state, view.cause, view.error, view.status) == ("closed", "", "APIStatusError: no", 503)
+
+
+def test_a_snapshot_of_an_older_version_is_restored() -> None:
+    """Without the last failure."""
+    stored = {"state": "closed", "generation": 3, "openings": 1, "until": 0.0, "cause": "", "marks": "011"}
+    assert Breaker.restore(SPEC, stored).view().error == ""
+
+
+def test_it_has_something_to_remember_from_the_first_failure_on() -> None:
+    """A window without a failure is not worth a write."""
+    breaker = Breaker(SPEC)
+    _call(breaker, True)
+    assert not breaker.remembers
+    _call(breaker, False)
+    assert breaker.remembers
 
 
 def test_slow_half_open_calls_open_it_again() -> None:
@@ -283,21 +353,30 @@ class BreakerMachine(RuleBasedStateMachine):
         super().__init__()
         self.breaker = Breaker(SPEC)
         self.now = 0.0
-        self.calls: list[tuple[int, str]] = []
+        self.calls: list[tuple[int, str, float]] = []
         self.window: deque[tuple[bool, bool]] = deque(maxlen=SPEC.window)
         self.half_open_ended = 0
+        self.half_open_since = 0
+        self.replaced: set[int] = set()
+
+    def _out(self) -> list[tuple[int, str, float]]:
+        return [call for call in self.calls if call[0] > self.half_open_since and call[1] == "half_open" and call[0] not in self.replaced]
 
     @rule()
     def start(self) -> None:
-        was = self.breaker.state
+        was, generation = self.breaker.state, self.breaker.generation
         verdict = self.breaker.before(self.now)
         if was == "open" and self.breaker.state == "half_open":
             assert self.now >= self.breaker.until
-            self.half_open_ended = 0
+            self.half_open_ended, self.half_open_since = 0, generation
         if was == "closed":
             assert verdict is GO
         if verdict is GO:
-            self.calls.append((self.breaker.generation, self.breaker.state))
+            self.calls.append((self.breaker.generation, self.breaker.state, self.now))
+            if self.breaker.state == "half_open" and len(self._out()) + self.half_open_ended > SPEC.half_open_calls:
+                oldest = self._out()[0]  # too old: this one is in its place
+                assert self.now - oldest[2] >= SPEC.open_s
+                self.replaced.add(oldest[0])
         else:
             assert isinstance(verdict, Wait)
             assert verdict.until > self.now
@@ -309,9 +388,10 @@ class BreakerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.calls)
     @rule(data=st.data(), ok=st.sampled_from([True, True, False, False, None]), slow=st.booleans())
     def end(self, data: st.DataObject, ok: bool | None, slow: bool) -> None:
-        generation, state = self.calls.pop(data.draw(st.integers(0, len(self.calls) - 1)))
-        before = self.breaker.snapshot()
-        counts = generation == self.breaker.generation and ok is not None
+        at = data.draw(st.integers(0, len(self.calls) - 1))
+        before, half_open = self.breaker.snapshot(), self.calls[at] in self._out() and self.breaker.state == "half_open"
+        generation, state, _ = self.calls.pop(at)
+        counts = (half_open or (state == "closed" and generation == self.breaker.generation)) and ok is not None
         self.breaker.after(self.now, ok, 9.0 if slow else 1.0, generation)
         if not counts or ok is None:
             assert self.breaker.snapshot() == before, "a stale or cancelled call changed something"
@@ -334,8 +414,7 @@ class BreakerMachine(RuleBasedStateMachine):
     @invariant()
     def never_more_half_open_calls_than_allowed(self) -> None:
         if self.breaker.state == "half_open":
-            out = sum(generation == self.breaker.generation for generation, _ in self.calls)
-            assert out + self.half_open_ended <= SPEC.half_open_calls
+            assert len(self._out()) + self.half_open_ended <= SPEC.half_open_calls
 
 
 TestBreakerMachine = BreakerMachine.TestCase

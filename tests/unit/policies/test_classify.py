@@ -205,7 +205,7 @@ def test_the_exceptions_of_httpx_are_known() -> None:
     assert _verdict(httpx.UnsupportedProtocol("it failed")) == ("semantic", False)
     response = httpx.Response(503, headers={"Retry-After": "7"}, request=request)
     error = httpx.HTTPStatusError("it failed", request=request, response=response)
-    assert classify(error, NOW) == Fault("transient", "HTTPStatusError", "it failed", 7.0, True)
+    assert classify(error, NOW) == Fault("transient", "HTTPStatusError", "it failed", 7.0, True, status=503)
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from holdfast import Budget, BudgetExhausted, Runtime, Session, Usage, agent, tool
 from holdfast.stores.ops import Op, UpdateSession
 from tests.unit.runtime.support import World, rest
@@ -235,3 +237,168 @@ def test_a_budget_raised_just_before_the_session_parks_for_it_lets_it_run_on() -
         return await handle.ask("go", id="m")
 
     assert world.life(spender, main) == "go"
+
+
+class SlowParks:
+    """The write of a park takes a second."""
+
+    async def before_apply(self, n: int, ops: Sequence[Op]) -> None:
+        if any(isinstance(op, UpdateSession) and op.park is not None for op in ops):
+            await asyncio.sleep(1)
+
+    async def after_apply(self, n: int, ops: Sequence[Op]) -> None:
+        pass
+
+
+def test_a_raise_during_the_write_of_the_park_is_not_lost_in_a_crash() -> None:
+    """Once the raise is acknowledged, the next process resumes the session: the row does not say that it waits for budget."""
+    world = World()
+
+    @agent(budget=Budget(steps=1))
+    async def spender(session: Session[Any], text: str) -> str:
+        for number in range(3):
+            await session.step(free, number)
+        return text
+
+    async def first(runtime: Runtime) -> None:
+        world.store.faults = SlowParks()
+        handle = await runtime.spawn(spender, id="s")
+        await handle.tell("go", id="m")
+        await asyncio.sleep(0.5)
+        await handle.raise_budget(Budget(steps=100))
+        await world.crash()
+
+    async def second(runtime: Runtime) -> Any:
+        return await runtime.session("s").ask("go", id="m")
+
+    world.life(spender, first)
+    world.store.faults = None
+    assert world.life(spender, second) == "go"
+
+
+@pytest.mark.parametrize("after_s", [0.5, 1.5, 2.5])
+def test_a_raise_between_the_refusal_and_the_park_is_not_lost(after_s: float) -> None:
+    """The handler takes its time after it was told: while it still runs, while its turn ends, or before its park is written."""
+    world = World()
+
+    @agent(budget=Budget(steps=1))
+    async def spender(session: Session[Any], text: str) -> str:
+        await session.step(free, 1)
+        try:
+            await session.step(free, 2)
+        finally:
+            await asyncio.sleep(1)
+            world.done.append("cleaned up")
+        return text
+
+    async def main(runtime: Runtime) -> Any:
+        world.store.faults = SlowParks()
+        handle = await runtime.spawn(spender, id="s")
+        await handle.tell("go", id="m")
+        await asyncio.sleep(after_s)
+        await handle.raise_budget(Budget(steps=100))
+        return await handle.ask("go", id="m")
+
+    assert world.life(spender, main) == "go"
+
+
+def test_a_raise_while_another_branch_still_works_lets_the_refused_one_go_on() -> None:
+    """One branch waits for a person beside a long call: raised, it does not wait for the end of that call."""
+    world = World()
+
+    async def long(number: int) -> int:
+        await asyncio.sleep(50)
+        world.done.append("long")
+        return number
+
+    @tool(cost=Usage(tokens=1))
+    async def look(number: int) -> int:
+        world.done.append(number)
+        return number
+
+    @agent(budget=Budget(tokens=1))
+    async def worker(session: Session[Any], text: str) -> str:
+        async def looks() -> None:
+            for number in range(3):
+                try:
+                    await session.step(look, number)
+                except BudgetExhausted:
+                    world.done.append("told")
+
+        await asyncio.gather(session.step(long, 1), looks())
+        return "done"
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go", id="m")
+        await asyncio.sleep(10)
+        await handle.raise_budget(Budget(tokens=10))
+        return await handle.ask("go", id="m", timeout_s=10_000)
+
+    assert world.life(worker, main) == "done"
+    assert world.done == [0, "told", 2, "long"]
+
+
+def test_a_raise_wakes_a_session_that_also_waits_for_something_else() -> None:
+    """One branch waits for the end of a child, the other one for budget: parked for both, it is woken by the raise."""
+    world = World()
+
+    @agent(name="silent")
+    async def silent(session: Session[Any], text: str) -> None: ...
+
+    @agent(budget=Budget(tokens=0))
+    async def worker(session: Session[Any], text: str) -> None:
+        @tool(cost=Usage(tokens=1))
+        async def look(number: int) -> int:
+            world.done.append(number)
+            return number
+
+        async def looks() -> None:
+            for number in range(2):
+                try:
+                    await session.step(look, number)
+                except BudgetExhausted:
+                    pass
+
+        child = await session.spawn(silent)
+        await session.gather(child.result(), looks())
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go", id="m")
+        parked = (await rest(handle)).park
+        await handle.raise_budget(Budget(tokens=5))
+        await asyncio.sleep(10)
+        return [parked.reason, world.done, (await rest(handle)).park.reason]
+
+    assert world.life([worker, silent], main) == ["budget", [0, 1], "wait"]
+
+
+def test_a_raise_while_the_session_looks_for_its_children_is_not_lost() -> None:
+    """Before it parks for a person it reads whether a child can return something: a raise during that read wakes it, too."""
+    world = World()
+    read = world.store.children
+
+    async def slow(session: str) -> list[Any]:
+        await asyncio.sleep(1)
+        return await read(session)
+
+    @agent(budget=Budget(steps=1))
+    async def worker(session: Session[Any], text: str) -> str:
+        for number in range(3):
+            try:
+                await session.step(free, number)
+            except BudgetExhausted:
+                world.done.append("told")
+        return text
+
+    async def main(runtime: Runtime) -> Any:
+        runtime.store.children = slow  # type: ignore[method-assign]
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go", id="m")
+        await asyncio.sleep(1.5)
+        await handle.raise_budget(Budget(steps=10))
+        return await handle.ask("go", id="m", timeout_s=30)
+
+    assert world.life(worker, main) == "go"
+    assert world.done == ["told"]

@@ -12,7 +12,7 @@ from benchmarks import raw
 from benchmarks.report import Figure, compared
 from benchmarks.throughput import look, sample
 from holdfast import Runtime, Session, agent
-from holdfast.stores.sqlite import SqliteStore
+from holdfast.stores.sqlite.store import SqliteStore
 
 
 def run(quick: bool) -> list[Figure]:

@@ -14,9 +14,9 @@ from benchmarks import raw
 from benchmarks.report import Figure, alternate, compared
 from benchmarks.throughput import SESSIONS, buyer, looker, sample
 from holdfast import Runtime
-from holdfast.stores import postgres_schema
-from holdfast.stores.postgres_dev import DevServer
-from holdfast.stores.postgres_link import Address
+from holdfast.stores.postgres import schema as postgres_schema
+from holdfast.stores.postgres.dev import DevServer
+from holdfast.stores.postgres.link import Address
 
 _numbers = itertools.count(1)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from holdfast.stores import sqlite_schema
+from holdfast.stores.sqlite import schema as sqlite_schema
 
 INSERT_STEP = "INSERT INTO steps (session, turn, key, state, body) VALUES (?, ?, ?, ?, ?)"
 UPSERT_STEP = INSERT_STEP + " ON CONFLICT (session, turn, key) DO UPDATE SET state = excluded.state, body = excluded.body"

@@ -15,10 +15,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from holdfast.stores.postgres import LOCK_CLASS
-from holdfast.stores.postgres_dev import DevServer
-from holdfast.stores.postgres_link import Address
-from holdfast.stores.postgres_schema import quoted
+from holdfast.stores.postgres.dev import DevServer
+from holdfast.stores.postgres.link import Address
+from holdfast.stores.postgres.schema import quoted
+from holdfast.stores.postgres.store import LOCK_CLASS
 
 TABLES = ["dead_letters", "messages", "nodes", "schema_version", "sessions", "steps", "turns"]
 

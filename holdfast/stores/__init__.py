@@ -11,8 +11,8 @@ __all__ = ["Store", "open_store"]
 def open_store(url: str, *, readonly: bool = False) -> Store:
     """The store that a URL names.
 
-    "sqlite:///relative.db" or "sqlite:////absolute.db", "postgresql://user:password@host/database" (see postgres_link.Address for its
-    options), "postgres:dev" (a server of its own, see postgres_dev), or "memory:".
+    "sqlite:///relative.db" or "sqlite:////absolute.db", "postgresql://user:password@host/database" (see postgres.link.Address for its
+    options), "postgres:dev" (a server of its own, see postgres.dev), or "memory:".
 
     Args:
         readonly: to look into it while another process may run it: `open` takes no ownership and changes nothing, `apply` is refused.
@@ -23,15 +23,15 @@ def open_store(url: str, *, readonly: bool = False) -> Store:
     if url == "memory:":
         if readonly:
             raise ConfigError("'memory:' cannot be looked into from outside: it is in the process that made it")
-        from holdfast.stores.memory import MemoryStore
+        from holdfast.stores.memory.store import MemoryStore
 
         return MemoryStore()
     if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
-        from holdfast.stores.sqlite import SqliteStore
+        from holdfast.stores.sqlite.store import SqliteStore
 
         return SqliteStore(url.removeprefix("sqlite:///"), readonly=readonly)
     if url.startswith(("postgresql://", "postgres://")) or url.partition("?")[0] == "postgres:dev" or url.startswith("postgres:dev/"):
-        from holdfast.stores.postgres import PostgresStore
+        from holdfast.stores.postgres.store import PostgresStore
 
         return PostgresStore(url, readonly=readonly)
     # The rest of a URL may hold a password.

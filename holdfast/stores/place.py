@@ -11,7 +11,7 @@ _PORT = "5432"
 
 
 def place_of(url: str, schema: str | None = None) -> str:
-    """Server, database and schema of a URL as postgres_link.Address takes it; never a user or password, nor any other option.
+    """Server, database and schema of a URL as postgres.link.Address takes it; never a user or password, nor any other option.
 
     Args:
         schema: instead of the URL's.

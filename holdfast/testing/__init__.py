@@ -4,7 +4,7 @@
 import asyncio
 
 from holdfast import NotDone, Runtime, Session, agent, tool
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.testing import Crashed, OutsideLedger, Simulation, simulate
 
 

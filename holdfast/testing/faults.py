@@ -2,7 +2,7 @@
 
 ```python
 from holdfast import tool
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.testing import FaultPlan
 
 plan = FaultPlan(7, store_at={3: "unknown"}, effect_fail=0.1, effect_crash_after=0.02)

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.stores.postgres import PostgresStore
-from holdfast.stores.postgres_ops import Interpreter, Write
+from holdfast.stores.postgres.interpreter import Interpreter, Write
+from holdfast.stores.postgres.store import PostgresStore
 from tests.chaos.sqlite_lives import KILLED, PACE, SENT, in_process
 from tests.chaos.world import FileLedger, World
 

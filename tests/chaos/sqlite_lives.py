@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from holdfast.stores.ops import Op, Result
-from holdfast.stores.sqlite import SqliteStore
+from holdfast.stores.sqlite.store import SqliteStore
 from tests.chaos.world import Delivery, FileLedger, World
 
 SENT = [

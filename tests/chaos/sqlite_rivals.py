@@ -22,7 +22,7 @@ from random import Random
 
 from holdfast.errors import StoreError
 from holdfast.stores.ops import Op, Result, Touch
-from holdfast.stores.sqlite import SqliteStore
+from holdfast.stores.sqlite.store import SqliteStore
 
 PROCESSES = 4
 ROUND_S = 0.4

@@ -15,9 +15,9 @@ import pytest
 
 from holdfast import Budget, Handle, Runtime, SessionEnded
 from holdfast.errors import HoldfastError, SessionError
-from holdfast.stores.postgres import PostgresStore
+from holdfast.stores.postgres.store import PostgresStore
 from holdfast.stores.protocol import Store
-from holdfast.stores.sqlite import SqliteStore
+from holdfast.stores.sqlite.store import SqliteStore
 from holdfast.testing import Simulation, for_each_seed, simulate
 from tests.chaos.shapes import Op
 from tests.chaos.world import World

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.stores.postgres_dev import DevServer
+from holdfast.stores.postgres.dev import DevServer
 from tests.chaos.test_crash_sqlite import KILLED, ROOT, results
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast import Intensity, Runtime, Session, agent
 from holdfast.errors import AskCycle, StepError
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.testing import Simulation, simulate
 
 GOOD = 20

@@ -39,7 +39,7 @@ from holdfast import (
 )
 from holdfast.calls.tools import Tool
 from holdfast.errors import SessionError
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import MessageState, Outcome, Step, StepRecord, StepState
 from holdfast.stores.records import Session as Row

@@ -19,7 +19,7 @@ class Disk(Protocol):
 
 class MemoryDisk:
     def __init__(self) -> None:
-        from holdfast.stores.memory import MemoryStore
+        from holdfast.stores.memory.store import MemoryStore
 
         self._only = MemoryStore()
 
@@ -32,7 +32,7 @@ class SqliteDisk:
         self._path = path
 
     def store(self) -> Store:
-        from holdfast.stores.sqlite import SqliteStore
+        from holdfast.stores.sqlite.store import SqliteStore
 
         return SqliteStore(self._path)
 
@@ -42,7 +42,7 @@ class PostgresDisk:
         self._url = url
 
     def store(self) -> Store:
-        from holdfast.stores.postgres import PostgresStore
+        from holdfast.stores.postgres.store import PostgresStore
 
         return PostgresStore(self._url)
 

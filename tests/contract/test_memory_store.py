@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.errors import NotWritten, OutcomeUnknown, StoreLocked
 from holdfast.policies.budget import Budget
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.ops import CreateSession, Op
 
 pytestmark = pytest.mark.anyio

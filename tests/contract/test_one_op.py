@@ -114,7 +114,7 @@ async def test_several_ops_at_fault_are_each_refused_alone(group: GroupCommit, s
 @pytest.mark.parametrize("column", ["budget", "usage", "park", "notes", "returns"])
 async def test_a_damaged_row_on_postgres_is_in_no_others_way(column: str, postgres_url: str) -> None:
     """Its own ops are refused, those of other sessions in the same batch are applied, and its row is not changed."""
-    from holdfast.stores.postgres import PostgresStore
+    from holdfast.stores.postgres.store import PostgresStore
 
     store = PostgresStore(postgres_url)
     await store.open()

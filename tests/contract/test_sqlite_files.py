@@ -19,8 +19,8 @@ from holdfast.console.reading.target import store_url
 from holdfast.errors import ConfigError, StoreError, StoreLost, SupervisorGaveUp
 from holdfast.policies.budget import Budget
 from holdfast.stores.ops import Activate, CreateSession, Op, Touch
-from holdfast.stores.sqlite import SqliteStore
-from holdfast.stores.sqlite_lock import FileLock, take_lock
+from holdfast.stores.sqlite.lock import FileLock, take_lock
+from holdfast.stores.sqlite.store import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -204,7 +204,7 @@ async def test_a_file_that_vanishes_during_a_look_is_lost(
 
     await store.apply([Touch()])
     await store.check()
-    monkeypatch.setattr("holdfast.stores.sqlite_file._checksum", vanish)
+    monkeypatch.setattr("holdfast.stores.sqlite.file._checksum", vanish)
     with pytest.raises(StoreLost if gone else StoreError, match="removed or replaced" if gone else "cannot be checked"):
         await store.check()
     if not gone:
@@ -219,7 +219,7 @@ async def test_a_file_that_is_replaced_while_it_is_opened_gets_no_write(path: Pa
         replace(path)
         return taken
 
-    monkeypatch.setattr("holdfast.stores.sqlite.take_lock", take)
+    monkeypatch.setattr("holdfast.stores.sqlite.store.take_lock", take)
     with pytest.raises(StoreError, match="removed or replaced while it was opened"):
         await SqliteStore(path).open()
     assert contents(path) == b""
@@ -308,8 +308,8 @@ async def test_a_forked_child_has_no_part_in_the_store(store: SqliteStore, path:
 PARENT = """
 import asyncio, gc, os, sys, time
 from holdfast.stores.ops import Touch
-from holdfast.stores.sqlite import SqliteStore
-from holdfast.stores.sqlite_lock import FileLock, take_lock
+from holdfast.stores.sqlite.store import SqliteStore
+from holdfast.stores.sqlite.lock import FileLock, take_lock
 
 async def main():
     store = SqliteStore(sys.argv[1])

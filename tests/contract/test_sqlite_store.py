@@ -19,8 +19,8 @@ from holdfast.stores import open_store
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, Result, Status, Touch, UpdateSession
 from holdfast.stores.records import Outcome, Park, SessionStatus
-from holdfast.stores.sqlite import SqliteStore
-from holdfast.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS
+from holdfast.stores.sqlite.schema import APPLICATION_ID, MIGRATIONS
+from holdfast.stores.sqlite.store import SqliteStore
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import NotWritten
 from holdfast.policies.budget import Budget, Usage
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.ops import (
     Activate,
     CommitTurn,
@@ -37,10 +37,10 @@ from holdfast.stores.ops import (
     UpdateSession,
     WriteStep,
 )
-from holdfast.stores.postgres import PostgresStore
+from holdfast.stores.postgres.store import PostgresStore
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import DISPLAY_STATUSES, ENDED, Address, Failure, Outcome, Park, Session, SessionStatus, StepRecord, StepState
-from holdfast.stores.sqlite import SqliteStore
+from holdfast.stores.sqlite.store import SqliteStore
 from tests.postgres_server import empty_store
 
 pytestmark = pytest.mark.anyio

@@ -16,7 +16,7 @@ import pytest
 
 from holdfast import Agent, Runtime, Session, TurnFailed, agent, tool
 from holdfast.errors import ConfigError, RuntimeStopped
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from holdfast.console.cli.app import main; main()"]

@@ -102,7 +102,7 @@ async def bad_feed(runtime):
 
 FAULTY = """
 from holdfast import Runtime, Session, agent
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 
 class Faulty(MemoryStore):
     async def apply(self, ops):

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from holdfast import Budget, Runtime, Session, agent, events, tool
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from tests.integration.model_server import (
     ModelServer,
     Says,

@@ -19,12 +19,13 @@ import pytest
 from holdfast import Runtime, Session, agent, tool
 from holdfast.errors import ConfigError, NotWritten, OutcomeUnknown, SchemaTooNew, StoreError, StoreLocked, StoreLost
 from holdfast.policies.budget import Budget
-from holdfast.stores import open_store, postgres_link
+from holdfast.stores import open_store
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.ops import DONE, Activate, CreateSession, Enqueue, FailTurn, Op, UpdateSession, WriteStep
-from holdfast.stores.postgres import PostgresStore
-from holdfast.stores.postgres_dev import DevServer
-from holdfast.stores.postgres_link import Address, PooledConnection
+from holdfast.stores.postgres import link as postgres_link
+from holdfast.stores.postgres.dev import DevServer
+from holdfast.stores.postgres.link import Address, PooledConnection
+from holdfast.stores.postgres.store import PostgresStore
 from holdfast.stores.records import DeadLetter, Owner, StepRecord, StepState
 
 pytestmark = pytest.mark.anyio
@@ -648,7 +649,7 @@ def test_a_development_server_outlives_who_started_it_and_goes_when_nobody_is_le
     """A killed process takes it from nobody; data stays; the keeper stops it after the last one."""
     folder = server_folder / "dev"
     program = (
-        "import sys, time; from holdfast.stores.postgres_dev import DevServer\n"
+        "import sys, time; from holdfast.stores.postgres.dev import DevServer\n"
         "print(DevServer(sys.argv[1], idle_s=0.3).start_now(), flush=True); time.sleep(60)"
     )
     starter = subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True)

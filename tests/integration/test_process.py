@@ -26,7 +26,7 @@ import asyncio
 import os
 import socket
 from holdfast import Budget, Runtime, Session, StoreError, agent, tool
-from holdfast.stores.sqlite import SqliteStore
+from holdfast.stores.sqlite.store import SqliteStore
 
 async def outside() -> str:
     """Connects to the test, and takes as long as that wants."""

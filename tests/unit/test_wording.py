@@ -213,7 +213,7 @@ def test_the_search_finds_phrases_wherever_a_person_reads_them() -> None:
         where = {text.where.partition(":")[0] for text in texts()}
         assert {
             "holdfast/runtime/turns/turn.py",
-            "holdfast/stores/sqlite.py",
+            "holdfast/stores/sqlite/store.py",
             "benchmarks/airline/tools.py",
             "examples/support/tools.py",
         } <= where

@@ -9,8 +9,8 @@ from holdfast.console.reading import target
 from holdfast.console.wire import identity
 from holdfast.console.wire.socket import VARIABLE, candidates, check_path, exists
 from holdfast.errors import ConfigError, NodeUnreachable, StoreError
-from holdfast.stores.sqlite_holder import State, state
-from holdfast.stores.sqlite_lock import holder
+from holdfast.stores.sqlite.holder import State, state
+from holdfast.stores.sqlite.lock import holder
 
 _URLS = ("sqlite:///", "postgresql://", "postgres://", "postgres:", "memory:")
 

@@ -113,7 +113,7 @@ def name(url: str) -> str:
 
 
 def _only_one(folder: Path) -> str:
-    from holdfast.stores.sqlite_file import is_database
+    from holdfast.stores.sqlite.file import is_database
 
     try:
         files = [path for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES and path.is_file()]

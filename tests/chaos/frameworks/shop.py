@@ -19,7 +19,7 @@ import msgspec
 from holdfast import Agent, Budget, Handle, NotDone, Runtime, Session, StepContext, Usage, agent, events, tool
 from holdfast.calls.tools import Tool
 from holdfast.errors import SessionError
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.records import MessageState, Step, StepState, in_doubt
 from holdfast.stores.records import Session as Row
 from holdfast.testing import OutsideLedger, Simulation

@@ -24,7 +24,7 @@ from holdfast.console.reading.inspect import overview
 from holdfast.console.wire.answers import Happened
 from holdfast.console.wire.problems import MSGPACK, Problem
 from holdfast.console.wire.verbs import HELP
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.records import SessionStatus
 
 

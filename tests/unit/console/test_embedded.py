@@ -13,7 +13,7 @@ import holdfast
 from holdfast import ConfigError, Runtime, Session, StoreLocked, agent
 from holdfast.console.api.server import controlled
 from holdfast.console.client.reach import of_target
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from tests.installed import site
 
 

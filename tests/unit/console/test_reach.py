@@ -13,10 +13,10 @@ from holdfast.console.client import reach
 from holdfast.console.reading import target
 from holdfast.console.wire import identity
 from holdfast.console.wire.socket import default_path, listen
-from holdfast.stores.memory import MemoryStore
-from holdfast.stores.postgres import PostgresStore
-from holdfast.stores.sqlite import SqliteStore
-from holdfast.stores.sqlite_lock import take_lock
+from holdfast.stores.memory.store import MemoryStore
+from holdfast.stores.postgres.store import PostgresStore
+from holdfast.stores.sqlite.lock import take_lock
+from holdfast.stores.sqlite.store import SqliteStore
 
 Listening = Callable[[str], str]
 

@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast import Agent, Handle, Runtime
 from holdfast.events import Event
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.records import MessageState, Step
 from holdfast.testing import Crashed, Simulation
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from holdfast import Budget, OutcomeUnknown, Runtime, Session, SessionEnded, StoreError, agent
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.ops import EndSession, Op, Result
 from holdfast.testing import Crashed, Simulation
 from tests.unit.runtime.support import World, rest

@@ -10,7 +10,7 @@ import pytest
 
 from holdfast import Agent, Budget, Intensity, Runtime, Session, StepError, TurnFailed, agent
 from holdfast.events import SessionEndedEvent, Spawned
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.ops import CreateSession, Op, Result, WriteStep
 from holdfast.testing import Crashed
 from tests.unit.runtime.support import World, rest

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast import OutcomeUnknown, ReplyTimeout, Runtime, Session, SessionEnded, SessionNotFound, agent
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.ops import CommitTurn, EndSession, Op, Result
 from tests.unit.runtime.support import World
 

@@ -17,7 +17,7 @@ import pytest
 from holdfast import NotWritten, OutcomeUnknown, Runtime, Session, StoreLost, agent
 from holdfast.errors import StoreError, SupervisorGaveUp
 from holdfast.stores.group import GroupCommit
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.ops import Activate, Op, Result, UpdateSession
 from tests.unit.supervisors.support import VirtualLoop
 

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 
 from holdfast import Runtime, Session, StoreLocked, StoreLost, agent
 from holdfast.errors import RuntimeStopped, SupervisorGaveUp
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import Runnable
 from holdfast.supervisors import ChildSpec

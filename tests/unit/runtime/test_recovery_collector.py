@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from holdfast import Runtime, Session, agent
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.records import Runnable
 
 

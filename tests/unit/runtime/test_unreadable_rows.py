@@ -12,7 +12,7 @@ import pytest
 
 from holdfast import Agent, Runtime, Session, StateError, TurnFailed, agent
 from holdfast.stores.records import StepState
-from holdfast.stores.sqlite import SqliteStore
+from holdfast.stores.sqlite.store import SqliteStore
 from holdfast.testing import Crashed
 from tests.unit.runtime.support import World, idle, rest
 

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from holdfast.errors import StoreError, StoreLost
-from holdfast.stores import sqlite_holder, sqlite_lock
-from holdfast.stores.sqlite_lock import FileLock, identity, take_lock
+from holdfast.stores.sqlite import holder as sqlite_holder
+from holdfast.stores.sqlite import lock as sqlite_lock
+from holdfast.stores.sqlite.lock import FileLock, identity, take_lock
 
 PROCESSES = 4
 NOTHING_MORE = 10

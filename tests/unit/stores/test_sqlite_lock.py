@@ -13,9 +13,10 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from holdfast.errors import StoreError, StoreLocked, StoreLost
-from holdfast.stores import sqlite_holder, sqlite_lock
-from holdfast.stores.sqlite_holder import Holder, State, here, parse, state
-from holdfast.stores.sqlite_lock import holder, take_lock
+from holdfast.stores.sqlite import holder as sqlite_holder
+from holdfast.stores.sqlite import lock as sqlite_lock
+from holdfast.stores.sqlite.holder import Holder, State, here, parse, state
+from holdfast.stores.sqlite.lock import holder, take_lock
 from tests.unit.stores.lock_model import Model
 
 

@@ -15,7 +15,7 @@ import pytest
 from anyio.abc import TaskStatus
 
 from holdfast import Runtime, Session, agent
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.supervisors import ChildSpec, ChildTasksLeft, DynamicSupervisor, SupervisionEvent, Supervisor
 from tests.unit.supervisors.support import Crash, Recorder, Switch, VirtualLoop, forever, other_tasks, running, stubborn
 

@@ -10,7 +10,7 @@ from typing import get_type_hints
 import pytest
 
 from holdfast.errors import ConfigError, NotWritten, OutcomeUnknown
-from holdfast.stores.memory import MemoryStore
+from holdfast.stores.memory.store import MemoryStore
 from holdfast.testing import Crashed, FaultPlan, OutsideLedger, Simulation, simulate
 from holdfast.testing.faults import EffectFault, StoreFault
 

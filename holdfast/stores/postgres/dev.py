@@ -26,7 +26,7 @@ import anyio.to_thread
 
 from holdfast.errors import ConfigError, StoreError
 from holdfast.events import log
-from holdfast.stores import postgres_keeper as keeper
+from holdfast.stores.postgres import keeper
 
 DEFAULT_FOLDER = ".holdfast/postgres"
 IDLE_S = 30.0

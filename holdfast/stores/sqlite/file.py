@@ -14,8 +14,8 @@ import aiosqlite
 
 from holdfast import forks
 from holdfast.errors import SchemaTooNew, StoreError, StoreLost
-from holdfast.stores import sqlite_schema as schema
-from holdfast.stores.sqlite_lock import FileLock, Identity, identity
+from holdfast.stores.sqlite import schema
+from holdfast.stores.sqlite.lock import FileLock, Identity, identity
 
 WAL_LIMIT = 67108864
 """SQLite cuts a longer WAL to this many bytes when it starts the WAL anew, and never to fewer."""

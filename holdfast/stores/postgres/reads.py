@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.stores import postgres_rows as rows
-from holdfast.stores.postgres_rows import checkpoint_of, columns, letter_of, message_of, session_of, step_of
-from holdfast.stores.postgres_schema import quoted
+from holdfast.stores.postgres import rows
+from holdfast.stores.postgres.rows import checkpoint_of, columns, letter_of, message_of, session_of, step_of
+from holdfast.stores.postgres.schema import quoted
 from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
-from holdfast.stores.sqlite_rows import STEP, charges, runnable_of, turn_of
+from holdfast.stores.sqlite.rows import STEP, charges, runnable_of, turn_of
 
 # The ranks (records.rank) that each status has in lists for people.
 _RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}

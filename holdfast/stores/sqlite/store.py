@@ -2,9 +2,9 @@
 
 WAL with `synchronous=FULL`, so an acknowledged turn survives a power cut. `BEGIN IMMEDIATE`, so a transaction never fails half-way because
 it lacks the write lock. Each transaction is one function on the database thread, so a cancelled caller cannot leave one open. A lock
-(sqlite_lock) keeps a second writer out: SQLite before 3.51.3 can corrupt a WAL file that two processes write. A second reader is safe:
+(lock.py) keeps a second writer out: SQLite before 3.51.3 can corrupt a WAL file that two processes write. A second reader is safe:
 `readonly` takes no lock and changes neither the file nor its WAL, and makes no checkpoint. A process whose files were removed, replaced or
-damaged ends (sqlite_file).
+damaged ends (file.py).
 
 Reads have a connection of their own, so that no list for people waits for a write, nor a write for a list. They see each acknowledged one.
 """
@@ -24,13 +24,13 @@ from holdfast import forks
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import NotWritten, OutcomeUnknown, StoreError, StoreLost, WriteRefused
 from holdfast.events import log
-from holdfast.stores import sqlite_schema as schema
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import Owner
-from holdfast.stores.sqlite_file import WAL_LIMIT, Files, abandon, passes, read_only
-from holdfast.stores.sqlite_lock import FileLock, holder, take_lock
-from holdfast.stores.sqlite_ops import Interpreter
-from holdfast.stores.sqlite_reads import Reads
+from holdfast.stores.sqlite import schema
+from holdfast.stores.sqlite.file import WAL_LIMIT, Files, abandon, passes, read_only
+from holdfast.stores.sqlite.interpreter import Interpreter
+from holdfast.stores.sqlite.lock import FileLock, holder, take_lock
+from holdfast.stores.sqlite.reads import Reads
 from holdfast.stores.unreadable import FAULTS
 
 T = TypeVar("T")

@@ -20,11 +20,11 @@ import asyncpg
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import ConfigError, NotWritten, OutcomeUnknown, StoreError, StoreLocked, StoreLost, WriteRefused
 from holdfast.events import log
-from holdfast.stores import postgres_schema as schema
 from holdfast.stores.ops import Op, Result
-from holdfast.stores.postgres_link import ERRORS, Address, Readers, disconnect, is_gone, passes, text_of
-from holdfast.stores.postgres_ops import Interpreter, Statements, Write
-from holdfast.stores.postgres_reads import Reads
+from holdfast.stores.postgres import schema
+from holdfast.stores.postgres.interpreter import Interpreter, Statements, Write
+from holdfast.stores.postgres.link import ERRORS, Address, Readers, disconnect, is_gone, passes, text_of
+from holdfast.stores.postgres.reads import Reads
 from holdfast.stores.records import Owner
 
 LOCK_CLASS = 0x686F6C64  # "hold": the first of the two numbers of the advisory lock
@@ -34,7 +34,7 @@ class PostgresStore(Reads):
     """A store in one schema of a Postgres database.
 
     Args:
-        url: as in postgres_link.Address.
+        url: as in postgres.link.Address.
         schema: the schema that holds the tables; default the URL's, else "holdfast".
         readonly: take no ownership and change nothing, to read a store that another process runs.
 

@@ -13,7 +13,7 @@ from holdfast.stores import marks, ops
 from holdfast.stores.ops import DONE, FENCED, Result, Status
 from holdfast.stores.records import ENDED, Loaded, Message, MessageState, Session, StepState
 from holdfast.stores.returns import settle
-from holdfast.stores.sqlite_rows import (
+from holdfast.stores.sqlite.rows import (
     CHECKPOINT,
     MESSAGE,
     SESSION,

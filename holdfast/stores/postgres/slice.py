@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from holdfast.stores import ops
-from holdfast.stores.memory_ops import StepRow, Tables
+from holdfast.stores.memory.interpreter import StepRow, Tables
 from holdfast.stores.ops import DONE, FENCED, Op, Result
-from holdfast.stores.postgres_rows import (
+from holdfast.stores.postgres.rows import (
     Values,
     checkpoint_of,
     checkpoint_values,

@@ -19,7 +19,7 @@ import time
 from holdfast import forks
 from holdfast.errors import StoreError, StoreLocked, StoreLost
 from holdfast.events import log
-from holdfast.stores.sqlite_holder import Holder, State, here, parse, state
+from holdfast.stores.sqlite.holder import Holder, State, here, parse, state
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _TRIES, _PAUSE_S = 5, 0.01

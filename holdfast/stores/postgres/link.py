@@ -11,7 +11,7 @@ import asyncpg
 
 from holdfast.errors import ConfigError, StoreError
 from holdfast.stores.place import DEFAULT_SCHEMA, place_of
-from holdfast.stores.postgres_dev import DevServer
+from holdfast.stores.postgres.dev import DevServer
 
 T = TypeVar("T")
 

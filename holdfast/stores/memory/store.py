@@ -16,7 +16,7 @@ from typing import Protocol
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import NotWritten, StoreError, StoreLocked, WriteRefused
-from holdfast.stores.memory_ops import Tables
+from holdfast.stores.memory.interpreter import Tables
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import (
     ENDED,

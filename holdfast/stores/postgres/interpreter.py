@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from holdfast.stores import ops
-from holdfast.stores import postgres_rows as rows
 from holdfast.stores.ops import DONE, FENCED, Op, Result
-from holdfast.stores.postgres_rows import columns, type_of
-from holdfast.stores.postgres_schema import quoted
-from holdfast.stores.postgres_slice import Needs, Slice
+from holdfast.stores.postgres import rows
+from holdfast.stores.postgres.rows import columns, type_of
+from holdfast.stores.postgres.schema import quoted
+from holdfast.stores.postgres.slice import Needs, Slice
 
 if TYPE_CHECKING:
     import asyncpg

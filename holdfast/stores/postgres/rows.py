@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.stores.memory_ops import StepRow
+from holdfast.stores.memory.interpreter import StepRow
 from holdfast.stores.records import Checkpoint, DeadLetter, Message, Session, rank
-from holdfast.stores.sqlite_rows import CHECKPOINT, MESSAGE, SESSION, encode
-from holdfast.stores.sqlite_rows import checkpoint_of as checkpoint_of
-from holdfast.stores.sqlite_rows import letter_of as read_letter
-from holdfast.stores.sqlite_rows import message_of as message_of
-from holdfast.stores.sqlite_rows import session_of as session_of
-from holdfast.stores.sqlite_rows import step_of as step_of
+from holdfast.stores.sqlite.rows import CHECKPOINT, MESSAGE, SESSION, encode
+from holdfast.stores.sqlite.rows import checkpoint_of as checkpoint_of
+from holdfast.stores.sqlite.rows import letter_of as read_letter
+from holdfast.stores.sqlite.rows import message_of as message_of
+from holdfast.stores.sqlite.rows import session_of as session_of
+from holdfast.stores.sqlite.rows import step_of as step_of
 
 _TYPES = {
     "text": ("id", "session", "agent", "tenant", "user", "status", "parent", "reason", "kind", "context", "message"),

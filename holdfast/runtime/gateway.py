@@ -20,7 +20,7 @@ from holdfast.runtime.sessions.waiters import END, Waiter, expire
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import CreateSession, Enqueue, Op, Result, Status
 from holdfast.stores.records import ENDED, Outcome, Session
-from holdfast.stores.unreadable import FAULTS, UNREADABLE
+from holdfast.stores.unreadable import FAULTS, UNREADABLE, cannot_load
 from holdfast.telemetry.context import carried
 
 _plain = codec.codec_for(Any)
@@ -180,7 +180,7 @@ class LocalGateway:
         if why == "unknown":
             self._unknown(session)
         if why == UNREADABLE:
-            raise errors.StateError(session, f"session {session!r} cannot be read in: restore its row from a backup, then start again")
+            raise cannot_load(session, "its row does not decode")
         raise errors.SessionEnded(session, f"session {session!r} is {why[1].status}: spawn another")
 
     def _unknown(self, session: str) -> NoReturn:
@@ -204,9 +204,7 @@ class LocalGateway:
     @staticmethod
     def _check_readable(row: Session) -> None:
         if row.unreadable:
-            raise errors.StateError(
-                row.id, f"session {row.id!r} cannot be read in: {row.unreadable}; restore it from a backup, then start again"
-            )
+            raise cannot_load(row.id, row.unreadable)
 
     def _named(self, row: Session) -> str:
         if len(self._names) >= _MAX_NAMES:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from holdfast.errors import StateError
 from holdfast.stores.records import Step, StepRecord, StepState
 
 T = TypeVar("T")
@@ -21,6 +22,11 @@ FAULTS = (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, Recursio
 
 UNREADABLE = "unreadable"
 """The value of an Enqueue that is REFUSED because the row of its session does not decode."""
+
+
+def cannot_load(session: str, why: str) -> StateError:
+    """The error of callers of a session that cannot be loaded."""
+    return StateError(session, f"session {session!r} cannot be loaded: {why}; restore it from a backup, then start again")
 
 
 def read(decode: Callable[[], T], instead: T) -> tuple[T, str]:

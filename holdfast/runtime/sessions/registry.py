@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from holdfast import events
-from holdfast.errors import ConfigError, SessionError, SessionNotFound, StateError, WriteRefused
+from holdfast.errors import ConfigError, SessionError, SessionNotFound, WriteRefused
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.settings import Settings
 from holdfast.runtime.sessions.actor import Actor
@@ -24,6 +24,7 @@ from holdfast.runtime.turns.failures import describe
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import Activate, Op, Result, Status, UpdateSession, concerns
 from holdfast.stores.records import ENDED, Message
+from holdfast.stores.unreadable import cannot_load
 
 _AGAIN_S, _FAULT_S = 0.5, 5.0  # the pause before a session is read again: after the store failed, after a bug of holdfast
 
@@ -389,8 +390,8 @@ def _not_there(id: str, why: str) -> SessionError:
     """The error where a session cannot be loaded."""
     if why == "unknown":
         return SessionNotFound(id, f"no session {id!r}: check the id, or spawn it")
-    events.log.error("session %s cannot be read in: %s", id, why)
-    return StateError(id, f"session {id!r} cannot be read in: {why}; restore it from a backup, then start again")
+    events.log.error("session %s cannot be loaded: %s", id, why)
+    return cannot_load(id, why)
 
 
 def missing_agent(session: str, agent: str) -> ConfigError:

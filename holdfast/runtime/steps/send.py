@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from holdfast.codec import canonical, digest
-from holdfast.errors import AskCycle, MailboxFull, SessionEnded, SessionNotFound, StateError
+from holdfast.errors import AskCycle, MailboxFull, SessionEnded, SessionNotFound
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.ids import check_id
 from holdfast.runtime.steps import pipeline
@@ -22,7 +22,7 @@ from holdfast.runtime.turns.failures import describe
 from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.ops import Enqueue, Op, Result, Status
 from holdfast.stores.records import ENDED, Address, Failure, Outcome, Session
-from holdfast.stores.unreadable import UNREADABLE, read
+from holdfast.stores.unreadable import UNREADABLE, cannot_load, read
 from holdfast.telemetry.context import carried
 
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
@@ -137,7 +137,7 @@ async def _refuse_undeliverable(step: Step, row: Session | None, agent: Agent | 
     if row is None:
         error = SessionNotFound(target, f"no session {target!r}")
     elif row.unreadable:
-        error = StateError(target, f"session {target!r} cannot be read in: {row.unreadable}")
+        error = cannot_load(target, row.unreadable)
     elif row.status in ENDED:
         error = SessionEnded(target, f"session {target!r} is {row.status}")
     elif limit is not None and row.pending + waiting >= limit:

@@ -88,12 +88,8 @@ class Journal:
         digest = blake2b(f"{place}\0{kind}\0{name}\0".encode() + args, digest_size=14).digest()
         nth = branch.nth.get(digest, 0)
         branch.nth[digest] = nth + 1
-        key, step = digest + nth.to_bytes(3, "big"), None
-        if self.left:
-            step = self.left.pop(key, None)
-            if self.order.claim_waiters:
-                self.order.claimed()
-        return Claim(branch, digest, nth, key, step)
+        key = digest + nth.to_bytes(3, "big")
+        return Claim(branch, digest, nth, key, self._claimed(key) if self.left else None)
 
     def _claimed(self, key: bytes) -> Step | None:
         """Take a record out of those that can be claimed, and wake those that wait for the claim."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from holdfast.calls.tools import Tool
 from holdfast.errors import ConfigError
+from holdfast.given import shown
 
 
 class Toolset:
@@ -25,7 +26,7 @@ class Toolset:
         given: Iterable[Any] = tools
         for each in given:
             if not isinstance(each, Tool):
-                faults.append(f"{each!r} is not a tool: decorate it with @tool")
+                faults.append(f"{shown(each)} is not a tool: decorate it with @tool")
             elif each.name in self._tools:
                 faults.append(f"two tools are called {each.name!r}: give one of them another name=")
             else:

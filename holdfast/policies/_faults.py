@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from holdfast.errors import ConfigError
+from holdfast.given import is_number, shown
 
 
 class Faults:
@@ -24,23 +23,23 @@ class Faults:
         if optional and value is None:
             return
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            self.add(f"{field} is {value!r}: give a whole number, {least} or more{', or None' if optional else ''}")
+            self.add(f"{field} is {shown(value)}: give a whole number, {least} or more{', or None' if optional else ''}")
 
     def number(self, field: str, value: object, least: float = 0.0, *, positive: bool = False, optional: bool = False) -> None:
         """Notes a value that is not a finite number of at least `least` (or over 0 if `positive`)."""
         if optional and value is None:
             return
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            self.add(f"{field} is {value!r}: give a finite number{' or None' if optional else ''}")
+        if not is_number(value):
+            self.add(f"{field} is {shown(value)}: give a finite number{' or None' if optional else ''}")
         elif positive and value <= 0:
-            self.add(f"{field} is {value!r}: it has to be over 0")
+            self.add(f"{field} is {shown(value)}: it has to be over 0")
         elif value < least:
-            self.add(f"{field} is {value!r}: it cannot be below {least:g}")
+            self.add(f"{field} is {shown(value)}: it cannot be below {least:g}")
 
     def ratio(self, field: str, value: object) -> None:
         """Notes a value that is not over 0 and at most 1."""
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
-            self.add(f"{field} is {value!r}: give a share over 0 and at most 1")
+            self.add(f"{field} is {shown(value)}: give a share over 0 and at most 1")
 
     def check(self) -> None:
         """Raise if there are faults.

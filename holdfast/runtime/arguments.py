@@ -11,6 +11,7 @@ from typing import Any
 from holdfast import errors
 from holdfast.calls.clients import ModelClient
 from holdfast.calls.prices import Prices
+from holdfast.given import shown
 from holdfast.runtime.agents.definition import Agent
 from holdfast.supervisors import ChildSpec
 
@@ -29,7 +30,7 @@ def agents_by_name(agents: Sequence[object]) -> dict[str, Agent]:
     by_name: dict[str, Agent] = {}
     for agent in agents:
         if not isinstance(agent, Agent):
-            faults.append(f"{agent!r} is not an agent: decorate its handler with @agent")
+            faults.append(f"{shown(agent)} is not an agent: decorate its handler with @agent")
         elif agent.name in by_name:
             faults.append(f"two agents are called {agent.name!r}: give one of them another name=")
         else:
@@ -59,7 +60,7 @@ def control_faults(control: object) -> list[str]:
     """The faults of the value of `control`; empty if there are none."""
     if isinstance(control, bool | os.PathLike) or (isinstance(control, str) and control):
         return []
-    return [f"control is {control!r}: give True, False, or the path of the socket"]
+    return [f"control is {shown(control)}: give True, False, or the path of the socket"]
 
 
 def service(name: str) -> Service:

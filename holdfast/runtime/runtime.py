@@ -15,6 +15,7 @@ from holdfast import errors, events
 from holdfast.calls import threads
 from holdfast.calls.prices import Prices
 from holdfast.clock import Clock, SystemClock
+from holdfast.given import shown
 from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec, BreakerView
 from holdfast.policies.budget import Budget
@@ -86,9 +87,9 @@ class Runtime:
         faults.number("drain_s", drain_s)
         faults.number("quarantine_s", quarantine_s)
         if not isinstance(store, str) and not callable(getattr(store, "apply", None)):
-            faults.add(f"store is {store!r}: give a URL such as sqlite:///sessions.db, or a Store")
+            faults.add(f"store is {shown(store)}: give a URL such as sqlite:///sessions.db, or a Store")
         if telemetry not in (None, False) and not isinstance(telemetry, Telemetry):
-            faults.add(f"telemetry is {telemetry!r}: give a Telemetry, or False for none")
+            faults.add(f"telemetry is {shown(telemetry)}: give a Telemetry, or False for none")
         faults.found += arguments.control_faults(control)
         faults.check()
         self.observers = events.Observers()

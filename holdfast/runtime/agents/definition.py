@@ -12,6 +12,7 @@ from holdfast.calls.tools import Tool
 from holdfast.calls.toolset import Toolset
 from holdfast.codec import Codec, codec_for
 from holdfast.errors import ConfigError, NotJournalable, StateError
+from holdfast.given import shown
 from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec
 from holdfast.policies.budget import Budget
@@ -191,7 +192,7 @@ def _faults(given: Mapping[str, Any]) -> list[str]:
     specs = {"budget": Budget, "breaker": BreakerSpec, "repetition": RepetitionSpec, "intensity": Intensity, "backoff": Backoff}
     for label, wanted in specs.items():
         if not isinstance(given.get(label, wanted()), wanted):
-            checks.add(f"{label} is {given[label]!r}: give a {wanted.__name__}")
+            checks.add(f"{label} is {shown(given[label])}: give a {wanted.__name__}")
     intensity, backoff = given.get("intensity", _INTENSITY), given.get("backoff", _BACKOFF)
     if isinstance(intensity, Intensity) and isinstance(backoff, Backoff):
         for fault in faults_of(intensity, backoff):

@@ -1,4 +1,4 @@
-"""What users and models give, before it is known to be sound: as a short line of text, and as a number. Neither function ever raises.
+"""What users and models give, before it is known to be sound: as a short line of text, and as a number. No function here ever raises.
 
 The text of an error quotes the value that is wrong. That value can be of any type and size, its `__repr__` can raise, and an integer of
 5,000 digits has no text at all. An error that cannot be built would hide the one that it is about.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import reprlib
 from itertools import islice
-from typing import Any
+from typing import Any, TypeGuard
 
 LONGEST = 200
 """The most characters of a value in the text of an error."""
@@ -79,7 +79,12 @@ def _text(value: Any) -> str:
     return _repr(_long, value) if isinstance(value, int | bytes | list | tuple | dict | set | frozenset) else str(value)
 
 
-def is_number(value: object) -> bool:
+def is_a(value: object, kind: type) -> bool:
+    """As `isinstance`, for an argument whose annotation already says so: a caller need not keep to that."""
+    return isinstance(value, kind)
+
+
+def is_number(value: object) -> TypeGuard[float]:
     """Whether `value` is a finite int or float, and no bool. An int that no float can hold is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False

@@ -46,8 +46,8 @@ class Prices:
             read = _amounts(pair)
             if read is None:
                 faults.append(
-                    f"{shown(model)} has {shown(pair)}: give two amounts, dollars for a million tokens in and out, or three, the last for a "
-                    "thousand searches of the web"
+                    f"{shown(model)} has {shown(pair)}: give two amounts, dollars for a million tokens in and out, or three, the last for "
+                    "a thousand searches of the web"
                 )
             else:
                 self._overrides[model] = read
@@ -145,7 +145,7 @@ class Prices:
 def _amounts(given: Any) -> tuple[Decimal, ...] | None:
     try:
         amounts = tuple(Decimal(str(amount)) for amount in given)
-    except (ArithmeticError, TypeError):
+    except (ArithmeticError, TypeError, ValueError, RecursionError):
         return None
     if len(amounts) not in (2, 3) or any(not amount.is_finite() or amount < 0 for amount in amounts):
         return None

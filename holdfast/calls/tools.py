@@ -15,8 +15,9 @@ from holdfast.calls.signature import Reader, Signature, read, read_docstring, sc
 from holdfast.calls.threads import in_thread
 from holdfast.codec import canonical, codec_for
 from holdfast.errors import ConfigError, HoldfastError, NotJournalable
-from holdfast.given import is_number, shown
+from holdfast.given import is_a, is_number, shown, text_of
 from holdfast.policies.budget import MOST, Usage
+from holdfast.policies.classify import MESSAGE_MAX
 from holdfast.policies.retry import NO_RETRY, Retry
 from holdfast.policies.stored import bounded
 
@@ -218,7 +219,7 @@ class Tool(Generic[P, R]):
         try:
             return self._reader.read(arguments)
         except ValueError as error:
-            raise ToolArgumentError(self.name, str(error)) from error
+            raise ToolArgumentError(self.name, text_of(error, MESSAGE_MAX)) from error
 
     def schema(self) -> dict[str, Any]:
         """The JSON schema of its parameters, from the annotations, the defaults and the `Args:` of the docstring."""
@@ -305,7 +306,7 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
         signature = read(function)
         faults = [*signature.faults, *_option_faults(own, given), *_effect_faults(signature, given)]
         if faults:
-            raise ConfigError("\n".join(f"tool {own!r}: {fault}" for fault in faults))
+            raise ConfigError("\n".join(f"tool {shown(own)}: {fault}" for fault in faults))
         return Tool(function, signature, **{**given, "name": own})
 
     return make if fn is None else make(fn)
@@ -313,7 +314,7 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
 
 def _option_faults(name: str, given: dict[str, Any]) -> list[str]:
     faults: list[str] = []
-    if not _NAME.fullmatch(name):
+    if not is_a(name, str) or not _NAME.fullmatch(name):
         faults.append("its name has to be 1 to 64 letters, digits, _ or - (give name=)")
     effect = given.get("effect", "read")
     if effect not in EFFECTS:
@@ -342,6 +343,8 @@ def _effect_faults(signature: Signature, given: dict[str, Any]) -> list[str]:
         return faults
     if effect != "once":
         faults.append(f'reconcile is for effect="once": the effect is {shown(effect)}')
+    if not callable(reconcile):
+        return [*faults, f"reconcile is {shown(reconcile)}: give an async function"]
     asked = read(reconcile)
     if not asked.asynchronous:
         faults.append("reconcile has to be an async function")

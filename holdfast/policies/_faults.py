@@ -5,6 +5,9 @@ from __future__ import annotations
 from holdfast.errors import ConfigError
 from holdfast.given import is_number, shown
 
+LARGEST = 10**12
+"""The largest count, and the longest time in seconds, of any setting: a larger one would overflow where it is used."""
+
 
 class Faults:
     """The faults of one spec; `check` raises if there are any."""
@@ -18,15 +21,26 @@ class Faults:
     def add(self, text: str) -> None:
         self.found.append(text)
 
-    def whole(self, field: str, value: object, least: int, *, optional: bool = False) -> None:
-        """Notes a value that is not an int of at least `least`."""
+    def whole(self, field: str, value: object, least: int, *, optional: bool = False, most: int | None = LARGEST) -> None:
+        """Notes a value that is not an int from `least` to `most`."""
         if optional and value is None:
             return
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             self.add(f"{field} is {shown(value)}: give a whole number, {least} or more{', or None' if optional else ''}")
+        elif most is not None:
+            self._most(field, value, most)
 
-    def number(self, field: str, value: object, least: float = 0.0, *, positive: bool = False, optional: bool = False) -> None:
-        """Notes a value that is not a finite number of at least `least` (or over 0 if `positive`)."""
+    def number(
+        self,
+        field: str,
+        value: object,
+        least: float = 0.0,
+        *,
+        positive: bool = False,
+        optional: bool = False,
+        most: int | None = LARGEST,
+    ) -> None:
+        """Notes a value that is not a finite number from `least` (or over 0 if `positive`) to `most`."""
         if optional and value is None:
             return
         if not is_number(value):
@@ -35,6 +49,12 @@ class Faults:
             self.add(f"{field} is {shown(value)}: it has to be over 0")
         elif value < least:
             self.add(f"{field} is {shown(value)}: it cannot be below {least:g}")
+        elif most is not None:
+            self._most(field, value, most)
+
+    def _most(self, field: str, value: float, most: int) -> None:
+        if value > most:
+            self.add(f"{field} is {shown(value)}: give at most {most:,}")
 
     def ratio(self, field: str, value: object) -> None:
         """Notes a value that is not over 0 and at most 1."""

@@ -90,10 +90,10 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
 
     def __post_init__(self) -> None:
         faults = Faults("Budget")
-        faults.whole("steps", self.steps, 0, optional=True)
-        faults.whole("tokens", self.tokens, 0, optional=True)
-        faults.number("seconds", self.seconds, optional=True)
-        faults.whole("tool_calls", self.tool_calls, 0, optional=True)
+        faults.whole("steps", self.steps, 0, optional=True, most=None)
+        faults.whole("tokens", self.tokens, 0, optional=True, most=None)
+        faults.number("seconds", self.seconds, optional=True, most=None)
+        faults.whole("tool_calls", self.tool_calls, 0, optional=True, most=None)
         for field in ("steps", "tokens", "seconds", "tool_calls"):
             if not faults.found and (getattr(self, field) or 0) > MOST:
                 faults.add(f"{field} is over {MOST:,}: give less, or None for no limit")
@@ -157,7 +157,7 @@ def _dollars(value: object) -> Decimal | None:
         return None
     try:
         exact = Decimal(str(value)).quantize(MICRO, ROUND_HALF_UP)
-    except InvalidOperation:
+    except (InvalidOperation, ValueError, RecursionError):  # an int or a text of too many digits; a value that is no number at all
         return None
     return plain(exact) if exact.is_finite() else None
 

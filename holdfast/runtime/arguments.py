@@ -14,6 +14,7 @@ from holdfast.calls.prices import Prices
 from holdfast.given import shown
 from holdfast.runtime.agents.definition import Agent
 from holdfast.supervisors import ChildSpec
+from holdfast.telemetry.telemetry import Telemetry
 
 SERVICES = "holdfast.services"
 """The group of entry points for services that run next to the sessions."""
@@ -56,11 +57,16 @@ def prepared(clients: Mapping[str, Any], prices: Prices) -> dict[str, ModelClien
     return by_name
 
 
-def control_faults(control: object) -> list[str]:
-    """The faults of the value of `control`; empty if there are none."""
-    if isinstance(control, bool | os.PathLike) or (isinstance(control, str) and control):
-        return []
-    return [f"control is {shown(control)}: give True, False, or the path of the socket"]
+def other_faults(store: object, telemetry: object, control: object) -> list[str]:
+    """The faults of these arguments; empty if there are none."""
+    found: list[str] = []
+    if not isinstance(store, str) and not callable(getattr(store, "apply", None)):
+        found.append(f"store is {shown(store)}: give a URL such as sqlite:///sessions.db, or a Store")
+    if telemetry is not None and telemetry is not False and not isinstance(telemetry, Telemetry):
+        found.append(f"telemetry is {shown(telemetry)}: give a Telemetry, or False for none")
+    if not isinstance(control, bool | os.PathLike) and not (isinstance(control, str) and control):
+        found.append(f"control is {shown(control)}: give True, False, or the path of the socket")
+    return found
 
 
 def service(name: str) -> Service:

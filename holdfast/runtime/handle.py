@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from holdfast.errors import ConfigError
-from holdfast.given import shown
+from holdfast.given import is_a, shown
 from holdfast.policies.budget import Budget
 from holdfast.runtime.agents.ids import check_reason, check_timeout
 from holdfast.runtime.live import Live
@@ -160,7 +160,7 @@ class Handle:
             SessionEnded: it has ended.
         If cancelled, it may have been raised: look at `row` before you do it again.
         """
-        if not isinstance(by, Budget) or by == Budget():
+        if not is_a(by, Budget) or by == Budget():
             raise ConfigError(f"by is {shown(by)}: give a Budget with what is to be added")
         await self._gateway.raise_budget(self.id, by)
 
@@ -180,7 +180,7 @@ class Handle:
             SessionNotFound: there is no such session.
         If cancelled, they may have been resolved; resolve again: a resolved effect stays as it is.
         """
-        if not isinstance(verdict, str) or verdict not in VERDICTS:
+        if not is_a(verdict, str) or verdict not in VERDICTS:
             raise ConfigError(f"verdict is {shown(verdict)}: a doubt is resolved as done, retry or fail")
         return await self._gateway.resolve(self.id, verdict, step, result)
 

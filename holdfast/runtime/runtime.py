@@ -15,7 +15,7 @@ from holdfast import errors, events
 from holdfast.calls import threads
 from holdfast.calls.prices import Prices
 from holdfast.clock import Clock, SystemClock
-from holdfast.given import shown
+from holdfast.given import is_a, shown
 from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec, BreakerView
 from holdfast.policies.budget import Budget
@@ -81,16 +81,12 @@ class Runtime:
         random: _random.Random | None = None,
     ) -> None:
         faults = Faults("Runtime")
-        for label, value in (("max_recovering", max_recovering), ("reconciles", reconciles)):
-            faults.whole(label, value, 1)
+        faults.whole("max_recovering", max_recovering, 1)
+        faults.whole("reconciles", reconciles, 1)
         faults.number("idle_s", idle_s, positive=True)
         faults.number("drain_s", drain_s)
         faults.number("quarantine_s", quarantine_s)
-        if not isinstance(store, str) and not callable(getattr(store, "apply", None)):
-            faults.add(f"store is {shown(store)}: give a URL such as sqlite:///sessions.db, or a Store")
-        if telemetry not in (None, False) and not isinstance(telemetry, Telemetry):
-            faults.add(f"telemetry is {shown(telemetry)}: give a Telemetry, or False for none")
-        faults.found += arguments.control_faults(control)
+        faults.found += arguments.other_faults(store, telemetry, control)
         faults.check()
         self.observers = events.Observers()
         self.store = open_store(store) if isinstance(store, str) else store
@@ -307,10 +303,10 @@ class Runtime:
             NotJournalable: `state` cannot be stored.
         If cancelled, the session may have been made; spawn it again with the same id.
         """
-        if self._own.agents.get(agent.name) is not agent:
-            raise errors.ConfigError(f"this Runtime does not have the agent {agent.name!r}: add it to agents=")
-        wanted = new_id() if id is None else id
-        row = await self._open_gateway().spawn(self._settings.agents[agent.name], wanted, tenant, user, state, budget)
+        if not is_a(agent, Agent) or self._own.agents.get(agent.name) is not agent:
+            raise errors.ConfigError(f"this Runtime does not have the agent {shown(getattr(agent, 'name', agent))}: add it to agents=")
+        own, id = self._settings.agents[agent.name], new_id() if id is None else id
+        row = await self._open_gateway().spawn(own, id, tenant, user, state, budget)
         return Handle(self._open_gateway(), row.id)
 
     def session(self, id: str) -> Handle:

@@ -11,7 +11,7 @@ from holdfast.stores.memory.store import MemoryStore
 from holdfast.testing import Simulation, simulate
 from tests.chaos.hostile.inside import INSIDE
 from tests.chaos.hostile.outside import OUTSIDE
-from tests.chaos.hostile.values import LARGE, SMALL
+from tests.chaos.hostile.values import SMALL
 from tests.chaos.hostile.world import Values, campaign
 
 PLACES = [*INSIDE, *OUTSIDE]
@@ -20,7 +20,7 @@ PLACES = [*INSIDE, *OUTSIDE]
 def cases(*values: Values) -> dict[str, Values]:
     """Every value in every place."""
     together = {name: make for some in values for name, make in some.items()}
-    return {place: together for place in PLACES}
+    return dict.fromkeys(PLACES, together)
 
 
 def test_there_are_enough_places() -> None:

@@ -177,7 +177,7 @@ def _make(options: AgentOptions) -> Callable[[Handler], Agent]:
         tools = _toolset(given.pop("tools", ()), faults)
         codecs: dict[str, Any] = {label: _codec(label, type_, faults) for label, type_ in zip(types._fields, types, strict=True)}
         if faults:
-            raise ConfigError(f"agent {name!r}: " + "; ".join(faults))
+            raise ConfigError(f"agent {shown(name)}: " + "; ".join(faults))
         return Agent(handler=function, name=name, tools=tools, **{**codecs, **given})
 
     return make

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from holdfast import Budget, NotDone, Session, Usage, agent, tool
+from holdfast.calls.tools import Tool
 
 Inside = Callable[[Session[Any], Any], Awaitable[Any]]
 INSIDE: dict[str, Inside] = {}
@@ -118,7 +119,7 @@ async def unreconciled(id: str) -> object:
     raise ConnectionError("cut")
 
 
-TOOLS = [answers, gives_once, takes_once, takes_again, fails, not_done, reconciled, unreconciled]
+TOOLS: list[Tool[..., Any]] = [answers, gives_once, takes_once, takes_again, fails, not_done, reconciled, unreconciled]
 
 # ---------------------------------------------------------------- state and reply
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -11,6 +12,8 @@ import httpx
 
 from holdfast import BreakerSpec, Budget, Handle, Intensity, RepetitionSpec, Retry, Runtime, Session, Usage, agent, tool
 from holdfast.calls import ModelClient, Prices
+from holdfast.calls.tools import ToolOptions
+from holdfast.runtime.agents.definition import AgentOptions
 from tests.chaos.hostile.inside import NotHere, text
 
 
@@ -90,19 +93,23 @@ def _documented(value: Any) -> Any:
     return made.openai(), made.anthropic()
 
 
-for _field in ("steps", "tokens", "usd", "seconds", "tool_calls"):
-    _defined(f"a budget: {_field}", lambda value, field=_field: Budget(**{field: value}))
-for _field in ("steps", "tokens", "microusd", "seconds", "tool_calls"):
-    _defined(f"the cost of a tool: {_field}", lambda value, field=_field: tool(cost=Usage(**{field: value}))(_function))
-for _field in ("name", "effect", "timeout_s", "settles_s", "retry", "reconcile", "dependency", "cost", "description"):
-    _defined(f"a tool: {_field}", lambda value, field=_field: tool(**{field: value})(_function).openai())
-for _field in ("name", "version", "tools", "budget", "breaker", "repetition", "intensity", "backoff", "mailbox", "park_after_s", "migrations"):
-    _defined(f"an agent: {_field}", lambda value, field=_field: agent(**{field: value})(_handler))
-for _field in ("attempts", "base_s", "max_s", "total_s"):
-    _defined(f"a retry: {_field}", lambda value, field=_field: Retry(**{field: value}))
-for _kind in (BreakerSpec, RepetitionSpec):
-    for _field in _kind.__struct_fields__:
-        _defined(f"a {_kind.__name__}: {_field}", lambda value, kind=_kind, field=_field: kind(**{field: value}))
+def _each(what: str, fields: Iterable[str], make: Callable[[dict[str, Any]], Any]) -> None:
+    """A place for each field: `make` gets the field with the value."""
+    for field in fields:
+        _defined(f"{what}: {field}", partial(_with, make, field))
+
+
+def _with(make: Callable[[dict[str, Any]], Any], field: str, value: Any) -> Any:
+    return make({field: value})
+
+
+_each("a budget", ("steps", "tokens", "usd", "seconds", "tool_calls"), lambda given: Budget(**given))
+_each("the cost of a tool", Usage.__struct_fields__, lambda given: tool(cost=Usage(**given))(_function))
+_each("a tool", ToolOptions.__annotations__, lambda given: tool(**{"effect": "once", **given})(_function).openai())
+_each("an agent", AgentOptions.__annotations__, lambda given: agent(**given)(_handler))
+_each("a retry", Retry.__struct_fields__, lambda given: Retry(**given))
+_each("a breaker", BreakerSpec.__struct_fields__, lambda given: BreakerSpec(**given))
+_each("a repetition", RepetitionSpec.__struct_fields__, lambda given: RepetitionSpec(**given))
 _defined("an intensity", lambda value: agent(intensity=Intensity(value, value))(_handler))
 _defined("the docstring of a tool", _documented)
 _defined("a price", lambda value: Prices({"model": (value, value)}))

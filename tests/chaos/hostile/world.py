@@ -99,7 +99,7 @@ class Campaign:
     async def start(self) -> None:
         await self.runtime.spawn(partner, id="partner")
         self._handles = [await self.runtime.spawn(healthy, id=f"healthy-{number}") for number in range(HEALTHY)]
-        self._turn = len((await self.runtime.store.checkpoints("healthy-0"))) - 1
+        self._turn = len(await self.runtime.store.checkpoints("healthy-0")) - 1
 
     async def tries(self, place: str, values: Values) -> None:
         """Bring each value to the place at once, while each healthy session handles a message; then look at all of them."""
@@ -196,7 +196,15 @@ class Campaign:
 
 
 def runtime_of(store: str | Store, **more: Any) -> Runtime:
-    return Runtime(store, AGENTS, clients={"openai": FakeClient()}, breaker=BreakerSpec(minimum=1_000), drain_s=1.0, quarantine_s=0.1, **more)
+    return Runtime(
+        store,
+        AGENTS,
+        clients={"openai": FakeClient()},
+        breaker=BreakerSpec(window=100_000, minimum=100_000),
+        drain_s=1.0,
+        quarantine_s=0.1,
+        **more,
+    )
 
 
 async def campaign(

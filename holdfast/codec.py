@@ -28,7 +28,7 @@ every store, and none holds up the other sessions for long."""
 _USUAL, _MEDIUM, _LARGER = 1 << 12, 1 << 16, (1 << 20, 1 << 23, MAX_BYTES)
 """The sizes of the buffers in which a value is encoded, one after another, until it fits."""
 
-_LOOKED_AT = 20_000
+_LOOKED_AT = 50_000
 """How many parts of a large value are looked at for its size before it is encoded."""
 
 _MOST_TEXT = 500
@@ -160,8 +160,10 @@ def digest(data: bytes) -> bytes:
 def body_of(message: Any) -> bytes:
     """A message as MessagePack: the same for another order of its keys, unless some are no text. Raises NotJournalable."""
     try:
-        return canonical(message)
+        return _bounded(_canonical, message)
     except NotJournalable:
+        raise
+    except Exception:  # its keys cannot be sorted; or it cannot be encoded at all, as `encode` then tells
         return encode(message)
 
 

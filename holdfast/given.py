@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+from decimal import Decimal
 from itertools import islice
 from typing import Any, TypeGuard
 
@@ -92,6 +93,17 @@ def is_number(value: object) -> TypeGuard[float]:
         return math.isfinite(value)
     except OverflowError:
         return False
+
+
+def decimal_of(value: object) -> Decimal | None:
+    """An amount that is given as a Decimal, a number or a numeric string, as it is printed; None where it is no finite amount."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str) or (isinstance(value, str) and len(value) > LONGEST):
+        return None
+    try:
+        exact = Decimal(str(value))
+    except (ArithmeticError, ValueError):  # no number, or an int of too many digits
+        return None
+    return exact if exact.is_finite() else None
 
 
 def _repr(short: _Short, value: object) -> str:

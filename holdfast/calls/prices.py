@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from holdfast.errors import ConfigError
-from holdfast.given import shown
+from holdfast.given import decimal_of, shown
 
 Amount = float | Decimal | str
 """An amount of money; a float counts as its printed form."""
@@ -143,10 +143,7 @@ class Prices:
 
 
 def _amounts(given: Any) -> tuple[Decimal, ...] | None:
-    try:
-        amounts = tuple(Decimal(str(amount)) for amount in given)
-    except (ArithmeticError, TypeError, ValueError, RecursionError):
+    if not isinstance(given, tuple | list) or len(given) not in (2, 3):
         return None
-    if len(amounts) not in (2, 3) or any(not amount.is_finite() or amount < 0 for amount in amounts):
-        return None
-    return amounts
+    amounts = tuple(amount for each in given if (amount := decimal_of(each)) is not None and amount >= 0)
+    return amounts if len(amounts) == len(given) else None

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 from holdfast.codec import Codec, encode
+from holdfast.given import LONGEST, shown
+from holdfast.policies.classify import MESSAGE_MAX
 
 
 class EmptyReply(Exception):
@@ -88,13 +90,14 @@ def reported(error: Mapping[str, Any], otherwise: str = "the provider reported a
     codes = [code for name in ("code", "type") if (code := _code(about.get(name)))]
     status = next((found for code in codes if (found := _status(code)) is not None), UNNAMED)
     message = about.get("message")
-    return ReportedError(str(message or otherwise), status, codes[0] if codes else "", about)
+    text = message[:MESSAGE_MAX] if isinstance(message, str) else "" if message is None else shown(message)
+    return ReportedError(text or otherwise, status, codes[0] if codes else "", about)
 
 
 def _code(value: Any) -> str:
     if isinstance(value, int) and 400 <= value < 600:
         return str(value)  # proxies send the status itself
-    return value if isinstance(value, str) and value != "error" else ""
+    return value if isinstance(value, str) and value != "error" and len(value) <= LONGEST else ""
 
 
 def _status(code: str) -> int | None:

@@ -9,6 +9,9 @@ from holdfast.calls.tools import Tool
 from holdfast.errors import ConfigError
 from holdfast.given import shown
 
+_MANY = 10
+"""After so many faults no more are looked for."""
+
 
 class Toolset:
     """The tools of an agent, by name."""
@@ -25,6 +28,8 @@ class Toolset:
         faults: list[str] = []
         given: Iterable[Any] = tools
         for each in given:
+            if len(faults) > _MANY:
+                break
             if not isinstance(each, Tool):
                 faults.append(f"{shown(each)} is not a tool: decorate it with @tool")
             elif each.name in self._tools:

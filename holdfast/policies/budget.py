@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.given import shown
+from holdfast.given import decimal_of, shown
 from holdfast.policies._faults import Faults
 
 MICRO = Decimal("0.000001")
@@ -153,13 +153,11 @@ class Left(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 def _dollars(value: object) -> Decimal | None:
-    if isinstance(value, bool):
-        return None
+    amount = decimal_of(value)
     try:
-        exact = Decimal(str(value)).quantize(MICRO, ROUND_HALF_UP)
-    except (InvalidOperation, ValueError, RecursionError):  # an int or a text of too many digits; a value that is no number at all
+        return None if amount is None else plain(amount.quantize(MICRO, ROUND_HALF_UP))
+    except InvalidOperation:  # it has too many digits
         return None
-    return plain(exact) if exact.is_finite() else None
 
 
 def plain(usd: Decimal) -> Decimal:

@@ -43,6 +43,7 @@ class Verbose:
         return text_of(10_000_000)
 
 
+@cache  # to make one takes longer than to try it
 def _deep_list() -> Any:
     value: Any = []
     for _ in range(DEEP):
@@ -50,6 +51,7 @@ def _deep_list() -> Any:
     return value
 
 
+@cache
 def _deep_dict() -> Any:
     value: Any = {}
     for _ in range(DEEP):

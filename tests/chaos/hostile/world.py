@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import msgspec
 
-from holdfast import Backoff, BreakerSpec, Handle, HoldfastError, Intensity, ReplyTimeout, Runtime, Session, agent, tool
+from holdfast import NO_RETRY, Backoff, BreakerSpec, Handle, HoldfastError, Intensity, ReplyTimeout, Runtime, Session, agent, tool
+from holdfast.calls import ModelClient
 from holdfast.clock import Clock
 from holdfast.console.api.app import build
 from holdfast.console.api.control import Control
@@ -124,7 +125,7 @@ class Campaign:
         outside = OUTSIDE.get(place)
         try:
             if outside is None:
-                await handle.ask(place, id="m", timeout_s=WAIT_S)
+                await self._answer(handle, place)
             else:
                 async with asyncio.timeout(WAIT_S):
                     await outside(Target(self.runtime, handle, self._http, hostile), value)
@@ -133,10 +134,8 @@ class Campaign:
         except TimeoutError:
             if "time limit" not in place:
                 self.faults.append(f"{case}: a caller waited in vain")
-        except ReplyTimeout:
-            row = await handle.row()
-            if row.park is None or row.park.reason not in REASONS:
-                self.faults.append(f"{case}: a caller waited in vain: {row.status} {row.park}")
+        except ReplyTimeout as error:
+            self.faults.append(f"{case}: a caller waited in vain: {error}")
         except Exception as error:
             self._check(case, value, error, given_back=outside is None)
         if case in raised and "of a handler" not in place:
@@ -144,6 +143,16 @@ class Campaign:
         row = await handle.row()
         if row.status not in ("idle", "failed", "parked", "finished", "cancelled", "killed"):
             self.faults.append(f"{case}: it is {row.status}")
+
+    async def _answer(self, handle: Handle, place: str) -> None:
+        """Wait for the answer, or until the session is parked for a reason that it may have."""
+        asked = asyncio.ensure_future(handle.ask(place, id="m", timeout_s=WAIT_S))
+        while not (await asyncio.wait((asked,), timeout=0.2))[0]:
+            park = (await handle.row()).park
+            if park is not None and park.reason in REASONS:
+                asked.cancel()
+        if not asked.cancelled():
+            asked.result()
 
     def _check(self, case: str, value: Any, error: BaseException, *, given_back: bool) -> None:
         """The error of a place is one of the kinds that are documented, in one line."""
@@ -199,7 +208,7 @@ def runtime_of(store: str | Store, **more: Any) -> Runtime:
     return Runtime(
         store,
         AGENTS,
-        clients={"openai": FakeClient()},
+        clients={"openai": ModelClient("openai", FakeClient(), retry=NO_RETRY)},
         breaker=BreakerSpec(window=100_000, minimum=100_000),
         drain_s=1.0,
         quarantine_s=0.1,

@@ -53,7 +53,8 @@ _long.maxlist = _long.maxtuple = _long.maxdict = 100
 
 def shown(value: object) -> str:
     """`value` as it would stand in code, in one line of at most 200 characters."""
-    return _cut(_repr(_short, value), LONGEST)
+    text = _repr(_short, value)
+    return _cut(text if text.isprintable() else text.encode("unicode_escape", "replace").decode("ascii"), LONGEST)
 
 
 def text_of(error: BaseException, most: int) -> str:

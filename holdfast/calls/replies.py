@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from holdfast.codec import Codec, encode
-from holdfast.given import LONGEST, shown
+from holdfast.errors import NotJournalable
+from holdfast.given import LONGEST, is_number, shown
 from holdfast.policies.classify import MESSAGE_MAX
+from holdfast.redact import storable
 
 
 class EmptyReply(Exception):
@@ -129,10 +132,39 @@ class ReplyCodec(Codec):
         self.decode = self._decode
 
     def encode(self, value: Any) -> bytes:
-        return encode(fields_of(value))
+        fields = fields_of(value)
+        try:
+            return encode(fields)
+        except NotJournalable:
+            return encode(journalable(fields))
 
     def _decode(self, data: bytes) -> Any:
         return self.type.model_construct(**msgspec.msgpack.decode(data))
+
+
+def journalable(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields as the journal can hold them: they are paid for, and JSON can have what no store can (a half of a surrogate pair, a whole
+    number of over 64 bits). Such a character becomes U+FFFD, such a number a float."""
+    try:
+        encode(fields)
+    except NotJournalable as error:
+        if not isinstance(error.__cause__, UnicodeError | OverflowError):
+            raise
+        mended: dict[str, Any] = _mended(fields)
+        return mended
+    return fields
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {_mended(key): _mended(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mended(each) for each in value]
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return float(value) if is_number(value) else math.inf if value > 0 else -math.inf
+    return value
 
 
 def fields_of(reply: Any) -> dict[str, Any]:

@@ -71,7 +71,11 @@ class Stream:
 
 
 class Completions:
+    def __init__(self) -> None:
+        self.bought = 0
+
     async def create(self, **request: Any) -> Any:
+        self.bought += 1
         how, value = request["user"]["how"], given[request["user"]["id"]]
         if how == "error":
             error = RuntimeError("refused")

@@ -26,7 +26,8 @@ _PLACES_LOOKED_AT_S = 0.4
 @cache
 def values() -> dict[str, Any]:
     """The values by name, made before anything is measured."""
-    text, deep = "x" * _GIGABYTE, []
+    text = "x" * _GIGABYTE
+    deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
     return {

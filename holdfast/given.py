@@ -12,6 +12,8 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any, TypeGuard
 
+import msgspec
+
 LONGEST = 200
 """The most characters of a value in the text of an error."""
 
@@ -25,8 +27,8 @@ class _Short(reprlib.Repr):
     def repr_dict(self, x: dict[Any, Any], level: int) -> str:
         if level <= 0:
             return "{...}"
-        shown = [f"{self.repr1(key, level - 1)}: {self.repr1(x[key], level - 1)}" for key in islice(x, self.maxdict)]
-        return "{" + ", ".join(shown + ["..."] * (len(x) > self.maxdict)) + "}"
+        items = [f"{self.repr1(key, level - 1)}: {self.repr1(x[key], level - 1)}" for key in islice(x, self.maxdict)]
+        return "{" + ", ".join(items + ["..."] * (len(x) > self.maxdict)) + "}"
 
     def repr_set(self, x: Any, level: int) -> str:
         return f"<{type(x).__name__} of {len(x)} items>"
@@ -34,6 +36,9 @@ class _Short(reprlib.Repr):
     repr_frozenset = repr_set
 
     def repr_instance(self, x: Any, level: int) -> str:
+        if isinstance(x, msgspec.Struct):
+            fields = (f"{name}={self.repr1(getattr(x, name), level - 1)}" for name in x.__struct_fields__)
+            return f"{type(x).__name__}({', '.join(fields)})" if level > 0 else f"{type(x).__name__}(...)"
         try:
             return _cut(repr(x), self.maxother)
         except Exception:  # a user's own `__repr__` can raise anything
@@ -51,7 +56,7 @@ _long.maxstring = _long.maxother = _PARTS
 _long.maxlist = _long.maxtuple = _long.maxdict = 100
 
 
-def shown(value: object) -> str:
+def brief(value: object) -> str:
     """`value` as it would stand in code, in one line of at most 200 characters."""
     text = _repr(_short, value)
     return _cut(text if text.isprintable() else text.encode("unicode_escape", "replace").decode("ascii"), LONGEST)
@@ -82,7 +87,7 @@ def _text(value: Any) -> str:
 
 
 def is_a(value: object, kind: type) -> bool:
-    """As `isinstance`, for an argument whose annotation already says so: a caller need not keep to that."""
+    """As `isinstance`, for an argument of that annotation: a caller can still give another type."""
     return isinstance(value, kind)
 
 

@@ -22,7 +22,7 @@ from holdfast.calls.replies import ReplyCodec, fields_of
 from holdfast.calls.streams import ModelStream, Streamed
 from holdfast.codec import canonical, codec_for
 from holdfast.errors import ConfigError
-from holdfast.given import is_number, shown
+from holdfast.given import brief, is_number
 from holdfast.policies.budget import Usage
 from holdfast.policies.retry import Retry
 
@@ -120,7 +120,7 @@ class ModelClient:
         request = {**given, **mapped(given.get("extra_body"))}
         model = request.get("model")
         if not isinstance(model, str) or not 0 < len(model) <= _MODEL_MAX or not model.isprintable():
-            raise TypeError(f"{path}.create needs model=, the name of a model, and not {shown(model)}")
+            raise TypeError(f"{path}.create needs model=, the name of a model, and not {brief(model)}")
         asked = dialect.asked(request)
         args = canonical({name: value for name, value in given.items() if name not in _SECRET})
         meter = self._meter(dialect, model, asked, args, capped=cap_tokens or cap_money)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from holdfast.errors import ConfigError
-from holdfast.given import decimal_of, shown
+from holdfast.given import brief, decimal_of
 
 Amount = float | Decimal | str
 """An amount of money; a float counts as its printed form."""
@@ -46,7 +46,7 @@ class Prices:
             read = _amounts(pair)
             if read is None:
                 faults.append(
-                    f"{shown(model)} has {shown(pair)}: give two amounts, dollars for a million tokens in and out, or three, the last for "
+                    f"{brief(model)} has {brief(pair)}: give two amounts, dollars for a million tokens in and out, or three, the last for "
                     "a thousand searches of the web"
                 )
             else:

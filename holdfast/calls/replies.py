@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast.codec import Codec, encode
 from holdfast.errors import NotJournalable
-from holdfast.given import LONGEST, is_number, shown
+from holdfast.given import LONGEST, brief, is_number
 from holdfast.policies.classify import MESSAGE_MAX
 from holdfast.redact import storable
 
@@ -93,7 +93,7 @@ def reported(error: Mapping[str, Any], otherwise: str = "the provider reported a
     codes = [code for name in ("code", "type") if (code := _code(about.get(name)))]
     status = next((found for code in codes if (found := _status(code)) is not None), UNNAMED)
     message = about.get("message")
-    text = message[:MESSAGE_MAX] if isinstance(message, str) else "" if message is None else shown(message)
+    text = message[:MESSAGE_MAX] if isinstance(message, str) else "" if message is None else brief(message)
     return ReportedError(text or otherwise, status, codes[0] if codes else "", about)
 
 

@@ -8,6 +8,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -15,10 +16,13 @@ import msgspec
 from holdfast.calls.call import StepContext
 from holdfast.codec import codec_for, read_model
 from holdfast.errors import NotJournalable
+from holdfast.given import LONGEST
 
 _EMPTY = inspect.Parameter.empty
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _ABSENT = object()
+_MOST_NAMES = 1_000
+"""How many names of arguments are checked: the error for an unknown one quotes it."""
 
 MAX_JSON = 1 << 23
 """The most characters of a model's arguments: many times as many as the longest answer of a model has. To read more would hold up the other
@@ -157,6 +161,8 @@ class Reader:
         """
         try:
             if isinstance(arguments, dict):
+                if any(not isinstance(name, str) or len(name) > LONGEST for name in islice(arguments, _MOST_NAMES)):
+                    raise ValueError(f"an argument has no name of up to {LONGEST} characters; the arguments are: {self._names}")
                 read = msgspec.convert(arguments, self._type, dec_hook=_dec_hook)
             elif not isinstance(arguments, str | bytes):
                 raise ValueError(f"the arguments are a {type(arguments).__name__}: give JSON text, or a dict")

@@ -15,7 +15,7 @@ from holdfast.calls.signature import Reader, Signature, read, read_docstring, sc
 from holdfast.calls.threads import in_thread
 from holdfast.codec import canonical, codec_for
 from holdfast.errors import ConfigError, HoldfastError, NotJournalable
-from holdfast.given import is_a, is_number, shown, text_of
+from holdfast.given import brief, is_a, is_number, text_of
 from holdfast.policies.budget import MOST, Usage
 from holdfast.policies.classify import MESSAGE_MAX
 from holdfast.policies.retry import NO_RETRY, Retry
@@ -301,12 +301,12 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
 
     def make(function: Callable[..., Any]) -> Tool[..., Any]:
         if not callable(function):
-            raise ConfigError(f"tool needs a function, not {shown(function)}: options are given by name, as in @tool(effect=...)")
+            raise ConfigError(f"tool needs a function, not {brief(function)}: options are given by name, as in @tool(effect=...)")
         own = given.get("name", getattr(function, "__name__", type(function).__name__))
         signature = read(function)
         faults = [*signature.faults, *_option_faults(own, given), *_effect_faults(signature, given)]
         if faults:
-            raise ConfigError("\n".join(f"tool {shown(own)}: {fault}" for fault in faults))
+            raise ConfigError("\n".join(f"tool {brief(own)}: {fault}" for fault in faults))
         return Tool(function, signature, **{**given, "name": own})
 
     return make if fn is None else make(fn)
@@ -318,18 +318,18 @@ def _option_faults(name: str, given: dict[str, Any]) -> list[str]:
         faults.append("its name has to be 1 to 64 letters, digits, _ or - (give name=)")
     effect = given.get("effect", "read")
     if effect not in EFFECTS:
-        faults.append(f"effect {shown(effect)} is unknown: it is one of {', '.join(EFFECTS)}")
+        faults.append(f"effect {brief(effect)} is unknown: it is one of {', '.join(EFFECTS)}")
     timeout_s, settles_s = given.get("timeout_s", DEFAULT_TIMEOUT_S), given.get("settles_s", 0.0)
     if not is_number(timeout_s) or timeout_s <= 0:
-        faults.append(f"timeout_s is {shown(timeout_s)}: give seconds, more than 0")
+        faults.append(f"timeout_s is {brief(timeout_s)}: give seconds, more than 0")
     if not is_number(settles_s) or settles_s < 0:
-        faults.append(f"settles_s is {shown(settles_s)}: give seconds, 0 or more")
+        faults.append(f"settles_s is {brief(settles_s)}: give seconds, 0 or more")
     if not isinstance(given.get("retry", _RETRY), Retry):
-        faults.append(f"retry is {shown(given['retry'])}: give a Retry")
+        faults.append(f"retry is {brief(given['retry'])}: give a Retry")
     if not isinstance(given.get("cost", Usage()), Usage):
-        faults.append(f"cost is {shown(given['cost'])}: give a Usage")
+        faults.append(f"cost is {brief(given['cost'])}: give a Usage")
     elif bounded(cost := given.get("cost", Usage())) != cost:
-        faults.append(f"cost is {shown(cost)}: give whole amounts, from 0 to {MOST:,}")
+        faults.append(f"cost is {brief(cost)}: give whole amounts, from 0 to {MOST:,}")
     return faults
 
 
@@ -342,9 +342,9 @@ def _effect_faults(signature: Signature, given: dict[str, Any]) -> list[str]:
     if reconcile is None:
         return faults
     if effect != "once":
-        faults.append(f'reconcile is for effect="once": the effect is {shown(effect)}')
+        faults.append(f'reconcile is for effect="once": the effect is {brief(effect)}')
     if not callable(reconcile):
-        return [*faults, f"reconcile is {shown(reconcile)}: give an async function"]
+        return [*faults, f"reconcile is {brief(reconcile)}: give an async function"]
     asked = read(reconcile)
     if not asked.asynchronous:
         faults.append("reconcile has to be an async function")

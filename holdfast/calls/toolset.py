@@ -7,7 +7,7 @@ from typing import Any
 
 from holdfast.calls.tools import Tool
 from holdfast.errors import ConfigError
-from holdfast.given import shown
+from holdfast.given import brief
 
 _MANY = 10
 """After so many faults no more are looked for."""
@@ -31,7 +31,7 @@ class Toolset:
             if len(faults) > _MANY:
                 break
             if not isinstance(each, Tool):
-                faults.append(f"{shown(each)} is not a tool: decorate it with @tool")
+                faults.append(f"{brief(each)} is not a tool: decorate it with @tool")
             elif each.name in self._tools:
                 faults.append(f"two tools are called {each.name!r}: give one of them another name=")
             else:

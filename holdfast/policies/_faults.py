@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.errors import ConfigError
-from holdfast.given import is_number, shown
+from holdfast.given import brief, is_number
 
 LARGEST = 10**12
 """The largest count, and the longest time in seconds, of any setting: a larger one would overflow where it is used."""
@@ -26,7 +26,7 @@ class Faults:
         if optional and value is None:
             return
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            self.add(f"{field} is {shown(value)}: give a whole number, {least} or more{', or None' if optional else ''}")
+            self.add(f"{field} is {brief(value)}: give a whole number, {least} or more{', or None' if optional else ''}")
         elif most is not None:
             self._most(field, value, most)
 
@@ -44,22 +44,22 @@ class Faults:
         if optional and value is None:
             return
         if not is_number(value):
-            self.add(f"{field} is {shown(value)}: give a finite number{' or None' if optional else ''}")
+            self.add(f"{field} is {brief(value)}: give a finite number{' or None' if optional else ''}")
         elif positive and value <= 0:
-            self.add(f"{field} is {shown(value)}: it has to be over 0")
+            self.add(f"{field} is {brief(value)}: it has to be over 0")
         elif value < least:
-            self.add(f"{field} is {shown(value)}: it cannot be below {least:g}")
+            self.add(f"{field} is {brief(value)}: it cannot be below {least:g}")
         elif most is not None:
             self._most(field, value, most)
 
     def _most(self, field: str, value: float, most: int) -> None:
         if value > most:
-            self.add(f"{field} is {shown(value)}: give at most {most:,}")
+            self.add(f"{field} is {brief(value)}: give at most {most:,}")
 
     def ratio(self, field: str, value: object) -> None:
         """Notes a value that is not over 0 and at most 1."""
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
-            self.add(f"{field} is {shown(value)}: give a share over 0 and at most 1")
+            self.add(f"{field} is {brief(value)}: give a share over 0 and at most 1")
 
     def check(self) -> None:
         """Raise if there are faults.

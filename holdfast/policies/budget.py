@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.given import decimal_of, shown
+from holdfast.given import brief, decimal_of
 from holdfast.policies._faults import Faults
 
 MICRO = Decimal("0.000001")
@@ -100,7 +100,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
         if self.usd is not None:
             usd = _dollars(self.usd)
             if usd is None or not 0 <= usd <= MOST // 1_000_000:
-                faults.add(f"usd is {shown(self.usd)}: give an amount of dollars, from 0 to {MOST // 1_000_000:,}, or None")
+                faults.add(f"usd is {brief(self.usd)}: give an amount of dollars, from 0 to {MOST // 1_000_000:,}, or None")
             else:
                 # One spelling for 0.5, "0.50" and Decimal("0.5"), so that equal limits are equal and encode alike.
                 msgspec.structs.force_setattr(self, "usd", usd)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from holdfast.errors import MailboxFull, NotDone, StepError
-from holdfast.given import is_number, shown, text_of
+from holdfast.given import brief, is_number, text_of
 
 Category = Literal["transient", "semantic", "permanent", "cancelled", "not_done"]
 
@@ -302,7 +302,7 @@ def _header(headers: Any, name: str) -> str | None:
         return None
     if isinstance(value, bytes):
         value = value.decode("latin-1")
-    return value[:_HEADER_MAX].strip() if isinstance(value, str) else shown(value) if is_number(value) else None
+    return value[:_HEADER_MAX].strip() if isinstance(value, str) else brief(value) if is_number(value) else None
 
 
 def _number(text: str | None) -> float | None:

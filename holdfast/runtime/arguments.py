@@ -11,7 +11,7 @@ from typing import Any
 from holdfast import errors
 from holdfast.calls.clients import ModelClient
 from holdfast.calls.prices import Prices
-from holdfast.given import shown
+from holdfast.given import brief
 from holdfast.runtime.agents.definition import Agent
 from holdfast.supervisors import ChildSpec
 from holdfast.telemetry.telemetry import Telemetry
@@ -31,7 +31,7 @@ def agents_by_name(agents: Sequence[object]) -> dict[str, Agent]:
     by_name: dict[str, Agent] = {}
     for agent in agents:
         if not isinstance(agent, Agent):
-            faults.append(f"{shown(agent)} is not an agent: decorate its handler with @agent")
+            faults.append(f"{brief(agent)} is not an agent: decorate its handler with @agent")
         elif agent.name in by_name:
             faults.append(f"two agents are called {agent.name!r}: give one of them another name=")
         else:
@@ -61,11 +61,11 @@ def other_faults(store: object, telemetry: object, control: object) -> list[str]
     """The faults of these arguments; empty if there are none."""
     found: list[str] = []
     if not isinstance(store, str) and not callable(getattr(store, "apply", None)):
-        found.append(f"store is {shown(store)}: give a URL such as sqlite:///sessions.db, or a Store")
+        found.append(f"store is {brief(store)}: give a URL such as sqlite:///sessions.db, or a Store")
     if telemetry is not None and telemetry is not False and not isinstance(telemetry, Telemetry):
-        found.append(f"telemetry is {shown(telemetry)}: give a Telemetry, or False for none")
+        found.append(f"telemetry is {brief(telemetry)}: give a Telemetry, or False for none")
     if not isinstance(control, bool | os.PathLike) and not (isinstance(control, str) and control):
-        found.append(f"control is {shown(control)}: give True, False, or the path of the socket")
+        found.append(f"control is {brief(control)}: give True, False, or the path of the socket")
     return found
 
 

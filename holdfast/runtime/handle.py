@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from holdfast.errors import ConfigError
-from holdfast.given import is_a, shown
+from holdfast.given import brief, is_a
 from holdfast.policies.budget import Budget
 from holdfast.runtime.agents.ids import check_reason, check_timeout
 from holdfast.runtime.live import Live
@@ -161,7 +161,7 @@ class Handle:
         If cancelled, it may have been raised: look at `row` before you do it again.
         """
         if not is_a(by, Budget) or by == Budget():
-            raise ConfigError(f"by is {shown(by)}: give a Budget with what is to be added")
+            raise ConfigError(f"by is {brief(by)}: give a Budget with what is to be added")
         await self._gateway.raise_budget(self.id, by)
 
     async def resolve(self, verdict: str, *, step: str | None = None, result: Any = None) -> int:
@@ -181,7 +181,7 @@ class Handle:
         If cancelled, they may have been resolved; resolve again: a resolved effect stays as it is.
         """
         if not is_a(verdict, str) or verdict not in VERDICTS:
-            raise ConfigError(f"verdict is {shown(verdict)}: a doubt is resolved as done, retry or fail")
+            raise ConfigError(f"verdict is {brief(verdict)}: a doubt is resolved as done, retry or fail")
         return await self._gateway.resolve(self.id, verdict, step, result)
 
     async def retry(self) -> None:

@@ -15,7 +15,7 @@ from holdfast import errors, events
 from holdfast.calls import threads
 from holdfast.calls.prices import Prices
 from holdfast.clock import Clock, SystemClock
-from holdfast.given import is_a, shown
+from holdfast.given import brief, is_a
 from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec, BreakerView
 from holdfast.policies.budget import Budget
@@ -304,7 +304,7 @@ class Runtime:
         If cancelled, the session may have been made; spawn it again with the same id.
         """
         if not is_a(agent, Agent) or self._own.agents.get(agent.name) is not agent:
-            raise errors.ConfigError(f"this Runtime does not have the agent {shown(getattr(agent, 'name', agent))}: add it to agents=")
+            raise errors.ConfigError(f"this Runtime does not have the agent {brief(getattr(agent, 'name', agent))}: add it to agents=")
         own, id = self._settings.agents[agent.name], new_id() if id is None else id
         row = await self._open_gateway().spawn(own, id, tenant, user, state, budget)
         return Handle(self._open_gateway(), row.id)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from holdfast.given import is_number, shown
+from holdfast.given import brief, is_number
 
 _MOST = 10**12
 """The largest count: a larger one would overflow where it is used."""
@@ -34,9 +34,9 @@ class Intensity(msgspec.Struct, frozen=True):
         """Its faults; empty if there are none."""
         found = []
         if not is_count(self.restarts):
-            found.append(f"intensity.restarts is {shown(self.restarts)}: use a whole number from 0 to {_MOST:,}")
+            found.append(f"intensity.restarts is {brief(self.restarts)}: use a whole number from 0")
         if not is_duration(self.within_s) or self.within_s == 0:
-            found.append(f"intensity.within_s is {shown(self.within_s)}: use seconds above 0")
+            found.append(f"intensity.within_s is {brief(self.within_s)}: use seconds above 0")
         return found
 
 
@@ -91,10 +91,10 @@ class Backoff(msgspec.Struct, frozen=True):
     def faults(self) -> list[str]:
         """Its faults; empty if there are none."""
         fields = {"base_s": self.base_s, "max_s": self.max_s, "healthy_s": self.healthy_s}
-        found = [f"backoff.{name} is {shown(value)}: use seconds from 0" for name, value in fields.items() if not is_duration(value)]
+        found = [f"backoff.{name} is {brief(value)}: use seconds from 0" for name, value in fields.items() if not is_duration(value)]
         if not is_duration(self.factor) or self.factor < 1 or math.isinf(self.factor):
             found.append(
-                f"backoff.factor is {shown(self.factor)}: use a number from 1{', not infinity' if self.factor == math.inf else ''}"
+                f"backoff.factor is {brief(self.factor)}: use a number from 1{', not infinity' if self.factor == math.inf else ''}"
             )
         return found
 

@@ -44,7 +44,8 @@ def in_memory(cases: dict[str, Values]) -> list[str]:
     async def main(simulation: Simulation) -> list[str]:
         return await campaign(lambda: store, cases, clock=simulation.clock, chance=simulation.random)
 
-    faults: list[str] = simulate(main, seed=1, max_points=100_000_000)
+    faults = simulate(main, seed=1, max_points=100_000_000)
+    assert isinstance(faults, list)
     return faults
 
 

@@ -10,13 +10,19 @@ import msgspec
 from holdfast import redact
 
 _decode = msgspec.msgpack.Decoder().decode
+_MOST = 1 << 20
+"""A value of more bytes is left out: to search it for secrets would hold up the sessions of the process."""
+
 _BLANKS = re.compile(r"\x00+")
 
 
 def plain(data: bytes | None) -> Any:
-    """The value of MessagePack, as plain data with secrets masked; None for no data, a note for data that do not decode."""
+    """The value of MessagePack, as plain data with secrets masked; None for no data, a note for data that do not decode or are
+    too large."""
     if not data:
         return None
+    if len(data) > _MOST:
+        return f"({len(data):,} bytes, too large to show)"
     try:
         return masked(_decode(data))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

@@ -12,7 +12,7 @@ from holdfast.calls.tools import Tool
 from holdfast.calls.toolset import Toolset
 from holdfast.codec import Codec, codec_for
 from holdfast.errors import ConfigError, NotJournalable, StateError
-from holdfast.given import shown
+from holdfast.given import brief
 from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec
 from holdfast.policies.budget import Budget
@@ -177,7 +177,7 @@ def _make(options: AgentOptions) -> Callable[[Handler], Agent]:
         tools = _toolset(given.pop("tools", ()), faults)
         codecs: dict[str, Any] = {label: _codec(label, type_, faults) for label, type_ in zip(types._fields, types, strict=True)}
         if faults:
-            raise ConfigError(f"agent {shown(name)}: " + "; ".join(faults))
+            raise ConfigError(f"agent {brief(name)}: " + "; ".join(faults))
         return Agent(handler=function, name=name, tools=tools, **{**codecs, **given})
 
     return make
@@ -192,7 +192,7 @@ def _faults(given: Mapping[str, Any]) -> list[str]:
     specs = {"budget": Budget, "breaker": BreakerSpec, "repetition": RepetitionSpec, "intensity": Intensity, "backoff": Backoff}
     for label, wanted in specs.items():
         if not isinstance(given.get(label, wanted()), wanted):
-            checks.add(f"{label} is {shown(given[label])}: give a {wanted.__name__}")
+            checks.add(f"{label} is {brief(given[label])}: give a {wanted.__name__}")
     intensity, backoff = given.get("intensity", _INTENSITY), given.get("backoff", _BACKOFF)
     if isinstance(intensity, Intensity) and isinstance(backoff, Backoff):
         for fault in faults_of(intensity, backoff):

@@ -7,7 +7,7 @@ import os
 from hashlib import blake2b
 
 from holdfast.errors import ConfigError
-from holdfast.given import is_number, shown
+from holdfast.given import brief, is_number
 
 MAX_CHARS = 512
 MAX_REASON = 2_000
@@ -42,7 +42,7 @@ def check_id(what: str, value: object, *, empty: bool = False) -> str:
         ConfigError: it is no text, is empty (unless `empty` allows that), is longer than 512 characters or cannot be printed in one line.
     """
     if not isinstance(value, str):
-        raise ConfigError(f"{what} is {shown(value)}: give text")
+        raise ConfigError(f"{what} is {brief(value)}: give text")
     if not value and not empty:
         raise ConfigError(f"{what} is empty: give text")
     if len(value) > MAX_CHARS or not value.isprintable():
@@ -62,4 +62,4 @@ def check_timeout(value: object) -> None:
     """Raises ConfigError where `value` is neither None nor a number of seconds, 0 or more."""
     # A NaN among a loop's timers would break the order of all of them.
     if value is not None and not (value == math.inf or (is_number(value) and value >= 0)):
-        raise ConfigError(f"timeout_s is {shown(value)}: give a number of seconds")
+        raise ConfigError(f"timeout_s is {brief(value)}: give a number of seconds")

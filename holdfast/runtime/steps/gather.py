@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from holdfast.errors import StepError
-from holdfast.given import shown
+from holdfast.given import brief
 from holdfast.runtime.turns.branches import Gathered, here
 from holdfast.runtime.turns.turn import Turn
 
@@ -19,7 +19,7 @@ async def gather(turn: Turn, work: Sequence[Coroutine[Any, Any, Any]]) -> list[A
     """
     for each in work:
         if not asyncio.iscoroutine(each):
-            raise TypeError(f"gather takes coroutines, not {shown(each)}: call the async functions, and do not await them")
+            raise TypeError(f"gather takes coroutines, not {brief(each)}: call the async functions, and do not await them")
     if turn.over:
         for each in work:
             each.close()

@@ -89,6 +89,7 @@ def _largest_mailbox(turn: Turn) -> int | None:
 
 async def watch(turn: Turn, target: str) -> Any:
     """Wait until a session has ended; its result, as plain data. Raises StepError if it did not finish."""
+    check_id("session", target)
     asked = Ask(kind="watch", name=target, args=canonical(target))
     return await pipeline.run(turn, asked, _watch)
 

@@ -15,7 +15,7 @@ from holdfast.calls.tools import spec_for
 from holdfast.calls.toolset import Toolset
 from holdfast.codec import canonical
 from holdfast.errors import BudgetExhausted, ConfigError, HoldfastError, NotJournalable, StepError
-from holdfast.given import is_a, shown
+from holdfast.given import brief, is_a
 from holdfast.policies.budget import Budget, Left
 from holdfast.policies.retry import NO_RETRY
 from holdfast.runtime.agents.definition import Agent
@@ -121,7 +121,7 @@ class Session(SessionOf[S]):
 
     async def _call_tool(self, name: str, arguments: str | bytes | dict[str, Any]) -> ToolResult:
         if not is_a(name, str) or name not in self.tools:
-            return failed("UnknownTool", f"there is no tool {shown(name)}; use one of: {', '.join(t.name for t in self.tools) or 'none'}")
+            return failed("UnknownTool", f"there is no tool {brief(name)}; use one of: {', '.join(t.name for t in self.tools) or 'none'}")
         tool = self.tools[name]
         try:
             call = tool.call((), tool.parse(arguments), kind="tool")
@@ -163,7 +163,7 @@ class Session(SessionOf[S]):
         If cancelled, the decision may have been recorded.
         """
         if chosen not in options:
-            raise ValueError(f"{shown(chosen)} is not one of {shown(options)}")
+            raise ValueError(f"{brief(chosen)} is not one of {brief(options)}")
         return self._made("decide", self._note("decide", [list(options), chosen, why], chosen))
 
     def now(self) -> Work[float]:
@@ -237,11 +237,11 @@ class Session(SessionOf[S]):
         If cancelled, the child may have been made; the same step on replay is the same child.
         """
         if not is_a(agent, Agent):
-            raise ConfigError(f"{shown(agent)} is not an agent: decorate its handler with @agent")
+            raise ConfigError(f"{brief(agent)} is not an agent: decorate its handler with @agent")
         if agent.name not in self._turn.node.settings.agents:
             raise ConfigError(f"this Runtime does not have the agent {agent.name!r}: add it to agents=")
         if budget is not None and not is_a(budget, Budget):
-            raise ConfigError(f"budget is {shown(budget)}: give a Budget")
+            raise ConfigError(f"budget is {brief(budget)}: give a Budget")
         first = agent.first_state() if state is None else state
         data = agent.state.round_trip(first)[0]
         return self._made(f"spawn({agent.name})", self._spawn(agent, data, budget, id, detached))
@@ -323,7 +323,7 @@ class Clients:
         client = turn.node.clients.get(name)
         if client is None:
             known = ", ".join(sorted(turn.node.clients)) or "none"
-            raise ConfigError(f"there is no client {shown(name)}: Runtime(clients={{{shown(name)}: ...}}); there is: {known}")
+            raise ConfigError(f"there is no client {brief(name)}: Runtime(clients={{{brief(name)}: ...}}); there is: {known}")
         limits = turn.owner.ledger.limits
         return client.proxy(_Steps(turn), cap_tokens=limits.tokens is not None, cap_money=limits.caps_money)
 

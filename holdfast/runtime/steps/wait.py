@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from holdfast.codec import canonical
-from holdfast.given import is_number, shown
+from holdfast.given import brief, is_number
 from holdfast.runtime.steps import pipeline
 from holdfast.runtime.steps.asked import Ask
 from holdfast.runtime.steps.room import spend_step
@@ -28,7 +28,7 @@ AtOnce = Callable[[Result], Outcome | None]
 def check_time(what: str, seconds: float) -> None:
     """Raises ValueError where `seconds` is not a valid time to wait."""
     if not is_number(seconds) or seconds > _LONGEST_S:
-        raise ValueError(f"{what} is {shown(seconds)}: give a number of seconds, ten years at most")
+        raise ValueError(f"{what} is {brief(seconds)}: give a number of seconds, ten years at most")
 
 
 async def sleep(turn: Turn, seconds: float) -> None:

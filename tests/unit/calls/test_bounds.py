@@ -10,7 +10,7 @@ import pytest
 
 from holdfast import NotJournalable
 from holdfast.codec import MAX_BYTES, body_of, canonical, codec_for, encode
-from holdfast.given import LONGEST, decimal_of, is_number, shown, text_of
+from holdfast.given import LONGEST, brief, decimal_of, is_number, text_of
 
 OVER = "x" * (MAX_BYTES + 1)
 TOO_LARGE: dict[str, Any] = {
@@ -94,7 +94,7 @@ ODD: dict[str, Any] = {
 @pytest.mark.parametrize("value", ODD.values(), ids=ODD)
 def test_every_value_can_be_quoted(value: Any) -> None:
     """In one short line that every store and terminal takes."""
-    line = shown(value)
+    line = brief(value)
     assert 0 < len(line) <= LONGEST
     assert line.isprintable()
     line.encode()
@@ -104,7 +104,7 @@ def test_every_value_can_be_quoted(value: Any) -> None:
     ("value", "line"), [("a", "'a'"), (3, "3"), ([1, "b"], "[1, 'b']"), ({"b": 1, "a": 2}, "{'b': 1, 'a': 2}"), (None, "None")]
 )
 def test_a_usual_value_is_quoted_as_in_code(value: Any, line: str) -> None:
-    assert shown(value) == line
+    assert brief(value) == line
 
 
 @pytest.mark.parametrize(

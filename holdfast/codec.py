@@ -75,7 +75,9 @@ def encode(value: Any) -> bytes:
         NotJournalable: it contains a value that is not data, text that is no Unicode, a number over 64 bits; or it is over MAX_BYTES.
     """
     try:
-        return _encoder.encode(value) if type(value) in _SCALARS else _bounded(_encoder, value)
+        kind = type(value)
+        small = kind in _SCALARS or (kind in _TEXTS and len(value) < _USUAL)
+        return _encoder.encode(value) if small else _bounded(_encoder, value)
     except NotJournalable:
         raise
     except Exception as error:  # also an exception of a user's own model while it is dumped
@@ -88,8 +90,11 @@ def _bounded(encoder: msgspec.msgpack.Encoder, value: Any) -> bytes:
     Encoding holds the interpreter, and so every other session. So it ends where the value no longer fits: a buffer that a memoryview holds
     cannot grow, and the encoder then raises BufferError.
     """
+    buffer = bytearray(_USUAL)  # as `_into`, without a call for the values that most are
+    _held = memoryview(buffer)
     try:
-        return _into(encoder, value, _USUAL)
+        encoder.encode_into(value, buffer)
+        return bytes(buffer)
     except BufferError:
         pass
     if type(value) in _TEXTS and len(value) > MAX_BYTES:
@@ -108,9 +113,8 @@ def _bounded(encoder: msgspec.msgpack.Encoder, value: Any) -> bytes:
 
 def _into(encoder: msgspec.msgpack.Encoder, value: Any, size: int) -> bytes:
     buffer = bytearray(size)
-    held = memoryview(buffer)
+    _held = memoryview(buffer)
     encoder.encode_into(value, buffer)
-    del held
     return bytes(buffer)
 
 

@@ -16,7 +16,7 @@ import msgspec
 from holdfast.calls.call import StepContext
 from holdfast.codec import codec_for, read_model
 from holdfast.errors import NotJournalable
-from holdfast.given import LONGEST
+from holdfast.given import LONGEST, is_a
 
 _EMPTY = inspect.Parameter.empty
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -161,7 +161,7 @@ class Reader:
         """
         try:
             if isinstance(arguments, dict):
-                if any(not isinstance(name, str) or len(name) > LONGEST for name in islice(arguments, _MOST_NAMES)):
+                if any(not is_a(name, str) or len(name) > LONGEST for name in islice(arguments, _MOST_NAMES)):
                     raise ValueError(f"an argument has no name of up to {LONGEST} characters; the arguments are: {self._names}")
                 read = msgspec.convert(arguments, self._type, dec_hook=_dec_hook)
             elif not isinstance(arguments, str | bytes):

@@ -30,7 +30,8 @@ def activate(db: sqlite3.Connection, log: StepLog, waking: Sequence[Activate]) -
     ids = as_json(op.session for op in waking)
     rows = {row[-3]: row for row in db.execute(_SESSIONS, (ids,)).fetchall()}
     for id, row in rows.items():
-        log.found(id, row[-1])
+        if isinstance(row[-1], int):
+            log.found(id, row[-1])
     tails = {id: log.tails[id] for id in rows if id in log.tails}
     steps = journals(db, tails.values()) if tails else {}
     checkpoints = {id: checkpoint_of(row) for id, *row in db.execute(_CHECKPOINTS, (ids,)).fetchall()}
@@ -43,6 +44,9 @@ def activate(db: sqlite3.Connection, log: StepLog, waking: Sequence[Activate]) -
         session = session_of(rows[id]) if id in rows else None
         if session is None or session.unreadable:  # its row stays as it is
             results.append(Result(Status.REFUSED, "unknown" if session is None else session.unreadable))
+            continue
+        if not isinstance(rows[id][-1], int):
+            results.append(Result(Status.REFUSED, f"its row does not decode: last_step ({rows[id][-1]!r})"))
             continue
         if id not in checkpoints:
             results.append(Result(Status.REFUSED, f"the row of its turn {session.turn} is missing"))

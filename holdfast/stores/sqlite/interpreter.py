@@ -97,7 +97,8 @@ class Interpreter:
             self.db.executemany(APPEND, rows)
         if waking:
             results += self._activate(list(waking.values()))
-        log.save(known)
+        if log.full:
+            log.save(known)
         return results
 
     def _open(self, session: str) -> tuple[int, int]:

@@ -36,7 +36,7 @@ Row = tuple[int, str, int, bytes, int, bytes, int]
 _CHAINS = (
     "WITH RECURSIVE chain (last, num) AS (SELECT value, value FROM json_each(?)"
     " UNION SELECT chain.last, steps.prev FROM chain JOIN steps ON steps.num = chain.num WHERE steps.prev > 0)"
-    f" SELECT last, chain.num, session, {STEP} FROM chain LEFT JOIN steps ON steps.num = chain.num ORDER BY chain.num"
+    f" SELECT last, chain.num, prev, session, {STEP} FROM chain LEFT JOIN steps ON steps.num = chain.num ORDER BY chain.num"
 )
 # A damaged `steps_from` is no number of the log: all of it is scanned.
 _FROM = (
@@ -48,6 +48,10 @@ _LAST = (
     "SELECT max(last) FROM (SELECT last_step AS last FROM turns WHERE session = ?1 AND turn = ?2"
     " UNION ALL SELECT last_step FROM sessions WHERE id = ?1 AND turn + 1 = ?2"
     f" UNION ALL SELECT max(num) FROM steps WHERE num > {_FROM} AND session = ?1 AND turn = ?2)"
+)
+_NUM = (
+    "SELECT max(ifnull((SELECT max(num) FROM steps), 0),"
+    " ifnull((SELECT steps_from FROM nodes WHERE id = 1 AND typeof(steps_from) = 'integer'), 0))"
 )
 _OPEN_TAILS = (
     f"WITH tails AS MATERIALIZED ({_TAILS})"
@@ -76,19 +80,23 @@ def open_tails(db: sqlite3.Connection, sessions: Iterable[str]) -> dict[str, int
 def journals(db: sqlite3.Connection, lasts: Iterable[int]) -> dict[int, list[Step]]:
     """The records of turns, by the numbers of their last rows, in the order in which they were first written.
 
-    Where a row is gone, a stand-in has its place: what came before it is unknown.
+    Where a row is gone, or a link leads elsewhere, a stand-in has its place: what came before it is unknown.
     """
     found: dict[int, dict[Any, Step]] = {}
-    for last, num, session, *row in db.execute(_CHAINS, (as_json(lasts),)).fetchall():
-        turn = found.setdefault(last, {})
+    ends: dict[int, tuple[int, str, int]] = {}
+    for last, num, prev, session, *row in db.execute(_CHAINS, (as_json(lasts),)).fetchall():
+        if last not in found:
+            found[last], ends[last] = {}, (0, session, row[0])
+        turn = found[last]
+        if (prev, session, row[0]) != ends[last]:
+            turn[num, "before"] = missing_step(num if session is None else prev)
+        ends[last] = num, session, row[0]
         if session is None:
-            turn[num] = missing_step(num)
             continue
-        key = row[1]
         if row[2] == DROPPED:
-            turn.pop(key, None)
+            turn.pop(row[1], None)
         else:
-            turn[key] = step_of(row)
+            turn[row[1]] = step_of(row)
     return {last: list(turn.values()) for last, turn in found.items()}
 
 
@@ -118,20 +126,29 @@ class StepLog:
 
     def load(self) -> None:
         """Give the sessions' rows the last numbers that only the log has; inside a transaction."""
-        self._db.execute(f"UPDATE sessions SET last_step = t.num FROM ({_TAILS}) AS t WHERE id = t.session AND sessions.turn + 1 = t.turn")
-        self.num = self._db.execute("SELECT ifnull(max(num), 0) FROM steps").fetchone()[0]
+        # Where rows were removed, the number in a session's row stays: its turn is not taken for a shorter one.
+        self._db.execute(
+            f"UPDATE sessions SET last_step = max(last_step, t.num) FROM ({_TAILS}) AS t"
+            " WHERE id = t.session AND sessions.turn + 1 = t.turn"
+        )
+        self.num = self._db.execute(_NUM).fetchone()[0]
         self._move_start()
         self.stale = False
 
+    @property
+    def full(self) -> bool:
+        """Whether `save` is due: the log has grown by a window."""
+        size = len(self.tails)
+        return self.num - self._saved > max(WINDOW, _PER_SESSION * size) or size > _MAX_TAILS
+
     def save(self, live: Container[str]) -> None:
-        """Where the log has grown by a window, give the sessions' rows the last numbers of their open turns; inside a transaction.
+        """Give the sessions' rows the last numbers of their open turns; inside a transaction.
 
         Args:
             live: the sessions whose numbers stay in memory.
         """
-        size = len(self.tails)
-        if self.num - self._saved <= max(WINDOW, _PER_SESSION * size) and size <= _MAX_TAILS:
-            return
+        if self.stale:
+            self.load()
         late = [(last, session) for session, last in self.tails.items() if last > self._saved]
         self._db.executemany("UPDATE sessions SET last_step = ? WHERE id = ?", late)
         self._move_start()
@@ -187,7 +204,7 @@ class StepLog:
             waiting = self._waiting[session] = {}
             last = self.tails.get(session, 0)
             rows = self._db.execute(_CHAINS, (f"[{last}]",)).fetchall() if last else ()
-            for _, num, of, _, key, state, _ in rows:
-                if of is not None:
+            for _, num, _, of, _, key, state, _ in rows:
+                if of == session:
                     self._note(session, key, state, num)
         return waiting

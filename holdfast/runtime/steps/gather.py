@@ -18,7 +18,12 @@ async def gather(turn: Turn, work: Sequence[Coroutine[Any, Any, Any]]) -> list[A
     """
     for each in work:
         if not asyncio.iscoroutine(each):
-            raise TypeError(f"gather takes coroutines, not {each!r}: call the async functions, and do not await them")
+            instead = (
+                "give its items one by one, gather(*items)"
+                if isinstance(each, list | tuple)
+                else "call the async functions, and do not await them"
+            )
+            raise TypeError(f"gather takes coroutines, not a {type(each).__name__}: {instead}")
     if turn.over:
         for each in work:
             each.close()

@@ -74,7 +74,7 @@ def test_lists_are_asked_for_where_they_are_meant_and_only_there() -> None:
     async def worker(session: Session[Any], message: str) -> None:
         steps = [session.step(read, 1), session.step(read, 2)]
         try:
-            await session.gather(steps)  # type: ignore[call-overload]
+            await session.gather(steps)  # type: ignore[arg-type]
         except TypeError as error:
             refused.append(str(error))
         await session.gather(*steps)

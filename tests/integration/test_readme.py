@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,7 +84,16 @@ class Shell:
             command.split(), cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert self.running.stdout is not None
-        return "".join(self.running.stdout.readline() for _ in range(2))
+        said = "".join(self.running.stdout.readline() for _ in range(2))
+        self.env["SOCKET"] = re.findall(r"control socket: (.*)", said)[0]
+        return said
+
+    def program(self, code: str) -> str:
+        """What a Python program prints that stands in the folder."""
+        (self.folder / "program.py").write_text(code)
+        ran = subprocess.run([sys.executable, "program.py"], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
 
     def kill(self) -> None:
         assert self.running is not None
@@ -123,3 +133,16 @@ def test_the_commands_of_the_page_print_what_it_shows(shell: Shell) -> None:
         actual = shell.do(command)
         assert kinds_of(actual) == kinds_of(documented), f"$ {command}\n{actual}"
         shell.learn(documented, actual)
+    (sample,) = [code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "holdfast.connect()" in code]
+    assert "4200 cents of order-19 paid back" in shell.program(sample)
+    (curl, documented) = re.findall(r"```text\n\$ (curl .*)\n(.*)\n```", README)[0]
+    if shutil.which("curl"):
+        assert kinds_of(shell.do(curl)) == kinds_of(documented)
+
+
+def test_the_first_program_runs_twice_and_refunds_once(shell: Shell) -> None:
+    """The second time the answer comes from the database."""
+    program = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
+    program = program.replace('    return f"{cents}', '    print("refunds")\n    return f"{cents}')
+    answer = "4200 cents of order-17 paid back\n"
+    assert [shell.program(program) for _ in range(2)] == [f"refunds\n{answer}", answer]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import Runtime, Session, agent
+from holdfast import Budget, Runtime, Session, agent
 from holdfast.console.cli import render
 from holdfast.console.reading import inspect, timeline
 from holdfast.console.reading.views import Detail
@@ -79,6 +79,28 @@ def test_sleeps_and_parks_are_waiting_time_and_steps_at_once_count_once(capsys: 
     assert turn.duration_s == pytest.approx(102.0, abs=0.1)
     assert (turn.active_s, turn.waiting_s) == (pytest.approx(2.0, abs=0.1), pytest.approx(100.0, abs=0.1))
     assert printed(detail, capsys) == "turn 1 (done, took 102 s, 2 s active, 100 s waiting, 3 st)"
+
+
+def test_used_counts_what_children_have_reserved() -> None:
+    """A child's part of the budget is used while the child lives, and what it did not spend comes back at its end."""
+    world = World()
+
+    @agent(name="child")
+    async def child(session: Session[Any], text: str) -> str: ...
+
+    @agent(name="parent", budget=Budget(steps=100))
+    async def parent(session: Session[Any], text: str) -> str:
+        return (await session.spawn(child, budget=Budget(steps=10))).id
+
+    async def main(runtime: Runtime) -> list[int | None]:
+        handle = await runtime.spawn(parent, id="s")
+        id = await handle.ask("go")
+        used = [(await shown(runtime)).line.used.steps]
+        await runtime.session(str(id)).cancel()
+        await asyncio.sleep(1)
+        return [*used, (await shown(runtime)).line.used.steps]
+
+    assert world.life([parent, child], main) == [11, 1]
 
 
 @pytest.mark.parametrize("gives_up", [False, True])

@@ -86,7 +86,7 @@ def test_used_counts_what_children_have_reserved() -> None:
     world = World()
 
     @agent(name="child")
-    async def child(session: Session[Any], text: str) -> str: ...
+    async def child(session: Session[Any], text: str) -> None: ...
 
     @agent(name="parent", budget=Budget(steps=100))
     async def parent(session: Session[Any], text: str) -> str:

@@ -13,6 +13,7 @@ from holdfast import codec
 from holdfast.calls import places
 from holdfast.clock import TIMER_S
 from holdfast.console.process.main import NO_STORE, REFUSED
+from holdfast.console.process.settings import ProcessLimits
 from holdfast.policies import culprit
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.sessions import alarms, recovery
@@ -36,6 +37,7 @@ def period(seconds: float) -> str:
 STATED: list[tuple[str, str]] = [
     # the page, a part of a sentence of it
     ("README.md", f"code between two steps counts as waiting after {parking.QUIET_S:g} s"),
+    ("README.md", f"is complete, after {default(ProcessLimits, 'recovery_s'):g} s (`recovery_s`) at the latest"),
     ("README.md", "past a limit (`stuck_s`) the process exits"),
     ("README.md", f"if the store cannot be reached (exit code {NO_STORE}); exit code {REFUSED} (configuration error) is not restarted"),
     ("docs/semantics.md", f"have run no step for {parking.QUIET_S:g} s, and for {parking.PERSON_S:g} s where a person is"),

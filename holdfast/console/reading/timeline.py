@@ -5,6 +5,7 @@ Read from any open store, as in holdfast.console.reading.inspect.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -103,10 +104,10 @@ async def read(store: Store, id: str, *, first: int = 1, turns: int = 50) -> Tim
 def _turn(point: Checkpoint, message: Message | None, steps: Sequence[Step]) -> Iterator[Entry]:
     name = "" if point.message is None else clean(point.message)
     body = "" if message is None else compact(plain(message.body), _TEXT)
-    start = began(point, steps)
+    start = began(steps, point.started)
     yield Entry(at=start, turn=point.turn, what="message", name=name, text=body)
     for step in steps:
-        yield _step(step, point.turn)
+        yield _step(step, point.turn, start)
     reply, error = answer(message)
     yield Entry(
         at=point.ended,
@@ -122,18 +123,21 @@ def _turn(point: Checkpoint, message: Message | None, steps: Sequence[Step]) -> 
 def _open(turn: int, queued: Sequence[Message], steps: Sequence[Step]) -> Iterator[Entry]:
     """The open turn: its message, unless that has become a dead letter, and its steps so far."""
     message = next((message for message in queued if message.kind == "message"), None)
+    start = began(steps, math.inf)
+    if math.isinf(start):
+        start = 0.0 if message is None else message.created
     if message is not None:
-        start = min([step.record.opened for step in steps], default=message.created)
         yield Entry(at=start, turn=turn, what="message", name=clean(message.id), text=compact(plain(message.body), _TEXT))
     for step in steps:
-        yield _step(step, turn)
+        yield _step(step, turn, start)
 
 
-def _step(step: Step, turn: int) -> Entry:
+def _step(step: Step, turn: int, start: float) -> Entry:
+    """One step; one whose record does not decode is listed at the start of its turn."""
     view = step_view(step)
     text = view.error if view.error is not None else "" if step.state is not StepState.CLOSED else compact(view.outcome, _TEXT)
     return Entry(
-        at=step.record.opened,
+        at=step.record.opened or start,
         turn=turn,
         what="step",
         name=view.name,

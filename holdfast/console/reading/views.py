@@ -202,7 +202,7 @@ def done_turn(checkpoint: Checkpoint, message: Message | None, steps: Sequence[S
         error=error,
         state=plain(checkpoint.state),
         version=checkpoint.version,
-        duration_s=max(checkpoint.ended - began(checkpoint, steps), 0.0),
+        duration_s=max(checkpoint.ended - began(steps, checkpoint.started), 0.0),
         cost=amounts(checkpoint.usage),
         steps=[step_view(step) for step in steps],
         active_s=checkpoint.usage.seconds,
@@ -210,9 +210,12 @@ def done_turn(checkpoint: Checkpoint, message: Message | None, steps: Sequence[S
     )
 
 
-def began(checkpoint: Checkpoint, steps: Sequence[Step]) -> float:
-    """Store time at which a turn began: the checkpoint has that of its last run, which a crash or a park may have delayed."""
-    return min([checkpoint.started, *(step.record.opened for step in steps)])
+def began(steps: Sequence[Step], started: float) -> float:
+    """Store time at which a turn began. `started` is that of its last run, which a crash or a park may have delayed.
+
+    A record that does not decode has no time.
+    """
+    return min([started, *(step.record.opened for step in steps if step.record.opened)])
 
 
 def _under_way_s(steps: Sequence[Step]) -> float:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from holdfast import Budget, Runtime, Session, agent
 from holdfast.console.cli import render
 from holdfast.console.reading import inspect, timeline
 from holdfast.console.reading.views import Detail
-from tests.unit.runtime.support import World
+from holdfast.testing.simulation import EPOCH_S
+from tests.unit.runtime.support import BAD, World
 
 
 async def work(seconds: float) -> None:
@@ -79,6 +81,32 @@ def test_sleeps_and_parks_are_waiting_time_and_steps_at_once_count_once(capsys: 
     assert turn.duration_s == pytest.approx(102.0, abs=0.1)
     assert (turn.active_s, turn.waiting_s) == (pytest.approx(2.0, abs=0.1), pytest.approx(100.0, abs=0.1))
     assert printed(detail, capsys) == "turn 1 (done, took 102 s, 2 s active, 100 s waiting, 3 st)"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_record_that_does_not_decode_has_no_time(ends: bool) -> None:
+    """Its turn did not begin in 1970; the timeline lists the step where its turn begins."""
+    world = World()
+
+    @agent(park_after_s=5.0)
+    async def support(session: Session[Any], text: str) -> None:
+        await session.step(work, 2.0)
+        await session.step(work, 3.0)
+        if not ends:
+            await session.sleep(1000)
+
+    async def main(runtime: Runtime) -> tuple[Detail, list[float]]:
+        await (await runtime.spawn(support, id="s")).tell("go")
+        await asyncio.sleep(300)
+        tables = runtime.store._tables  # type: ignore[attr-defined]
+        records = tables.steps["s", 1]
+        first = next(iter(records))
+        records[first] = msgspec.structs.replace(records[first], body=BAD)
+        return await shown(runtime), [entry.at for entry in (await timeline.read(runtime.store, "s")).entries]
+
+    detail, times = world.life(support, main)
+    assert min(times) >= EPOCH_S
+    assert detail.turns[-1].duration_s == (pytest.approx(5.0, abs=0.1) if ends else None)
 
 
 def test_used_counts_what_children_have_reserved() -> None:

@@ -167,8 +167,8 @@ def _check_plain(value: Any) -> None:
             _check_plain(item)
     else:
         raise NotJournalable(
-            f"a value of type {kind.__qualname__} cannot be journaled without its type: annotate the return value (of a state, the "
-            "Session), or use plain data (None, bool, int, float, str, bytes, list, dict)"
+            f"a value of type {kind.__qualname__} cannot be journaled without an annotation of its type (a function's return, "
+            "Session[...]): add one, or use plain data (None, bool, int, float, str, bytes, list, dict)"
         )
 
 

@@ -93,8 +93,8 @@ def test_lists_are_asked_for_where_they_are_meant_and_only_there() -> None:
     [
         ("state", f"session.state: {NO_OBJECT}"),
         ("session", f"session.state: {NO_SESSION}"),
-        ("reply", "the reply: a value of type object cannot be journaled without its type"),
-        ("any", "session.state: a value of type object cannot be journaled without its type"),
+        ("reply", "the reply: a value of type object cannot be journaled without an annotation of its type"),
+        ("any", "session.state: a value of type object cannot be journaled without an annotation of its type"),
     ],
 )
 def test_a_state_or_reply_that_is_no_data_is_named(where: str, text: str) -> None:

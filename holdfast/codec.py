@@ -59,9 +59,8 @@ def _enc_hook(value: Any) -> Any:
     if _is_pydantic(type(value)):
         # Models of an SDK are built unchecked: a provider's answer does not always match them.
         return value.model_dump(mode="json", exclude_unset=True, warnings=False)
-    raise NotJournalable(
-        f"a {type(value).__qualname__} cannot be journaled: return plain data, a dataclass, a msgspec.Struct or a pydantic model"
-    )
+    instead = getattr(type(value), "journal_instead", "use plain data, a dataclass, a msgspec.Struct or a pydantic model")
+    raise NotJournalable(f"a value of type {type(value).__qualname__} cannot be journaled: {instead}")
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_enc_hook)
@@ -81,7 +80,7 @@ def encode(value: Any) -> bytes:
     except NotJournalable:
         raise
     except Exception as error:  # also an exception of a user's own model while it is dumped
-        raise NotJournalable(f"a {type(value).__qualname__} cannot be journaled: {text_of(error, _MOST_TEXT)}") from error
+        raise NotJournalable(f"a value of type {type(value).__qualname__} cannot be journaled: {text_of(error, _MOST_TEXT)}") from error
 
 
 def _bounded(encoder: msgspec.msgpack.Encoder, value: Any) -> bytes:
@@ -143,7 +142,8 @@ def _least(value: Any) -> int:
 
 
 def _too_large(value: Any) -> str:
-    return f"a {type(value).__qualname__} of over {MAX_BYTES:,} bytes cannot be journaled: give at most so many, or keep it elsewhere"
+    name = type(value).__qualname__
+    return f"a value of type {name} of over {MAX_BYTES:,} bytes cannot be journaled: give at most so many, or keep it elsewhere"
 
 
 def canonical(value: Any) -> bytes:
@@ -153,7 +153,27 @@ def canonical(value: Any) -> bytes:
     except NotJournalable:
         raise
     except Exception as error:  # as in `encode`
-        raise NotJournalable(f"arguments cannot be journaled: {text_of(error, _MOST_TEXT)}") from error
+        raise NotJournalable(f"the value cannot be journaled: {text_of(error, _MOST_TEXT)}") from error
+
+
+def arguments(of: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """The arguments of a call of `of`, as `canonical`. Raises NotJournalable, which names the argument."""
+    # A map if there are keyword arguments, so that no two different calls have the same bytes; "" cannot be a name.
+    value = args if not kwargs else {"": args, **kwargs} if args else kwargs
+    try:
+        return _bounded(_canonical, value)
+    except Exception as error:  # as in `encode`
+        raise NotJournalable(f"{of}: {_refused(args, kwargs) or text_of(error, _MOST_TEXT)}") from error
+
+
+def _refused(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The first argument that cannot be journaled, and why; "" if each can be for itself."""
+    for name, value in (*enumerate(args, 1), *kwargs.items()):
+        try:
+            canonical(value)
+        except NotJournalable as error:
+            return f"argument {name}: {error}"
+    return ""
 
 
 def digest(data: bytes) -> bytes:
@@ -213,8 +233,8 @@ def _check_plain(value: Any) -> None:
             _check_plain(item)
     else:
         raise NotJournalable(
-            f"a {kind.__qualname__} needs a return annotation to be journaled; without one only plain data (None, bool, int, float, "
-            "str, bytes, list, dict) is accepted"
+            f"a value of type {kind.__qualname__} cannot be journaled without an annotation of its type (a function's return, "
+            "Session[...]): add one, or use plain data (None, bool, int, float, str, bytes, list, dict)"
         )
 
 

@@ -18,7 +18,7 @@ from holdfast.errors import BudgetExhausted, ConfigError, HoldfastError, NotJour
 from holdfast.given import brief, is_a
 from holdfast.policies.budget import Budget, Left
 from holdfast.policies.retry import NO_RETRY
-from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.agents.definition import Agent, check_agent
 from holdfast.runtime.agents.handler import SessionOf
 from holdfast.runtime.agents.ids import MAX_CHARS
 from holdfast.runtime.steps import send, wait
@@ -43,6 +43,9 @@ class Session(SessionOf[S]):
     """
 
     __slots__ = ("_turn", "state")
+
+    journal_instead = "pass what the function needs of it, such as session.id or a part of session.state"
+    """The hint of holdfast.codec where a session is given as an argument or kept in the state."""
 
     state: S
 
@@ -236,10 +239,7 @@ class Session(SessionOf[S]):
             NotJournalable: `state` cannot be stored.
         If cancelled, the child may have been made; the same step on replay is the same child.
         """
-        if not is_a(agent, Agent):
-            raise ConfigError(f"{brief(agent)} is not an agent: decorate its handler with @agent")
-        if agent.name not in self._turn.node.settings.agents:
-            raise ConfigError(f"this Runtime does not have the agent {agent.name!r}: add it to agents=")
+        check_agent(agent, self._turn.node.settings.agents)
         if budget is not None and not is_a(budget, Budget):
             raise ConfigError(f"budget is {brief(budget)}: give a Budget")
         first = agent.first_state() if state is None else state

@@ -63,7 +63,19 @@ def _enc_hook(value: Any) -> Any:
     raise NotJournalable(f"a value of type {type(value).__qualname__} cannot be journaled: {instead}")
 
 
+def _plain_hook(value: Any) -> Any:
+    raise NotJournalable(_unannotated(type(value)))
+
+
+def _unannotated(kind: type[Any]) -> str:
+    return (
+        f"a value of type {kind.__qualname__} cannot be journaled without an annotation of its type (a function's return, "
+        "Session[...]): add one, or use plain data (None, bool, int, float, str, bytes, list, dict)"
+    )
+
+
 _encoder = msgspec.msgpack.Encoder(enc_hook=_enc_hook)
+_plain_encoder = msgspec.msgpack.Encoder(enc_hook=_plain_hook)
 _canonical = msgspec.msgpack.Encoder(enc_hook=_enc_hook, order="sorted")
 
 
@@ -73,10 +85,14 @@ def encode(value: Any) -> bytes:
     Raises:
         NotJournalable: it contains a value that is not data, text that is no Unicode, a number over 64 bits; or it is over MAX_BYTES.
     """
+    return _encoded(_encoder, value)
+
+
+def _encoded(encoder: msgspec.msgpack.Encoder, value: Any) -> bytes:
     try:
         kind = type(value)
         small = kind in _SCALARS or (kind in _TEXTS and len(value) < _USUAL)
-        return _encoder.encode(value) if small else _bounded(_encoder, value)
+        return encoder.encode(value) if small else _bounded(encoder, value)
     except NotJournalable:
         raise
     except Exception as error:  # also an exception of a user's own model while it is dumped
@@ -206,7 +222,7 @@ class Codec:
     def encode(self, value: Any) -> bytes:
         """Raises NotJournalable if `value` is not data (for Any: not plain data). Only `round_trip` checks that it is of the type."""
         if self.plain and type(value) not in _PLAIN:
-            data = encode(value)  # first, since it has a bound
+            data = _encoded(_plain_encoder, value)  # first, since it has a bound
             _check_plain(value)
             return data
         return encode(value)
@@ -232,10 +248,7 @@ def _check_plain(value: Any) -> None:
             _check_plain(key)
             _check_plain(item)
     else:
-        raise NotJournalable(
-            f"a value of type {kind.__qualname__} cannot be journaled without an annotation of its type (a function's return, "
-            "Session[...]): add one, or use plain data (None, bool, int, float, str, bytes, list, dict)"
-        )
+        raise NotJournalable(_unannotated(kind))
 
 
 @lru_cache(maxsize=4096)

@@ -82,11 +82,11 @@ async def test_all_values_on_postgres(postgres_url: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GIGABYTES)
 def test_a_gigabyte_in_every_place(name: str) -> None:
-    """One value at a time: it exists once, and no place makes another of its size."""
-    places = {place: {name: GIGABYTES[name]} for place in INSIDE} | {
-        place: {name: GIGABYTES[name]} for place in OUTSIDE if "HTTP" not in place
-    }
-    assert in_memory(places) == []
+    """One value at a time: it exists once, and no place makes another of its size. Not where the test itself would encode it first."""
+    places = [
+        place for place in PLACES if not any(part in place for part in ("HTTP", "JSON", "in a path", "in a query", "a client's name"))
+    ]
+    assert in_memory(dict.fromkeys(places, {name: GIGABYTES[name]})) == []
 
 
 HALF = "half \ud83d of an emoji"

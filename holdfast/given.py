@@ -73,6 +73,9 @@ def text_of(error: BaseException, most: int) -> str:
             text = _repr(_long, args[0])
         elif how is BaseException.__str__ or how is KeyError.__str__:
             text = _text(args[0]) if len(args) == 1 else f"({', '.join(_repr(_long, each) for each in args[:10])})" if args else ""
+        elif how is BaseExceptionGroup.__str__ and isinstance(error, BaseExceptionGroup):
+            many = len(error.exceptions)
+            text = f"{error.message[:most]} ({many} sub-exception{'s' if many > 1 else ''})"
         else:
             text = str(error)
     except Exception:  # an exception's own text can raise anything, and the failure that it is about still has to be recorded

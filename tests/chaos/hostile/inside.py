@@ -322,6 +322,11 @@ async def _(session: Session[Any], value: Any) -> None:
     raise ExceptionGroup("several", [ValueError(value), KeyError(value)])
 
 
+@place("the text of a group of errors of a handler")
+async def _(session: Session[Any], value: Any) -> None:
+    raise ExceptionGroup(text(value), [ValueError("odd")])
+
+
 @place("the error of a task of a handler")
 async def _(session: Session[Any], value: Any) -> None:
     async def task() -> None:

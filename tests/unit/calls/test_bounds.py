@@ -117,6 +117,8 @@ def test_a_usual_value_is_quoted_as_in_code(value: Any, line: str) -> None:
         (ValueError(17), "17"),
         (ValueError(ValueError("inner")), "inner"),
         (OSError(2, "gone"), "[Errno 2] gone"),
+        (ExceptionGroup("two", [ValueError(), TypeError()]), "two (2 sub-exceptions)"),
+        (ExceptionGroup("one", [ValueError()]), "one (1 sub-exception)"),
         (ValueError(["a", {"b": 1}]), "['a', {'b': 1}]"),
     ],
 )
@@ -128,7 +130,7 @@ def test_the_text_of_a_usual_exception_is_its_own(error: BaseException, text: st
 @pytest.mark.parametrize("kind", [ValueError, KeyError, RuntimeError])
 def test_every_exception_has_a_text(kind: type[Exception], value: Any) -> None:
     """Of a limited length, also where its own would not end, or raises."""
-    for error in (kind(value), kind("this", value)):
+    for error in (kind(value), kind("this", value), ExceptionGroup(OVER, [kind(value)])):
         assert len(text_of(error, 2_000)) <= 2_000
 
 

@@ -65,21 +65,25 @@ async def test_some_values_on_sqlite(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_200)
 def test_all_values_in_memory() -> None:
     assert in_memory(every(ALL)) == []
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_200)
 async def test_all_values_on_sqlite(tmp_path: Path) -> None:
     assert await campaign(lambda: f"sqlite:///{tmp_path}/hostile.db", every(ALL)) == []
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_200)
 async def test_all_values_on_postgres(postgres_url: str) -> None:
     assert await campaign(lambda: postgres_url, every(ALL)) == []
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("name", GIGABYTES)
 def test_a_gigabyte_in_every_place(name: str) -> None:
     """One value at a time: it exists once, and no place makes another of its size. Not where the test itself would encode it first."""

@@ -16,7 +16,6 @@ from typing import Protocol
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import NotWritten, StoreError, StoreLocked, WriteRefused
-from holdfast.stores.memory.interpreter import Tables
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import (
     ENDED,
@@ -32,6 +31,7 @@ from holdfast.stores.records import (
     display_status,
     rank,
 )
+from holdfast.stores.tables import Tables
 
 
 class StoreFaults(Protocol):

@@ -6,10 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdfast.stores.postgres import rows
-from holdfast.stores.postgres.rows import checkpoint_of, columns, letter_of, message_of, session_of, step_of
+from holdfast.stores.postgres.rows import columns, letter_of
 from holdfast.stores.postgres.schema import quoted
 from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
-from holdfast.stores.sqlite.rows import STEP, charges, runnable_of, turn_of
+from holdfast.stores.rows import (
+    CHECKPOINT,
+    MESSAGE,
+    SESSION,
+    STEP,
+    charges,
+    checkpoint_of,
+    message_of,
+    runnable_of,
+    session_of,
+    step_of,
+    turn_of,
+)
 
 # The ranks (records.rank) that each status has in lists for people.
 _RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}
@@ -30,8 +42,8 @@ class Reads:
         self._lock_key = lock_key
         self._sessions, self._messages, self._steps = f"{s}.sessions", f"{s}.messages", f"{s}.steps"
         self._turns, self._letters = f"{s}.turns", f"{s}.dead_letters"
-        self._session_rows = f"SELECT {columns(rows.SESSION_OF)} FROM {self._sessions}"
-        self._message_rows = f"SELECT {columns(rows.MESSAGE_OF)} FROM {self._messages}"
+        self._session_rows = f"SELECT {columns(SESSION)} FROM {self._sessions}"
+        self._message_rows = f"SELECT {columns(MESSAGE)} FROM {self._messages}"
         self._owner_sql = (
             "SELECT process, host, clean, EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -68,7 +80,7 @@ class Reads:
                 where += f" AND {column} = ${len(values)}"
         # One query for each range of ranks, so that each follows the index: a query over several ranges would sort all their rows.
         queries = [
-            f"SELECT {columns(rows.SESSION_OF)}, rank, num FROM {self._sessions} WHERE rank BETWEEN {first} AND {last}{where} {_FOR_PEOPLE}"
+            f"SELECT {columns(SESSION)}, rank, num FROM {self._sessions} WHERE rank BETWEEN {first} AND {last}{where} {_FOR_PEOPLE}"
             for first, last in places
         ]
         sql = queries[0] if len(queries) == 1 else f"({') UNION ALL ('.join(queries)}) {_FOR_PEOPLE}"
@@ -124,7 +136,7 @@ class Reads:
     async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None) -> list[Checkpoint]:
         """The states after the turns from `first` to `last`, in order."""
         found = await self._fetch(
-            f"SELECT {columns(rows.CHECKPOINT_OF)} FROM {self._turns} WHERE session = $1 AND turn >= $2"
+            f"SELECT {columns(CHECKPOINT)} FROM {self._turns} WHERE session = $1 AND turn >= $2"
             " AND ($3::bigint IS NULL OR turn <= $3) ORDER BY turn",
             *(session, first, last),
         )

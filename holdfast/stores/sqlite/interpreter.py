@@ -13,12 +13,11 @@ from holdfast.stores import marks, ops
 from holdfast.stores.ops import DONE, FENCED, Result, Status
 from holdfast.stores.records import ENDED, Loaded, Message, MessageState, Session, StepState
 from holdfast.stores.returns import settle
-from holdfast.stores.sqlite.rows import (
+from holdfast.stores.rows import (
     CHECKPOINT,
     MESSAGE,
     SESSION,
     STEP,
-    WRITE_STEP,
     checkpoint_of,
     decode_outcome,
     decode_texts,
@@ -28,6 +27,7 @@ from holdfast.stores.sqlite.rows import (
     session_of,
     step_of,
 )
+from holdfast.stores.sqlite.schema import WRITE_STEP
 from holdfast.stores.unreadable import UNREADABLE, read_step
 
 _MAX_KNOWN = 100_000

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Runnable, Session, Step
-from holdfast.stores.sqlite.rows import (
+from holdfast.stores.rows import (
     CHECKPOINT,
     LETTER,
     MESSAGE,

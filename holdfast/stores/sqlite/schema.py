@@ -5,9 +5,14 @@ from __future__ import annotations
 import sqlite3
 
 from holdfast.errors import SchemaTooNew, StoreError
-from holdfast.stores.sqlite.rows import reason_of, turn_of
+from holdfast.stores.rows import reason_of, turn_of
 
 APPLICATION_ID = 0x686F6C64  # "hold", in the file's header: tells our file from any other SQLite database
+
+WRITE_STEP = (
+    "INSERT INTO steps (session, turn, key, state, body) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (session, turn, key) DO UPDATE SET state = excluded.state, body = excluded.body"
+)
 
 MIGRATIONS: tuple[str, ...] = (
     """

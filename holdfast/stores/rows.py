@@ -1,4 +1,4 @@
-"""Rows of the SQLite tables as records: the columns to select, and functions from rows to records."""
+"""Rows of SQL tables as records, for every SQL store: the columns to select, and functions from rows to records."""
 
 from __future__ import annotations
 
@@ -52,10 +52,6 @@ MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created
 STEP = "turn, key, state, body"
 CHECKPOINT = "turn, state, version, message, started, ended, usage, dropped"
 LETTER = "session, message, turn, cause, effects, created, in_doubt, failed"
-WRITE_STEP = (
-    "INSERT INTO steps (session, turn, key, state, body) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT (session, turn, key) DO UPDATE SET state = excluded.state, body = excluded.body"
-)
 
 
 _convert = msgspec.convert

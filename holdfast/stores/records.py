@@ -7,7 +7,7 @@ columns of their own.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -267,12 +267,28 @@ RANK_PERSON, RANK_ENDED = 1, 6
 """The ranks of a session that needs a person, running or ended, and of one that has ended and does not."""
 
 
-def display_status(session: Session) -> str:
+class Ranked(Protocol):
+    """What decides on the place of a session in lists: a part of a Session, and of a Listed."""
+
+    @property
+    def status(self) -> SessionStatus: ...
+
+    @property
+    def pending(self) -> int: ...
+
+    @property
+    def park(self) -> Park | None: ...
+
+    @property
+    def unresolved(self) -> Park | None: ...
+
+
+def display_status(session: Ranked) -> str:
     """The status as people see it: a session that has a message and may handle it is "working"."""
     return "working" if session.pending > 0 and session.status in ("idle", "unfinished") else session.status
 
 
-def rank(session: Session) -> int:
+def rank(session: Ranked) -> int:
     """A session's place in lists for people: needs a person (0, 1), waits for something else (2), working, unfinished, idle, ended.
 
     An ended session that left a doubt behind needs a person like a parked one.

@@ -8,16 +8,23 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Runnable, Session, Step
+from holdfast.stores.brief import brief_step
+from holdfast.stores.listed import Listed, Place, spans, status_in
+from holdfast.stores.records import RANK_ENDED, Checkpoint, DeadLetter, Message, Runnable, Session, Step
 from holdfast.stores.rows import (
-    CHECKPOINT,
     LETTER,
     MESSAGE,
     SESSION,
     STEP,
+    brief_checkpoint_of,
+    brief_checkpoints,
+    brief_message_of,
+    brief_messages,
     charges,
-    checkpoint_of,
     letter_of,
+    listed_columns,
+    listed_of,
+    listed_stand_in,
     message_of,
     runnable_of,
     session_of,
@@ -25,12 +32,20 @@ from holdfast.stores.rows import (
 )
 
 T = TypeVar("T")
-_STEP = ", ".join(f"steps.{column}" for column in STEP.split(", "))
 
 _CHARGES = charges("steps")
 _FOR_PEOPLE = "ORDER BY rank, updated DESC, num DESC"
-_RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}
+_ENDED = "('finished', 'cancelled', 'killed')"
 _NEWEST = 2**62
+
+# A column may hold a value of any type: those that a list does not show are checked here.
+_TYPES = {
+    "user": "'text'", "epoch": "'integer'", "seed": "'blob'", "detached": "'integer'", "gates": "'blob'", "notes": "'blob'",
+    "result": "'blob', 'null'", "crashes": "'integer'", "created": "'real'", "returns": "'blob'",
+}  # fmt: skip
+_DAMAGED = " OR ".join(f"typeof({column}) NOT IN ({types})" for column, types in _TYPES.items())
+_EMPTY_ARRAY, _EMPTY_MAP = "x'90'", "x'80'"
+_LISTED = f"SELECT {listed_columns(_EMPTY_ARRAY, _EMPTY_MAP)}, {_DAMAGED} FROM sessions"
 
 
 class Reads:
@@ -54,23 +69,31 @@ class Reads:
         return found[0] if found else None
 
     async def sessions(
-        self, *, limit: int = 1000, status: str | None = None, ended: bool = True, agent: str | None = None, tenant: str | None = None
-    ) -> list[Session]:
-        where: dict[str, Any] = {}
-        if status in _RANKS:
-            where = dict(zip(("rank >= ?", "rank <= ?"), _RANKS[status], strict=True))
-        elif status is not None:
-            where = {f"rank IN ({RANK_PERSON}, ?)": RANK_ENDED}
-        elif not ended:
-            where = {"rank < ?": RANK_ENDED}
-        if status is not None and (status == "parked" or status not in _RANKS):
-            where["status = ?"] = status
-        if agent is not None:
-            where["agent = ?"] = agent
-        if tenant is not None:
-            where["tenant = ?"] = tenant
-        condition = f"WHERE {' AND '.join(where)}" if where else ""
-        return await self._all(session_of, f"SELECT {SESSION} FROM sessions {condition} {_FOR_PEOPLE} LIMIT ?", *where.values(), limit)
+        self,
+        *,
+        limit: int = 1000,
+        after: Place | None = None,
+        status: str | None = None,
+        ended: bool = True,
+        agent: str | None = None,
+        tenant: str | None = None,
+    ) -> list[Listed]:
+        where = {"status = ?": status_in(status), "agent = ?": agent, "tenant = ?": tenant}
+        condition = "".join(f" AND {test}" for test, value in where.items() if value is not None)
+        values = [value for value in where.values() if value is not None]
+
+        def read(db: sqlite3.Connection) -> list[Listed]:
+            found: list[Listed] = []
+            for first, last, rest in spans(status, ended, after):
+                beyond, place = ("AND (updated, num) < (?, ?)", rest) if rest is not None else ("", ())
+                ranks = "rank = ?2" if first == last else "rank BETWEEN ?1 AND ?2"
+                sql = f"{_LISTED} WHERE {ranks} {beyond}{condition} {_FOR_PEOPLE} LIMIT ?"
+                found += _listed(db, sql, first, last, *place, *values, limit - len(found))
+                if len(found) >= limit:
+                    break
+            return found
+
+        return await self._read(read)
 
     async def counts(self) -> dict[str, int]:
         display = "CASE WHEN rank = 3 THEN 'working' ELSE status END AS display"
@@ -82,14 +105,15 @@ class Reads:
 
     async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
         sql = (
-            f"SELECT sessions.id, {_STEP} FROM json_each(?) AS wanted CROSS JOIN sessions ON sessions.id = wanted.value"
-            " CROSS JOIN steps ON steps.session = sessions.id AND steps.turn = sessions.turn + 1 ORDER BY steps.rowid"
+            f"SELECT session, {STEP} FROM steps WHERE rowid IN (SELECT steps.rowid FROM json_each(?) AS wanted"
+            " CROSS JOIN sessions ON sessions.id = wanted.value"
+            " CROSS JOIN steps ON steps.session = sessions.id AND steps.turn = sessions.turn + 1) ORDER BY rowid"
         )
 
         def read(db: sqlite3.Connection) -> dict[str, list[Step]]:
             found: dict[str, list[Step]] = {}
-            for id, *row in db.execute(sql, (msgspec.json.encode(sessions).decode(),)).fetchall():
-                found.setdefault(id, []).append(step_of(row))
+            for id, step in _one_by_one(db, lambda row: (row[0], brief_step(step_of(row[1:]), 0)), sql, _json(sessions)):
+                found.setdefault(id, []).append(step)
             return found
 
         return await self._read(read)
@@ -102,23 +126,55 @@ class Reads:
         found = await self._all(message_of, f"SELECT {MESSAGE} FROM messages WHERE session = ? AND id = ?", session, id)
         return found[0] if found else None
 
-    async def messages(self, session: str, *, limit: int = 1000) -> list[Message]:
-        sql = f"SELECT {MESSAGE} FROM messages WHERE session = ? ORDER BY seq DESC LIMIT ?"
-        return (await self._all(message_of, sql, session, limit))[::-1]
+    async def messages(
+        self, session: str, *, limit: int = 1000, after: int = 0, queued: bool = False, most: int | None = None
+    ) -> list[Message]:
+        waiting = " AND state = 1" if queued else ""
+        sql = f"SELECT {brief_messages(most)} FROM messages WHERE session = ? AND seq > ?{waiting} ORDER BY seq LIMIT ?"
+        return await self._all(brief_message_of, sql, session, after, limit)
 
-    async def steps(self, session: str, turn: int) -> list[Step]:
-        return await self._all(step_of, f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid", session, turn)
+    async def steps(
+        self, session: str, turn: int, *, limit: int | None = None, before: bytes | None = None, most: int | None = None
+    ) -> list[Step]:
+        earlier = "AND rowid < (SELECT rowid FROM steps WHERE session = ?1 AND turn = ?2 AND key = ?3)"
+        # The rows are found first, so that they are not sorted with their bodies.
+        sql = (
+            f"SELECT {STEP} FROM steps WHERE rowid IN (SELECT rowid FROM steps WHERE session = ?1 AND turn = ?2"
+            f" {'' if before is None else earlier} ORDER BY rowid DESC LIMIT ?4) ORDER BY rowid"
+        )
+        values = session, turn, before, -1 if limit is None else limit
+        return await self._read(lambda db: _one_by_one(db, lambda row: brief_step(step_of(row), most), sql, *values))
 
-    async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None) -> list[Checkpoint]:
-        sql = f"SELECT {CHECKPOINT} FROM turns WHERE session = ? AND turn BETWEEN ? AND ? ORDER BY turn"
-        return await self._all(checkpoint_of, sql, session, first, _NEWEST if last is None else last)
+    async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None, most: int | None = None) -> list[Checkpoint]:
+        sql = f"SELECT {brief_checkpoints(most)} FROM turns WHERE session = ? AND turn BETWEEN ? AND ? ORDER BY turn"
+        return await self._all(brief_checkpoint_of, sql, session, first, _NEWEST if last is None else last)
 
-    async def dead_letters(self, session: str | None = None) -> list[DeadLetter]:
-        where, values = ("", ()) if session is None else ("WHERE session = ?", (session,))
-        return await self._all(letter_of, f"SELECT {LETTER} FROM dead_letters {where} ORDER BY created, session", *values)
+    async def dead_letters(
+        self, session: str | None = None, *, limit: int = 1000, after: tuple[float, str] | None = None
+    ) -> list[DeadLetter]:
+        where = {"session = ?": () if session is None else (session,), "(created, session) > (?, ?)": after or ()}
+        condition = " AND ".join(["1", *(test for test, values in where.items() if values)])
+        values = [value for group in where.values() for value in group]
+        return await self._all(
+            letter_of, f"SELECT {LETTER} FROM dead_letters WHERE {condition} ORDER BY created, session LIMIT ?", *values, limit
+        )
 
-    async def children(self, session: str) -> list[Session]:
-        return await self._all(session_of, f"SELECT {SESSION} FROM sessions WHERE parent = ? ORDER BY num", session)
+    async def blocking_letters(self, sessions: Sequence[str]) -> dict[str, DeadLetter]:
+        columns = ", ".join(f"letter.{column}" for column in LETTER.split(", "))
+        sql = (
+            f"SELECT {columns} FROM json_each(?) AS wanted CROSS JOIN sessions ON sessions.id = wanted.value"
+            " CROSS JOIN dead_letters letter ON letter.session = sessions.id AND letter.turn = sessions.turn + 1"
+        )
+        return {letter.session: letter for letter in await self._all(letter_of, sql, _json(sessions))}
+
+    async def children(self, session: str, *, limit: int = 1000, after: int = 0) -> list[Listed]:
+        sql = f"{_LISTED} WHERE parent = ? AND num > ? ORDER BY num LIMIT ?"
+        return await self._read(lambda db: _listed(db, sql, session, after, limit))
+
+    async def living_children(self, session: str, *, turn: int | None = None) -> list[Listed]:
+        made = "" if turn is None else " AND parent_turn = ?2"
+        sql = f"{_LISTED} WHERE parent = ?1 AND detached = 0 AND status NOT IN {_ENDED}{made} ORDER BY num"
+        return await self._read(lambda db: _listed(db, sql, session, *(() if turn is None else (turn,))))
 
     async def orphans(self) -> list[str]:
         rows = await self._rows(
@@ -136,3 +192,26 @@ class Reads:
             f" UNION ALL SELECT id, NULL, NULL, {_CHARGES} FROM sessions s WHERE pending > 0 AND status IN ('idle', 'unfinished')"
         )
         return [runnable_of(row) for row in rows]
+
+
+def _json(texts: Sequence[str]) -> str:
+    return msgspec.json.encode(texts).decode()
+
+
+def _listed(db: sqlite3.Connection, sql: str, *values: Any) -> list[Listed]:
+    found: list[Listed] = []
+    for *row, damaged in db.execute(sql, values).fetchall():
+        entry = None if damaged else listed_of(row)
+        if entry is None:
+            entry = listed_stand_in(db.execute(f"SELECT {SESSION} FROM sessions WHERE num = ?", row[:1]).fetchone(), row)
+        found.append(entry)
+    return found
+
+
+def _one_by_one(db: sqlite3.Connection, make: Callable[[Any], T], sql: str, *values: Any) -> list[T]:
+    """Rows as records, with one row in memory at a time. A statement that was left half-way would keep the reader's snapshot."""
+    cursor = db.execute(sql, values)
+    try:
+        return [make(row) for row in cursor]
+    finally:
+        cursor.close()

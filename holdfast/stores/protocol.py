@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from holdfast.stores.listed import Listed, Place
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
+from holdfast.stores.returns import Account
 
 
 class Store(Protocol):
@@ -101,6 +102,10 @@ class Store(Protocol):
 
     async def children(self, session: str, *, limit: int = 1000, after: int = 0) -> list[Listed]:
         """The sessions whose parent it is, in the order they were created; `after`: only those after this `place.num`."""
+        ...
+
+    async def family(self, session: str, *, limit: int = 1000) -> list[Account]:
+        """The accounts of a session and of all below it that are not detached, for `returns.sums`; parents before their children."""
         ...
 
     async def counts(self) -> dict[str, int]:

@@ -208,10 +208,12 @@ class Returns(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         back: the sum that its children returned so far.
         left: the rest of its parent's share when it ended, without `back`; negative where it had given out and used more. None while it
             lives, and where no parent gave it a share.
+        share: the part of its parent's budget that it was given; None where no parent gave it one, and in old rows.
     """
 
     back: Usage = ZERO
     left: Usage | None = None
+    share: Usage | None = None
 
     def due(self) -> Usage:
         """The sum that is due to its parent by now."""

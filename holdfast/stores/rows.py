@@ -30,6 +30,7 @@ from holdfast.stores.records import (
     SessionStatus,
     Step,
 )
+from holdfast.stores.returns import Account
 from holdfast.stores.unreadable import FAULTS, read, read_step
 
 encode = msgspec.msgpack.Encoder().encode
@@ -265,6 +266,18 @@ def message_of(row: Sequence[Any]) -> Message:
         context=cells[11],
         unreadable=unreadable,
     )
+
+
+ACCOUNT = "budget, usage, returns"
+
+
+def account_of(row: Sequence[Any]) -> Account:
+    """The account of a session from id, parent, depth and ACCOUNT; a cell that does not decode counts nothing."""
+    id, parent, depth, budget, usage, returns = row
+    limits, _ = read(lambda: decode_budget(budget), _NO_BUDGET)
+    used, _ = read(lambda: _usage(usage), ZERO)
+    back, _ = read(lambda: decode_returns(returns), _NO_RETURNS)
+    return Account(str(id), str(parent), depth, limits, used, back)
 
 
 def brief_messages(most: int | None) -> str:

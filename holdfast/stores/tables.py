@@ -21,7 +21,7 @@ from holdfast.stores.records import (
     Step,
     StepState,
 )
-from holdfast.stores.returns import settle
+from holdfast.stores.returns import opened, settle
 from holdfast.stores.unreadable import UNREADABLE, read_step
 
 _ABSENT: Any = object()
@@ -117,6 +117,7 @@ class Tables:
             detached=op.detached,
             created=op.now,
             updated=op.now,
+            returns=opened(op),
         )
         self._put(self.sessions, op.id, session)
         self._put(self.messages, op.id, {})

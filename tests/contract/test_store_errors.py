@@ -39,6 +39,7 @@ READS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "owner": lambda store: store.owner(),
     "sessions": lambda store: store.sessions(),
     "children": lambda store: store.children("s"),
+    "family": lambda store: store.family("s"),
     "counts": lambda store: store.counts(),
     "agents": lambda store: store.agents(),
     "similar": lambda store: store.similar("s"),

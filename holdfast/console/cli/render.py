@@ -128,7 +128,9 @@ def show(view: Detail) -> None:
     out, line = console(), view.line
     out.print(Text.assemble((line.session, "bold"), "  ", _status(line)))
     table(out, ("", ""), [row for row in _header(view) if row[1]])
-    table(out, ("BUDGET", "USED", "LIMIT"), _budget(line.used, line.limits))
+    names, sums = ["BUDGET", "USED", "LIMIT"], [view.own, view.total] if view.children else []
+    names += ["OF ITSELF", "WITH CHILDREN"] if view.children else []
+    table(out, names, _budget(line.used, line.limits, sums))
     more = line.queued - len(view.mailbox)
     _section(out, "mailbox", len(view.mailbox), f"what waits, and {more} more: holdfast mailbox" if more > 0 else "what waits")
     for message in view.mailbox:
@@ -178,7 +180,9 @@ def _header(view: Detail) -> list[tuple[str, str]]:
     ]
 
 
-def _budget(used: Amounts, limits: Amounts) -> list[Sequence[str | Text]]:
+def _budget(used: Amounts, limits: Amounts, sums: Sequence[Amounts | None]) -> list[Sequence[str | Text]]:
+    """Used and limit; for a session with children also what it cost itself, and what it cost with all below it."""
+
     def amount(name: str, value: float | None) -> str:
         if value is None:
             return "none"
@@ -188,7 +192,9 @@ def _budget(used: Amounts, limits: Amounts) -> list[Sequence[str | Text]]:
     for name in Amounts.__struct_fields__:
         have, limit = getattr(used, name), getattr(limits, name)
         style = "red" if limit is not None and have >= limit else ""
-        rows.append(("money" if name == "microusd" else name.replace("_", " "), Text(amount(name, have), style), amount(name, limit)))
+        more = ["over 1,000 sessions" if sum is None else amount(name, getattr(sum, name)) for sum in sums]
+        label = "money" if name == "microusd" else name.replace("_", " ")
+        rows.append((label, Text(amount(name, have), style), amount(name, limit), *more))
     return rows
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from anyio.lowlevel import checkpoint
 
 from holdfast.console.reading import views
-from holdfast.console.reading.amounts import spent
+from holdfast.console.reading.amounts import amounts, spent
 from holdfast.console.reading.line import Line, line
 from holdfast.console.reading.values import LARGEST, clean
 from holdfast.errors import ConfigError, SessionNotFound
@@ -19,12 +19,16 @@ from holdfast.runtime.live import Live
 from holdfast.stores.listed import Listed, Place, listed
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import DISPLAY_STATUSES, ENDED, DeadLetter, Message, Session, Step
+from holdfast.stores.returns import Sums, sums
 
 LiveOf = Callable[[Iterable[str]], Mapping[str, Live]]
 """Returns what sessions do right now, by id, for those that are in memory."""
 
 MAILBOX, STEPS, CHILDREN, LETTERS = 1000, 500, 200, 100
 """The most messages, steps of one turn, children and dead letters of a session in a Detail."""
+
+FAMILY = 1000
+"""The most sessions, itself and those below it, whose costs are added up."""
 
 _PAGE = 1 << 23
 """The bytes of values in a Detail: past them, the values of earlier turns are left out."""
@@ -158,6 +162,7 @@ async def detail(
     result, ended = (None, None) if session.result is None else views.result(session.result, None if whole else LARGEST)
     held_by = letter if session.status == "failed" else None
     children = await store.children(id, limit=CHILDREN + 1)
+    cost = await _sums(store, session, steps)
     return views.Detail(
         line=line(listed(session), steps, held_by, doing, alive=alive, now=now, has_agent=has_agent),
         user=clean(session.user),
@@ -174,7 +179,18 @@ async def detail(
         children=await lines(store, children[:CHILDREN], alive=alive, now=now, live=live, agents=agents),
         ended=ended,
         more_children=len(children) > CHILDREN,
+        own=None if cost is None else amounts(cost.own),
+        total=None if cost is None else amounts(cost.total),
     )
+
+
+async def _sums(store: Store, session: Session, steps: Sequence[Step]) -> Sums | None:
+    """The cost of a session, and with all below it; None where these are too many to add up."""
+    family = await store.family(session.id, limit=FAMILY + 1)
+    if len(family) > FAMILY:
+        return None
+    journals = await store.open_steps([each.id for each in family[1:]])
+    return sums(family, {session.id: spent(steps), **{id: spent(journal) for id, journal in journals.items()}}).get(session.id)
 
 
 class _Page:

@@ -61,7 +61,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         turn: how many turns are done.
         queued: messages that wait, the one that is being handled included.
         steps: records of the open turn.
-        used, limits: the usage, the open turn included, and the limits of its budget.
+        used, limits: what counts against the limits of its budget, and these: what it cost itself, the open turn included, and what it
+            gave to children and did not get back. `show` has the cost of itself, and that with all below it.
         until: store time, seconds since the epoch, at which it resumes by itself; None if it does not wait for a time.
         updated: store time of the last change.
         age_s: seconds since then.

@@ -112,6 +112,8 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True):
         line: its line in `ps`.
         epoch: how often it was activated.
         crashes: how often its process died during the open turn.
+        own: what it cost itself, the open turn included; `line.used` counts also what it gave to children and did not get back.
+        total: what it cost with all sessions below it that are not detached. Both are None where there are more than 1,000 of them.
         result: the result with which it finished.
         ended: why it was cancelled or killed; None if it was not.
         notes: effects that were done before a message was dropped; the next turn gets this list.
@@ -135,6 +137,8 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True):
     turns: list[TurnView]
     dead_letters: list[LetterView]
     children: list[Line]
+    own: Amounts | None = None
+    total: Amounts | None = None
     ended: str | None = None
     more_children: bool = False
 

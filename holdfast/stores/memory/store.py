@@ -36,6 +36,7 @@ from holdfast.stores.records import (
     display_status,
     rank,
 )
+from holdfast.stores.returns import Account
 from holdfast.stores.tables import Tables
 
 _replace = msgspec.structs.replace
@@ -161,6 +162,20 @@ class MemoryStore:
         # No session is ever deleted, so each keeps its number.
         numbered = enumerate(self._tables.sessions.values(), 1)
         return [listed(row, Place(rank(row), row.updated, num)) for num, row in numbered if wanted(row)]
+
+    async def family(self, session: str, *, limit: int = 1000) -> list[Account]:
+        """The accounts of a session and of all below it that are not detached."""
+        self._check_open()
+        below: dict[str, list[Session]] = {}
+        for row in self._tables.sessions.values():
+            if row.parent is not None and not row.detached:
+                below.setdefault(row.parent.session, []).append(row)
+        first = self._tables.sessions.get(session)
+        found = [] if first is None else [Account(first.id, "", 0, first.budget, first.usage, first.returns)]
+        for above in found:  # it grows meanwhile
+            rows = below.get(above.id, ())
+            found += [Account(row.id, above.id, above.depth + 1, row.budget, row.usage, row.returns) for row in rows]
+        return found[:limit]
 
     async def counts(self) -> dict[str, int]:
         """How many sessions there are of each status that people see."""

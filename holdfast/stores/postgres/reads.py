@@ -11,10 +11,13 @@ from holdfast.stores.postgres import rows
 from holdfast.stores.postgres.rows import columns, letter_of
 from holdfast.stores.postgres.schema import quoted
 from holdfast.stores.records import RANK_ENDED, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
+from holdfast.stores.returns import Account
 from holdfast.stores.rows import (
+    ACCOUNT,
     MESSAGE,
     SESSION,
     STEP,
+    account_of,
     brief_checkpoint_of,
     brief_checkpoints,
     brief_message_of,
@@ -111,6 +114,16 @@ class Reads:
             found = await self._fetch(f"SELECT num, {columns(SESSION)} FROM {self._sessions} WHERE num = ANY ($1::bigint[])", damaged)
             whole = {num: row for num, *row in found}
         return [listed_stand_in(whole[row[0]], row) if entry is None else entry for row, entry in entries]
+
+    async def family(self, session: str, *, limit: int = 1000) -> list[Account]:
+        """The accounts of a session and of all below it that are not detached."""
+        tree = (
+            f"WITH RECURSIVE tree(num, id, parent, depth) AS (SELECT num, id, '' COLLATE \"C\", 0 FROM {self._sessions} WHERE id = $1"
+            f" UNION ALL SELECT child.num, child.id, child.parent, tree.depth + 1 FROM tree JOIN {self._sessions} child"
+            " ON child.parent = tree.id WHERE NOT child.detached), few AS (SELECT * FROM tree LIMIT $2)"
+        )
+        sql = f"{tree} SELECT few.id, few.parent, depth, {ACCOUNT} FROM few JOIN {self._sessions} USING (num) ORDER BY depth, num"
+        return [account_of(row) for row in await self._fetch(sql, session, limit)]
 
     async def counts(self) -> dict[str, int]:
         """How many sessions there are of each status that people see."""

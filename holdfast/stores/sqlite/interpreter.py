@@ -12,7 +12,7 @@ from holdfast.policies.budget import Usage
 from holdfast.stores import marks, ops
 from holdfast.stores.ops import DONE, FENCED, Result, Status
 from holdfast.stores.records import ENDED, Loaded, Message, MessageState, Session, StepState
-from holdfast.stores.returns import settle
+from holdfast.stores.returns import opened, settle
 from holdfast.stores.rows import (
     CHECKPOINT,
     MESSAGE,
@@ -130,11 +130,11 @@ class Interpreter:
         made = (None, None, None) if parent is None else (parent.session, encode(parent), parent.turn)
         self.db.execute(
             "INSERT INTO sessions (id, agent, tenant, user, status, epoch, turn, pending, budget, usage, seed, parent, parent_at,"
-            " parent_turn, detached, gates, notes, crashes, crash_mark, created, updated)"
-            " VALUES (?, ?, ?, ?, 'idle', 0, 0, 0, ?, ?, ?, ?, ?, ?, ?, x'', ?, 0, 0, ?, ?)",
+            " parent_turn, detached, gates, notes, crashes, crash_mark, created, updated, returns)"
+            " VALUES (?, ?, ?, ?, 'idle', 0, 0, 0, ?, ?, ?, ?, ?, ?, ?, x'', ?, 0, 0, ?, ?, ?)",
             (
                 op.id, op.agent, op.tenant, op.user, encode(op.budget), encode(Usage()), op.seed, *made, op.detached,
-                encode(()), op.now, op.now,
+                encode(()), op.now, op.now, encode(opened(op)),
             ),
         )  # fmt: skip
         self.db.execute(
@@ -146,7 +146,7 @@ class Interpreter:
             Status.DONE,
             Session(
                 id=op.id, agent=op.agent, tenant=op.tenant, user=op.user, status="idle", epoch=0, turn=0, pending=0, budget=op.budget,
-                seed=op.seed, parent=op.parent, detached=op.detached, created=op.now, updated=op.now,
+                seed=op.seed, parent=op.parent, detached=op.detached, created=op.now, updated=op.now, returns=opened(op),
             ),
         )  # fmt: skip
 

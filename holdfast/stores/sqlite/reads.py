@@ -11,11 +11,14 @@ import msgspec
 from holdfast.stores.brief import brief_step
 from holdfast.stores.listed import Listed, Place, spans, status_in
 from holdfast.stores.records import RANK_ENDED, Checkpoint, DeadLetter, Message, Runnable, Session, Step
+from holdfast.stores.returns import Account
 from holdfast.stores.rows import (
+    ACCOUNT,
     LETTER,
     MESSAGE,
     SESSION,
     STEP,
+    account_of,
     brief_checkpoint_of,
     brief_checkpoints,
     brief_message_of,
@@ -94,6 +97,16 @@ class Reads:
             return found
 
         return await self._read(read)
+
+    async def family(self, session: str, *, limit: int = 1000) -> list[Account]:
+        # No session is its own ancestor: a parent is there before its child.
+        tree = (
+            "WITH RECURSIVE tree(num, id, parent, depth) AS (SELECT num, id, '', 0 FROM sessions WHERE id = ?1 UNION ALL"
+            " SELECT child.num, child.id, child.parent, tree.depth + 1 FROM tree CROSS JOIN sessions child ON child.parent = tree.id"
+            " WHERE child.detached = 0 LIMIT ?2)"
+        )
+        sql = f"{tree} SELECT tree.id, tree.parent, depth, {ACCOUNT} FROM tree JOIN sessions USING (num) ORDER BY depth, num"
+        return await self._all(account_of, sql, session, limit)
 
     async def counts(self) -> dict[str, int]:
         display = "CASE WHEN rank = 3 THEN 'working' ELSE status END AS display"

@@ -57,6 +57,11 @@ CHECKPOINT = "turn, state, version, message, started, ended, usage, dropped"
 LETTER = "session, message, turn, cause, effects, created, in_doubt, failed"
 
 
+def qualified(columns: str, table: str) -> str:
+    """Columns with the name of their table."""
+    return ", ".join(f"{table}.{column}" for column in columns.split(", "))
+
+
 _convert = msgspec.convert
 
 

@@ -276,12 +276,11 @@ class Tables:
         return DONE
 
     def _reply(self, op: ops.Reply) -> Result:
-        to = op.to
+        to, outcome = op.to, _decode_outcome(op.outcome)
         steps = self.steps.get((to.session, to.turn), {})
         row = steps.get(to.key)
         if row is None or row.state is not StepState.WAITING:
             return Result(Status.DUPLICATE)
-        outcome = _decode_outcome(op.outcome)
         waiting = read_step(to.key, row.state, row.body, to.turn)
         if not waiting.unreadable:  # else it stays: when the row is restored, the step asks again and gets its answer
             record = _replace(waiting.record, outcome=outcome, closed=op.now)

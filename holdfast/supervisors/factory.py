@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any
 
 Factory = Callable[..., Any]
@@ -49,6 +50,16 @@ class StackedFactory:
         while factory is not None and not isinstance(factory, cls):
             factory = getattr(factory, "before", None)
         return factory
+
+
+def start_below(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], name: str, context: Context) -> asyncio.Task[Any]:
+    """A task that no stacked factory has to see. An earlier factory of the loop still makes it."""
+    factory: Any = loop.get_task_factory()
+    while isinstance(factory, StackedFactory):
+        factory = factory.before
+    if factory is None:
+        return asyncio.Task(coro, loop=loop, name=name, context=context)
+    return loop.create_task(coro, name=name, context=context)
 
 
 def _plain(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **given: Any) -> asyncio.Task[Any]:

@@ -89,7 +89,14 @@ class MessageView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TurnView(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn; an open one has no reply, state or duration yet. `earlier_steps`: earlier steps than those in `steps` are left out."""
+    """One turn; an open one has no reply, state or duration yet.
+
+    Attributes:
+        duration_s: from its first run to its commit, over crashes and parks.
+        active_s: the active time of its steps, as `Budget.seconds` counts it: steps at once count once.
+        earlier_steps: earlier steps than those in `steps` are left out.
+        waiting_s: the time in which steps were under way, less the active time: retries, sleeps, parks, a process that was down.
+    """
 
     turn: int
     open: bool
@@ -103,6 +110,8 @@ class TurnView(msgspec.Struct, frozen=True, kw_only=True):
     cost: Amounts
     steps: list[StepView]
     earlier_steps: bool = False
+    active_s: float = 0.0
+    waiting_s: float | None = None
 
 
 class Detail(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,11 +220,30 @@ def done_turn(
         error=error,
         state=plain(checkpoint.state, most),
         version=checkpoint.version,
-        duration_s=max(checkpoint.ended - checkpoint.started, 0.0),
+        duration_s=max(checkpoint.ended - began(steps, checkpoint.started), 0.0),
         cost=amounts(checkpoint.usage),
         steps=[step_view(step, most) for step in steps],
         earlier_steps=earlier,
+        active_s=checkpoint.usage.seconds,
+        waiting_s=None if earlier else max(_under_way_s(steps) - checkpoint.usage.seconds, 0.0),
     )
+
+
+def began(steps: Sequence[Step], started: float) -> float:
+    """Store time at which a turn began. `started` is that of its last run, which a crash or a park may have delayed.
+
+    A record that does not decode has no time.
+    """
+    return min([started, *(step.record.opened for step in steps if step.record.opened)])
+
+
+def _under_way_s(steps: Sequence[Step]) -> float:
+    """How long at least one of these steps was under way."""
+    total_s, until = 0.0, 0.0
+    for record in sorted((step.record for step in steps), key=lambda record: record.opened):
+        total_s += max(record.closed - max(record.opened, until), 0.0)
+        until = max(until, record.closed)
+    return total_s
 
 
 def open_turn(
@@ -236,6 +264,7 @@ def open_turn(
         cost=amounts(spent),
         steps=[step_view(step, most) for step in steps],
         earlier_steps=earlier,
+        active_s=spent.seconds,
     )
 
 

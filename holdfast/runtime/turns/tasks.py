@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, TypeVar
 
+from holdfast.supervisors.factory import start_below
+
 T = TypeVar("T")
 
 
@@ -19,7 +21,8 @@ _running: set[asyncio.Task[Any]] = set()
 
 def start(work: Coroutine[Any, Any, Any], name: str, context: Context | None = None) -> asyncio.Task[Any]:
     """Run `work` as a task, in a fresh context unless one is given: it does not inherit the context of the calling code."""
-    task = asyncio.get_running_loop().create_task(work, name=name, context=Context() if context is None else context)
+    # It is no task of a handler's code, nor of a child of a supervisor.
+    task = start_below(asyncio.get_running_loop(), work, name, Context() if context is None else context)
     _running.add(task)
     task.add_done_callback(_running.discard)
     return task

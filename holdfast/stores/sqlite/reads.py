@@ -6,9 +6,6 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import msgspec
-
-from holdfast.stores.brief import brief_step
 from holdfast.stores.listed import Listed, Place, spans, status_in
 from holdfast.stores.records import RANK_ENDED, Checkpoint, DeadLetter, Message, Runnable, Session, Step
 from holdfast.stores.returns import Account
@@ -17,26 +14,24 @@ from holdfast.stores.rows import (
     LETTER,
     MESSAGE,
     SESSION,
-    STEP,
     account_of,
     brief_checkpoint_of,
     brief_checkpoints,
     brief_message_of,
     brief_messages,
-    charges,
     letter_of,
     listed_columns,
     listed_of,
     listed_stand_in,
     message_of,
+    qualified,
     runnable_of,
     session_of,
-    step_of,
 )
+from holdfast.stores.sqlite.log import as_json, journals, last_of, open_tails, page
 
 T = TypeVar("T")
 
-_CHARGES = charges("steps")
 _FOR_PEOPLE = "ORDER BY rank, updated DESC, num DESC"
 _ENDED = "('finished', 'cancelled', 'killed')"
 _NEWEST = 2**62
@@ -117,17 +112,10 @@ class Reads:
         return dict(await self._rows(f"SELECT agent, count(*) FROM sessions WHERE {not_ended} GROUP BY agent ORDER BY agent"))
 
     async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
-        sql = (
-            f"SELECT session, {STEP} FROM steps WHERE rowid IN (SELECT steps.rowid FROM json_each(?) AS wanted"
-            " CROSS JOIN sessions ON sessions.id = wanted.value"
-            " CROSS JOIN steps ON steps.session = sessions.id AND steps.turn = sessions.turn + 1) ORDER BY rowid"
-        )
-
         def read(db: sqlite3.Connection) -> dict[str, list[Step]]:
-            found: dict[str, list[Step]] = {}
-            for id, step in _one_by_one(db, lambda row: (row[0], brief_step(step_of(row[1:]), 0)), sql, _json(sessions)):
-                found.setdefault(id, []).append(step)
-            return found
+            tails = open_tails(db, sessions)
+            found = journals(db, tails.values(), most=0)
+            return {id: found[last] for id, last in tails.items()}
 
         return await self._read(read)
 
@@ -149,14 +137,11 @@ class Reads:
     async def steps(
         self, session: str, turn: int, *, limit: int | None = None, before: bytes | None = None, most: int | None = None
     ) -> list[Step]:
-        earlier = "AND rowid < (SELECT rowid FROM steps WHERE session = ?1 AND turn = ?2 AND key = ?3)"
-        # The rows are found first, so that they are not sorted with their bodies.
-        sql = (
-            f"SELECT {STEP} FROM steps WHERE rowid IN (SELECT rowid FROM steps WHERE session = ?1 AND turn = ?2"
-            f" {'' if before is None else earlier} ORDER BY rowid DESC LIMIT ?4) ORDER BY rowid"
-        )
-        values = session, turn, before, -1 if limit is None else limit
-        return await self._read(lambda db: _one_by_one(db, lambda row: brief_step(step_of(row), most), sql, *values))
+        def read(db: sqlite3.Connection) -> list[Step]:
+            last = last_of(db, session, turn)
+            return page(db, last, limit, before, most) if last else []
+
+        return await self._read(read)
 
     async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None, most: int | None = None) -> list[Checkpoint]:
         sql = f"SELECT {brief_checkpoints(most)} FROM turns WHERE session = ? AND turn BETWEEN ? AND ? ORDER BY turn"
@@ -173,12 +158,11 @@ class Reads:
         )
 
     async def blocking_letters(self, sessions: Sequence[str]) -> dict[str, DeadLetter]:
-        columns = ", ".join(f"letter.{column}" for column in LETTER.split(", "))
         sql = (
-            f"SELECT {columns} FROM json_each(?) AS wanted CROSS JOIN sessions ON sessions.id = wanted.value"
+            f"SELECT {qualified(LETTER, 'letter')} FROM json_each(?) AS wanted CROSS JOIN sessions ON sessions.id = wanted.value"
             " CROSS JOIN dead_letters letter ON letter.session = sessions.id AND letter.turn = sessions.turn + 1"
         )
-        return {letter.session: letter for letter in await self._all(letter_of, sql, _json(sessions))}
+        return {letter.session: letter for letter in await self._all(letter_of, sql, as_json(sessions))}
 
     async def children(self, session: str, *, limit: int = 1000, after: int = 0) -> list[Listed]:
         sql = f"{_LISTED} WHERE parent = ? AND num > ? ORDER BY num LIMIT ?"
@@ -199,16 +183,20 @@ class Reads:
         return [row[0] for row in rows]
 
     async def runnable(self) -> list[Runnable]:
-        rows = await self._rows(
-            f"SELECT id, wake_at, park, {_CHARGES} FROM sessions s"
+        columns = "crashes, crash_mark"
+        sql = (
+            f"SELECT id, wake_at, park, {columns} FROM sessions s"
             " WHERE rank BETWEEN 1 AND 2 AND status = 'parked' AND wake_at IS NOT NULL"
-            f" UNION ALL SELECT id, NULL, NULL, {_CHARGES} FROM sessions s WHERE pending > 0 AND status IN ('idle', 'unfinished')"
+            f" UNION ALL SELECT id, NULL, NULL, {columns} FROM sessions s WHERE pending > 0 AND status IN ('idle', 'unfinished')"
         )
-        return [runnable_of(row) for row in rows]
 
+        def read(db: sqlite3.Connection) -> list[Runnable]:
+            rows = db.execute(sql).fetchall()
+            tails = open_tails(db, charged) if (charged := [row[0] for row in rows if row[3]]) else {}
+            found = journals(db, tails.values())
+            return [runnable_of((*row, len(found.get(tails.get(row[0], 0), ())))) for row in rows]
 
-def _json(texts: Sequence[str]) -> str:
-    return msgspec.json.encode(texts).decode()
+        return await self._read(read)
 
 
 def _listed(db: sqlite3.Connection, sql: str, *values: Any) -> list[Listed]:
@@ -219,12 +207,3 @@ def _listed(db: sqlite3.Connection, sql: str, *values: Any) -> list[Listed]:
             entry = listed_stand_in(db.execute(f"SELECT {SESSION} FROM sessions WHERE num = ?", row[:1]).fetchone(), row)
         found.append(entry)
     return found
-
-
-def _one_by_one(db: sqlite3.Connection, make: Callable[[Any], T], sql: str, *values: Any) -> list[T]:
-    """Rows as records, with one row in memory at a time. A statement that was left half-way would keep the reader's snapshot."""
-    cursor = db.execute(sql, values)
-    try:
-        return [make(row) for row in cursor]
-    finally:
-        cursor.close()

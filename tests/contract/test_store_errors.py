@@ -206,22 +206,20 @@ async def test_sqlite_that_is_damaged_fails_its_reads(tmp_path: Path) -> None:
     await store.open()
     await store.apply([create(f"s{n}") for n in range(500)])
     await store.close()
-    data = bytearray(path.read_bytes())
-    for page in range(len(data) // 2 // 4096 * 4096, len(data), 4096):  # what `open` reads is in the first half
-        data[page : page + 100] = b"\xa5" * 100
-    path.write_bytes(data)
-    reader = SqliteStore(path, readonly=True)
+    owner, reader = SqliteStore(path), SqliteStore(path, readonly=True)
+    await owner.open()
     await reader.open()
     try:
+        data = bytearray(path.read_bytes())
+        for page in range(len(data) // 2 // 4096 * 4096, len(data), 4096):
+            data[page : page + 100] = b"\xa5" * 100
+        with path.open("r+b") as file:
+            file.write(data)
         assert await raised(reader.sessions()) is StoreError
-    finally:
-        await reader.close()
-    owner = SqliteStore(path)
-    await owner.open()
-    try:
         assert await raised(owner.sessions()) is StoreLost
         assert await raised(owner.apply([create("other")])) is StoreLost
     finally:
+        await reader.close()
         await owner.close()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextvars import Context
 from typing import Any
 
 Factory = Callable[..., Any]
@@ -52,14 +51,12 @@ class StackedFactory:
         return factory
 
 
-def start_below(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], name: str, context: Context) -> asyncio.Task[Any]:
-    """A task that no stacked factory has to see. An earlier factory of the loop still makes it."""
+def below(loop: asyncio.AbstractEventLoop) -> Factory | None:
+    """The task factory of a loop without the stacked ones; None where it makes plain tasks."""
     factory: Any = loop.get_task_factory()
     while isinstance(factory, StackedFactory):
         factory = factory.before
-    if factory is None:
-        return asyncio.Task(coro, loop=loop, name=name, context=context)
-    return loop.create_task(coro, name=name, context=context)
+    return factory  # type: ignore[no-any-return]
 
 
 def _plain(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **given: Any) -> asyncio.Task[Any]:

@@ -28,7 +28,7 @@ once, and the work itself."""
 
 @dataclass(frozen=True)
 class Count:
-    """What was counted, most of it outside.
+    """The counts of one run, most of them from outside.
 
     Attributes:
         sessions: each makes one model call, between two purchases.

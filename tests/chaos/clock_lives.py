@@ -2,9 +2,9 @@
 
     python -m tests.chaos.clock_lives STORE BOOT LENGTH first|again
 
-STORE is a URL, LENGTH how long each wait is, in seconds. BOOT is a file with the seconds for which the machine was suspended: the clock that
-counts suspensions is the kernel's, and no library can set it. Each line of its output is one JSON object: "waits" where a wait of that name
-begins, "over" where it is over. After a line on its input it drains and ends.
+STORE is a URL, LENGTH how long each wait is, in seconds. BOOT is a file with the seconds for which the machine was suspended: the clock
+that counts suspensions is the kernel's, and no library can set it. Each line of its output is one JSON object: "waits" where a wait of that
+name begins, "parks" where its session has parked, "over" where it is over. After a line on its input it drains and ends.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from holdfast import Agent, BreakerSpec, ReplyTimeout, Retry, Runtime, Session, StepError, agent, tool
 from holdfast.clock import SystemClock
+from holdfast.events import Event, SessionParked
 
 WAITS = ("sleep", "ask", "retry", "retry after a date", "breaker", "breaker of a dependency")
 KEPT = ("parked", "in memory")
@@ -123,6 +124,8 @@ async def main(store: str, boot: Path, length_s: float, again: bool) -> None:
 
     waiters = [waiter(wait, kept, length_s, again=again) for wait in WAITS for kept in KEPT]
     runtime = Runtime(store, [silent, *waiters], breaker=opens(length_s), clock=Machine(boot))
+    names = {each.name: name for each, name in zip(waiters, NAMES, strict=False)}
+    runtime.observe(lambda event: say("parks", name=names[event.session]) if _parks(event) else None)
     loop, asked = asyncio.get_running_loop(), asyncio.Event()
     _on_a_line(lambda: loop.call_soon_threadsafe(asked.set))
     async with runtime:
@@ -133,6 +136,10 @@ async def main(store: str, boot: Path, length_s: float, again: bool) -> None:
         outside = asyncio.ensure_future(caller(runtime, length_s))
         await asked.wait()
         outside.cancel()
+
+
+def _parks(event: Event) -> bool:
+    return isinstance(event, SessionParked) and event.session != "silent"
 
 
 def _on_a_line(call: Callable[[], object]) -> None:

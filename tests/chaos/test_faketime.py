@@ -77,7 +77,7 @@ class Life:
     """One process.
 
     Attributes:
-        waits, over: when each wait began, and when it was over, by name, on the monotonic clock.
+        waits, parks, over: when each wait began, when its session had parked, and when it was over, by name, on the monotonic clock.
     """
 
     def __init__(self, store: str, times: Times, length_s: float, which: str = "first") -> None:
@@ -87,6 +87,7 @@ class Life:
             program, cwd=ROOT, env=times.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
         self.waits: dict[str, float] = {}
+        self.parks: dict[str, float] = {}
         self.over: dict[str, float] = {}
 
     def until(self, found: dict[str, float], names: tuple[str, ...] = NAMES) -> None:
@@ -101,8 +102,7 @@ class Life:
     def all_wait(self) -> None:
         """Every wait has begun, and those that park have parked."""
         self.until(self.waits)
-        time.sleep(0.5)
-        assert not self.over
+        self.until(self.parks, tuple(name for name in NAMES if "parked" in name))
 
     def end(self) -> None:
         """It has to end as it should."""

@@ -134,6 +134,7 @@ class Actor:
         until = None if self.park is None or self.status != "parked" else self.park.until
         if until is not None and (due or until <= self.node.clock.time() + 0.001):
             self.status = "idle"
+            self.owner.has_waited(until, self.node.clock.time())
         if self._runnable():
             self.signal(Signal.KICK)
 

@@ -108,6 +108,8 @@ class Step:
         assert self.claim.step is not None
         record, now = self.claim.step.record, self.turn.node.clock.time()
         until = record.until or 0.0
+        if until == self.turn.owner.waited_until:
+            return now
         if record.waits_s and until > now + record.waits_s + 0.001:
             until = self.until = now + record.waits_s
             await self.write(StepState.WAITING)

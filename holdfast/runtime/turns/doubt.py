@@ -179,7 +179,7 @@ async def _until(turn: Turn, step: Step, call: Call) -> float | None:
     Never later than the attempt could take: a deadline that lies further away, because the clock was set back, is written anew.
     """
     deadline, now = step.record.deadline, turn.node.clock.time()
-    if not deadline:
+    if not deadline or deadline + call.settles_s == turn.owner.waited_until:
         return None
     if deadline > now + call.timeout_s + 0.001:
         deadline = now + call.timeout_s

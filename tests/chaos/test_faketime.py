@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +34,15 @@ HOUR_S, WEEK_S = 3600, 7 * 24 * 3600
 LENGTH_S = 8.0
 BUSY_S = 8.0
 """How late a wait may be since other tests use the machine, too."""
+
+SERVICE = """
+from holdfast import Runtime, Session, agent
+
+@agent
+async def idle(session: Session[None], text: str) -> None: ...
+
+runtime = Runtime("sqlite:///s.db", agents=[idle])
+"""
 
 STORES = pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 
@@ -114,6 +124,13 @@ class Life:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        sweep(self.process.pid)
+
+
+def sweep(pid: int) -> None:
+    """Remove what libfaketime leaves of a process that was killed."""
+    for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+        Path("/dev/shm", name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -222,3 +239,31 @@ def test_a_clock_that_is_set_back_between_two_processes_makes_a_wait_its_own_len
     for name in names:
         assert second.over[name] >= first.waits[name] + LENGTH_S - earliest_s(name), name
         assert second.over[name] <= second.began + LENGTH_S + BUSY_S, name
+
+
+def test_a_service_gives_its_heartbeats_whatever_its_clock_says(times: Times, tmp_path: Path) -> None:
+    """Its service manager would restart one that gives none: set back, set ahead, and stopped with its machine."""
+    (tmp_path / "app.py").write_text(SERVICE)
+    command = [sys.executable, "-c", "from holdfast.console.cli.app import main; main()", "run", "app:runtime", "--no-socket"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "n"))
+        manager.settimeout(20.0)
+        manager_of = {"NOTIFY_SOCKET": str(tmp_path / "n"), "WATCHDOG_USEC": str(2_000_000), "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(command, cwd=tmp_path, env=times.environment | manager_of) as process:
+            try:
+                while b"READY=1" not in manager.recv(4096):
+                    pass
+                for ahead_s in (-HOUR_S, HOUR_S, WEEK_S):
+                    process.send_signal(signal.SIGSTOP)
+                    times.set(ahead_s)
+                    process.send_signal(signal.SIGCONT)
+                    began = time.monotonic()
+                    for _ in range(3):
+                        while b"WATCHDOG=1" not in manager.recv(4096):
+                            pass
+                    assert time.monotonic() - began < 3 * 2 + BUSY_S
+                process.terminate()
+                assert process.wait() == 0
+            finally:
+                process.kill()
+                sweep(process.pid)

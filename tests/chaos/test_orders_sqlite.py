@@ -38,9 +38,8 @@ def test_in_any_order_one_process_writes_and_each_refusal_names_it(folder: Path,
         # The log of a long run has thousands of lines about files that were removed; a pipe would be full before anybody reads it.
         with (folder / f"{number}.err").open("w") as log:
             programs.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True))
-    happened: Counter[str] = Counter()
+    printed = [program.communicate()[0] for program in programs]
     for number, program in enumerate(programs):
-        printed, _ = program.communicate()
         assert program.returncode == 0, (folder / f"{number}.err").read_text()[-5000:]
-        happened += Counter(json.loads(printed))
+    happened = sum((Counter(json.loads(each)) for each in printed), Counter[str]())
     assert {what: happened[what] for what in COMMON if happened[what] < rounds / 20} == {}

@@ -56,13 +56,34 @@ async def reconcile(turn: Turn, call: Call, context: StepContext) -> Finding:
 
 async def prepare(turn: Turn) -> None:
     """Before the handler runs: resolve every doubt, or park the turn; drop the failures that no record follows."""
+    await write_what_is_known(turn)
     await settle_all(turn)
     if turn.interruption is None:
-        turn.forget_in_hand()  # the write that seemed to fail took effect after all
+        turn.forget_in_hand()
     stale = turn.journal.trailing_failures()
     if stale and turn.interruption is None:
         await ask_again(turn, stale)
     turn.journal.rewind()
+
+
+async def write_what_is_known(turn: Turn) -> None:
+    """Write the records in hand that are not in the store after all; drop those of effects that did not happen."""
+    for step in [*turn.journal.in_doubt(), *turn.journal.unended()]:
+        if turn.interruption is None:
+            await _write_if_known(turn, step)
+
+
+async def _write_if_known(turn: Turn, step: Step) -> None:
+    place = turn.place_of(step.key)
+    if place not in turn.node.in_hand:
+        return
+    known = turn.node.in_hand[place]
+    if known is None:
+        if in_doubt(step):
+            await drop(turn, [step])
+    elif known[1] != step.record:
+        turn.journal.order.known(msgspec.structs.replace(step, record=known[1]))
+        await turn.outcome(turn.submit(step.key, *known))
 
 
 async def ask_again(turn: Turn, failures: list[Step]) -> None:
@@ -154,15 +175,14 @@ async def find_out(turn: Turn, key: bytes, call: Call | None = None) -> Park | O
     remains = turn.node.remains.get(turn.place_of(key))
     if remains is not None:
         await asyncio.wait((remains,))  # a thread that its step left; if it returns the result, the doubt is over
+        if key in turn.journal.records:
+            await _write_if_known(turn, turn.journal.records[key])
     step = turn.journal.records.get(key)
     if step is None:
         return None
     record = step.record
     if not in_doubt(step):
         return record.outcome
-    in_hand = turn.node.in_hand.pop(turn.place_of(key), None)
-    if in_hand is not None:
-        return in_hand
     call = call or turn.owner.agent.recall(record)
     if call is None or call.reconcile is None:
         return _unsettled(turn, step)

@@ -1,0 +1,183 @@
+"""The sessions in the storms, and their callers: turns of a free read, a paid read, a note and two `once` effects, without end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+
+from benchmarks.storms_world import World
+from holdfast import Handle, NotDone, ReplyTimeout, Runtime, Session, StepContext, StoreError, Usage, agent, tool
+from holdfast.stores.records import Session as Row
+from holdfast.stores.records import in_doubt
+
+T = TypeVar("T")
+
+PATIENCE_S = 120.0
+"""After a storm, all must be answered within so many seconds."""
+
+world = World()
+"""The world of the present storm."""
+
+
+class Work(msgspec.Struct):
+    """The arguments of each step."""
+
+    session: str
+    message: str
+
+
+async def _run(name: str, work: Work, key: str = "") -> str:
+    """One run of a tool: 20 to 200 ms, its effect in the middle. `key`: it is made once for each key."""
+    runs = world.runs[work.session, work.message, name]
+    runs.begun += 1
+    await asyncio.sleep(random.uniform(0.01, 0.1))
+    runs.made += not key or key not in world.keys
+    world.keys.update({key} if key else ())
+    await asyncio.sleep(random.uniform(0.01, 0.1))
+    runs.returned += 1
+    return name
+
+
+@tool
+async def look(work: Work) -> str:
+    return await _run("look", work)
+
+
+@tool(cost=Usage(microusd=10))
+async def answer(work: Work) -> str:
+    return await _run("answer", work)
+
+
+@tool(effect="idempotent")
+async def note(work: Work, context: StepContext) -> str:
+    return await _run("note", work, context.key)
+
+
+async def _paid(work: Work) -> str:
+    """Did this payment happen?"""
+    world.reconciled += 1
+    if world.runs[work.session, work.message, "pay"].made == 0:
+        raise NotDone
+    return "pay"
+
+
+@tool(effect="once", reconcile=_paid, timeout_s=2.0)
+async def pay(work: Work) -> str:
+    return await _run("pay", work)
+
+
+@tool(effect="once")
+async def charge(work: Work) -> str:
+    return await _run("charge", work)
+
+
+@tool
+async def confirm(work: Work) -> str:
+    return await _run("confirm", work)
+
+
+@agent(tools=[look, answer, note, pay, charge, confirm])
+async def worker(session: Session[list[str]], message: str) -> str:
+    """One turn in three has its steps in a row, one has them at once, and one has them in tasks of its own."""
+    work = Work(session.id, message)
+    await session.step(look, work)
+    steps = [(answer, work), (note, work), (pay, work), (charge, work)]
+    match int(message[1:]) % 3:
+        case 0:
+            for step, argument in steps:
+                await session.step(step, argument)
+        case 1:
+            await session.gather(*(session.step(step, argument) for step, argument in steps))
+        case _:
+            await asyncio.gather(*(session.step(step, argument) for step, argument in steps))
+    await session.step(confirm, work)
+    return f"done {message}"
+
+
+# ---------------------------------------------------------------- the callers
+
+
+async def _insist(call: Callable[[], Awaitable[T]]) -> T:
+    """Make the call until the store takes it, and the reply is there: each has an id, so a second one changes nothing."""
+    while True:
+        try:
+            return await call()
+        except StoreError:
+            world.refused += 1
+        except ReplyTimeout:
+            pass
+        await asyncio.sleep(random.uniform(0.05, 0.2))
+
+
+async def _feed(handle: Handle, over: asyncio.Event) -> None:
+    """Send one message after the other until the storm is over."""
+    number = 0
+    while not over.is_set():
+        message = f"m{number}"
+        await _insist(lambda: handle.tell(message, id=message))  # noqa: B023 — called at once
+        world.accepted[handle.id].add(message)
+        world.answers[handle.id][message] = await _insist(lambda: handle.ask(message, id=message, timeout_s=30))  # noqa: B023
+        number += 1
+
+
+def _needs_a_person(row: Row) -> bool:
+    park = row.park
+    return row.status == "failed" or (row.status == "parked" and (park is None or (park.until is None and not park.waits_on)))
+
+
+async def _ask_people(runtime: Runtime, handles: list[Handle]) -> None:
+    """Note the sessions that need a person, with the reason, and resolve their doubts as a person would who can see the world."""
+    for handle in handles:
+        row = await _insist(handle.row)
+        if not _needs_a_person(row):
+            continue
+        doubts = [step for step in await runtime.store.steps(handle.id, row.turn + 1) if in_doubt(step)]
+        # Each session has one message at a time.
+        runs = {step.key: world.runs[handle.id, f"m{len(world.answers[handle.id])}", step.record.name] for step in doubts}
+        why = row.status if row.park is None else row.park.text
+        (world.known if all(run.known for run in runs.values()) else world.unknown)[handle.id] = why
+        for step in doubts:
+            await handle.resolve("done" if runs[step.key].made else "retry", step=step.key.hex(), result=step.record.name)
+
+
+async def _settled(handles: list[Handle], feeds: list[asyncio.Task[None]]) -> tuple[set[asyncio.Task[None]], float]:
+    """Wait until each caller has its answer, or its session needs a person; the callers left, and when the last got its answer."""
+    last, until, waiting = time.monotonic(), time.monotonic() + PATIENCE_S, set(feeds)
+    while waiting and time.monotonic() < until:
+        done, waiting = await asyncio.wait(waiting, timeout=1.0)
+        last = time.monotonic() if done else last
+        left = [handle for handle, feed in zip(handles, feeds, strict=True) if feed in waiting]
+        if not done and all([_needs_a_person(await _insist(handle.row)) for handle in left]):
+            break
+    return waiting, last
+
+
+async def run(url: str, sessions: int, storm: Callable[[], Awaitable[object]]) -> tuple[World, float]:
+    """Run sessions in a storm, until each accepted message is answered; with a person at the end, for those that need one.
+
+    Returns:
+        The world, and the seconds from the end of the storm until all was answered that needed no person.
+    """
+    global world
+    world = World()
+    over = asyncio.Event()
+    async with Runtime(url, [worker], telemetry=False) as runtime:
+        handles = [await runtime.spawn(worker, id=f"s-{n}", state=[]) for n in range(sessions)]
+        feeds = [asyncio.ensure_future(_feed(handle, over)) for handle in handles]
+        await asyncio.sleep(1.0)
+        await storm()
+        over.set()
+        began = time.monotonic()
+        waiting, last = await _settled(handles, feeds)
+        if waiting:
+            await _ask_people(runtime, handles)
+            _, waiting = await asyncio.wait(waiting, timeout=PATIENCE_S)
+        for feed in feeds:
+            feed.cancel()
+        await asyncio.gather(*feeds, return_exceptions=True)
+    return world, last - began

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -12,6 +11,9 @@ import msgspec
 
 from benchmarks.storms_world import World
 from holdfast import Handle, NotDone, ReplyTimeout, Runtime, Session, StepContext, StoreError, Usage, agent, tool
+from holdfast.clock import Clock
+from holdfast.events import Event, StoreFailed
+from holdfast.stores.protocol import Store
 from holdfast.stores.records import Session as Row
 from holdfast.stores.records import in_doubt
 
@@ -20,8 +22,8 @@ T = TypeVar("T")
 PATIENCE_S = 120.0
 """After a storm, all must be answered within so many seconds."""
 
-world = World()
-"""The world of the present storm."""
+world, chance = World(), random.Random()
+"""The world of the present storm, and what draws its times."""
 
 
 class Work(msgspec.Struct):
@@ -35,10 +37,10 @@ async def _run(name: str, work: Work, key: str = "") -> str:
     """One run of a tool: 20 to 200 ms, its effect in the middle. `key`: it is made once for each key."""
     runs = world.runs[work.session, work.message, name]
     runs.begun += 1
-    await asyncio.sleep(random.uniform(0.01, 0.1))
+    await asyncio.sleep(chance.uniform(0.01, 0.1))
     runs.made += not key or key not in world.keys
     world.keys.update({key} if key else ())
-    await asyncio.sleep(random.uniform(0.01, 0.1))
+    await asyncio.sleep(chance.uniform(0.01, 0.1))
     runs.returned += 1
     return name
 
@@ -111,7 +113,7 @@ async def _insist(call: Callable[[], Awaitable[T]]) -> T:
             world.refused += 1
         except ReplyTimeout:
             pass
-        await asyncio.sleep(random.uniform(0.05, 0.2))
+        await asyncio.sleep(chance.uniform(0.05, 0.2))
 
 
 async def _feed(handle: Handle, over: asyncio.Event) -> None:
@@ -145,39 +147,60 @@ async def _ask_people(runtime: Runtime, handles: list[Handle]) -> None:
             await handle.resolve("done" if runs[step.key].made else "retry", step=step.key.hex(), result=step.record.name)
 
 
+def _note(event: Event) -> None:
+    world.unsure += isinstance(event, StoreFailed)
+
+
+async def _watch(runtime: Runtime) -> None:
+    """Sum up the time in which the store takes no write."""
+    now = asyncio.get_running_loop().time
+    while True:
+        began = now()
+        await asyncio.sleep(0.02)
+        world.down_s += 0.0 if runtime.statistics()["ready"] else now() - began
+
+
 async def _settled(handles: list[Handle], feeds: list[asyncio.Task[None]]) -> tuple[set[asyncio.Task[None]], float]:
     """Wait until each caller has its answer, or its session needs a person; the callers left, and when the last got its answer."""
-    last, until, waiting = time.monotonic(), time.monotonic() + PATIENCE_S, set(feeds)
-    while waiting and time.monotonic() < until:
+    now, waiting = asyncio.get_running_loop().time, set(feeds)
+    last, until = now(), now() + PATIENCE_S
+    while waiting and now() < until:
         done, waiting = await asyncio.wait(waiting, timeout=1.0)
-        last = time.monotonic() if done else last
+        last = now() if done else last
         left = [handle for handle, feed in zip(handles, feeds, strict=True) if feed in waiting]
         if not done and all([_needs_a_person(await _insist(handle.row)) for handle in left]):
             break
     return waiting, last
 
 
-async def run(url: str, sessions: int, storm: Callable[[], Awaitable[object]]) -> tuple[World, float]:
+async def run(
+    store: str | Store, sessions: int, storm: Callable[[], Awaitable[object]], clock: Clock | None = None, seed: int | None = None
+) -> tuple[World, float]:
     """Run sessions in a storm, until each accepted message is answered; with a person at the end, for those that need one.
+
+    Args:
+        clock, seed: for a simulation, which is the same each time.
 
     Returns:
         The world, and the seconds from the end of the storm until all was answered that needed no person.
     """
-    global world
-    world = World()
+    global world, chance
+    world, chance = World(), random.Random(seed)
     over = asyncio.Event()
-    async with Runtime(url, [worker], telemetry=False) as runtime:
+    async with Runtime(store, [worker], telemetry=False, clock=clock, random=random.Random(seed)) as runtime:
+        runtime.observe(_note)
+        watch = asyncio.ensure_future(_watch(runtime))
         handles = [await runtime.spawn(worker, id=f"s-{n}", state=[]) for n in range(sessions)]
         feeds = [asyncio.ensure_future(_feed(handle, over)) for handle in handles]
         await asyncio.sleep(1.0)
         await storm()
         over.set()
-        began = time.monotonic()
+        began = asyncio.get_running_loop().time()
         waiting, last = await _settled(handles, feeds)
         if waiting:
             await _ask_people(runtime, handles)
             _, waiting = await asyncio.wait(waiting, timeout=PATIENCE_S)
-        for feed in feeds:
-            feed.cancel()
-        await asyncio.gather(*feeds, return_exceptions=True)
+        for task in (watch, *feeds):
+            task.cancel()
+        await asyncio.gather(watch, *feeds, return_exceptions=True)
     return world, last - began

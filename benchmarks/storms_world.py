@@ -44,6 +44,8 @@ class World:
         keys: the idempotency keys of the notes made.
         accepted: the messages, by session, of which a `tell` returned.
         answers: the answers, by session and message.
+        down_s: how long the store took no write, in seconds.
+        unsure: how many sessions' writes had no known outcome.
         refused: how many calls from outside raised an error of the store.
         reconciled: how often `reconcile` was asked.
         known, unknown: by session, why a person was asked: although the outcome was known, or because a run was cut.
@@ -53,6 +55,8 @@ class World:
     keys: set[str] = field(default_factory=set)
     accepted: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     answers: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    down_s: float = 0.0
+    unsure: int = 0
     refused: int = 0
     reconciled: int = 0
     known: dict[str, str] = field(default_factory=dict)
@@ -64,22 +68,30 @@ class Count:
     """The counts of one storm; see `promises` for those that must be 0.
 
     Attributes:
-        refused: calls from outside that raised an error of the store; 0 where the storm did not reach it.
-        answers_twice: paid answers that were requested again although holdfast had been handed one.
+        down_s: seconds in which the store took no write; 0 where the storm did not reach it.
+        unsure: turns that were read again, since a write of theirs had no known outcome.
+        refused: calls from outside that raised an error of the store.
+        accepted, lost: messages, and those without an answer at the end.
+        twice, missing: effects (notes and the two `once` ones) that happened twice, and that did not happen in an answered message.
+        bought_again: paid answers that were requested again although holdfast had been handed one.
+        cut: runs of tools that did not return.
+        reconciled: calls of `reconcile`.
         person_known: sessions that needed a person although the outcome was known.
         person_unknown: those that needed one because a run was cut.
         done_s: seconds from the end of the storm until each accepted message was answered, without a person.
     """
 
+    down_s: float = 0.0
+    unsure: int = 0
+    refused: int = 0
     accepted: int = 0
     lost: int = 0
     wrong: int = 0
     twice: int = 0
     missing: int = 0
-    answers_twice: int = 0
+    bought_again: int = 0
     cut: int = 0
     reconciled: int = 0
-    refused: int = 0
     person_known: int = 0
     person_unknown: int = 0
     done_s: float = 0.0
@@ -87,7 +99,7 @@ class Count:
 
 def count(world: World, done_s: float) -> Count:
     """Compare what was accepted and answered with the runs and effects."""
-    result = Count(reconciled=world.reconciled, refused=world.refused, done_s=done_s)
+    result = Count(world.down_s, world.unsure, world.refused, reconciled=world.reconciled, done_s=done_s)
     result.person_known, result.person_unknown = len(world.known), len(world.unknown)
     for session, messages in world.accepted.items():
         result.accepted += len(messages)
@@ -97,7 +109,7 @@ def count(world: World, done_s: float) -> Count:
             result.wrong += answer not in (None, f"done {message}")
             result.twice += sum(max(runs[tool].made - 1, 0) for tool in ("note", *ONCE))
             result.missing += answer is not None and any(runs[tool].made == 0 for tool in ("note", *ONCE))
-            result.answers_twice += max(runs["answer"].returned - 1, 0)
+            result.bought_again += max(runs["answer"].returned - 1, 0)
             result.cut += sum(run.begun - run.returned for run in runs.values())
     return result
 
@@ -113,10 +125,10 @@ def broken(result: Count, *, quiet: bool) -> list[str]:
         "wrong": "answers were wrong",
         "twice": "effects happened twice",
         "missing": "effects are missing",
-        "answers_twice": "paid answers were requested again although they had been handed over",
+        "bought_again": "paid answers were requested again although holdfast had them",
         "person_known": "sessions needed a person although the outcome was known",
     }
     found = [f"{text}: {getattr(result, name)}, expected 0" for name, text in none.items() if getattr(result, name)]
-    if not quiet and result.refused == 0:
-        found.append("the storm did not reach the store: no call failed")
+    if not quiet and result.down_s == 0:
+        found.append("the storm did not reach the store: no write failed")
     return found

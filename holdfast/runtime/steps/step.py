@@ -269,7 +269,7 @@ class Step:
 
     def _alone(self) -> Lane | None:
         """Its lane; None where it is inside another step, which would never end while this one waits."""
-        return None if self.claim.branch.path else self.lane
+        return None if enclosing(self.claim.branch.path) else self.lane
 
     def leave(self) -> None:
         """End the step: it is no longer in flight."""

@@ -68,7 +68,7 @@ async def prepare(turn: Turn) -> None:
 
 async def write_what_is_known(turn: Turn) -> None:
     """Write the records in hand that are not in the store after all; drop those of effects that did not happen."""
-    for step in [*turn.journal.in_doubt(), *turn.journal.unended()]:
+    for step in list(turn.journal.records.values()) if turn.node.in_hand else ():
         if turn.interruption is None:
             await _write_if_known(turn, step)
 
@@ -81,9 +81,12 @@ async def _write_if_known(turn: Turn, step: Step) -> None:
     if known is None:
         if in_doubt(step):
             await drop(turn, [step])
-    elif known[1] != step.record:
-        turn.journal.order.known(msgspec.structs.replace(step, record=known[1]))
-        await turn.outcome(turn.submit(step.key, *known))
+        return
+    state, record = known
+    # An outcome in the store stays, such as that of a person; but the one in hand also has whether its caller saw it.
+    if record != step.record and step.record.outcome in (None, record.outcome):
+        turn.journal.order.known(msgspec.structs.replace(step, record=record))
+        await turn.outcome(turn.submit(step.key, state, record))
 
 
 async def ask_again(turn: Turn, failures: list[Step]) -> None:

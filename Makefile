@@ -5,7 +5,7 @@ CODE := $(wildcard holdfast tests examples benchmarks)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all cases chaos airline soak bench lint format clean
+.PHONY: help demo test test-all cases chaos airline soak storms bench lint format clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -38,6 +38,9 @@ airline: .venv/.ready ## 100 recorded conversations under five kill -9 (needs th
 
 soak: .venv/.ready ## 200 kill -9 of a process with 200 working sessions
 	$(BIN)/python -m benchmarks.soak
+
+storms: .venv/.ready ## 200 working sessions under a store that fails in every way
+	$(BIN)/python -m benchmarks.storms
 
 bench: .venv/.ready ## every figure beside the raw limit of the same run
 	$(BIN)/python -m benchmarks

@@ -30,6 +30,17 @@ def play(name: str, sessions: int, scale: float) -> tuple[Count, dict[str, str]]
     return count(world, done_s), {**world.unknown, **world.known}
 
 
+def _table(found: dict[str, Count]) -> str:
+    """One line for each count, one column for each storm."""
+    lines = [" ".join([" " * 16, *(name.rjust(max(len(name), 12)) for name in found)])]
+    for count_ in asdict(Count()):
+        values = [getattr(result, count_) for result in found.values()]
+        cells = [f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" for value in values]
+        label = count_.replace("done_s", "done after s").replace("_s", " s").replace("_", " ")
+        lines.append(" ".join([f"{label:16}", *(cell.rjust(max(len(name), 12)) for name, cell in zip(found, cells, strict=True))]))
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.storms", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(STORMS)}; all without one")
@@ -44,19 +55,16 @@ def main() -> int:
     # Each storm makes holdfast warn, as it should.
     logging.getLogger("holdfast").addHandler(logging.NullHandler())
     found, faults = dict[str, Count](), list[str]()
-    columns = list(asdict(Count()))
-    print(f"{sessions} sessions in each storm; counted from the outside accounts:")
-    print(" ".join(["storm".ljust(14), *(column.replace("person_", "p. ").replace("_", " ").rjust(13) for column in columns)]))
     for name in options.names or STORMS:
+        print(f"{name} ...", file=sys.stderr)
         try:
-            result, reasons = play(name, sessions, scale)
+            found[name], reasons = play(name, sessions, scale)
         except Skipped as why:
-            print(f"{name:14} skipped: {why}")
+            print(f"{name} is skipped: {why}")
             continue
-        found[name] = result
-        print(" ".join([name.ljust(14), *(f"{value:13,.1f}" if isinstance(value, float) else f"{value:13,}" for value in asdict(result).values())]), flush=True)
-        faults += [f"{name}: {fault}" for fault in broken(result, quiet=name == "none")]
+        faults += [f"{name}: {fault}" for fault in broken(found[name], quiet=name == "none")]
         faults += [f"{name}: {session} needed a person: {why}" for session, why in list(reasons.items())[:5]]
+    print(f"{sessions} sessions in each storm; counted from the outside accounts:\n{_table(found)}")
     if options.json is not None:
         options.json.write_text(json.dumps({name: asdict(result) for name, result in found.items()}, indent=2) + "\n")
     for fault in faults:

@@ -88,15 +88,15 @@ async def worker(session: Session[list[str]], message: str) -> str:
     """One turn in three has its steps in a row, one has them at once, and one has them in tasks of its own."""
     work = Work(session.id, message)
     await session.step(look, work)
-    steps = [(answer, work), (note, work), (pay, work), (charge, work)]
+    steps = [session.step(step, work) for step in (answer, note, pay, charge)]
     match int(message[1:]) % 3:
         case 0:
-            for step, argument in steps:
-                await session.step(step, argument)
+            for step in steps:
+                await step
         case 1:
-            await session.gather(*(session.step(step, argument) for step, argument in steps))
+            await session.gather(*steps)
         case _:
-            await asyncio.gather(*(session.step(step, argument) for step, argument in steps))
+            await asyncio.gather(*steps)
     await session.step(confirm, work)
     return f"done {message}"
 

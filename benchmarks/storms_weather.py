@@ -122,6 +122,20 @@ def timeouts(scale: float) -> Iterator[tuple[str, Blow]]:
         yield url, blow
 
 
+def postgres_locked(scale: float) -> Iterator[tuple[str, Blow]]:
+    """Another transaction locks a table of Postgres for 40 s, and no statement has a timeout of the server's."""
+    with _server() as (_, url):
+
+        async def blow() -> None:
+            aside = await _aside(url)
+            async with aside.transaction():
+                await aside.execute("LOCK TABLE holdfast.nodes IN ACCESS EXCLUSIVE MODE")
+                await asyncio.sleep(LOCKED_S * scale)
+            await aside.close()
+
+        yield url, blow
+
+
 def postgres_full(scale: float) -> Iterator[tuple[str, Blow]]:
     """The disk of Postgres is full for 6 s: it stops by itself, and is started again."""
     with raw.scratch() as folder, _small_disk(folder, "160m"), _server(folder) as (server, url):
@@ -136,7 +150,7 @@ def postgres_full(scale: float) -> Iterator[tuple[str, Blow]]:
 
 STORMS: dict[str, Storm] = {
     "none": none, "restarts": restarts, "terminations": terminations, "timeouts": timeouts, "full": full, "postgres-full": postgres_full,
-    "locked": locked,
+    "locked": locked, "postgres-locked": postgres_locked,
 }  # fmt: skip
 
 

@@ -73,7 +73,7 @@ class Count:
         refused: calls from outside that raised an error of the store.
         accepted, lost: messages, and those without an answer at the end.
         twice, missing: effects (notes and the two `once` ones) that happened twice, and that did not happen in an answered message.
-        bought_again: paid answers that were requested again although holdfast had been handed one.
+        paid_again: paid answers that were requested again although holdfast had been handed one.
         cut: runs of tools that did not return.
         reconciled: calls of `reconcile`.
         person_known: sessions that needed a person although the outcome was known.
@@ -89,7 +89,7 @@ class Count:
     wrong: int = 0
     twice: int = 0
     missing: int = 0
-    bought_again: int = 0
+    paid_again: int = 0
     cut: int = 0
     reconciled: int = 0
     person_known: int = 0
@@ -98,7 +98,7 @@ class Count:
 
 
 def count(world: World, done_s: float) -> Count:
-    """Compare what was accepted and answered with the runs and effects."""
+    """Compare the messages that were accepted and answered with the runs and effects."""
     result = Count(world.down_s, world.unsure, world.refused, reconciled=world.reconciled, done_s=done_s)
     result.person_known, result.person_unknown = len(world.known), len(world.unknown)
     for session, messages in world.accepted.items():
@@ -109,7 +109,7 @@ def count(world: World, done_s: float) -> Count:
             result.wrong += answer not in (None, f"done {message}")
             result.twice += sum(max(runs[tool].made - 1, 0) for tool in ("note", *ONCE))
             result.missing += answer is not None and any(runs[tool].made == 0 for tool in ("note", *ONCE))
-            result.bought_again += max(runs["answer"].returned - 1, 0)
+            result.paid_again += max(runs["answer"].returned - 1, 0)
             result.cut += sum(run.begun - run.returned for run in runs.values())
     return result
 
@@ -125,8 +125,9 @@ def broken(result: Count, *, quiet: bool) -> list[str]:
         "wrong": "answers were wrong",
         "twice": "effects happened twice",
         "missing": "effects are missing",
-        "bought_again": "paid answers were requested again although holdfast had them",
+        "paid_again": "paid answers were requested again although holdfast had them",
         "person_known": "sessions needed a person although the outcome was known",
+        "person_unknown": "sessions needed a person, since a run was cut",
     }
     found = [f"{text}: {getattr(result, name)}, expected 0" for name, text in none.items() if getattr(result, name)]
     if not quiet and result.down_s == 0:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from holdfast import Agent, NotDone, OutcomeUnknown, Runtime, Session, Usage, agent, tool
-from holdfast.events import DoubtRaised, MaybePaid
+from holdfast.events import DoubtRaised, MaybePaid, StoreFailed
 from holdfast.stores.ops import Op, WriteStep
 from holdfast.stores.records import StepRecord, StepState
 from tests.unit.runtime.support import World, steps
@@ -216,3 +216,35 @@ def test_a_handler_that_returns_while_a_write_is_unsure_is_run_again() -> None:
 
     assert asked(world, worker) == "done"
     assert world.done == ["run", "run", "act"]
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["written", "lost"])
+@pytest.mark.parametrize("state", [OPEN, CLOSED])
+def test_a_process_that_stops_writes_first_what_it_knows(state: StepState, written: bool) -> None:
+    """It is stopped before the session could be read again: the next process asks no person, and does nothing twice."""
+    world = World()
+    world.store.faults = Unsure("act", state, written=written)
+
+    @tool(effect="once")
+    async def act() -> str:
+        world.done.append("act")
+        return "done"
+
+    @agent(tools=[act])
+    async def worker(session: Session[Any], text: str) -> str:
+        return await session.step(act)
+
+    async def stops(runtime: Runtime) -> None:
+        failed = asyncio.Event()
+        runtime.observe(lambda event: failed.set() if isinstance(event, StoreFailed) else None)
+        await (await runtime.spawn(worker, id="s")).tell("go", id="m")
+        await failed.wait()
+
+    world.life(worker, stops)
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(worker, id="s")).ask("go", id="m", timeout_s=1000)
+
+    assert world.life(worker, main) == "done"
+    assert world.done == ["act"]
+    assert world.seen(DoubtRaised) == []

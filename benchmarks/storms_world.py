@@ -45,7 +45,7 @@ class World:
         accepted: the messages, by session, of which a `tell` returned.
         answers: the answers, by session and message.
         down_s: how long the store took no write, in seconds.
-        unsure: how many sessions' writes had no known outcome.
+        unsure: the same as in `Count`.
         refused: how many calls from outside raised an error of the store.
         reconciled: how often `reconcile` was asked.
         known, unknown: by session, why a person was asked: although the outcome was known, or because a run was cut.
@@ -69,7 +69,7 @@ class Count:
 
     Attributes:
         down_s: seconds in which the store took no write; 0 where the storm did not reach it.
-        unsure: turns that were read again, since a write of theirs had no known outcome.
+        unsure: writes of turns, each of which had no known outcome, and the turns that were read again for that.
         refused: calls from outside that raised an error of the store.
         accepted, lost: messages, and those without an answer at the end.
         twice, missing: effects (notes and the two `once` ones) that happened twice, and that did not happen in an answered message.

@@ -25,7 +25,7 @@ async def write_in_hand(node: Node, load: Callable[[str], Awaitable[Actor]]) -> 
     """
     try:
         async with asyncio.timeout(_WITHIN_S):
-            for id in dict.fromkeys(place[0] for place in node.in_hand):
+            for id in dict.fromkeys(session for session, _ in node.in_hand):
                 actor = await load(id)
                 if actor.mailbox and actor.task is None:
                     await doubt.write_what_is_known(Turn(actor.owner, node, actor.mailbox[0], actor.journal))

@@ -312,7 +312,7 @@ class Step:
             return  # the record of a message leaves with the message: it is sent again
         assert self._written is not None
         unsettled = self._written in (StepState.OPEN, StepState.DOUBT)
-        self.turn.node.in_hand[self.turn.place_of(self.claim.key)] = None if unsettled else (self._written, self._record)
+        self.turn.keep_in_hand(self.claim.key, None if unsettled else (self._written, self._record))
 
     def _left_by_an_attempt(self) -> bool:
         """Whether it is cancelled only because the attempt of an outer step has ended: the next attempt asks for it again."""
@@ -375,4 +375,4 @@ class Step:
         write = self._submit(state_of(outcome), outcome, cut=cut)
         self._keep_in_hand()  # where this activation has lost the session, a later one writes it
         if await self.turn.outcome(write) is not None:
-            self.turn.node.in_hand.pop(self.turn.place_of(self.claim.key), None)
+            self.turn.in_hand().pop(self.claim.key, None)

@@ -68,21 +68,23 @@ async def prepare(turn: Turn) -> None:
 
 async def write_what_is_known(turn: Turn) -> None:
     """Write the records in hand that are not in the store after all; drop those of effects that did not happen."""
-    for step in list(turn.journal.records.values()) if turn.node.in_hand else ():
+    for key in list(turn.in_hand()):
         if turn.interruption is None:
-            await _write_if_known(turn, step)
+            await _write_if_known(turn, key)
 
 
-async def _write_if_known(turn: Turn, step: Step) -> None:
-    place = turn.place_of(step.key)
-    if place not in turn.node.in_hand:
+async def _write_if_known(turn: Turn, key: bytes) -> None:
+    step = turn.journal.records.get(key)
+    if step is None or key not in turn.in_hand():
         return
-    known = turn.node.in_hand[place]
+    known = turn.in_hand()[key]
     if known is None:
         if in_doubt(step):
             await drop(turn, [step])
         return
     state, record = known
+    if step.record.cut and in_doubt(step):
+        record = msgspec.structs.replace(record, ended=step.record.ended)  # its caller saw its end at that place
     # An outcome in the store stays, such as that of a person; but the one in hand also has whether its caller saw it.
     if record != step.record and step.record.outcome in (None, record.outcome):
         turn.journal.order.known(msgspec.structs.replace(step, record=record))
@@ -178,8 +180,7 @@ async def find_out(turn: Turn, key: bytes, call: Call | None = None) -> Park | O
     remains = turn.node.remains.get(turn.place_of(key))
     if remains is not None:
         await asyncio.wait((remains,))  # a thread that its step left; if it returns the result, the doubt is over
-        if key in turn.journal.records:
-            await _write_if_known(turn, turn.journal.records[key])
+        await _write_if_known(turn, key)
     step = turn.journal.records.get(key)
     if step is None:
         return None

@@ -32,7 +32,8 @@ class Node:
     Attributes:
         peers: the other sessions.
         clock: the time of this process; it is not set with the wall clock.
-        in_hand: what is known of steps whose last write has an unknown outcome: the next activation writes it.
+        in_hand: what is known of steps whose last write has an unknown outcome, by session and turn, then by key: the next activation
+            writes it.
         remains: threads that their steps left and that may still take effect, by step.
         stuck: tasks and threads that did not end when they were cancelled or timed out.
     """
@@ -62,7 +63,7 @@ class Node:
         self.settings = settings
         self.reconciles = asyncio.Semaphore(settings.reconciles)
         self.stuck: set[asyncio.Future[Any]] = set()
-        self.in_hand: dict[Place, Known] = {}
+        self.in_hand: dict[tuple[str, int], dict[bytes, Known]] = {}
         self.remains: dict[Place, asyncio.Task[None]] = {}
         self.encode = msgspec.msgpack.Encoder().encode
         self.breakers: dict[str, Breaker] = {}

@@ -24,7 +24,7 @@ from holdfast.runtime.turns.branches import Branch, Gathered, enclosing, here
 from holdfast.runtime.turns.failures import describe, refused, state_of
 from holdfast.runtime.turns.flight import Flight, Lane
 from holdfast.runtime.turns.journal import Journal
-from holdfast.runtime.turns.node import Node, Place
+from holdfast.runtime.turns.node import Known, Node, Place
 from holdfast.runtime.turns.outbox import Outbox
 from holdfast.runtime.turns.owner import Owner
 from holdfast.runtime.turns.parking import SETTLE_S, Parking
@@ -258,10 +258,17 @@ class Turn:
         """The key of a step among those of all sessions."""
         return self.owner.id, self.number, key
 
+    def keep_in_hand(self, key: bytes, known: Known) -> None:
+        """Keep what is known of a step for the next activation."""
+        self.node.in_hand.setdefault((self.owner.id, self.number), {})[key] = known
+
+    def in_hand(self) -> dict[bytes, Known]:
+        """What an earlier activation kept for this turn."""
+        return self.node.in_hand.get((self.owner.id, self.number), {})
+
     def forget_in_hand(self) -> None:
-        """Forget the outcomes in hand for this turn: they have been used."""
-        for place in [place for place in self.node.in_hand if place[:2] == (self.owner.id, self.number)]:
-            del self.node.in_hand[place]
+        """Forget that: it is written."""
+        self.node.in_hand.pop((self.owner.id, self.number), None)
 
     async def outcome(self, write: asyncio.Future[Result], lane: Lane | None = None) -> Result | None:
         """The result of a write that took effect; None if this activation lost the session, or the outcome of the write is unknown.

@@ -130,7 +130,8 @@ def postgres_locked(scale: float) -> Iterator[tuple[str, Blow]]:
             aside = await _aside(url)
             async with aside.transaction():
                 await aside.execute("LOCK TABLE holdfast.nodes IN ACCESS EXCLUSIVE MODE")
-                await asyncio.sleep(LOCKED_S * scale)
+                # Not for less than 28 s: a write waits for its answer for 25.
+                await asyncio.sleep(max(LOCKED_S * scale, 28.0))
             await aside.close()
 
         yield url, blow
@@ -141,7 +142,8 @@ def postgres_full(scale: float) -> Iterator[tuple[str, Blow]]:
     with raw.scratch() as folder, _small_disk(folder, "160m"), _server(folder) as (server, url):
 
         async def blow() -> None:
-            await asyncio.to_thread(_fill, folder / "filler", FULL_S * scale)
+            # Not for less than 3 s: it has some room in files that it made before.
+            await asyncio.to_thread(_fill, folder / "filler", max(FULL_S * scale, 3.0))
             await asyncio.to_thread(server.start_now)
             await asyncio.sleep(FULL_S * scale)
 

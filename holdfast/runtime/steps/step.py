@@ -56,9 +56,9 @@ class Step:
     """
 
     __slots__ = (
-        "_ended", "_heard", "_inside", "_record", "_written", "asked", "attempt_over", "attempts", "cancelled_before", "claim", "context",
-        "deadline", "lane", "made", "maybe_paid", "now", "opened", "outcome", "passed", "phase", "seen", "target", "task", "turn", "until",
-        "used", "value",
+        "_ended", "_heard", "_inside", "_outbox", "_record", "_written", "asked", "attempt_over", "attempts", "cancelled_before",
+        "claim", "context", "deadline", "lane", "made", "maybe_paid", "now", "opened", "outcome", "passed", "phase", "seen", "target",
+        "task", "turn", "until", "used", "value",
     )  # fmt: skip
 
     passed: Passed | None
@@ -87,6 +87,7 @@ class Step:
         self._inside: Branch | None = None
         self._written: StepState | None = None
         self._record: StepRecord | None = None
+        self._outbox: tuple[Op, ...] = ()
         if claim.step is not None:
             self.resume()
 
@@ -210,8 +211,8 @@ class Step:
 
     async def close_with(self, outcome: Outcome, op: Op) -> tuple[Outcome, Result]:
         """The same with an op that leaves in the same transaction; returns also the result of that op."""
-        self.outcome, self.phase = outcome, Phase.KNOWN
-        written = await self.turn.acknowledged(self._submit(state_of(outcome), outcome, outbox=(op,)), self._alone())
+        self.outcome, self.phase, self._outbox = outcome, Phase.KNOWN, (op,)
+        written = await self.turn.acknowledged(self._submit(state_of(outcome), outcome, outbox=self._outbox), self._alone())
         await self._comes()
         self.turn.journal.order.sees(self._ended)
         return outcome, written.outbox[0]
@@ -290,16 +291,19 @@ class Step:
         self._keep_remains()
         left = self.turn.interruption
         resumes = left is not None and left.why not in ("ended", "dropped")
-        if resumes and left is not None and (self.turn.over or left.why not in GENTLE):
+        begun = self.asked.effect == "once" and self.phase in (Phase.RUNNING, Phase.DOUBTED) and self._may_have_happened()
+        # Where the turn is read again, no step follows what its caller does now: the next run cancels it again, or does not.
+        again = bool(self.turn.unsure) and not begun
+        if resumes and left is not None and (self.turn.over or left.why not in GENTLE or again):
             if left.why == "lost" or self.turn.unsure:
                 self._keep_in_hand()
             return
         cut = not self.turn.over and (left is None or resumes) and not self._left_by_an_attempt()
         if self.phase is Phase.KNOWN and self.outcome is not None:
-            # Written again: the write under way does not record the cut, and its future was cancelled with the task.
-            self._last(self._submit(state_of(self.outcome), self.outcome, cut=cut))
-        elif self.asked.effect == "once" and self.phase in (Phase.RUNNING, Phase.DOUBTED) and self._may_have_happened():
-            self._doubt(cut)
+            # Written again: the write under way does not record the cut, its future was cancelled with the task, and it may be lost.
+            self._last(self._submit(state_of(self.outcome), self.outcome, cut=cut, outbox=self._outbox))
+        elif begun:
+            self._doubt(cut and not self.turn.unsure)
         elif cut or self._written is not None:
             failure = msgspec.structs.replace(CUT, step=self.asked.name)
             self._last(self._submit(StepState.FAILED, Outcome(failure=failure), cut=cut))

@@ -170,6 +170,39 @@ def test_a_step_whose_inner_step_is_unsure_does_not_wait_for_it(written: bool) -
     assert world.done == ["quick"]
 
 
+def test_a_step_whose_group_fails_while_it_is_unsure_is_not_cut() -> None:
+    """The next run may fail no more, and then no code cancels the step: it does not wait for that."""
+    world = World()
+    world.store.faults = Unsure("quick", CLOSED, written=False)
+
+    @tool(effect="once", timeout_s=10_000)
+    async def quick() -> str:
+        world.done.append("quick")
+        return "quick"
+
+    @tool
+    async def other() -> str:
+        await asyncio.sleep(20)
+        return "other"
+
+    async def stumbles() -> None:
+        await asyncio.sleep(5)
+        if "stumbled" not in world.done:
+            world.done.append("stumbled")
+            raise ValueError("a bug")
+
+    @agent(tools=[quick, other])
+    async def worker(session: Session[Any], text: str) -> Any:
+        async with asyncio.TaskGroup() as group:
+            made = [group.create_task(session.step(each)) for each in (quick, other)]
+            group.create_task(stumbles())
+        return [task.result() for task in made]
+
+    assert asked(world, worker) == ["quick", "other"]
+    assert world.done == ["quick", "stumbled"]
+    assert world.now_s() < 100
+
+
 @pytest.mark.parametrize("written", [True, False], ids=["written", "lost"])
 def test_an_effect_whose_caller_lets_go_while_its_outcome_is_written_keeps_it(written: bool) -> None:
     """The write comes to nothing after the caller's timeout: the outcome is known all the same, and the caller sees its timeout again."""
@@ -248,3 +281,45 @@ def test_a_process_that_stops_writes_first_what_it_knows(state: StepState, writt
     assert world.life(worker, main) == "done"
     assert world.done == ["act"]
     assert world.seen(DoubtRaised) == []
+
+
+@pytest.mark.parametrize("rounds", range(8))
+def test_a_child_whose_spawn_is_let_go_of_in_a_lost_write_is_made(rounds: int) -> None:
+    """Its record, written again for the caller that let go, leaves with the child again: no record names a child that is not there."""
+    world, lost = World(), asyncio.Event()
+
+    class Lost(Unsure):
+        async def _fail(self) -> None:
+            lost.set()
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            await super()._fail()
+
+    world.store.faults = Lost("kid", CLOSED, written=False)
+
+    @agent
+    async def kid(session: Session[Any], text: str) -> str:
+        return text
+
+    async def fails() -> None:
+        await lost.wait()
+        raise ValueError("a bug")
+
+    @agent
+    async def parent(session: Session[Any], text: str) -> str:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(session.spawn(kid, id="kid"))
+                group.create_task(fails())
+        except* ValueError:
+            pass
+        await session.sleep(1)
+        return "done"
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(parent, id="s")
+        assert await handle.ask("go", timeout_s=1000) == "done"
+        made = [step.state for step in await steps(runtime, handle) if step.record.kind == "spawn"]
+        return made != [CLOSED] or await runtime.store.session("kid") is not None
+
+    assert world.life([parent, kid], main)

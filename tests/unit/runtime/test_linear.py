@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from holdfast import AskTimeout, MessageConflict, Runtime, Session, agent, tool
 from holdfast.events import Resumed
 from holdfast.runtime.agents.ids import MAX_CHARS
+from holdfast.runtime.turns.branches import Branch
 from holdfast.runtime.turns.journal import Journal
 from holdfast.stores.records import Step, StepRecord, StepState
 from tests.unit.runtime.support import World, idle, rest
@@ -54,6 +56,39 @@ def failing(count: int) -> None:
     assert len(journal.trailing_failures()) == count
 
 
+def diverging(count: int) -> None:
+    asyncio.run(_diverging(count))
+
+
+async def _diverging(count: int) -> None:
+    """New steps of a line next to records of its own and of many others that the code does not ask for, or only in the end."""
+    journal = Journal()
+    for number in range(count):
+        for line in ("", f"t{number}~"):
+            record = StepRecord(
+                kind="step", name=f"old {number % 3}", branch="", digest=f"{number:014}".encode(), nth=0, effect="read", line=line,
+                seen=1 + number, ended=2 + number, opened=1.0, closed=2.0,
+            )  # fmt: skip
+            journal.put(Step(f"{number:016}{line}".encode(), StepState.CLOSED, record, 1))
+    journal.rewind()
+    turn = SimpleNamespace(counts={}, seen=0)
+    branch = Branch(turn, "")  # type: ignore[arg-type] # it takes what a run counts
+    for number in range(count):
+        claim = journal.claim(branch, "step", "new", str(number).encode())
+        assert journal.drift(claim, "step", "new") is None
+        assert journal.astray(branch)
+        assert journal.passed_over(branch) is None
+        journal.take(claim, journal.left[f"{number:016}t{number}~".encode()])
+        waits = asyncio.ensure_future(journal.order.others_asked(branch, 60.0))
+        await asyncio.sleep(0)
+        assert waits.cancel() is (number < count - 1), "it waits until the others have asked for their records"
+    for number in range(count):
+        old = journal.drift(journal.claim(branch, "step", "new", b""), "step", f"old {number % 3}")
+        assert old is not None
+        journal.take(journal.claim(branch, "step", "new", b""), old)
+    assert not journal.left
+
+
 def telling(count: int) -> None:
     """Tells to two sessions, with an ask after them."""
     world = World()
@@ -80,9 +115,9 @@ def telling(count: int) -> None:
     assert world.life([hears, worker], main) == count
 
 
-@pytest.mark.parametrize("run", [failing, telling], ids=lambda run: run.__name__)
+@pytest.mark.parametrize("run", [failing, diverging, telling], ids=lambda run: run.__name__)
 def test_a_turn_is_linear_in_its_steps(run: Callable[[int], None]) -> None:
-    """Failures among many records at a restart; tells."""
+    """Failures among many records at a restart; steps of code that diverged from many records; tells."""
     is_linear(run)
 
 

@@ -40,7 +40,8 @@ MessageKind = Literal["message", "watch"]
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A final error as data; `error` names its class in holdfast.errors.
 
-    `effects` were done before it, the outcome of those `in_doubt` is unknown, `failed` were tried and not done.
+    `effects` were done before it, the outcome of those `in_doubt` is unknown, `failed` were tried and not done. `dependency`: whether it
+    says that a dependency is down. `message_id`: of an ask that timed out, the message to ask again with.
     """
 
     error: str
@@ -51,6 +52,8 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     effects: tuple[str, ...] = ()
     in_doubt: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    dependency: bool = False
+    message_id: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -294,7 +294,7 @@ class Actor:
             return
         self.mailbox.popleft()  # type: ignore[union-attr]
         self.state, self.version, self.status = op.state, op.version, op.status
-        self.owner.turn, self.owner.notes, self.owner.gates.failures = op.turn, (), 0
+        self.owner.turn, self.owner.notes, self.owner.gates.failures, self.owner.gates.tries = op.turn, (), 0, 0
         self._journal, self.park, self.crashes = None, None, 0
         self.host.dispatch(op.outbox, result.outbox)
         self.host.replied(self.id, op.message, op.reply)
@@ -329,7 +329,7 @@ class Actor:
     def _failed(self, op: FailTurn, result: Result) -> None:
         if result.status is Status.DONE:
             self.mailbox.popleft()  # type: ignore[union-attr]
-            self.status, self.park, self.wish = "failed", None, None
+            self.status, self.park, self.wish, self.owner.gates.tries = "failed", None, None, 0
             self.host.dispatch(op.outbox, result.outbox)
             self.host.replied(self.id, op.message, op.reply)
             self.node.emit(events.SessionFailed(self.id, op.message, op.cause))

@@ -58,8 +58,9 @@ async def _ask(step: Step, *, body: bytes, timeout_s: float) -> Outcome:
         turn.waits.asking.remove(target)
     if outcome is not None:
         return outcome
-    text = f"no answer within {timeout_s:g} s; ask again with id {message_id(step)!r}"
-    return await step.close(Outcome(failure=Failure("AskTimeout", target, "AskTimeout", text, "transient")))
+    id = message_id(step)
+    text = f"no answer within {timeout_s:g} s; ask again with id {id!r}"
+    return await step.close(Outcome(failure=Failure("AskTimeout", target, "AskTimeout", text, "transient", message_id=id)))
 
 
 async def _refuse_cycle(step: Step) -> None:

@@ -17,7 +17,7 @@ class Unclaimed:
     Args:
         left: the live view of the unclaimed records.
         group: the group of a record; None for a record that is in none.
-        passed: the records that are left out besides, as a live view.
+        passed: other records to leave out, as a live view.
     """
 
     __slots__ = ("_group", "_groups", "_left", "_order", "_passed")

@@ -155,7 +155,8 @@ class Address(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Message(msgspec.Struct, frozen=True, gc=False):
     """A message in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival; `context`: the sender's trace.
 
-    `unreadable`: why a column of its row does not decode; that field is empty then.
+    `also`: the other steps that wait for its answer: they asked with its id. `unreadable`: why a column of its row does not decode; that
+    field is empty then.
     """
 
     session: str
@@ -171,6 +172,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     seq: int = 0
     context: str = ""
     unreadable: str = ""
+    also: tuple[Address, ...] = ()
 
 
 def due(until: float, since: float, now: float) -> float:

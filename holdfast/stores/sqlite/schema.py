@@ -134,6 +134,10 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE sessions ADD COLUMN returns BLOB NOT NULL DEFAULT x'80';
     """,
+    # The other steps that wait for the answer to a message: they asked with its id.
+    """
+    ALTER TABLE messages ADD COLUMN also BLOB;
+    """,
 )
 
 

@@ -46,7 +46,7 @@ def _enc_hook(value: Any) -> Any:
         # Models of an SDK are built unchecked: a provider's answer does not always match them.
         return value.model_dump(mode="json", exclude_unset=True, warnings=False)
     raise NotJournalable(
-        f"a {type(value).__qualname__} cannot be journaled: return plain data, a dataclass, a msgspec.Struct or a pydantic model"
+        f"a {type(value).__qualname__} cannot be journaled: use plain data, a dataclass, a msgspec.Struct or a pydantic model"
     )
 
 

@@ -123,9 +123,9 @@ async def tell(turn: Turn, target: str, value: Any, id: str | None) -> str:
     result."""
     sent = message(target, value, id)
     asked = Ask(kind="tell", name=target, args=sent.args)
-    told: str = await pipeline.run(turn, asked, partial(_tell, sent=sent))
-    sends(turn, told, sent)
-    return told
+    sent_as: str = await pipeline.run(turn, asked, partial(_tell, sent=sent))
+    sends(turn, sent_as, sent)
+    return sent_as
 
 
 async def _tell(step: Step, *, sent: Sent) -> Outcome:

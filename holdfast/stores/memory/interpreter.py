@@ -233,7 +233,7 @@ class Tables:
             self._put(self.sessions, message.session, _replace(session, pending=session.pending + change, updated=now))
 
     def _settle_message(self, session: str, id: str, state: MessageState, reply: bytes, now: float) -> list[Message]:
-        """Give a message its reply; returns it once for each step that was answered with it, besides the first that asked."""
+        """Give a message its reply; returns it once for each step that was answered with it, without the first that asked."""
         message = self.messages[session].get(id)
         if message is None or not _counts(message):
             return []

@@ -126,7 +126,7 @@ class Needs:
         self.steps.add((to.session, to.turn, to.key))
 
     def of_answers(self, batch: Iterable[Op], rows: Slice) -> Needs:
-        """The needs beyond `rows`, once `rows` has the messages of the batch: the steps that are answered with one, besides the first that
+        """The needs beyond `rows`, once `rows` has the messages of the batch: the steps that are answered with one, without the first that
         asked for it (a Reply in the outbox names that one), and those that wait for the sessions that end."""
         sent, known = list(_enqueued(batch)), rows.messages
         there = [known[session][id] for session, id in self.messages if id in known.get(session, ())]

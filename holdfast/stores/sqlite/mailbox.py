@@ -69,7 +69,7 @@ class Mailbox:
         """Give a turn's message its reply. A message that is not queued keeps its reply.
 
         Returns:
-            By how much `pending` falls, and the message once for each step that was answered with it, besides the first that asked.
+            By how much `pending` falls, and the message once for each step that was answered with it, without the first that asked.
         """
         row = self._db.execute(
             f"SELECT {MESSAGE} FROM messages WHERE session = ? AND id = ? AND also IS NOT NULL AND state = 1 AND kind = 'message'",

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from holdfast import AskTimeout, MessageConflict, Runtime, Session, agent, tool
+from holdfast import AskTimeout, MessageConflict, Runtime, Session, SessionNotFound, agent, tool
 from holdfast.events import Resumed
 from holdfast.runtime.agents.ids import MAX_CHARS
+from holdfast.runtime.sessions.waiters import Waiter, Waiters
 from holdfast.runtime.turns.branches import Branch
 from holdfast.runtime.turns.journal import Journal
-from holdfast.stores.records import Step, StepRecord, StepState
+from holdfast.stores.records import Outcome, Step, StepRecord, StepState
 from tests.unit.runtime.support import World, idle, rest
 
 
@@ -143,6 +144,36 @@ def test_a_turn_is_linear_in_its_steps(run: Callable[[int], None]) -> None:
 def test_a_step_of_code_that_diverged_passes_no_records_again() -> None:
     """However many records the code does not ask for."""
     is_linear(diverging, counted=instructions_of)
+
+
+def test_an_answer_passes_no_waits_of_other_sessions() -> None:
+    """Waits are found by their session: however many callers wait for others."""
+
+    def waits(count: int) -> int:
+        async def main() -> int:
+            waiters = Waiters(asyncio.get_running_loop())
+            others = [waiters.add(f"other {number}", "m") for number in range(count)]
+
+            def ours() -> None:
+                ends: list[Callable[[Waiter], None]] = [
+                    lambda waiter: waiters.answer("s", "m", Outcome()),
+                    lambda waiter: waiters.refuse("s", SessionNotFound("s", "gone")),
+                    lambda waiter: waiters.forget("s", "m", waiter),
+                ]
+                for end in ends:
+                    waiter = waiters.add("s", "m")
+                    assert waiters.of("s") == ["m"]
+                    end(waiter)
+                    assert waiters.of("s") == []
+
+            took = instructions_of(ours)
+            assert not any(waiter.done() for waiter in others)
+            return took
+
+        return asyncio.run(main())
+
+    waits(1)
+    assert waits(2_000) == waits(2)
 
 
 DEEP = 400

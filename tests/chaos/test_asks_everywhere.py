@@ -33,7 +33,7 @@ def agents(after_s: float) -> list[Any]:
     return [answers, again, other]
 
 
-@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [13, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seed", [None, 1, 2])
 @pytest.mark.parametrize("when", ANSWERS_AFTER_S)
 def test_a_crash_at_every_point_loses_no_answer(when: str, seed: int | None, stride: int) -> None:
@@ -48,7 +48,7 @@ def test_a_crash_at_every_point_loses_no_answer(when: str, seed: int | None, str
         to = await idle(runtime.session("to"))
         return set(found), to.turn, len(await runtime.store.messages("to"))
 
-    crash_at = 0
+    crash_at = (seed or 0) % stride  # other points for each seed
     while True:
         made = {each.name: each for each in agents(ANSWERS_AFTER_S[when])}
         world = World(seed=seed)

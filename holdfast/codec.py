@@ -101,6 +101,32 @@ def body_of(message: Any) -> bytes:
         return encode(message)
 
 
+def why_untyped(message: Any) -> str:
+    """Why a message would arrive as something else at a receiver that declares no type for it; "" where it would not. Structured types
+    arrive as their fields."""
+    try:
+        odd = _odd_part(message)
+    except RecursionError:
+        return "the message contains itself, or is nested too deeply to be sent"
+    if odd is None:
+        return ""
+    return (
+        f"a {odd.__qualname__} would arrive as something else, since the agent has no annotation for its message: annotate it, or send "
+        "plain data (None, bool, int, float, str, bytes, list, dict), a dataclass, a msgspec.Struct or a pydantic model"
+    )
+
+
+def _odd_part(value: Any) -> type | None:
+    kind = type(value)
+    if kind in _PLAIN:
+        return None
+    if kind in (list, tuple):
+        return next((odd for item in value if (odd := _odd_part(item)) is not None), None)
+    if kind is dict:
+        return next((odd for pair in value.items() for each in pair if (odd := _odd_part(each)) is not None), None)
+    return None if hasattr(kind, "__dataclass_fields__") or issubclass(kind, msgspec.Struct) or _is_pydantic(kind) else kind
+
+
 class Codec:
     """Encodes values of one type and decodes them back to it. `type` Any takes plain data only and gives plain data."""
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from holdfast.codec import body_of, canonical
+from holdfast.codec import body_of, canonical, why_untyped
 from holdfast.runtime.agents.ids import check_id
 
 _parts = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
@@ -20,11 +20,13 @@ class Sent(NamedTuple):
         target: the session that it is for.
         body: the message, as bytes.
         id: the id that the code gave; None where it is that of the step.
+        untyped: why an agent without a type for its message cannot take it; "" where it can.
     """
 
     target: str
     body: bytes
     id: str | None
+    untyped: str = ""
 
     @property
     def args(self) -> bytes:
@@ -43,7 +45,7 @@ def message(target: str, value: Any, id: str | None) -> Sent:
     check_id("session", target)
     if id is not None:
         check_id("message id", id)
-    return Sent(target, body_of(value), id)
+    return Sent(target, body_of(value), id, why_untyped(value))
 
 
 def read(args: bytes) -> Sent:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from holdfast.codec import canonical, digest
-from holdfast.errors import AskCycle, MailboxFull, SessionEnded, SessionNotFound
+from holdfast.errors import AskCycle, MailboxFull, NotJournalable, SessionEnded, SessionNotFound
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.steps import pipeline
 from holdfast.runtime.steps.asked import Ask, plain
@@ -50,7 +50,7 @@ async def _ask(step: Step, *, sent: Sent, timeout_s: float) -> Outcome:
     try:
         if step.claim.step is None:
             await _refuse_cycle(step, sent.id)
-            await _refuse_misfit(step, await _agent_of(turn, target), sent.body)
+            await _refuse_misfit(step, await _agent_of(turn, target), sent)
         await begin(step, timeout_s)
         send, at_once = partial(_enqueue, sent=sent), partial(_answered_at_once, target=target)
         outcome = await wait_for(step, target, send, at_once, turn.owner.agent.park_after_s)
@@ -135,7 +135,7 @@ async def _tell(step: Step, *, sent: Sent) -> Outcome:
     agent = await _agent_of(turn, target, row)
     if not await _sent_before(step, sent):
         await _refuse_undeliverable(step, row, agent, sent.body)
-        await _refuse_misfit(step, agent, sent.body)
+        await _refuse_misfit(step, agent, sent)
     return await step.close(Outcome(plain.encode(message_id(step, sent))))
 
 
@@ -179,12 +179,14 @@ async def _agent_of(turn: Turn, target: str, row: Session | None = None) -> Agen
     return None if found is None else turn.node.settings.agents.get(found.agent)
 
 
-async def _refuse_misfit(step: Step, agent: Agent | None, body: bytes) -> None:
+async def _refuse_misfit(step: Step, agent: Agent | None, sent: Sent) -> None:
     """Refuse a message that does not fit the agent's type: it is the sender's fault, and must not fail the receiver's turn."""
+    if sent.untyped and (agent is None or agent.message.plain):
+        raise NotJournalable(sent.untyped)
     if agent is None:
         return  # the store checks the target when the message is sent
     try:
-        agent.message.decode(body)
+        agent.message.decode(sent.body)
     except Exception as error:  # a user's own validator can raise any error
         await _misfit(step, f"agent {agent.name!r} does not take this message: {describe(error)}", type(error).__name__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -383,9 +384,13 @@ def test_a_session_can_send_what_a_handle_can(type_: Any, value: Any) -> None:
     assert world.life([receives, sends], main) == ([True, True, "q"], 2)
 
 
-@pytest.mark.parametrize("value", [object(), 10**30, "\ud800", print], ids=["object", "a large number", "half a character", "function"])
+@pytest.mark.parametrize(
+    "value",
+    [object(), 10**30, "\ud800", print, {1, 2}, [Decimal("1.20")], {"at": datetime(2026, 1, 1, tzinfo=UTC)}],
+    ids=["object", "a large number", "half a character", "function", "set", "decimal", "datetime"],
+)
 def test_what_cannot_be_encoded_is_refused_by_both_alike(value: Any) -> None:
-    """Before anything is recorded or sent."""
+    """Before anything is recorded or sent; also what would arrive as something else, since the agent declares no type."""
     world = World()
 
     @agent

@@ -103,11 +103,8 @@ def body_of(message: Any) -> bytes:
 
 def why_untyped(message: Any) -> str:
     """Why a message would arrive as something else at a receiver that declares no type for it; "" where it would not. Structured types
-    arrive as their fields."""
-    try:
-        odd = _odd_part(message)
-    except RecursionError:
-        return "the message contains itself, or is nested too deeply to be sent"
+    arrive as their fields. For messages that can be encoded: one that contains itself has no end."""
+    odd = _odd_part(message)
     if odd is None:
         return ""
     return (
@@ -117,14 +114,20 @@ def why_untyped(message: Any) -> str:
 
 
 def _odd_part(value: Any) -> type | None:
-    kind = type(value)
-    if kind in _PLAIN:
-        return None
-    if kind in (list, tuple):
-        return next((odd for item in value if (odd := _odd_part(item)) is not None), None)
-    if kind is dict:
-        return next((odd for pair in value.items() for each in pair if (odd := _odd_part(each)) is not None), None)
-    return None if hasattr(kind, "__dataclass_fields__") or issubclass(kind, msgspec.Struct) or _is_pydantic(kind) else kind
+    waiting = [value]  # not by recursion: a message may be nested as deeply as it can be encoded
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if kind in (list, tuple):
+            waiting += value
+        elif kind is dict:
+            waiting += value
+            waiting += value.values()
+        elif not (hasattr(kind, "__dataclass_fields__") or issubclass(kind, msgspec.Struct) or _is_pydantic(kind)):
+            return kind
+    return None
 
 
 class Codec:

@@ -39,7 +39,7 @@ airline: .venv/.ready ## 100 recorded conversations under five kill -9 (needs th
 soak: .venv/.ready ## 200 kill -9 of a process with 200 working sessions
 	$(BIN)/python -m benchmarks.soak
 
-bench: .venv/.ready ## every figure beside the raw limit of the same run
+bench: .venv/.ready ## every figure next to the raw limit of the same run, about 10 minutes
 	$(BIN)/python -m benchmarks
 
 lint: .venv/.ready ## ruff, import order of the packages, mypy --strict

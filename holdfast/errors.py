@@ -234,11 +234,17 @@ class SchemaTooNew(StoreError):
 
 
 class SupervisorGaveUp(HoldfastError):
-    """More restarts than the intensity allows. `supervisor` is its name, `child` the last child that died; its error is the cause."""
+    """More restarts than the intensity allows, or a child that failed in the first start. Its error is the cause (`__cause__`).
 
-    def __init__(self, supervisor: str, child: str) -> None:
-        super().__init__(f"supervisor {supervisor!r} gave up: child {child!r} was restarted too often")
-        self.supervisor, self.child = supervisor, child
+    Attributes:
+        supervisor: the name of the supervisor.
+        child: the last child that failed.
+        why: what happened to that child, with its last failure.
+    """
+
+    def __init__(self, supervisor: str, child: str, why: str = "was restarted too often") -> None:
+        super().__init__(f"supervisor {supervisor!r} gave up: child {child!r} {why}")
+        self.supervisor, self.child, self.why = supervisor, child, why
 
 
 class Ignore(HoldfastError):

@@ -184,9 +184,7 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why a session is parked and how it resumes.
 
     Attributes:
-        reason: for a person: "doubt", "budget", "drift", "unclaimed", "crashes", "paused", "state"; for a time or an answer: "wait",
-            "retry", "breaker", "reconcile", "provider", "store",
-            "reserved" (budget that its children hold).
+        reason: one of PARK_REASONS.
         text: one line for a person: what happened and what to do.
         until: store time at which it resumes by itself; None where it waits for a person or an answer.
         since: store time at which it was parked; 0 in old rows. A clock set back since then does not make the wait longer.
@@ -261,6 +259,12 @@ class Session(msgspec.Struct, frozen=True, gc=False):
 
 ASKS_A_PERSON: frozenset[str] = frozenset({"doubt", "budget", "drift", "unclaimed", "state", "crashes"})
 """The park reasons that only a person can resolve."""
+
+PARK_REASONS = (
+    *("doubt", "budget", "drift", "unclaimed", "state", "crashes", "paused"),  # for a person
+    *("wait", "retry", "breaker", "provider", "reconcile", "reserved", "store"),  # for a time or an answer
+)
+"""Every reason to park. Stored reasons are not checked: an old row always loads."""
 
 TRIED_AGAIN: frozenset[str] = frozenset({"state", "reserved"})
 """The park reasons of sessions that run again at each activation: what they wait for may have changed in the store."""

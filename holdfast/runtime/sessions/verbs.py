@@ -246,4 +246,6 @@ def _check_results(actor: Actor, doubts: Sequence[Step], result: Any) -> None:
             if call is not None:
                 call.codec.decode(_plain.encode(result))
         except (msgspec.ValidationError, ValueError, TypeError) as error:
-            raise errors.MessageRefused(actor.id, f"result= is not what {doubt.record.name} returns: {error}") from error
+            name = doubt.record.name
+            text = f"give what {name} returned" if result is None else f"that is not what {name} returns"
+            raise errors.MessageRefused(actor.id, f"{text}, as --result JSON (in Python result=): {error}") from error

@@ -17,7 +17,7 @@ from holdfast.codec import canonical
 from holdfast.errors import BudgetExhausted, ConfigError, HoldfastError, StepError
 from holdfast.policies.budget import Budget, Left
 from holdfast.policies.retry import NO_RETRY
-from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.agents.definition import Agent, check_agent
 from holdfast.runtime.agents.handler import SessionOf
 from holdfast.runtime.steps import send, wait
 from holdfast.runtime.steps.asked import plain
@@ -41,6 +41,9 @@ class Session(SessionOf[S]):
     """
 
     __slots__ = ("_turn", "state")
+
+    journal_instead = "pass what the function needs of it, such as session.id or a part of session.state"
+    """The hint of holdfast.codec where a session is given as an argument or kept in the state."""
 
     state: S
 
@@ -242,8 +245,7 @@ class Session(SessionOf[S]):
             NotJournalable: `state` cannot be stored.
         If cancelled, the child may have been made; the same step on replay is the same child.
         """
-        if agent.name not in self._turn.node.settings.agents:
-            raise ConfigError(f"this Runtime does not have the agent {agent.name!r}: add it to agents=")
+        check_agent(agent, self._turn.node.settings.agents)
         first = agent.first_state() if state is None else state
         data = agent.state.round_trip(first)[0]
         return self._made(f"spawn({agent.name})", self._spawn(agent, data, budget, id, detached))

@@ -106,8 +106,17 @@ class Order:
         if not self._unclaimed:
             self._at_once, self._by_seen, self._first = _NONE, [], 0
             return
-        steps = sorted((step for step in self._unclaimed.values() if step.record.seen), key=_seen)
-        self._at_once, self._by_seen, self._first = self._overlap(steps), steps, 0
+        steps, end = [step for step in self._unclaimed.values() if step.record.seen], 0
+        for step in steps:
+            record = step.record
+            if record.seen < end or not record.ended:
+                steps.sort(key=_seen)
+                self._at_once = self._overlap(steps)
+                break
+            end = record.ended
+        else:
+            self._at_once = _NONE  # each step was asked for after the one before it had ended
+        self._by_seen, self._first = steps, 0
 
     # ------------------------------------------------------------ places
 

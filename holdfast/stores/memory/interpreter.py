@@ -283,12 +283,11 @@ class Tables:
         return DONE
 
     def _reply(self, op: ops.Reply) -> Result:
-        to = op.to
+        to, outcome = op.to, _decode_outcome(op.outcome)
         steps = self.steps.get((to.session, to.turn), {})
         if not self._waiting(to):
             return Result(Status.DUPLICATE)
         row = steps[to.key]
-        outcome = _decode_outcome(op.outcome)
         waiting = read_step(to.key, row.state, row.body, to.turn)
         if not waiting.unreadable:  # else it stays: when the row is restored, the step asks again and gets its answer
             record = _replace(waiting.record, outcome=outcome, closed=op.now)

@@ -10,10 +10,10 @@ import msgspec
 from holdfast.stores import ops
 from holdfast.stores.ops import DONE, Result, Status
 from holdfast.stores.records import ENDED, Address, Message, MessageState, Session, StepState
-from holdfast.stores.sqlite.rows import MESSAGE, WRITE_STEP, decode_outcome, encode, message_of
+from holdfast.stores.sqlite.log import StepLog
+from holdfast.stores.sqlite.rows import MESSAGE, decode_outcome, encode, message_of
 from holdfast.stores.unreadable import UNREADABLE, read_step
 
-_STEP = "FROM steps WHERE session = ? AND turn = ? AND key = ? AND state = ?"
 _CONFLICT = Result(Status.REFUSED, "conflict")
 
 
@@ -22,12 +22,21 @@ class Mailbox:
 
     Args:
         db: the connection.
+        log: the log of steps.
         session: reads a session's row.
         readable: whether a session's row decodes.
+        waiting: the row of a step in the log, if the step waits.
     """
 
-    def __init__(self, db: sqlite3.Connection, session: Callable[[str], Session | None], readable: Callable[[str], bool]) -> None:
-        self._db, self._session, self._readable = db, session, readable
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        log: StepLog,
+        session: Callable[[str], Session | None],
+        readable: Callable[[str], bool],
+        waiting: Callable[[Address], int | None],
+    ) -> None:
+        self._db, self._log, self._session, self._readable, self._waiting = db, log, session, readable, waiting
 
     def enqueue(self, op: ops.Enqueue) -> Result:
         """Apply an Enqueue."""
@@ -58,12 +67,9 @@ class Mailbox:
         to = op.reply_to
         if to is None or message.state is not MessageState.QUEUED or message.unreadable or to in (message.reply_to, *message.also):
             return message
-        also = (*(each for each in message.also if self._waits(each)), to)
+        also = (*(each for each in message.also if self._waiting(each) is not None), to)
         self._db.execute("UPDATE messages SET also = ? WHERE seq = ?", (encode(also), message.seq))
         return msgspec.structs.replace(message, also=also)
-
-    def _waits(self, to: Address) -> bool:
-        return self._db.execute(f"SELECT 1 {_STEP}", (to.session, to.turn, to.key, int(StepState.WAITING))).fetchone() is not None
 
     def settle(self, op: ops.CommitTurn | ops.FailTurn, state: MessageState) -> tuple[int, list[Message]]:
         """Give a turn's message its reply. A message that is not queued keeps its reply.
@@ -111,15 +117,15 @@ class Mailbox:
 
     def reply(self, op: ops.Reply) -> Result:
         """Apply a Reply."""
-        to = op.to
-        row = self._db.execute(f"SELECT body {_STEP}", (to.session, to.turn, to.key, int(StepState.WAITING))).fetchone()
-        if row is None:
+        to, outcome = op.to, decode_outcome(op.outcome)
+        num = self._waiting(to)
+        if num is None:
             return Result(Status.DUPLICATE)
-        outcome = decode_outcome(op.outcome)
+        row = self._db.execute("SELECT body FROM steps WHERE num = ?", (num,)).fetchone()
         waiting = read_step(to.key, StepState.WAITING, row[0], to.turn)
         if not waiting.unreadable:  # else it stays: when the row is restored, the step asks again and gets its answer
             record = msgspec.structs.replace(waiting.record, outcome=outcome, closed=op.now)
             state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
-            self._db.execute(WRITE_STEP, (to.session, to.turn, to.key, int(state), encode(record)))
+            self._log.append(to.session, to.turn, to.key, int(state), encode(record))
         self._db.execute("UPDATE sessions SET wake_at = ? WHERE id = ? AND status = 'parked' AND reason = 'wait'", (op.now, to.session))
         return DONE

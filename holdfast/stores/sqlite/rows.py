@@ -53,10 +53,11 @@ MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created
 STEP = "turn, key, state, body"
 CHECKPOINT = "turn, state, version, message, started, ended, usage, dropped"
 LETTER = "session, message, turn, cause, effects, created, in_doubt, failed"
-WRITE_STEP = (
-    "INSERT INTO steps (session, turn, key, state, body) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT (session, turn, key) DO UPDATE SET state = excluded.state, body = excluded.body"
-)
+
+
+def qualified(columns: str, table: str) -> str:
+    """Columns with the name of their table."""
+    return ", ".join(f"{table}.{column}" for column in columns.split(", "))
 
 
 _convert = msgspec.convert

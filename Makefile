@@ -42,7 +42,7 @@ soak: .venv/.ready ## 200 kill -9 of a process with 200 working sessions
 storms: .venv/.ready ## 200 working sessions under a store that fails in every way
 	$(BIN)/python -m benchmarks.storms
 
-bench: .venv/.ready ## every figure beside the raw limit of the same run
+bench: .venv/.ready ## every figure next to the raw limit of the same run, about 10 minutes
 	$(BIN)/python -m benchmarks
 
 lint: .venv/.ready ## ruff, import order of the packages, mypy --strict

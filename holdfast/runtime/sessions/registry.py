@@ -361,8 +361,9 @@ class Sessions:
         """The ops that left with a write are durable."""
         self.delivery.dispatch(ops, results)
 
-    def replied(self, session: str, message: str, outcome: bytes) -> None:
-        """A message is done or dead."""
+    def replied(self, session: str, message: str, outcome: bytes, also: Iterable[Message] = ()) -> None:
+        """A message is done or dead; `also` has it once for each step that was answered with it too."""
+        self.delivery.answered(also)
         self.delivery.replied(session, message, outcome)
 
     def unanswerable(self, session: str, error: SessionError) -> None:

@@ -16,7 +16,15 @@ from typing import Any
 
 from holdfast.stores.sqlite import schema as sqlite_schema
 
-INSERT_STEP = "INSERT INTO steps (session, turn, key, state, body) VALUES (?, ?, ?, ?, ?)"
+_JOURNAL = """
+    CREATE TABLE journal (
+        session TEXT NOT NULL, turn INTEGER NOT NULL, key BLOB NOT NULL, state INTEGER NOT NULL, body BLOB NOT NULL,
+        UNIQUE (session, turn, key)
+    )
+"""
+"""A journal as one would write it: a row for each step, found by its key."""
+
+INSERT_STEP = "INSERT INTO journal (session, turn, key, state, body) VALUES (?, ?, ?, ?, ?)"
 UPSERT_STEP = INSERT_STEP + " ON CONFLICT (session, turn, key) DO UPDATE SET state = excluded.state, body = excluded.body"
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -30,12 +38,13 @@ def scratch() -> Iterator[Path]:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A database with holdfast's tables and settings."""
+    """A database with holdfast's tables and settings, and a plain journal."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -65536")
     sqlite_schema.migrate(connection, str(path))
+    connection.execute(_JOURNAL)
     return connection
 
 

@@ -45,9 +45,8 @@ def _enc_hook(value: Any) -> Any:
     if _is_pydantic(type(value)):
         # Models of an SDK are built unchecked: a provider's answer does not always match them.
         return value.model_dump(mode="json", exclude_unset=True, warnings=False)
-    raise NotJournalable(
-        f"a {type(value).__qualname__} cannot be journaled: return plain data, a dataclass, a msgspec.Struct or a pydantic model"
-    )
+    instead = getattr(type(value), "journal_instead", "use plain data, a dataclass, a msgspec.Struct or a pydantic model")
+    raise NotJournalable(f"a value of type {type(value).__qualname__} cannot be journaled: {instead}")
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_enc_hook)
@@ -65,14 +64,15 @@ def encode(value: Any) -> bytes:
     except NotJournalable:
         raise
     except Exception as error:  # also an exception of a user's own model while it is dumped
-        raise NotJournalable(f"a {type(value).__qualname__} cannot be journaled: {error}") from error
+        raise NotJournalable(f"a value of type {type(value).__qualname__} cannot be journaled: {error}") from error
     if len(data) > MAX_BYTES:
         raise NotJournalable(_too_large(value, data))
     return data
 
 
 def _too_large(value: Any, data: bytes) -> str:
-    return f"a {type(value).__qualname__} of {len(data):,} bytes cannot be journaled: give at most {MAX_BYTES:,}, or keep it elsewhere"
+    name = type(value).__qualname__
+    return f"a value of type {name} with {len(data):,} bytes cannot be journaled: give at most {MAX_BYTES:,}, or keep it elsewhere"
 
 
 def canonical(value: Any) -> bytes:
@@ -82,10 +82,33 @@ def canonical(value: Any) -> bytes:
     except NotJournalable:
         raise
     except Exception as error:  # as in `encode`
-        raise NotJournalable(f"arguments cannot be journaled: {error}") from error
+        raise NotJournalable(f"the value cannot be journaled: {error}") from error
     if len(data) > MAX_BYTES:
         raise NotJournalable(_too_large(value, data))
     return data
+
+
+def arguments(of: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """The arguments of a call of `of`, as `canonical`. Raises NotJournalable, which names the argument."""
+    # A map if there are keyword arguments, so that no two different calls have the same bytes; "" cannot be a name.
+    value = args if not kwargs else {"": args, **kwargs} if args else kwargs
+    try:
+        data = _canonical.encode(value)
+    except Exception as error:  # as in `encode`
+        raise NotJournalable(f"{of}: {_refused(args, kwargs) or error}") from error
+    if len(data) > MAX_BYTES:
+        raise NotJournalable(f"{of}: {_too_large(value, data)}")
+    return data
+
+
+def _refused(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The first argument that cannot be journaled, and why; "" if each can be for itself."""
+    for name, value in (*enumerate(args, 1), *kwargs.items()):
+        try:
+            canonical(value)
+        except NotJournalable as error:
+            return f"argument {name}: {error}"
+    return ""
 
 
 def digest(data: bytes) -> bytes:
@@ -99,6 +122,35 @@ def body_of(message: Any) -> bytes:
         return canonical(message)
     except NotJournalable:
         return encode(message)
+
+
+def why_untyped(message: Any) -> str:
+    """Why a message would arrive as something else at a receiver that declares no type for it; "" where it would not. Structured types
+    arrive as their fields. For messages that can be encoded: one that contains itself has no end."""
+    odd = _odd_part(message)
+    if odd is None:
+        return ""
+    return (
+        f"a {odd.__qualname__} would arrive as something else, since the agent has no annotation for its message: annotate it, or send "
+        "plain data (None, bool, int, float, str, bytes, list, dict), a dataclass, a msgspec.Struct or a pydantic model"
+    )
+
+
+def _odd_part(value: Any) -> type | None:
+    waiting = [value]  # not by recursion: a message may be nested as deeply as it can be encoded
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if kind in (list, tuple):
+            waiting += value
+        elif kind is dict:
+            waiting += value
+            waiting += value.values()
+        elif not (hasattr(kind, "__dataclass_fields__") or issubclass(kind, msgspec.Struct) or _is_pydantic(kind)):
+            return kind
+    return None
 
 
 class Codec:
@@ -144,8 +196,8 @@ def _check_plain(value: Any) -> None:
             _check_plain(item)
     else:
         raise NotJournalable(
-            f"a {kind.__qualname__} needs a return annotation to be journaled; without one only plain data (None, bool, int, float, "
-            "str, bytes, list, dict) is accepted"
+            f"a value of type {kind.__qualname__} cannot be journaled without an annotation of its type (a function's return, "
+            "Session[...]): add one, or use plain data (None, bool, int, float, str, bytes, list, dict)"
         )
 
 

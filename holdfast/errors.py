@@ -42,11 +42,14 @@ class StepError(HoldfastError):
         type: name of the exception class that caused it.
         message: its text, redacted.
         category: "transient" (the retries are used up), "semantic" (the caller's input was wrong) or "permanent".
+        dependency: whether it says that a dependency is down. A turn that fails of it runs again until the dependency is back; of any
+            other transient failure, a few times, then its message is a dead letter.
     """
 
-    def __init__(self, step: str, type: str, message: str, category: str = "permanent") -> None:
+    def __init__(self, step: str, type: str, message: str, category: str = "permanent", *, dependency: bool = False) -> None:
         super().__init__(f"step {step!r} failed: {type}: {message}")
         self.step, self.type, self.message, self.category = step, type, message, category
+        self.dependency = dependency
 
 
 class BudgetExhausted(StepError):
@@ -59,8 +62,18 @@ class RepetitionDetected(StepError):
 
 
 class AskTimeout(StepError):
-    """The other session did not answer within the deadline; `message` holds the id of the message to ask again with,
-    through a `Handle` on that session."""
+    """The other session did not answer within the deadline. The message was sent: ask again with its id, from any session or through a
+    `Handle`, and it is not handled twice.
+
+    Attributes:
+        message_id: the id of the message; "" in errors that an older version recorded.
+    """
+
+    def __init__(
+        self, step: str, type: str, message: str, category: str = "permanent", *, dependency: bool = False, message_id: str = ""
+    ) -> None:
+        super().__init__(step, type, message, category, dependency=dependency)
+        self.message_id = message_id
 
 
 class AskCycle(StepError):
@@ -221,11 +234,17 @@ class SchemaTooNew(StoreError):
 
 
 class SupervisorGaveUp(HoldfastError):
-    """More restarts than the intensity allows. `supervisor` is its name, `child` the last child that died; its error is the cause."""
+    """More restarts than the intensity allows, or a child that failed in the first start. Its error is the cause (`__cause__`).
 
-    def __init__(self, supervisor: str, child: str) -> None:
-        super().__init__(f"supervisor {supervisor!r} gave up: child {child!r} was restarted too often")
-        self.supervisor, self.child = supervisor, child
+    Attributes:
+        supervisor: the name of the supervisor.
+        child: the last child that failed.
+        why: what happened to that child, with its last failure.
+    """
+
+    def __init__(self, supervisor: str, child: str, why: str = "was restarted too often") -> None:
+        super().__init__(f"supervisor {supervisor!r} gave up: child {child!r} {why}")
+        self.supervisor, self.child, self.why = supervisor, child, why
 
 
 class Ignore(HoldfastError):

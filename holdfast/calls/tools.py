@@ -14,7 +14,7 @@ import msgspec
 from holdfast.calls.call import DEFAULT_TIMEOUT_S, EFFECTS, ONE_STEP, Call, Effect, StepContext
 from holdfast.calls.signature import Reader, Signature, read, read_docstring, schema_of
 from holdfast.calls.threads import in_thread
-from holdfast.codec import canonical, codec_for
+from holdfast.codec import arguments, codec_for
 from holdfast.errors import ConfigError, HoldfastError, NotJournalable
 from holdfast.policies.budget import MOST, Usage
 from holdfast.policies.retry import NO_RETRY, Retry
@@ -115,8 +115,7 @@ class Tool(Generic[P, R]):
             NotJournalable: the arguments are not data.
             TypeError: they do not fit the function. Except for a `read` they are checked here, before the effect can be in doubt.
         """
-        # A map if there are keyword arguments, so that no two different calls have the same bytes; "" cannot be a name.
-        data = canonical(args) if not kwargs else canonical({"": args, **kwargs} if args else kwargs)
+        data = arguments(self.name, args, kwargs)
         if self.effect != "read":
             self._check(args, kwargs, data)
         function, context = self._function, self._context

@@ -27,6 +27,8 @@ def agents_by_name(agents: Sequence[object]) -> dict[str, Agent]:
     """The agents by their names. Raises ConfigError."""
     faults: list[str] = []
     by_name: dict[str, Agent] = {}
+    if isinstance(agents, Agent):
+        raise errors.ConfigError(f"agents= is one agent: give a list, agents=[{agents.name}]")
     for agent in agents:
         if not isinstance(agent, Agent):
             faults.append(f"{agent!r} is not an agent: decorate its handler with @agent")

@@ -19,7 +19,7 @@ from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec, BreakerView
 from holdfast.policies.budget import Budget
 from holdfast.runtime import arguments
-from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.agents.definition import Agent, check_agent
 from holdfast.runtime.agents.ids import new_id
 from holdfast.runtime.agents.limits import Limits
 from holdfast.runtime.agents.settings import Settings
@@ -299,12 +299,12 @@ class Runtime:
             budget: its limits, if it is new; each that is not given is that of the agent.
 
         Raises:
+            ConfigError: this Runtime does not have the agent.
             SessionConflict: the id belongs to a session of another agent or tenant.
             NotJournalable: `state` cannot be stored.
         If cancelled, the session may have been made; spawn it again with the same id.
         """
-        if self._own.agents.get(agent.name) is not agent:
-            raise errors.ConfigError(f"this Runtime does not have the agent {agent.name!r}: add it to agents=")
+        check_agent(agent, self._own.agents, same=True)
         wanted = new_id() if id is None else id
         row = await self._running().gateway.spawn(self._settings.agents[agent.name], wanted, tenant, user, state, budget)
         return Handle(self._running().gateway, row.id)

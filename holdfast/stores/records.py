@@ -40,7 +40,8 @@ MessageKind = Literal["message", "watch"]
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A final error as data; `error` names its class in holdfast.errors.
 
-    `effects` were done before it, the outcome of those `in_doubt` is unknown, `failed` were tried and not done.
+    `effects` were done before it, the outcome of those `in_doubt` is unknown, `failed` were tried and not done. `dependency`: whether it
+    says that a dependency is down. `message_id`: of an ask that timed out, the message to ask again with.
     """
 
     error: str
@@ -51,6 +52,8 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     effects: tuple[str, ...] = ()
     in_doubt: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    dependency: bool = False
+    message_id: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -152,7 +155,8 @@ class Address(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Message(msgspec.Struct, frozen=True, gc=False):
     """A message in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival; `context`: the sender's trace.
 
-    `unreadable`: why a column of its row does not decode; that field is empty then.
+    `also`: the other steps that wait for its answer: they asked with its id. `unreadable`: why a column of its row does not decode; that
+    field is empty then.
     """
 
     session: str
@@ -168,6 +172,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     seq: int = 0
     context: str = ""
     unreadable: str = ""
+    also: tuple[Address, ...] = ()
 
 
 def due(until: float, since: float, now: float) -> float:
@@ -179,9 +184,7 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why a session is parked and how it resumes.
 
     Attributes:
-        reason: for a person: "doubt", "budget", "drift", "unclaimed", "crashes", "paused", "state"; for a time or an answer: "wait",
-            "retry", "breaker", "reconcile", "provider", "store",
-            "reserved" (budget that its children hold).
+        reason: one of PARK_REASONS.
         text: one line for a person: what happened and what to do.
         until: store time at which it resumes by itself; None where it waits for a person or an answer.
         since: store time at which it was parked; 0 in old rows. A clock set back since then does not make the wait longer.
@@ -256,6 +259,12 @@ class Session(msgspec.Struct, frozen=True, gc=False):
 
 ASKS_A_PERSON: frozenset[str] = frozenset({"doubt", "budget", "drift", "unclaimed", "state", "crashes"})
 """The park reasons that only a person can resolve."""
+
+PARK_REASONS = (
+    *("doubt", "budget", "drift", "unclaimed", "state", "crashes", "paused"),  # for a person
+    *("wait", "retry", "breaker", "provider", "reconcile", "reserved", "store"),  # for a time or an answer
+)
+"""Every reason to park. Stored reasons are not checked: an old row always loads."""
 
 TRIED_AGAIN: frozenset[str] = frozenset({"state", "reserved"})
 """The park reasons of sessions that run again at each activation: what they wait for may have changed in the store."""

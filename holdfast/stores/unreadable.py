@@ -50,3 +50,9 @@ def read_step(key: bytes, state: int, body: bytes, turn: int) -> Step:
         there = read_state(state)
         name = f"unreadable record {key.hex()}"
         return Step(key, there, StepRecord("unreadable", name, "", b"", 0, "once", note=str(error)), turn, str(error))
+
+
+def missing_step(num: object) -> Step:
+    """The stand-in of a step whose row, of this number, is gone."""
+    why = f"row {num} of its steps is missing"
+    return Step(b"", StepState.OPEN, StepRecord("unreadable", f"missing record {num}", "", b"", 0, "once", note=why), 0, why)

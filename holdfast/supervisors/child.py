@@ -18,6 +18,7 @@ from contextvars import Context
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from holdfast import redact
 from holdfast.clock import Clock
 from holdfast.errors import Ignore
 from holdfast.supervisors.events import (
@@ -377,9 +378,9 @@ class _Status(TaskStatus[None]):
 
 
 def describe(error: BaseException) -> str:
-    """One line about an error, of bounded length."""
+    """One line about an error, of bounded length and without secrets."""
     try:
-        text = str(error)
+        text = redact.text(" ".join(str(error).split()))
     except Exception as broken:
         text = f"(its text could not be read: {type(broken).__name__})"
     if not text and isinstance(error, anyio.get_cancelled_exc_class()):

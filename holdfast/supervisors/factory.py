@@ -51,5 +51,13 @@ class StackedFactory:
         return factory
 
 
+def below(loop: asyncio.AbstractEventLoop) -> Factory | None:
+    """The task factory of a loop without the stacked ones; None where it makes plain tasks."""
+    factory: Any = loop.get_task_factory()
+    while isinstance(factory, StackedFactory):
+        factory = factory.before
+    return factory  # type: ignore[no-any-return]
+
+
 def _plain(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **given: Any) -> asyncio.Task[Any]:
     return asyncio.Task(coro, loop=loop, **given)

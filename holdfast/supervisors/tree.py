@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import HoldfastError, SupervisorGaveUp
-from holdfast.supervisors.child import Child, Life, count
+from holdfast.supervisors.child import Child, Life, count, describe
 from holdfast.supervisors.events import ChildRestarting, OnEvent, StopReason, SupervisorStarted, SupervisorStopped, emitter
 from holdfast.supervisors.inbox import Inbox, Request
 from holdfast.supervisors.intensity import AT_ONCE, OFTEN, Backoff, Intensity, RestartWindow, Uniform, faults_of
@@ -261,7 +261,8 @@ class Supervisor:
     async def _restart(self, failed: Child, error: BaseException | None) -> None:
         """Stop the children that the strategy names, and make every child that it restarts due for a start."""
         if not self._window.allow(self._clock.monotonic()):
-            raise SupervisorGaveUp(self.name, failed.spec.id) from error
+            last = "it returned" if error is None else f"its last failure: {describe(error)}"
+            raise SupervisorGaveUp(self.name, failed.spec.id, f"was restarted too often; {last}") from error
         wait_s = failed.streak.wait_s(self._backoff, failed.ran_s, self._uniform)
         concerned = plan(self._strategy, list(self._children), failed.spec.id)
         for id in concerned.stop:
@@ -317,7 +318,7 @@ class Supervisor:
     async def _start_all(self) -> None:
         for child in list(self._children.values()):
             if (error := await self._start(child)) is not None:
-                raise SupervisorGaveUp(self.name, child.spec.id) from error
+                raise SupervisorGaveUp(self.name, child.spec.id, f"did not start: {describe(error)}") from error
 
     async def _stop_all(self) -> None:
         self._inbox.close()

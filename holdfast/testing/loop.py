@@ -96,6 +96,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._order = None if seed is None else random.Random(seed)
         self._crash_at, self._max_points = crash_at, max_points
         self._serial = 0
+        self._threads_before = frozenset(threading.enumerate())
         self._alive: set[asyncio.Task[Any]] = set()
         self._prune_at = _PRUNE_AT
 
@@ -209,7 +210,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         if not ready and not self._stopping and not self.killed:
             # A timer at infinity (anyio.sleep_forever) never fires.
             if not scheduled or scheduled[0]._when == math.inf:
-                raise Deadlock("deadlock: nothing is ready and no timer is left", self._where())
+                raise Deadlock(f"deadlock: nothing is ready and no timer is left{self._threads_hint()}", self._where())
             self._now = max(self._now, scheduled[0]._when)
         while not self.killed and scheduled and scheduled[0]._when <= self._now:
             handle = heapq.heappop(scheduled)
@@ -231,10 +232,18 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _run_handle(self, handle: Any) -> None:
         if self.points >= self._max_points:
-            raise Deadlock(f"not done after {self.points} points, at {self._now:g} s of virtual time", self._where())
+            text = f"not done after {self.points} points, at {self._now:g} s of virtual time"
+            raise Deadlock(f"{text} (a Runtime needs clock=simulation.clock to sleep in it)", self._where())
         self.points += 1
         self.trace.append(f"{self._now!r} {_label(handle._callback)}")
         handle._run()
+
+    def _threads_hint(self) -> str:
+        """A thread that was started in the simulation, such as that of a SQLite database, is no part of it."""
+        names = [thread.name for thread in threading.enumerate() if thread not in self._threads_before]
+        if not names:
+            return ""
+        return f" (threads cannot wake a simulated loop: {', '.join(names)}; use MemoryStore, or a fake, in place of what started them)"
 
     def _drop_cancelled_timers(self) -> None:
         scheduled = self._scheduled

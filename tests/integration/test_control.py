@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from holdfast.console.cli.app import main; main()"]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
 
-NOBODY = "no process listens for it: start it with holdfast run, give your own Runtime control=True, or name its socket with --socket"
+NOBODY = ": start it with holdfast run, give your own Runtime control=True, or name its socket with --socket"
 
 APP = '''
 import asyncio
@@ -228,6 +228,7 @@ def test_what_a_process_does_not_know_is_one_line(fed: Node) -> None:
     assert "--text sends it as text" in said(hold(fed, "send", "hi", "5"))
     assert "give a session or a filter" in said(hold(fed, "cancel"))
     assert "not both" in said(hold(fed, "cancel", "hi", "--all"))
+    assert "for one session, holdfast show hi prints" in said(hold(fed, "drop", "--dry-run", "hi"))
     assert "done|retry|fail" in said(hold(fed, "resolve", "hi", "maybe"))
     assert "give at least one of" in said(hold(fed, "budget", "hi"))
 
@@ -593,7 +594,7 @@ def test_a_process_can_do_without_a_socket(folder: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("ready")
         ran = subprocess.run([*COMMAND, "tree"], cwd=folder, env=ENV, capture_output=True, text=True, timeout=30)
-        assert (ran.returncode, ran.stderr) == (2, f"holdfast: {NOBODY}\n")
+        assert (ran.returncode, ran.stderr) == (2, f"holdfast: no process listens for commands on sqlite:{folder}/sessions.db{NOBODY}\n")
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=20)
     assert "control socket" not in out

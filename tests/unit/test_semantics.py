@@ -15,6 +15,7 @@ import pytest
 from holdfast import (
     Agent,
     Backoff,
+    ConfigError,
     Intensity,
     MessageConflict,
     NotDone,
@@ -46,7 +47,7 @@ from holdfast.policies.budget import ZERO
 from holdfast.runtime.turns.journal import cost
 from holdfast.stores.ops import Activate
 from holdfast.stores.records import MessageState, Step, StepState
-from holdfast.testing import FaultPlan
+from holdfast.testing import FaultPlan, StoreFault
 from tests.unit.runtime.support import World, rest
 
 ROOT = Path(__file__).parents[2]
@@ -120,10 +121,13 @@ class Case:
 
     Attributes:
         jump: for a clock that jumps, one of JUMPS.
+        new: for another effect, its class.
     """
 
-    def __init__(self, state: str, of: str, event: str, jump: tuple[float, bool] = (0.0, False)) -> None:
-        self.state, self.of, self.event, self.jump = state, of, event, jump
+    def __init__(self, state: str, of: str, event: str, variant: Any = None) -> None:
+        self.state, self.of, self.event = state, of, event
+        self.jump: tuple[float, bool] = variant if event == "clock jumps" else (0.0, False)
+        self.new: Any = variant if event == "another" else "once"
         self.others: list[str] = []
         self.inside = event == "inside"
         self.world = World()
@@ -161,8 +165,14 @@ class Case:
         elif self.event == "fence" and not self.fenced:
             self.fenced = True
             await self.world.store.apply([Activate("s", 1_800_000_000.0 + self.world.now_s())])
+        elif self.event == "write unknown" and len(self.starts_s) == 1:
+            self.next_write("unknown_lost")
         elif self.event == "park" and session is not None:
             await session.sleep(1000)
+
+    def next_write(self, fault: StoreFault) -> None:
+        """What becomes of the next batch."""
+        self.world.store.faults = FaultPlan(store_at={self.world.store.batches + 1: fault}).store_hook()
 
     async def act(self, key: str) -> str:
         """The effect."""
@@ -185,8 +195,8 @@ class Case:
                 raise ConnectionError("the provider is down")
             raise NotDone("certainly not") if "once" in self.of else ValueError("a wrong argument")
         self.ended_s.append(self.world.now_s())
-        if self.event == "not written":
-            self.world.store.faults = FaultPlan(store_at={self.world.store.batches + 1: "fail"}).store_hook()
+        if self.event in ("not written", "write unknown") and self.first:
+            self.next_write("fail" if self.event == "not written" else "unknown_lost")
         return f"ok {number}"
 
     async def query(self, text: str) -> str:
@@ -229,7 +239,7 @@ class Case:
 
         patience_s = FOREVER if self.event in LET_GO else 5.0
 
-        @tool(effect="once", name="another", timeout_s=1.0)  # for so long its replay waits for what was asked for before it
+        @tool(effect=self.new, name="another", timeout_s=1.0)  # for so long its replay waits for what was asked for before it
         async def another() -> str:
             case.others.append("done")
             return "another"
@@ -605,23 +615,28 @@ EXPECT: dict[str, Callable[[Case], None]] = {
 }
 
 WORD_OF = {(state, of, event): word for state, of, event, word in STEP_CELLS}
-ACTED: list[tuple[str, str, str, str, tuple[float, bool]]] = [
-    (*cell, jump) for cell in STEP_CELLS for jump in (JUMPS if cell[2] == "clock jumps" else [(0.0, False)]) if cell[3] != "-"
-]
+VARIANTS: dict[str, Any] = {"clock jumps": JUMPS, "another": ["once", "idempotent"]}
+ACTED: list[Any] = [(*cell, variant) for cell in STEP_CELLS if cell[3] != "-" for variant in VARIANTS.get(cell[2], [None])]
 
 
-def shown(by_s: float, crash: bool) -> str:
-    return "" if not by_s else f" {'ahead' if by_s > 0 else 'back'}{', crash' if crash else ''}"
+def shown(variant: Any) -> str:
+    match variant:
+        case (by_s, crash):
+            return f" {'ahead' if by_s > 0 else 'back'}{', crash' if crash else ''}"
+        case None:
+            return ""
+        case _:
+            return f" {variant}"
 
 
 @pytest.mark.parametrize(
-    ("state", "of", "happens", "word", "jump"),
+    ("state", "of", "happens", "word", "variant"),
     ACTED,
-    ids=[f"{state}-{of}-{happens}{shown(*jump)}-{word}" for state, of, happens, word, jump in ACTED],
+    ids=[f"{state}-{of}-{happens}{shown(variant)}-{word}" for state, of, happens, word, variant in ACTED],
 )
-def test_a_cell_of_the_step_table(state: str, of: str, happens: str, word: str, jump: tuple[float, bool]) -> None:
+def test_a_cell_of_the_step_table(state: str, of: str, happens: str, word: str, variant: Any) -> None:
     """A step of that class, brought into that state, meets that event: what comes of it is what the page says."""
-    case = Case(state, of, happens, jump)
+    case = Case(state, of, happens, variant)
     case.act_out()
     EXPECT[word](case)
     if happens == "another":
@@ -782,9 +797,14 @@ def test_a_cell_of_the_let_go_table(moment: str, of: str, how: str, word: str) -
 # ---------------------------------------------------------------- acting a turn out
 
 
-def turn_of(world: World) -> Agent:
-    """A turn of two steps: the second takes a while, parks, or strikes a bug, as the message says."""
+def turn_of(world: World, *, deployed: bool = False, effect: Any = "read") -> Agent:
+    """A turn of two steps: the second takes a while, parks, or strikes a bug, as the message says. `deployed`: a new effect comes first."""
 
+    @tool(effect="once")
+    async def new() -> None:
+        world.done.append("new")
+
+    @tool(effect=effect)
     async def work(number: int) -> int:
         world.done.append(number)
         await asyncio.sleep(1.0)
@@ -793,6 +813,8 @@ def turn_of(world: World) -> Agent:
     @agent(name="a", intensity=Intensity(1, 60.0), backoff=Backoff(base_s=0.1))
     async def handler(session: Session[Any], text: str) -> str:
         world.done.append("starts")
+        if deployed:
+            await session.step(new)
         await session.step(work, 1)
         if text == "parked":
             await session.sleep(100)
@@ -818,7 +840,8 @@ TURN_VARIANTS = {"row unreadable": ("record", "message", "state"), "clock jumps"
 def test_a_cell_of_the_turn_table(state: str, happens: str, word: str, variant: Any) -> None:
     """A turn in that state meets that event: what comes of it is what the page says."""
     world = World()
-    handler = turn_of(world)
+    effect = "idempotent" if happens == "new effect" else "read"
+    handler = turn_of(world, effect=effect)
     text = "bug" if happens == "bug" else state
     before: list[Any] = []
 
@@ -827,7 +850,7 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str, variant: 
         await handle.tell(text, id="m")
         await asyncio.sleep(20.0 if happens == "bug" else {"running": 1.5, "parked": 50.0}.get(state, 20.0))
         before.append(await handle.row())
-        if happens in ("crash", "agent gone", "row unreadable"):
+        if happens in ("crash", "agent gone", "row unreadable", "new effect"):
             await world.crash()
         elif happens == "clock jumps":
             world.jump(variant)
@@ -875,6 +898,25 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str, variant: 
         assert row.park is not None
         assert (row.status, row.park.reason, world.done) == ("parked", "state", done)
 
+    async def deploys(runtime: Runtime) -> Any:
+        """The code has a new effect before those on record: neither it nor what follows runs."""
+        done = list(world.done)
+        handle = runtime.session("s")
+        if state == "given up":
+            await handle.retry()
+        elif state == "parked":
+            await asyncio.sleep(200)
+        row = await rest(handle)
+        assert row.park is not None
+        assert (row.status, row.park.reason) == ("parked", "drift")
+        assert [each for each in world.done[len(done) :] if each != "starts"] == []
+
+    async def as_before(runtime: Runtime) -> None:
+        """The old code is back: a person resumes the session."""
+        world.done.append("fixed")
+        await runtime.session("s").resume()
+        await asyncio.sleep(300)
+
     @agent
     async def another(session: Session[Any], text: str) -> None: ...
 
@@ -883,6 +925,11 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str, variant: 
         assert before[0].status == "parked"
     if happens == "agent gone":
         world.life(another, without)
+    if word == "drifts":
+        world.life(turn_of(world, deployed=True, effect=effect), deploys)
+        world.life(handler, as_before)
+    elif happens == "new effect":
+        handler = turn_of(world, deployed=True, effect=effect)
     if word == "set aside":
         restore = world.damage(variant)
         world.life(handler, unread)
@@ -899,10 +946,12 @@ def test_a_cell_of_the_turn_table(state: str, happens: str, word: str, variant: 
     if state == "given up":
         assert (row.status, row.turn, message.state) == ("failed", 0, MessageState.DEAD)
         assert world.done == ["starts", 1, "starts"]
+        if happens == "new effect":
+            world.life(handler, deploys)
         return
     assert (row.turn, message.state) == (1, MessageState.DONE)
     assert world.done.count(1) == 1
-    starts = 1 if word == "stays" and state != "parked" else 2
+    starts = 1 if word == "stays" and state != "parked" else 3 if word == "drifts" else 2
     if state == "running" and happens in ("drain", "pause"):
         assert world.done == ["starts", 1, 2, "starts"] or world.done == ["starts", 1, 2]
         return
@@ -925,8 +974,11 @@ def message_of(world: World, state: str) -> Agent:
     return handler
 
 
-@pytest.mark.parametrize(("state", "happens", "word"), [c for c in MESSAGE_CELLS if c[2] != "-"])
-def test_a_cell_of_the_message_table(state: str, happens: str, word: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "happens", "word", "by_s"),
+    [(*c, by_s) for c in MESSAGE_CELLS if c[2] != "-" for by_s in ((-HOUR_S, HOUR_S) if c[1] == "clock jumps" else (0.0,))],
+)
+def test_a_cell_of_the_message_table(state: str, happens: str, word: str, by_s: float) -> None:
     """A message in that state meets that event: what comes of it is what the page says."""
     world = World()
     handler = message_of(world, state)
@@ -945,8 +997,10 @@ def test_a_cell_of_the_message_table(state: str, happens: str, word: str) -> Non
         await asyncio.sleep(1)
         answers: list[str] = []
         match happens:
-            case "crash" | "row unreadable":
+            case "crash" | "row unreadable" | "agent gone":
                 await world.crash()
+            case "clock jumps":
+                world.jump(by_s)
             case "same again":
                 assert await handle.tell(state, id="m") == "m"
             case "other body":
@@ -972,19 +1026,32 @@ def test_a_cell_of_the_message_table(state: str, happens: str, word: str) -> Non
     async def second(runtime: Runtime) -> list[str]:
         return [await answer(runtime.session("s"))]
 
+    async def without(runtime: Runtime) -> None:
+        """The agent is not in the code: nothing is handled, and nothing is answered."""
+        handle = runtime.session("s")
+        for id, text in (("m", state), ("n", "another")):
+            with pytest.raises(ConfigError, match="runs agent 'a', which this Runtime does not have"):
+                await handle.ask(text, id=id, timeout_s=100)
+
+    @agent
+    async def other(session: Session[Any], text: str) -> None: ...
+
     answers = world.life(handler, first)
     if happens == "row unreadable":
         restore = world.damage("message" if state == "queued" else "reply")
         assert world.life(handler, second) == ["StateError"]
         assert world.done.count(state) == 1
         restore()
-    if happens in ("crash", "row unreadable"):
+    if happens == "agent gone":
+        world.life(other, without)
+    if happens in ("crash", "row unreadable", "agent gone"):
         answers = world.life(handler, second)
     expected = {
         "answered": {"SessionEnded"},
         "handled": {f"handled {state}"},
         "set aside": {f"handled {state}"},
+        "waits": {f"handled {state}"},
     }.get(word, {came_to})
     assert set(answers) == expected
     runs = world.done.count(state)
-    assert runs == (2 if word in ("handled", "set aside") else 1)
+    assert runs == (2 if word in ("handled", "set aside", "waits") else 1)

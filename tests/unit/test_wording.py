@@ -72,10 +72,11 @@ class Text:
 
 
 def pages() -> Iterator[Text]:
-    """README, the docs, the change log, and the examples of files that an operator writes; paragraph by paragraph."""
+    """README, the docs, the change log, the Makefile, and the examples of files that an operator writes; paragraph by paragraph."""
     paths = [
         ROOT / "README.md",
         ROOT / "CHANGELOG.md",
+        ROOT / "Makefile",
         ROOT / "benchmarks" / "README.md",
         *sorted((ROOT / "docs").glob("**/*.md")),
         *sorted((ROOT / "examples").glob("holdfast.*")),

@@ -21,7 +21,7 @@ from holdfast.console.wire.verbs import HELP
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.runtime.handle import Handle
 from holdfast.stores.protocol import Store
-from holdfast.stores.records import DISPLAY_STATUSES, RANK_PERSON, Session, display_status, rank
+from holdfast.stores.records import DISPLAY_STATUSES, PARK_REASONS, RANK_PERSON, Session, display_status, rank
 
 _AT_ONCE = 32
 _MEANT = {"resume": "parked", "retry": "failed", "drop": "failed", "interrupt": "working"}
@@ -113,6 +113,8 @@ async def _matching(control: Control, verb: str, given: bodies.Many) -> tuple[li
     check_names(agent=given.agent, tenant=given.tenant)
     if given.status is not None and given.status not in DISPLAY_STATUSES:
         raise ConfigError(f"there is no status {given.status!r}: use one of {', '.join(DISPLAY_STATUSES)}")
+    if given.why is not None and given.why not in PARK_REASONS:
+        raise ConfigError(f"no session parks for {given.why!r}: use one of {', '.join(PARK_REASONS)}")
     store = control.runtime.store
     if verb == "resolve" and given.why in (None, _DOUBT):
         rows = await _in_doubt(store, given)

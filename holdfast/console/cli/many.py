@@ -29,7 +29,7 @@ Why = Annotated[
     ),
 ]
 All = Annotated[bool, typer.Option("--all", help="Every session that the verb is for.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say which ones they are, and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="With filters: list the sessions that match, and change nothing.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, metavar="N", help="How many at most.")]
 
 _WORD_S = 2.0
@@ -154,8 +154,10 @@ def _do(
     """Act on one session or on many, and print the outcome; exit code 1 if it failed for some."""
     with one_line():
         filtered = all or any(value is not None for value in filters.values())
-        if session is not None and (filtered or dry_run):
+        if session is not None and filtered:
             refuse("give a session or filters, not both")
+        if session is not None and dry_run:
+            refuse(f"--dry-run lists the sessions that filters match: for one session, holdfast show {session} prints what there is")
         if session is None and not filtered:
             refuse(f"give a session or a filter: holdfast {verb} SESSION, or --agent, --tenant, --status, --where-reason, or --all")
         from holdfast.console.cli import words

@@ -191,9 +191,9 @@ def _budget(used: Amounts, limits: Amounts) -> list[Sequence[str | Text]]:
 
 def _turn(out: Console, turn: TurnView, *, running: bool) -> None:
     out.print()
-    took = "" if turn.duration_s is None else f", took {span(turn.duration_s)}"
-    state = "open" if turn.open else f"done{took}"
-    out.print(Text.assemble((f"turn {turn.turn}", "bold"), f" ({state}, {used(turn.cost)})"))
+    state = "failed" if turn.open and turn.error is not None else "open" if turn.open else "done"
+    facts = ", ".join(fact for fact in (state, *_times(turn), used(turn.cost)) if fact)
+    out.print(Text.assemble((f"turn {turn.turn}", "bold"), f" ({facts})"))
     if turn.message is not None:
         out.print(f"  message {turn.message}: {compact(turn.body, _PREVIEW)}", soft_wrap=True)
     if turn.steps:
@@ -207,6 +207,13 @@ def _turn(out: Console, turn: TurnView, *, running: bool) -> None:
         out.print(f"  reply: {compact(turn.reply, _PREVIEW)}", soft_wrap=True)
     if not turn.open:
         out.print(f"  state: {compact(turn.state, _PREVIEW)} (version {turn.version})", soft_wrap=True)
+
+
+def _times(turn: TurnView) -> list[str]:
+    """How long it took, and how much of that its steps were active and waited; no word about less than a millisecond."""
+    times = {"active": turn.active_s, "waiting": turn.waiting_s or 0.0}
+    parts = [f"{span(seconds)} {name}" for name, seconds in times.items() if seconds >= 0.001]
+    return [*([] if turn.duration_s is None else [f"took {span(turn.duration_s)}"]), *parts]
 
 
 def _twins(turn: TurnView) -> list[StepView]:

@@ -37,10 +37,11 @@ def need(path: str | None = None, url: str | None = None, socket: str | None = N
     """As `find`, for commands that need a running process. Raises NodeUnreachable, too, if there is none."""
     found = find(path, url, socket)
     if found is None:
-        where = next(candidates(_identity(path, url)))
+        store = _identity(path, url)
         raise NodeUnreachable(
-            where,
-            "no process listens for it: start it with holdfast run, give your own Runtime control=True, or name its socket with --socket",
+            next(candidates(store)),
+            f"no process listens for commands on {store}: "
+            "start it with holdfast run, give your own Runtime control=True, or name its socket with --socket",
         )
     return found
 

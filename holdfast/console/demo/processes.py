@@ -114,7 +114,8 @@ class Processes:
             return []
         db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
         try:
-            rows = db.execute("SELECT body FROM steps WHERE state = ?", (int(StepState.OPEN),)).fetchall()
+            latest = "SELECT max(num) FROM steps GROUP BY session, turn, key"  # of two rows for a step the later one counts
+            rows = db.execute(f"SELECT body FROM steps WHERE state = ? AND num IN ({latest})", (int(StepState.OPEN),)).fetchall()
         except sqlite3.OperationalError:
             return []  # the tables are not made yet
         finally:

@@ -226,8 +226,7 @@ def _note(event: SupervisionEvent) -> None:
 
 def _say_why(group: BaseExceptionGroup[SupervisorGaveUp]) -> None:
     for error in _leaves(group):
-        cause = f" ({loader.one_line(error.__cause__)})" if error.__cause__ is not None else ""
-        complain(f"{loader.one_line(error)}{cause}; everything acknowledged is safe")
+        complain(f"{loader.one_line(error)}; everything acknowledged is safe")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

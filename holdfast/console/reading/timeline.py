@@ -5,6 +5,7 @@ Read from any open store, as in holdfast.console.reading.inspect.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from holdfast.console.reading.amounts import Amounts, amounts, cost
 from holdfast.console.reading.inspect import waiting
 from holdfast.console.reading.values import clean, compact, plain
-from holdfast.console.reading.views import MessageView, answer, effects_of, letter_view, message_view, step_view
+from holdfast.console.reading.views import MessageView, answer, began, effects_of, letter_view, message_view, step_view
 from holdfast.errors import SessionNotFound
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import Checkpoint, DeadLetter, Message, Session, Step, StepState
@@ -103,18 +104,17 @@ async def read(store: Store, id: str, *, first: int = 1, turns: int = 50) -> Tim
 def _turn(point: Checkpoint, message: Message | None, steps: Sequence[Step]) -> Iterator[Entry]:
     name = "" if point.message is None else clean(point.message)
     body = "" if message is None else compact(plain(message.body), _TEXT)
-    # The checkpoint has the start of the turn's last run; a turn that parked or crashed began with its first step.
-    began = min([point.started, *(step.record.opened for step in steps)])
-    yield Entry(at=began, turn=point.turn, what="message", name=name, text=body)
+    start = began(steps, point.started)
+    yield Entry(at=start, turn=point.turn, what="message", name=name, text=body)
     for step in steps:
-        yield _step(step, point.turn)
+        yield _step(step, point.turn, start)
     reply, error = answer(message)
     yield Entry(
         at=point.ended,
         turn=point.turn,
         what="turn",
         name=name,
-        duration_s=max(point.ended - began, 0.0),
+        duration_s=max(point.ended - start, 0.0),
         cost=amounts(point.usage),
         text=error if error is not None else compact(reply, _TEXT),
     )
@@ -123,18 +123,21 @@ def _turn(point: Checkpoint, message: Message | None, steps: Sequence[Step]) -> 
 def _open(turn: int, queued: Sequence[Message], steps: Sequence[Step]) -> Iterator[Entry]:
     """The open turn: its message, unless that has become a dead letter, and its steps so far."""
     message = next((message for message in queued if message.kind == "message"), None)
+    start = began(steps, math.inf)
+    if math.isinf(start):
+        start = 0.0 if message is None else message.created
     if message is not None:
-        began = min([step.record.opened for step in steps], default=message.created)
-        yield Entry(at=began, turn=turn, what="message", name=clean(message.id), text=compact(plain(message.body), _TEXT))
+        yield Entry(at=start, turn=turn, what="message", name=clean(message.id), text=compact(plain(message.body), _TEXT))
     for step in steps:
-        yield _step(step, turn)
+        yield _step(step, turn, start)
 
 
-def _step(step: Step, turn: int) -> Entry:
+def _step(step: Step, turn: int, start: float) -> Entry:
+    """One step; one whose record does not decode is listed at the start of its turn."""
     view = step_view(step)
     text = view.error if view.error is not None else "" if step.state is not StepState.CLOSED else compact(view.outcome, _TEXT)
     return Entry(
-        at=step.record.opened,
+        at=step.record.opened or start,
         turn=turn,
         what="step",
         name=view.name,

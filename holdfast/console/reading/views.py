@@ -87,7 +87,13 @@ class MessageView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TurnView(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn; an open one has no reply, state or duration yet."""
+    """One turn; an open one has no reply, state or duration yet.
+
+    Attributes:
+        duration_s: from its first run to its commit, over crashes and parks.
+        active_s: the active time of its steps, as `Budget.seconds` counts it: steps at once count once.
+        waiting_s: the time in which steps were under way, less the active time: retries, sleeps, parks, a process that was down.
+    """
 
     turn: int
     open: bool
@@ -100,6 +106,8 @@ class TurnView(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float | None
     cost: Amounts
     steps: list[StepView]
+    active_s: float = 0.0
+    waiting_s: float | None = None
 
 
 class Detail(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,15 +202,35 @@ def done_turn(checkpoint: Checkpoint, message: Message | None, steps: Sequence[S
         error=error,
         state=plain(checkpoint.state),
         version=checkpoint.version,
-        duration_s=max(checkpoint.ended - checkpoint.started, 0.0),
+        duration_s=max(checkpoint.ended - began(steps, checkpoint.started), 0.0),
         cost=amounts(checkpoint.usage),
         steps=[step_view(step) for step in steps],
+        active_s=checkpoint.usage.seconds,
+        waiting_s=max(_under_way_s(steps) - checkpoint.usage.seconds, 0.0),
     )
+
+
+def began(steps: Sequence[Step], started: float) -> float:
+    """Store time at which a turn began. `started` is that of its last run, which a crash or a park may have delayed.
+
+    A record that does not decode has no time.
+    """
+    return min([started, *(step.record.opened for step in steps if step.record.opened)])
+
+
+def _under_way_s(steps: Sequence[Step]) -> float:
+    """How long at least one of these steps was under way."""
+    total_s, until = 0.0, 0.0
+    for record in sorted((step.record for step in steps), key=lambda record: record.opened):
+        total_s += max(record.closed - max(record.opened, until), 0.0)
+        until = max(until, record.closed)
+    return total_s
 
 
 def open_turn(number: int, message: Message | None, steps: Sequence[Step]) -> TurnView:
     """The turn that is open, or that failed and left a dead letter."""
     _, error = answer(message)
+    spent = sum((cost(step) for step in steps), ZERO)
     return TurnView(
         turn=number,
         open=True,
@@ -213,8 +241,9 @@ def open_turn(number: int, message: Message | None, steps: Sequence[Step]) -> Tu
         state=None,
         version=None,
         duration_s=None,
-        cost=amounts(sum((cost(step) for step in steps), ZERO)),
+        cost=amounts(spent),
         steps=[step_view(step) for step in steps],
+        active_s=spent.seconds,
     )
 
 

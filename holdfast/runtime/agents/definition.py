@@ -216,3 +216,11 @@ def _codec(label: str, type_: Any, faults: list[str]) -> Codec:
     except NotJournalable as error:
         faults.append(f"{label}: {error}")
         return codec_for(Any)
+
+
+def check_agent(agent: object, known: Mapping[str, Agent], *, same: bool = False) -> None:
+    """Raises ConfigError if `agent` is none of those that the Runtime has: by name, or if `same` this very one."""
+    if not isinstance(agent, Agent):
+        raise ConfigError(f"{agent!r} is no agent: give what @agent made of the handler, not its name or a plain function")
+    if agent.name not in known or (same and known[agent.name] is not agent):
+        raise ConfigError(f"this Runtime does not have the agent {agent.name!r}: add it to agents=")

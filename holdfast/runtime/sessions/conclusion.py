@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from holdfast.codec import encode
+from holdfast.codec import Codec, encode
+from holdfast.errors import NotJournalable
 from holdfast.policies.budget import ZERO
 from holdfast.runtime.turns.failures import CUT
 from holdfast.runtime.turns.journal import Journal, cost
@@ -23,8 +24,8 @@ _LEFT_OPEN = "it was under way when its process died, and the code did not ask f
 def commit(turn: Turn, state: Any, value: Any) -> CommitTurn:
     """The handler returned `value` and left `state`. Raises NotJournalable where either cannot be stored."""
     owner, node, agent = turn.owner, turn.node, turn.owner.agent
-    data, _ = agent.state.round_trip(state)  # a state that does not read back would lose the session
-    reply = node.encode(Outcome(agent.reply.round_trip(value)[0]))
+    data = _checked("session.state", agent.state, state)  # a state that does not read back would lose the session
+    reply = node.encode(Outcome(_checked("the reply", agent.reply, value)))
     result = node.encode(Outcome(encode(turn.result))) if turn.finishing else None
     status: SessionStatus = "finished" if turn.finishing else "unfinished" if turn.refused else "idle"
     now = node.clock.time()
@@ -33,6 +34,13 @@ def commit(turn: Turn, state: Any, value: Any) -> CommitTurn:
         owner.id, owner.epoch, turn.number, turn.message.id, data, agent.version, reply, status, turn.journal.spent(), turn.started, now,
         stored_gates(owner, node), result, node.encode(_FINISHED) if turn.finishing else None, outbox,
     )  # fmt: skip
+
+
+def _checked(what: str, codec: Codec, value: Any) -> bytes:
+    try:
+        return codec.round_trip(value)[0]
+    except NotJournalable as error:
+        raise NotJournalable(f"{what}: {error}") from error
 
 
 def close_unended(turn: Turn) -> None:

@@ -11,6 +11,8 @@ def unreadable(loaded: Loaded) -> str:
     if loaded.checkpoint.unreadable:
         return f"the row of turn {loaded.checkpoint.turn} does not decode ({loaded.checkpoint.unreadable})"
     step = next((step for step in loaded.steps if step.unreadable), None)
+    if step is not None and not step.key:
+        return f"its open turn cannot be read ({step.unreadable})"
     return "" if step is None else f"record {step.key.hex()} of turn {step.turn} does not decode ({step.unreadable})"
 
 

@@ -18,7 +18,7 @@ async def gather(turn: Turn, work: Sequence[Coroutine[Any, Any, Any]]) -> list[A
     """
     for each in work:
         if not asyncio.iscoroutine(each):
-            raise TypeError(f"gather takes coroutines, not {each!r}: call the async functions, and do not await them")
+            raise TypeError(_refusal(each))
     if turn.over:
         for each in work:
             each.close()
@@ -38,6 +38,12 @@ async def gather(turn: Turn, work: Sequence[Coroutine[Any, Any, Any]]) -> list[A
     if errors:
         raise errors[0]
     return [task.result() for task in running]
+
+
+def _refusal(given: object) -> str:
+    is_list = isinstance(given, list | tuple)
+    instead = "give its items one by one, gather(*items)" if is_list else "call the async functions, and do not await them"
+    return f"gather takes coroutines, not a {type(given).__name__}: {instead}"
 
 
 async def _all_ended(turn: Turn, running: list[asyncio.Task[Any]], gathered: Gathered) -> None:

@@ -44,6 +44,8 @@ class Owner:
         except Exception as error:  # data of another program can raise any error
             self.gates = Gates(agent, row.id, self.ledger, {}, now)
             self.unreadable = f"the column 'gates' of its row does not decode ({type(error).__name__}: {error})"
+        if row.status == "failed":
+            self.gates.tries = 0  # where its dead letter is retried, the turn has all its tries again
 
     @property
     def agent(self) -> Agent:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, TypeVar
 
+from holdfast.supervisors.factory import below
+
 T = TypeVar("T")
 
 
@@ -19,7 +21,11 @@ _running: set[asyncio.Task[Any]] = set()
 
 def start(work: Coroutine[Any, Any, Any], name: str, context: Context | None = None) -> asyncio.Task[Any]:
     """Run `work` as a task, in a fresh context unless one is given: it does not inherit the context of the calling code."""
-    task = asyncio.get_running_loop().create_task(work, name=name, context=Context() if context is None else context)
+    loop, context = asyncio.get_running_loop(), Context() if context is None else context
+    if below(loop) is None:  # no task that the stacked factories note: neither a handler's code makes it, nor a child of a supervisor
+        task = asyncio.Task(work, loop=loop, name=name, context=context)
+    else:
+        task = loop.create_task(work, name=name, context=context)
     _running.add(task)
     task.add_done_callback(_running.discard)
     return task

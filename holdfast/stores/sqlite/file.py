@@ -57,11 +57,6 @@ class Files:
         self.lost: str | None = None
         self.sound = True
 
-    def mark_clean(self) -> None:
-        """Write the clean-shutdown marker. Raises StoreLost as `look`, and sqlite3.Error."""
-        self.look()
-        self._connection.execute("UPDATE nodes SET clean = 1 WHERE id = 1")
-
     def note(self, error: Exception) -> None:
         """Raises StoreLost if SQLite found the file damaged: what it writes there may not be found again."""
         if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:

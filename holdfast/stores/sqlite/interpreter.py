@@ -6,29 +6,23 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from holdfast.policies.budget import Usage
 from holdfast.stores import marks, ops
 from holdfast.stores.ops import DONE, FENCED, Result, Status
-from holdfast.stores.records import ENDED, Loaded, Message, MessageState, Session, StepState
+from holdfast.stores.records import ENDED, Address, MessageState, Session
 from holdfast.stores.returns import settle
+from holdfast.stores.sqlite.activation import activate
+from holdfast.stores.sqlite.log import APPEND, DROPPED, Row, StepLog
+from holdfast.stores.sqlite.mailbox import Mailbox
 from holdfast.stores.sqlite.rows import (
-    CHECKPOINT,
     MESSAGE,
     SESSION,
-    STEP,
-    WRITE_STEP,
-    checkpoint_of,
-    decode_outcome,
     decode_texts,
     decode_usage,
     encode,
     message_of,
     session_of,
-    step_of,
 )
-from holdfast.stores.unreadable import UNREADABLE, read_step
 
 _MAX_KNOWN = 100_000
 _NO_SESSION = (-1, -1)
@@ -43,11 +37,15 @@ class Interpreter:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.db = connection
+        self.log = StepLog(connection)
         self._known: dict[str, tuple[int, int]] = {}
+        self._mailbox = Mailbox(
+            connection, self.log, self.session, lambda id: id in self._known or self._readable(id) is not None, self._waiting
+        )
         self._by_type: dict[type, Callable[[Any], Result]] = {
             ops.CreateSession: self._create,
-            ops.Enqueue: self._enqueue,
-            ops.Activate: self._activate,
+            ops.Enqueue: self._mailbox.enqueue,
+            ops.Activate: lambda op: self._activate([op])[0],
             ops.WriteStep: self._write_step,
             ops.DropSteps: self._drop_steps,
             ops.CommitTurn: self._commit_turn,
@@ -55,7 +53,7 @@ class Interpreter:
             ops.RetryLetter: self._retry_letter,
             ops.DropLetter: self._drop_letter,
             ops.UpdateSession: self._update_session,
-            ops.Reply: self._reply,
+            ops.Reply: self._mailbox.reply,
             ops.ReturnBudget: self._return_budget,
             ops.EndSession: self._end_session,
             ops.Touch: self._touch,
@@ -64,34 +62,55 @@ class Interpreter:
     def forget(self) -> None:
         """Clear the cache after a transaction that did not commit: it may differ from the database."""
         self._known.clear()
+        self.log.forget()
 
     def apply(self, batch: Sequence[ops.Op]) -> list[Result]:
-        """One result an op, in order. Runs of plain step writes, the bulk of all ops, go as one `executemany`."""
+        """One result an op, in order. Runs of plain step writes, the bulk of all ops, go as one `executemany`; so do activations."""
         results: list[Result] = []
-        rows: list[tuple[str, int, bytes, int, bytes]] = []
-        known = self._known
+        rows: list[Row] = []
+        waking: dict[str, ops.Activate] = {}
+        known, log = self._known, self.log
+        if log.stale:
+            log.load()
         for op in batch:
-            if type(op) is ops.WriteStep and not op.outbox:
-                if (known.get(op.session) or self._open(op.session)) == (op.epoch, op.turn):
-                    rows.append((op.session, op.turn, op.key, int(op.state), op.body))  # an enum would go through sqlite3's adapters
+            kind = type(op)
+            if waking and (kind is not ops.Activate or op.session in waking):  # type: ignore[union-attr]
+                results += self._activate(list(waking.values()))
+                waking.clear()
+            if kind is ops.WriteStep and not op.outbox:  # type: ignore[union-attr]
+                session: str = op.session  # type: ignore[union-attr]
+                if (known.get(session) or self._open(session)) == (op.epoch, op.turn):  # type: ignore[union-attr]
+                    # An enum would go through sqlite3's adapters.
+                    rows.append(log.row(session, op.turn, op.key, int(op.state), op.body))  # type: ignore[union-attr]
                     results.append(DONE)
                 else:
                     results.append(FENCED)
                 continue
             if rows:
-                self.db.executemany(WRITE_STEP, rows)
+                self.db.executemany(APPEND, rows)
                 rows.clear()
-            results.append(self._by_type[type(op)](op))
+            if kind is ops.Activate:
+                waking[op.session] = op  # type: ignore[union-attr, assignment]
+            else:
+                results.append(self._by_type[kind](op))
         if rows:
-            self.db.executemany(WRITE_STEP, rows)
+            self.db.executemany(APPEND, rows)
+        if waking:
+            results += self._activate(list(waking.values()))
+        if log.full:
+            log.save(known)
         return results
 
     def _open(self, session: str) -> tuple[int, int]:
         """The epoch and the open turn of a session."""
         known = self._known.get(session)
         if known is None:
-            row = self.db.execute("SELECT epoch, turn + 1 FROM sessions WHERE id = ?", (session,)).fetchone()
-            known = _NO_SESSION if row is None else row
+            row = self.db.execute("SELECT epoch, turn + 1, last_step FROM sessions WHERE id = ?", (session,)).fetchone()
+            if row is None:
+                known = _NO_SESSION
+            else:
+                known = row[0], row[1]
+                self.log.found(session, row[2])
             self._remember(session, *known)
         return known
 
@@ -150,49 +169,13 @@ class Interpreter:
             ),
         )  # fmt: skip
 
-    def _enqueue(self, op: ops.Enqueue) -> Result:
-        row = self.db.execute("SELECT status, pending FROM sessions WHERE id = ?", (op.session,)).fetchone()
-        if row is None:
-            return Result(Status.REFUSED, "unknown")
-        stored = self.db.execute(f"SELECT {MESSAGE} FROM messages WHERE session = ? AND id = ?", (op.session, op.id)).fetchone()
-        if stored is not None:
-            message = message_of(stored)
-            return Result(Status.DUPLICATE, message) if message.digest == op.digest else Result(Status.REFUSED, "conflict")
-        if row[0] in ENDED:
-            return Result(Status.REFUSED, ("ended", self.session(op.session)))
-        if not isinstance(row[1], int) or (op.session not in self._known and self._readable(op.session) is None):
-            return Result(Status.REFUSED, UNREADABLE)
-        counted = op.kind == "message"
-        if counted and op.limit is not None and row[1] >= op.limit:
-            return Result(Status.REFUSED, "full")
-        self.db.execute(
-            "INSERT INTO messages (session, id, body, digest, kind, reply_to, state, created, context) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?)",
-            (op.session, op.id, op.body, op.digest, op.kind, None if op.reply_to is None else encode(op.reply_to), op.now, op.context),
-        )
-        if counted:
-            self.db.execute("UPDATE sessions SET pending = pending + 1, updated = ? WHERE id = ?", (op.now, op.session))
-        return DONE
-
-    def _activate(self, op: ops.Activate) -> Result:
-        session = self.session(op.session)
-        if session is None or session.unreadable:  # its row stays as it is
-            return Result(Status.REFUSED, "unknown" if session is None else session.unreadable)
-        turn, epoch, crashes = session.turn, session.epoch, session.crashes
-        (mark,) = self.db.execute("SELECT crash_mark FROM sessions WHERE id = ?", (op.session,)).fetchone()
-        sql = f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid"
-        steps = [step_of(step) for step in self.db.execute(sql, (op.session, turn + 1))]
-        if op.count_crash:
-            crashes, mark = marks.charge(crashes, mark, len(steps), op.alone)
-        checkpoint = self.db.execute(f"SELECT {CHECKPOINT} FROM turns WHERE session = ? AND turn = ?", (op.session, turn)).fetchone()
-        if checkpoint is None:
-            return Result(Status.REFUSED, f"the row of its turn {turn} is missing")
-        self.db.execute("UPDATE sessions SET epoch = ?, crashes = ?, crash_mark = ? WHERE id = ?", (epoch + 1, crashes, mark, op.session))
-        self._remember(op.session, epoch + 1, turn + 1)
-        session = msgspec.structs.replace(session, epoch=epoch + 1, crashes=crashes)
-        queued = self.db.execute(
-            f"SELECT {MESSAGE} FROM messages WHERE session = ? AND state = 1 AND kind = 'message' ORDER BY seq", (op.session,)
-        )
-        return Result(Status.DONE, Loaded(session, checkpoint_of(checkpoint), [message_of(m) for m in queued], steps))
+    def _activate(self, waking: list[ops.Activate]) -> list[Result]:
+        results = activate(self.db, self.log, waking)
+        for op, result in zip(waking, results, strict=True):
+            if result.status is Status.DONE:
+                session = result.value.session
+                self._remember(op.session, session.epoch, session.turn + 1)
+        return results
 
     def _update_session(self, op: ops.UpdateSession) -> Result:
         if self._epoch(op.session) != op.epoch:
@@ -224,15 +207,16 @@ class Interpreter:
     def _write_step(self, op: ops.WriteStep) -> Result:
         if self._open(op.session) != (op.epoch, op.turn):
             return FENCED
-        self.db.execute(WRITE_STEP, (op.session, op.turn, op.key, int(op.state), op.body))
+        self.log.append(op.session, op.turn, op.key, int(op.state), op.body)
         return Result(Status.DONE, None, self._outbox(op.outbox))
 
     def _drop_steps(self, op: ops.DropSteps) -> Result:
         if self._open(op.session) != (op.epoch, op.turn):
             return FENCED
-        dropped = self.db.executemany(
-            "DELETE FROM steps WHERE session = ? AND turn = ? AND key = ?", [(op.session, op.turn, key) for key in op.keys]
-        ).rowcount
+        there = {step.key for step in self.log.steps(op.session)}
+        dropped = there.intersection(op.keys)
+        for key in dropped:
+            self.log.append(op.session, op.turn, key, DROPPED, b"")
         if op.charge and dropped:
             self.db.execute("UPDATE sessions SET usage = ? WHERE id = ?", (self._total(op.session, op.charge), op.session))
         return DONE
@@ -252,30 +236,12 @@ class Interpreter:
         self.db.execute("UPDATE sessions SET usage = ?, returns = ? WHERE id = ?", (encode(row.usage), encode(row.returns), row.id))
 
     def _all_waiting(self, session: str, keys: tuple[bytes, ...]) -> bool:
-        marks = ", ".join("?" * len(keys))
-        found = self.db.execute(
-            f"SELECT count(*) FROM steps WHERE session = ? AND turn = (SELECT turn + 1 FROM sessions WHERE id = ?) AND state = ?"
-            f" AND key IN ({marks})",
-            (session, session, int(StepState.WAITING), *keys),
-        ).fetchone()
-        return bool(found[0] == len(keys))
+        waiting = self.log.waiting(session)
+        return all(key in waiting for key in keys)
 
-    def _reply(self, op: ops.Reply) -> Result:
-        to = op.to
-        row = self.db.execute(
-            "SELECT body FROM steps WHERE session = ? AND turn = ? AND key = ? AND state = ?",
-            (to.session, to.turn, to.key, int(StepState.WAITING)),
-        ).fetchone()
-        if row is None:
-            return Result(Status.DUPLICATE)
-        outcome = decode_outcome(op.outcome)
-        waiting = read_step(to.key, StepState.WAITING, row[0], to.turn)
-        if not waiting.unreadable:  # else it stays: when the row is restored, the step asks again and gets its answer
-            record = msgspec.structs.replace(waiting.record, outcome=outcome, closed=op.now)
-            state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
-            self.db.execute(WRITE_STEP, (to.session, to.turn, to.key, int(state), encode(record)))
-        self.db.execute("UPDATE sessions SET wake_at = ? WHERE id = ? AND status = 'parked' AND reason = 'wait'", (op.now, to.session))
-        return DONE
+    def _waiting(self, to: Address) -> int | None:
+        """The row of a step in the log, if the step waits."""
+        return self.log.waiting(to.session).get(to.key) if self._open(to.session)[1] == to.turn else None
 
     # ------------------------------------------------------------ turns
 
@@ -284,41 +250,20 @@ class Interpreter:
             return FENCED
         usage = encode(op.usage)
         self.db.execute(
-            "INSERT OR REPLACE INTO turns (session, turn, state, version, message, started, ended, usage) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (op.session, op.turn, op.state, op.version, op.message, op.started, op.now, usage),
+            "INSERT OR REPLACE INTO turns (session, turn, state, version, message, started, ended, usage, last_step)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (op.session, op.turn, op.state, op.version, op.message, op.started, op.now, usage, self.log.end_turn(op.session)),
         )
         self._remember(op.session, op.epoch, op.turn + 1)
-        settled = self._settle(op, MessageState.DONE)
+        settled, answered = self._mailbox.settle(op, MessageState.DONE)
         self.db.execute(
             "UPDATE sessions SET status = ?, turn = ?, pending = pending - ?, usage = ?, gates = ?, notes = x'90', result = ?, park = NULL,"
-            " reason = NULL, wake_at = NULL, crashes = 0, crash_mark = 0, updated = ? WHERE id = ?",
+            " reason = NULL, wake_at = NULL, crashes = 0, crash_mark = 0, last_step = 0, updated = ? WHERE id = ?",
             (op.status, op.turn, settled, self._total(op.session, op.usage), op.gates, op.result, op.now, op.session),
         )
-        answered: list[Message] | None = None
         if op.status in ENDED:
-            answered = self._answer_all(op.session, op.rest, op.result, op.now)
-        return Result(Status.DONE, answered, self._outbox(op.outbox))
-
-    def _settle(self, op: ops.CommitTurn | ops.FailTurn, state: MessageState) -> int:
-        """Give a turn's message its reply; returns by how much `pending` falls. A message that is not queued keeps its reply."""
-        return self.db.execute(
-            "UPDATE messages SET state = ?, reply = ?, done = ? WHERE session = ? AND id = ? AND state = 1 AND kind = 'message'",
-            (state, op.reply, op.now, op.session, op.message),
-        ).rowcount
-
-    def _answer_all(self, session: str, rest: bytes | None, watch: bytes | None, now: float) -> list[Message]:
-        """Answer everything still queued in a session that has ended; returns the messages as they are now."""
-        queued = self.db.execute(f"SELECT {MESSAGE} FROM messages WHERE session = ? AND state = 1 ORDER BY seq", (session,)).fetchall()
-        answered = []
-        for row in queued:
-            message = message_of(row)
-            state, reply = (MessageState.DONE, watch) if message.kind == "watch" else (MessageState.DEAD, rest)
-            self.db.execute("UPDATE messages SET state = ?, reply = ?, done = ? WHERE seq = ?", (int(state), reply, now, message.seq))
-            if (to := message.reply_to) is not None and reply is not None and self._reply(ops.Reply(to, reply, now)) is not DONE:
-                to = None  # its step waits no more: it wakes no session
-            answered.append(msgspec.structs.replace(message, state=state, reply=reply, done=now, reply_to=to))
-        self.db.execute("UPDATE sessions SET pending = 0 WHERE id = ?", (session,))
-        return answered
+            answered += self._mailbox.answer_all(op.session, op.rest, op.result, op.now)
+        return Result(Status.DONE, answered if op.status in ENDED else answered or None, self._outbox(op.outbox))
 
     def _end_session(self, op: ops.EndSession) -> Result:
         row = self.db.execute("SELECT status, epoch, turn FROM sessions WHERE id = ?", (op.session,)).fetchone()
@@ -333,7 +278,7 @@ class Interpreter:
             "UPDATE sessions SET status = ?, epoch = ?, result = ?, park = ?, reason = ?, wake_at = NULL, updated = ? WHERE id = ?",
             (op.status, epoch, op.outcome, park, reason, op.now, op.session),
         )
-        answered = self._answer_all(op.session, op.outcome, op.outcome, op.now)
+        answered = self._mailbox.answer_all(op.session, op.outcome, op.outcome, op.now)
         return Result(Status.DONE, ops.Ended(epoch, answered), self._outbox(op.outbox))
 
     def _fail_turn(self, op: ops.FailTurn) -> Result:
@@ -344,13 +289,13 @@ class Interpreter:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (op.session, op.message, op.turn, op.cause, encode(op.effects), op.now, encode(op.in_doubt), encode(op.failed)),
         )
-        settled = self._settle(op, MessageState.DEAD)
+        settled, answered = self._mailbox.settle(op, MessageState.DEAD)
         self.db.execute("UPDATE sessions SET pending = pending - ?, updated = ? WHERE id = ?", (settled, op.now, op.session))
         self.db.execute(
             f"UPDATE sessions SET status = 'failed', park = NULL, reason = NULL, wake_at = NULL WHERE id = ? AND {_LIVES_ON}",
             (op.session,),
         )
-        return Result(Status.DONE, None, self._outbox(op.outbox))
+        return Result(Status.DONE, answered or None, self._outbox(op.outbox))
 
     def _letter(self, session: str) -> tuple[str, int, tuple[str, ...]] | None:
         """Message, turn and effects of the dead letter that blocks the session."""
@@ -387,13 +332,13 @@ class Interpreter:
         message, turn, effects = letter
         self.db.execute("DELETE FROM dead_letters WHERE session = ? AND turn = ?", (op.session, turn))
         self.db.execute(
-            "INSERT INTO turns (session, turn, state, version, message, started, ended, usage, dropped)"
-            " SELECT session, turn + 1, state, version, ?, ?, ?, ?, 1 FROM turns WHERE session = ? AND turn = ?",
-            (message, op.now, op.now, encode(op.usage), op.session, turn - 1),
+            "INSERT INTO turns (session, turn, state, version, message, started, ended, usage, dropped, last_step)"
+            " SELECT session, turn + 1, state, version, ?, ?, ?, ?, 1, ? FROM turns WHERE session = ? AND turn = ?",
+            (message, op.now, op.now, encode(op.usage), self.log.end_turn(op.session), op.session, turn - 1),
         )
         self.db.execute(
             "UPDATE sessions SET status = 'idle', park = NULL, reason = NULL, wake_at = NULL, turn = ?, usage = ?, notes = ?, crashes = 0,"
-            " crash_mark = 0, updated = ? WHERE id = ?",
+            " crash_mark = 0, last_step = 0, updated = ? WHERE id = ?",
             (turn, self._total(op.session, op.usage), encode(effects), op.now, op.session),
         )
         self._remember(op.session, op.epoch, turn + 1)

@@ -6,28 +6,21 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import msgspec
-
 from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Runnable, Session, Step
+from holdfast.stores.sqlite.log import journals, last_of, open_tails
 from holdfast.stores.sqlite.rows import (
     CHECKPOINT,
     LETTER,
     MESSAGE,
     SESSION,
-    STEP,
-    charges,
     checkpoint_of,
     letter_of,
     message_of,
     runnable_of,
     session_of,
-    step_of,
 )
 
 T = TypeVar("T")
-_STEP = ", ".join(f"steps.{column}" for column in STEP.split(", "))
-
-_CHARGES = charges("steps")
 _FOR_PEOPLE = "ORDER BY rank, updated DESC, num DESC"
 _RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}
 _NEWEST = 2**62
@@ -81,16 +74,10 @@ class Reads:
         return dict(await self._rows(f"SELECT agent, count(*) FROM sessions WHERE {not_ended} GROUP BY agent ORDER BY agent"))
 
     async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
-        sql = (
-            f"SELECT sessions.id, {_STEP} FROM json_each(?) AS wanted CROSS JOIN sessions ON sessions.id = wanted.value"
-            " CROSS JOIN steps ON steps.session = sessions.id AND steps.turn = sessions.turn + 1 ORDER BY steps.rowid"
-        )
-
         def read(db: sqlite3.Connection) -> dict[str, list[Step]]:
-            found: dict[str, list[Step]] = {}
-            for id, *row in db.execute(sql, (msgspec.json.encode(sessions).decode(),)).fetchall():
-                found.setdefault(id, []).append(step_of(row))
-            return found
+            tails = open_tails(db, sessions)
+            found = journals(db, tails.values())
+            return {id: found[last] for id, last in tails.items()}
 
         return await self._read(read)
 
@@ -107,7 +94,11 @@ class Reads:
         return (await self._all(message_of, sql, session, limit))[::-1]
 
     async def steps(self, session: str, turn: int) -> list[Step]:
-        return await self._all(step_of, f"SELECT {STEP} FROM steps WHERE session = ? AND turn = ? ORDER BY rowid", session, turn)
+        def read(db: sqlite3.Connection) -> list[Step]:
+            last = last_of(db, session, turn)
+            return journals(db, [last])[last] if last else []
+
+        return await self._read(read)
 
     async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None) -> list[Checkpoint]:
         sql = f"SELECT {CHECKPOINT} FROM turns WHERE session = ? AND turn BETWEEN ? AND ? ORDER BY turn"
@@ -130,9 +121,17 @@ class Reads:
         return [row[0] for row in rows]
 
     async def runnable(self) -> list[Runnable]:
-        rows = await self._rows(
-            f"SELECT id, wake_at, park, {_CHARGES} FROM sessions s"
+        columns = "crashes, crash_mark"
+        sql = (
+            f"SELECT id, wake_at, park, {columns} FROM sessions s"
             " WHERE rank BETWEEN 1 AND 2 AND status = 'parked' AND wake_at IS NOT NULL"
-            f" UNION ALL SELECT id, NULL, NULL, {_CHARGES} FROM sessions s WHERE pending > 0 AND status IN ('idle', 'unfinished')"
+            f" UNION ALL SELECT id, NULL, NULL, {columns} FROM sessions s WHERE pending > 0 AND status IN ('idle', 'unfinished')"
         )
-        return [runnable_of(row) for row in rows]
+
+        def read(db: sqlite3.Connection) -> list[Runnable]:
+            rows = db.execute(sql).fetchall()
+            tails = open_tails(db, charged) if (charged := [row[0] for row in rows if row[3]]) else {}
+            found = journals(db, tails.values())
+            return [runnable_of((*row, len(found.get(tails.get(row[0], 0), ())))) for row in rows]
+
+        return await self._read(read)

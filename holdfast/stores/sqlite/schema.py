@@ -134,6 +134,32 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE sessions ADD COLUMN returns BLOB NOT NULL DEFAULT x'80';
     """,
+    # The steps become a log (log.py).
+    """
+    ALTER TABLE nodes ADD COLUMN steps_from INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE sessions ADD COLUMN last_step INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE turns ADD COLUMN last_step INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE log (
+        num INTEGER PRIMARY KEY,
+        session TEXT NOT NULL,
+        turn INTEGER NOT NULL,
+        key BLOB NOT NULL,
+        state INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        prev INTEGER NOT NULL
+    );
+    INSERT INTO log
+        SELECT rowid, session, turn, key, state, body, ifnull(lag(rowid) OVER (PARTITION BY session, turn ORDER BY rowid), 0) FROM steps;
+    UPDATE turns SET last_step = ifnull((SELECT max(rowid) FROM steps s WHERE s.session = turns.session AND s.turn = turns.turn), 0);
+    UPDATE sessions SET last_step = ifnull((SELECT max(rowid) FROM steps s WHERE s.session = id AND s.turn = sessions.turn + 1), 0);
+    UPDATE nodes SET steps_from = ifnull((SELECT max(num) FROM log), 0);
+    DROP TABLE steps;
+    ALTER TABLE log RENAME TO steps;
+    """,
+    # The other steps that wait for the answer to a message: they asked with its id.
+    """
+    ALTER TABLE messages ADD COLUMN also BLOB;
+    """,
 )
 
 

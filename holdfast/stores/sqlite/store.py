@@ -133,12 +133,12 @@ class SqliteStore(Reads):
         """
         connection, self._connection = self._connection, None
         reader, self._reader = self._reader, None
-        self._interpreter = None
+        interpreter, self._interpreter = self._interpreter, None
         files, self._files = self._files, None
         lock, self._lock = self._lock, None
         try:
-            if connection is not None and files is not None and files.lost is None:
-                await connection._execute(files.mark_clean)  # type: ignore[no-untyped-call]
+            if connection is not None and files is not None and interpreter is not None and files.lost is None:
+                await connection._execute(_end_clean, files, interpreter)  # type: ignore[no-untyped-call]
         except (sqlite3.Error, StoreError) as error:
             log.warning("%s: could not write the clean-shutdown marker: %s", self.path, error)
         finally:
@@ -213,9 +213,12 @@ class SqliteStore(Reads):
             db.execute("COMMIT")
         except sqlite3.Error as error:
             interpreter.forget()
-            if db.in_transaction:
+            ended = not db.in_transaction
+            if not ended:
                 db.execute("ROLLBACK")
                 files.note(error)
+            # Of a full disk SQLite itself rolls back: the mark of the commit is the last that it writes.
+            if not ended or error.sqlite_errorcode == sqlite3.SQLITE_FULL:
                 raise NotWritten(f"{self.path}: nothing was written: {error}", passes(error)) from error
             raise OutcomeUnknown(f"{self.path}: the commit failed; its outcome is unknown: {error}") from error
         return results
@@ -281,6 +284,15 @@ class SqliteStore(Reads):
             return Owner(None if clean else os.getpid(), socket.gethostname(), clean)
         found = None if clean else holder(self.path)
         return Owner(None, socket.gethostname(), clean) if found is None else Owner(found.pid, found.host or socket.gethostname(), clean)
+
+
+def _end_clean(files: Files, interpreter: Interpreter) -> None:
+    """Write what only memory has, and the clean-shutdown marker, in one transaction."""
+    files.look()
+    interpreter.db.execute("BEGIN IMMEDIATE")
+    interpreter.log.save(())
+    interpreter.db.execute("UPDATE nodes SET clean = 1 WHERE id = 1")
+    interpreter.db.execute("COMMIT")
 
 
 def _tolerantly(function: Callable[[sqlite3.Connection], T], db: sqlite3.Connection) -> T:

@@ -285,6 +285,8 @@ async def test_resolve_on_many_finds_every_effect_of_unknown_outcome(api: Api) -
     assert await chosen("resolve", status="failed", verdict="fail") == {"failed": None}
     assert await chosen("resolve", agent="echo", verdict="fail") == {}
     assert await chosen("cancel", why="doubt") == {"parked": "doubt"}
+    unknown = await api.post("/cancel", 422, why="outcome unknown", dry_run=True)
+    assert "use one of doubt, budget, drift" in str(unknown)
     limited = await api.post("/resolve", all=True, verdict="fail", dry_run=True, limit=2)
     assert (len(limited["sessions"]), limited["more"]) == (2, True)
     done = await api.post("/resolve", all=True, verdict="retry", step="wire")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import tomllib
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
@@ -100,6 +101,21 @@ def test_the_example_files_agree_with_the_code_and_with_each_other() -> None:
     assert float(unit["TimeoutStartSec"]) > settings.process.recovery_s
     assert runtime.drain_s is not None
     assert float(unit["TimeoutStopSec"]) > runtime.drain_s
+
+
+def test_the_example_names_every_limit() -> None:
+    """As README.md has it: each key of the Runtime, of `holdfast run`, and of an agent; a breaker's keys stand once."""
+    named = tomllib.loads((EXAMPLES / "holdfast.toml").read_text())
+    own = named["agents"]["support"]
+    specs = {"budget": Budget, "repetition": RepetitionSpec, "intensity": Intensity, "backoff": Backoff}
+    for table, of in (
+        (named["runtime"], RuntimeLimits),
+        (named["runtime"]["breaker"], BreakerSpec),
+        (named["process"], ProcessLimits),
+        (own, AgentLimits),
+        *((own[key], of) for key, of in specs.items()),
+    ):
+        assert set(table) == set(of.__struct_fields__), of
 
 
 def test_what_is_not_named_stays_as_the_code_has_it(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ async def other(session: Session[Any], text: str) -> str:
     return text
 
 
+async def plain_function(session: Session[Any], text: str) -> None: ...
+
+
 def test_spawning_twice_gives_the_same_session() -> None:
     """Get or create: the second spawn changes neither state nor budget."""
 
@@ -151,6 +154,28 @@ def test_an_agent_that_the_runtime_lacks_is_refused_as_a_child() -> None:
         return str(await (await runtime.spawn(boss, id="s")).ask("go"))
 
     assert world.life(boss, main) == "this Runtime does not have the agent 'stranger': add it to agents="
+
+
+@pytest.mark.parametrize("what", ["worker", plain_function])
+def test_what_is_no_agent_is_refused_with_what_to_give(what: Any) -> None:
+    """The name of an agent, or a handler that is not decorated: from outside, and as a child."""
+    world = World()
+    said: list[str] = []
+
+    @agent(name="worker")
+    async def worker(session: Session[Any], text: str) -> None:
+        try:
+            await session.spawn(what)
+        except ConfigError as error:
+            said.append(str(error))
+
+    async def main(runtime: Runtime) -> None:
+        with pytest.raises(ConfigError, match="is no agent: give what @agent made of the handler"):
+            await runtime.spawn(what)
+        await (await runtime.spawn(worker, id="s")).ask("go")
+
+    world.life(worker, main)
+    assert said == [f"{what!r} is no agent: give what @agent made of the handler, not its name or a plain function"]
 
 
 def test_the_arguments_on_record_read_back() -> None:

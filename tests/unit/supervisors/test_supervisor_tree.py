@@ -163,7 +163,24 @@ async def test_more_restarts_than_the_intensity_end_the_supervisor_with_the_last
     assert isinstance(outcome.error, SupervisorGaveUp)
     assert (outcome.error.supervisor, outcome.error.child) == ("s", "bad")
     assert isinstance(outcome.error.__cause__, Crash)
+    assert "child 'bad' was restarted too often; its last failure: Crash" in str(outcome.error)
     assert seen.only("Crashed", "Restarted", "Stopped") == [*["Crashed bad", "Restarted bad"] * 2, "Crashed bad", "Stopped good"]
+
+
+async def test_the_last_failure_is_one_line_without_secrets() -> None:
+    """The message is logged and printed; a child that returned has no failure, and the message names that."""
+
+    async def leaks() -> None:
+        raise Crash("refused\nBearer abcdefgh12345678")
+
+    async def returns() -> None:
+        pass
+
+    for child, last in ((leaks, "its last failure: Crash: refused [redacted]"), (returns, "it returned")):
+        async with running(Supervisor("s", [ChildSpec("a", child)], intensity=Intensity(0, 5.0))) as outcome:
+            await anyio.sleep(1)
+        assert isinstance(outcome.error, SupervisorGaveUp)
+        assert str(outcome.error) == f"supervisor 's' gave up: child 'a' was restarted too often; {last}"
 
 
 async def test_restarts_spread_over_more_than_the_period_go_on_for_ever() -> None:
@@ -191,6 +208,8 @@ async def test_a_nested_supervisor_that_gave_up_is_a_crash_for_its_parent() -> N
     assert isinstance(outcome.error, SupervisorGaveUp)
     assert outcome.error.supervisor == "outer"
     assert isinstance(outcome.error.__cause__, SupervisorGaveUp)
+    assert "child 'branch'" in str(outcome.error)
+    assert "child 'bad' was restarted too often; its last failure: Crash" in str(outcome.error)
     assert seen.seen.count("Crashed bad") == 4
     assert seen.seen.count("Crashed branch") == 2
 
@@ -275,6 +294,7 @@ async def test_a_child_that_fails_to_start_at_first_fails_the_supervisor(
         pass
     assert isinstance(outcome.error, SupervisorGaveUp)
     assert isinstance(outcome.error.__cause__, cause)
+    assert f"child 'c' did not start: {cause.__name__}" in str(outcome.error)
     assert seen.only("Stopped")[-2:] == ["Stopped b", "Stopped a"]
     assert "SupervisorStarted" not in seen.seen
 

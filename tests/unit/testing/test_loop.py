@@ -16,6 +16,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from holdfast import Runtime, Session, agent
 from holdfast.clock import Clock
 from holdfast.testing import Crashed, Deadlock, NotSimulated, SimulatedClock, SimulatedLoop, Simulation, simulate
 
@@ -97,6 +98,36 @@ def test_deadlock_is_raised_by_run_until_complete_too() -> None:
     with pytest.raises(Deadlock, match="no owner"):
         loop.run_until_complete(loop.create_future())
     loop.close()
+
+
+def test_a_deadlock_names_the_threads_that_were_started_in_it() -> None:
+    """A store that works in a thread cannot run in a simulation: the message names what to use in its place."""
+    end = threading.Event()
+
+    async def main(simulation: Simulation) -> None:
+        threading.Thread(target=end.wait, name="the database").start()
+        await asyncio.get_running_loop().create_future()
+
+    try:
+        with pytest.raises(Deadlock, match="threads cannot wake a simulated loop: the database; use MemoryStore"):
+            simulate(main)
+    finally:
+        end.set()
+
+
+def test_a_runtime_with_another_clock_gets_a_hint() -> None:
+    """Its sleep looks at a clock that stands still while virtual time passes."""
+
+    @agent
+    async def sleeper(session: Session[None], text: str) -> None:
+        await session.sleep(3600)
+
+    async def main(simulation: Simulation) -> None:
+        async with Runtime("memory:", [sleeper], telemetry=False) as runtime:
+            await (await runtime.spawn(sleeper, id="s")).ask("go", timeout_s=1e9)
+
+    with pytest.raises(Deadlock, match=r"a Runtime needs clock=simulation\.clock"):
+        simulate(main, max_points=20_000)
 
 
 def test_sleeping_for_ever_is_a_deadlock() -> None:

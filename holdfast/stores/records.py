@@ -40,7 +40,8 @@ MessageKind = Literal["message", "watch"]
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A final error as data; `error` names its class in holdfast.errors.
 
-    `effects` were done before it, the outcome of those `in_doubt` is unknown, `failed` were tried and not done.
+    `effects` were done before it, the outcome of those `in_doubt` is unknown, `failed` were tried and not done. `dependency`: whether it
+    says that a dependency is down. `message_id`: of an ask that timed out, the message to ask again with.
     """
 
     error: str
@@ -51,6 +52,8 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     effects: tuple[str, ...] = ()
     in_doubt: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    dependency: bool = False
+    message_id: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -152,7 +155,8 @@ class Address(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Message(msgspec.Struct, frozen=True, gc=False):
     """A message in the mailbox. `body` and `reply` are MessagePack; `seq` grows with arrival; `context`: the sender's trace.
 
-    `unreadable`: why a column of its row does not decode; that field is empty then.
+    `also`: the other steps that wait for its answer: they asked with its id. `unreadable`: why a column of its row does not decode; that
+    field is empty then.
     """
 
     session: str
@@ -168,6 +172,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     seq: int = 0
     context: str = ""
     unreadable: str = ""
+    also: tuple[Address, ...] = ()
 
 
 def due(until: float, since: float, now: float) -> float:

@@ -40,6 +40,7 @@ decode_address = msgspec.msgpack.Decoder(Address).decode
 decode_returns = msgspec.msgpack.Decoder(Returns).decode
 decode_park = msgspec.msgpack.Decoder(Park).decode
 decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+decode_addresses = msgspec.msgpack.Decoder(tuple[Address, ...]).decode
 decode_texts = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 _NO_RETURNS = Returns()  # that of most sessions
@@ -51,7 +52,7 @@ SESSION = (
     "result, crashes, created, updated, returns"
 )
 _NAMES = SESSION.split(", ")
-MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created, done, context"
+MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created, done, context, also"
 STEP = "turn, key, state, body"
 CHECKPOINT = "turn, state, version, message, started, ended, usage, dropped"
 LETTER = "session, message, turn, cause, effects, created, in_doubt, failed"
@@ -241,7 +242,10 @@ def runnable_of(row: Sequence[Any]) -> Runnable:
     return Runnable(id, wake_at, park.waits_on, park.since, *(marks.charges(crashes, mark, records) if crashes else ()))
 
 
-_message_cells = _checked(int, str, str, bytes, bytes, MessageKind, bytes | None, MessageState, bytes | None, float, float | None, str)
+_MESSAGE_TYPES: Any = (
+    int, str, str, bytes, bytes, MessageKind, bytes | None, MessageState, bytes | None, float, float | None, str, bytes | None,
+)  # fmt: skip
+_message_cells = _checked(*_MESSAGE_TYPES)
 
 
 def message_of(row: Sequence[Any]) -> Message:
@@ -251,11 +255,13 @@ def message_of(row: Sequence[Any]) -> Message:
     except FAULTS as error:
         state = row[7] if row[7] in set(MessageState) else MessageState.QUEUED
         seq = row[0] if isinstance(row[0], int) else 0
-        cells = (seq, str(row[1]), str(row[2]), b"", b"", "message", None, state, None, 0.0, None, "")
+        cells = (seq, str(row[1]), str(row[2]), b"", b"", "message", None, state, None, 0.0, None, "", None)
         why = str(error)
     else:
         why = ""
     reply_to, unreadable = (None, why) if cells[6] is None else read(lambda: decode_address(cells[6]), None)
+    none: tuple[Address, ...] = ()
+    also, odd = (none, "") if cells[12] is None else read(lambda: decode_addresses(cells[12]), none)
     return Message(
         seq=cells[0],
         session=cells[1],
@@ -269,7 +275,8 @@ def message_of(row: Sequence[Any]) -> Message:
         created=cells[9],
         done=cells[10],
         context=cells[11],
-        unreadable=unreadable,
+        unreadable=unreadable or odd,
+        also=also,
     )
 
 

@@ -167,7 +167,22 @@ BUILD: dict[str, Callable[[View], Op]] = {
 OF_THE_LIVING = ("commit", "retry", "update")
 OF_A_TURN = ("step", "wait", "drop steps")
 SENT = ("enqueue", "watch", "create", "reply", "return", "step", "wait")
-COMMON = ("enqueue", "activate", "step", "wait", "wait", "commit", "fail", "letter", "update", "reply", "again", "dropped child", "line")
+COMMON = (
+    "enqueue",
+    "activate",
+    "step",
+    "wait",
+    "wait",
+    "commit",
+    "fail",
+    "letter",
+    "update",
+    "reply",
+    "again",
+    "asked twice",
+    "dropped child",
+    "line",
+)
 
 
 def _draws(kinds: st.SearchStrategy[str], outboxes: st.SearchStrategy[tuple[Draw, ...]]) -> st.SearchStrategy[Draw]:
@@ -188,6 +203,12 @@ def _spelled_out(draw: Draw) -> tuple[Draw, ...]:
         kinds = ("create", "enqueue", "activate", "fail", ("retry", "drop")[draw.x % 2])
     elif draw.kind == "again":
         kinds = ("create", "enqueue", "activate", "fail", *("end",) * (draw.y == 3), "activate", "fail")
+    elif draw.kind == "asked twice":
+        plain = draw._replace(lag=0, late=0, outbox=())
+        waits = tuple(plain._replace(kind="wait", session=SESSIONS[y % 2], x=0, y=y) for y in (2, 1))
+        asks = tuple(plain._replace(kind="enqueue", y=y) for y in (2, 1, 3)[: 2 + draw.y % 2])
+        kind = ("commit", "fail", "end", "enqueue")[draw.y]
+        return (plain._replace(kind="create"), plain._replace(kind="activate"), *waits, *asks, plain._replace(kind=kind, y=draw.x))
     elif draw.kind == "dropped child":
         kinds = ("create", "enqueue", "activate", "fail", "drop")
         child = draw._replace(kind="create", session=f"{draw.session}-child", lag=0, late=0, x=1, outbox=())

@@ -77,9 +77,8 @@ class Endings:
 
     def ended(self, id: str, status: str, result: bytes, answered: list[Message]) -> None:
         """It takes no more messages. Its waiting messages were answered; now those that wait for its `result` get it."""
+        self._delivery.answered(answered)
         for message in answered:
-            if message.reply_to is not None and message.reply is not None:
-                self._delivery.deliver(message.reply_to, message.reply)
             self._delivery.replied(id, message.id, message.reply or b"")
         self._delivery.replied(id, END, result)
         self._registry.unschedule(id)  # it may have parked during the write of its end

@@ -12,6 +12,7 @@ from holdfast import codec, errors, events, redact
 from holdfast.policies.budget import ZERO, Budget
 from holdfast.runtime.agents.ids import check_id
 from holdfast.runtime.sessions.actor import Actor
+from holdfast.runtime.sessions.conclusion import stored_gates
 from holdfast.runtime.sessions.life import Signal
 from holdfast.runtime.sessions.registry import Sessions
 from holdfast.runtime.turns.journal import cost
@@ -142,7 +143,10 @@ class Verbs:
 
     async def retry(self, session: str) -> None:
         actor = await self._idle_actor(session)
-        result = await self._write(actor, RetryLetter(session, actor.owner.epoch, self._now()), lambda: self._again(actor))
+        owner, now = actor.owner, self._now()
+        # The failed runs are no longer counted, also after a crash.
+        fresh = None if owner.unreadable else UpdateSession(session, owner.epoch, now, gates=stored_gates(owner, self._node))
+        result = await self._write(actor, RetryLetter(session, owner.epoch, now), lambda: self._again(actor), fresh)
         if result.status is Status.REFUSED:
             raise errors.SessionError(session, f"session {session!r} has no dead letter")
 

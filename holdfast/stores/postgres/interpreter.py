@@ -174,8 +174,8 @@ class Interpreter:
         needs = Needs.of(batch, self._known)
         part = Slice(self._arrivals, self._firsts)
         await self._load(connection, needs, part)
-        if needs.ending:
-            more = needs.after_endings(batch, part)
+        if needs.ending or needs.messages:
+            more = needs.of_answers(batch, part)
             if more.sessions or more.steps:
                 await self._load(connection, more, part)
         while needs.settled and (more := needs.ancestors(part)).sessions:

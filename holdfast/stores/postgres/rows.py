@@ -14,7 +14,7 @@ _TYPES = {
     "text": ("id", "session", "agent", "tenant", "user", "status", "parent", "reason", "kind", "context", "message"),
     "bytea": (
         *("budget", "usage", "seed", "parent_at", "park", "gates", "notes", "result", "body", "digest", "reply_to", "reply"),
-        *("key", "cause", "effects", "in_doubt", "failed", "returns"),
+        *("key", "cause", "effects", "in_doubt", "failed", "returns", "also"),
     ),
     "bigint": ("num", "epoch", "turn", "pending", "crashes", "crash_mark", "seq", "version"),
     "smallint": ("rank",),
@@ -28,7 +28,7 @@ SESSIONS = (
     *("detached", "park", "reason", "wake_at", "gates", "notes", "result", "crashes", "crash_mark", "created", "updated", "rank"),
     "returns",
 )
-MESSAGES = ("seq", "session", "id", "body", "digest", "kind", "reply_to", "state", "reply", "created", "done", "context")
+MESSAGES = ("seq", "session", "id", "body", "digest", "kind", "reply_to", "state", "reply", "created", "done", "context", "also")
 STEPS = ("num", "session", "turn", "key", "state", "body")
 TURNS = ("session", "turn", "state", "version", "message", "started", "ended", "usage", "dropped")
 LETTERS = ("session", "turn", "message", "cause", "effects", "created", "in_doubt", "failed")
@@ -96,6 +96,7 @@ def message_values(message: Message) -> Values:
         message.created,
         message.done,
         message.context,
+        encode(message.also) if message.also else None,
     )
 
 

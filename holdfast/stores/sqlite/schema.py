@@ -156,6 +156,10 @@ MIGRATIONS: tuple[str, ...] = (
     DROP TABLE steps;
     ALTER TABLE log RENAME TO steps;
     """,
+    # The other steps that wait for the answer to a message: they asked with its id.
+    """
+    ALTER TABLE messages ADD COLUMN also BLOB;
+    """,
 )
 
 

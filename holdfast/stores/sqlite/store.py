@@ -214,9 +214,12 @@ class SqliteStore(Reads):
             db.execute("COMMIT")
         except sqlite3.Error as error:
             interpreter.forget()
-            if db.in_transaction:
+            ended = not db.in_transaction
+            if not ended:
                 db.execute("ROLLBACK")
                 files.note(error)
+            # Of a full disk SQLite itself rolls back: the mark of the commit is the last that it writes.
+            if not ended or error.sqlite_errorcode == sqlite3.SQLITE_FULL:
                 raise NotWritten(f"{self.path}: nothing was written: {error}", passes(error)) from error
             raise OutcomeUnknown(f"{self.path}: the commit failed; its outcome is unknown: {error}") from error
         return results

@@ -207,6 +207,35 @@ def body_of(message: Any) -> bytes:
         return encode(message)
 
 
+def why_untyped(message: Any) -> str:
+    """Why a message would arrive as something else at a receiver that declares no type for it; "" where it would not. Structured types
+    arrive as their fields. For messages that can be encoded: one that contains itself has no end."""
+    odd = _odd_part(message)
+    if odd is None:
+        return ""
+    return (
+        f"a {odd.__qualname__} would arrive as something else, since the agent has no annotation for its message: annotate it, or send "
+        "plain data (None, bool, int, float, str, bytes, list, dict), a dataclass, a msgspec.Struct or a pydantic model"
+    )
+
+
+def _odd_part(value: Any) -> type | None:
+    waiting = [value]  # not by recursion: a message may be nested as deeply as it can be encoded
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if kind in (list, tuple):
+            waiting += value
+        elif kind is dict:
+            waiting += value
+            waiting += value.values()
+        elif not (hasattr(kind, "__dataclass_fields__") or issubclass(kind, msgspec.Struct) or _is_pydantic(kind)):
+            return kind
+    return None
+
+
 class Codec:
     """Encodes values of one type and decodes them back to it. `type` Any takes plain data only and gives plain data."""
 

@@ -42,11 +42,14 @@ class StepError(HoldfastError):
         type: name of the exception class that caused it.
         message: its text, redacted.
         category: "transient" (the retries are used up), "semantic" (the caller's input was wrong) or "permanent".
+        dependency: whether it says that a dependency is down. A turn that fails of it runs again until the dependency is back; of any
+            other transient failure, a few times, then its message is a dead letter.
     """
 
-    def __init__(self, step: str, type: str, message: str, category: str = "permanent") -> None:
+    def __init__(self, step: str, type: str, message: str, category: str = "permanent", *, dependency: bool = False) -> None:
         super().__init__(f"step {step!r} failed: {type}: {message}")
         self.step, self.type, self.message, self.category = step, type, message, category
+        self.dependency = dependency
 
 
 class BudgetExhausted(StepError):
@@ -59,8 +62,18 @@ class RepetitionDetected(StepError):
 
 
 class AskTimeout(StepError):
-    """The other session did not answer within the deadline; `message` holds the id of the message to ask again with,
-    through a `Handle` on that session."""
+    """The other session did not answer within the deadline. The message was sent: ask again with its id, from any session or through a
+    `Handle`, and it is not handled twice.
+
+    Attributes:
+        message_id: the id of the message; "" in errors that an older version recorded.
+    """
+
+    def __init__(
+        self, step: str, type: str, message: str, category: str = "permanent", *, dependency: bool = False, message_id: str = ""
+    ) -> None:
+        super().__init__(step, type, message, category, dependency=dependency)
+        self.message_id = message_id
 
 
 class AskCycle(StepError):

@@ -19,8 +19,8 @@ from holdfast.calls.openai_chat import OpenAIChat
 from holdfast.calls.openai_responses import OpenAIResponses
 from holdfast.calls.prices import Prices
 from holdfast.calls.replies import ReplyCodec, fields_of
-from holdfast.calls.streams import ModelStream, Streamed
-from holdfast.codec import canonical, codec_for
+from holdfast.calls.streams import ModelStream, StreamCodec
+from holdfast.codec import canonical
 from holdfast.errors import ConfigError
 from holdfast.given import brief, is_number
 from holdfast.policies.budget import Usage
@@ -151,7 +151,7 @@ class ModelClient:
             stream = ModelStream(open_, dialect=dialect, request=request, meter=meter)
             made = call(
                 run=stream.attempt,
-                codec=codec_for(Streamed),
+                codec=StreamCodec(),
                 timeout_s=self.timeout_s,
                 meter=stream.usage,
                 check=stream.check,

@@ -16,9 +16,13 @@ from holdfast.redact import storable
 
 
 class EmptyReply(Exception):
-    """The model's answer is empty: no text, no tool call, no refusal. The answer is paid for; a retry often helps."""
+    """The model's answer is empty: no text, no tool call, no refusal. The answer is paid for; a retry often helps.
+
+    The provider answered, so this does not count against its health, and is not bought without end.
+    """
 
     holdfast_category = "transient"
+    holdfast_dependency = False
 
 
 class BrokenStream(ConnectionError):

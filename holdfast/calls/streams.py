@@ -12,10 +12,12 @@ import anyio
 import msgspec
 
 from holdfast.calls.call import Call, StepContext, Steps
+from holdfast.calls.columns import Columns, Packer, pack, unpack
 from holdfast.calls.dialect import Dialect, Fields, Tokens
 from holdfast.calls.facts import facts_of
 from holdfast.calls.meter import Meter
 from holdfast.calls.replies import BrokenStream, EmptyReply, NoReply, ReportedError, fields_of, journalable, reported, reported_by
+from holdfast.codec import Codec, encode
 from holdfast.errors import StepError
 from holdfast.policies.budget import Usage
 
@@ -27,18 +29,38 @@ CLOSE_S = 2.0
 """How long it may take to close the connection of a cut stream, in seconds."""
 
 
-class Streamed(msgspec.Struct, frozen=True):
-    """The record of a streamed step.
+class Streamed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The outcome of a streamed step.
 
     Attributes:
-        chunks: the provider's chunks; of a stream that was left early, those that the consumer had taken.
+        chunks: the provider's chunks; of a stream that was left early, those that the consumer had taken. Old records hold them as they
+            are.
         cut: whether the consumer left before the end.
         tokens: its tokens, if they are not in the chunks.
+        columns: the chunks as columns: all that a record has of them.
     """
 
-    chunks: list[Fields]
+    chunks: list[Fields] = []
     cut: bool = False
     tokens: Tokens | None = None
+    columns: Columns | None = None
+
+    def recorded(self) -> list[Fields]:
+        """The chunks, of a record too."""
+        return self.chunks if self.chunks or self.columns is None else unpack(self.columns)
+
+
+class StreamCodec(Codec):
+    """The codec of a streamed step: its record has the chunks as columns."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(Streamed)
+
+    def encode(self, value: Streamed) -> bytes:
+        """Raises NotJournalable if a chunk has a value that cannot be stored."""
+        return encode(msgspec.structs.replace(value, chunks=[], columns=value.columns or pack(value.chunks)))
 
 
 class ModelStream:
@@ -54,6 +76,7 @@ class ModelStream:
         self._open, self._dialect, self._request, self._meter = open_, dialect, request, meter
         self._step = str(request["model"])
         self._records: list[Fields] = []
+        self._packer = Packer()
         self._taken = 0
         self._context: StepContext | None = None
         self._scope: anyio.CancelScope | None = None
@@ -156,7 +179,7 @@ class ModelStream:
         try:
             outcome: Streamed = await steps.run(call)
             if self._context is None:
-                self._records = outcome.chunks
+                self._records = outcome.recorded()
             self._cut = outcome.cut
         except Exception as error:
             # The error belongs to the consumer, for which this branch runs.
@@ -197,17 +220,18 @@ class ModelStream:
         """The cost: as reported, else estimated."""
         if streamed.tokens is not None:
             return self._meter.of(streamed.tokens)
-        return self._meter.of_reply(self._dialect, self._dialect.assemble(streamed.chunks), self._dialect.heard(streamed.chunks))
+        chunks = streamed.recorded()
+        return self._meter.of_reply(self._dialect, self._dialect.assemble(chunks), self._dialect.heard(chunks))
 
     def facts(self, streamed: Streamed | None) -> Fields:
         """The facts that the answer gives about itself."""
-        reply = None if streamed is None else self._dialect.assemble(streamed.chunks)
+        reply = None if streamed is None else self._dialect.assemble(streamed.recorded())
         return facts_of(self._dialect, self._step, reply, None if streamed is None else streamed.tokens)
 
     def check(self, streamed: Streamed) -> None:
         """Raises EmptyReply if a complete answer is empty, ReportedError if it reports a failure."""
         if not streamed.cut:
-            self._dialect.check(self._dialect.assemble(streamed.chunks), self._request)
+            self._dialect.check(self._dialect.assemble(streamed.recorded()), self._request)
 
     async def _receive(self) -> None:
         try:
@@ -231,7 +255,9 @@ class ModelStream:
         error = self._dialect.error(chunk)
         if error is not None:
             raise reported(error)
+        chunk.pop("obfuscation", None)  # OpenAI pads its chunks against observers of the connection
         self._records.append(chunk)
+        self._packer.add(chunk)
         self._changed.set()
         if not self._content_complete and self._dialect.last(chunk, self._request) and self._dialect.complete(self._records):
             self._content_complete = True
@@ -241,7 +267,7 @@ class ModelStream:
     def _outcome(self) -> Streamed:
         if self._dialect.complete(self._records):
             known = self._dialect.tokens(self._dialect.assemble(self._records))
-            whole = Streamed(self._records, tokens=None if known is not None else self._so_far())
+            whole = Streamed(self._records, tokens=None if known is not None else self._so_far(), columns=self._packer.columns())
             try:
                 self.check(whole)
             except (EmptyReply, ReportedError):
@@ -273,4 +299,4 @@ class ModelStream:
     def _forget(self) -> None:
         # Without an await after the failure, so that the consumer takes no chunk of it before the next attempt.
         if self._taken == 0:
-            self._records = []
+            self._records, self._packer = [], Packer()

@@ -142,6 +142,11 @@ def unchecked(*limits: Any) -> Budget:
     return made
 
 
+def share_of(limits: Budget) -> Usage:
+    """The amounts that a child with these limits takes from its parent; nothing where it has no limit."""
+    return Usage(limits.steps or 0, limits.tokens or 0, limits.microusd or 0, limits.seconds or 0.0, limits.tool_calls or 0)
+
+
 class Left(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What can still be reserved; None is no limit. Reservations of steps and children in flight are already subtracted."""
 

@@ -52,7 +52,7 @@ def classify(error: BaseException, now: float) -> Fault:
     """Classify `error`. Never raises.
 
     An exception group has the category of the worst exception in it. An exception can carry its category in the attribute
-    `holdfast_category`.
+    `holdfast_category`; a transient one counts against the dependency unless its attribute `holdfast_dependency` is False.
 
     Args:
         error: what an attempt raised.
@@ -123,7 +123,7 @@ def _judge(error: BaseException) -> tuple[Category, bool]:
     own = _get(error, "holdfast_category")
     if own is not None:
         category = _category(own)
-        return category, category == "transient"
+        return category, category == "transient" and _get(error, "holdfast_dependency") is not False
     if isinstance(error, NotDone):
         return "not_done", False
     if isinstance(error, MailboxFull):

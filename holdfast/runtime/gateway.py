@@ -152,6 +152,8 @@ class LocalGateway:
         """Put a message into the mailbox; returns its outcome if it was handled before."""
         check_id("message id", id)
         body = codec.body_of(message)
+        if agent.message.plain and (why := codec.why_untyped(message)):
+            raise errors.NotJournalable(why)
         try:
             agent.message.decode(body)
         except (msgspec.ValidationError, ValueError, TypeError, RecursionError) as error:

@@ -41,7 +41,8 @@ FENCED = Result(Status.FENCED)
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
     """The result of ending a session: its new `epoch`, under which records of its open turn are still written, and the messages that
-    were `answered` (with their new state and reply, and without `reply_to` where that step waits no more)."""
+    were `answered` (with their new state and reply, and without `reply_to` where that step waits no more; once for each step, where several
+    wait for one)."""
 
     epoch: int
     answered: list[Message]
@@ -74,6 +75,8 @@ class Enqueue(msgspec.Struct, frozen=True, gc=False):
     id came before with another digest). All REFUSED values but "ended" are plain strings. A `watch` sent to an ended session is refused
     as "ended" too: the row has the result. A watch is not counted against the limit nor in `pending`. `context` is the sender's trace
     (holdfast.telemetry.context); it is no part of the message's identity.
+
+    A duplicate while the message is still queued, with another `reply_to`: that step waits for the answer too (`Message.also`).
     """
 
     session: str
@@ -133,9 +136,11 @@ class CommitTurn(msgspec.Struct, frozen=True, gc=False):
     outbox.
 
     DONE or FENCED. With an ended `status`, every message still queued becomes DEAD with `rest` (an encoded Outcome) as its reply, every
-    watch becomes DONE with `result` (an encoded Outcome too). A message with a `reply_to` is answered at its step too. The value is
-    the list of all these Messages (with their new state and reply). Otherwise the value is None. The op ignores the done message's own
-    `reply_to`: its answer is a Reply in the outbox.
+    watch becomes DONE with `result` (an encoded Outcome too). A message is answered at the steps that wait for it too. The op ignores the
+    done message's own `reply_to`: its answer is a Reply in the outbox.
+
+    The value is the list of all these Messages (with their new state and reply), where several steps were answered once for each, with its
+    address as `reply_to`; None where no message was answered but the done one at its own `reply_to`, and the session lives on.
     """
 
     session: str
@@ -159,7 +164,7 @@ class FailTurn(msgspec.Struct, frozen=True, gc=False):
     """Give up on a message: it becomes a dead letter with `reply` as its answer, the session `failed`; the turn's journal stays.
 
     A second FailTurn for the same turn replaces the letter, and the message keeps its first reply. A session that has ended keeps its
-    status and its park. DONE or FENCED.
+    status and its park. DONE or FENCED; the value is as that of CommitTurn.
 
     `effects` were done, the outcome of those `in_doubt` is unknown, `failed` were tried and not done.
     """

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import NotWritten
 from holdfast.policies.budget import Budget, Usage
+from holdfast.stores.listed import Listed
 from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.ops import (
     Activate,
@@ -166,7 +167,22 @@ BUILD: dict[str, Callable[[View], Op]] = {
 OF_THE_LIVING = ("commit", "retry", "update")
 OF_A_TURN = ("step", "wait", "drop steps")
 SENT = ("enqueue", "watch", "create", "reply", "return", "step", "wait")
-COMMON = ("enqueue", "activate", "step", "wait", "wait", "commit", "fail", "letter", "update", "reply", "again", "dropped child", "line")
+COMMON = (
+    "enqueue",
+    "activate",
+    "step",
+    "wait",
+    "wait",
+    "commit",
+    "fail",
+    "letter",
+    "update",
+    "reply",
+    "again",
+    "asked twice",
+    "dropped child",
+    "line",
+)
 
 
 def _draws(kinds: st.SearchStrategy[str], outboxes: st.SearchStrategy[tuple[Draw, ...]]) -> st.SearchStrategy[Draw]:
@@ -187,6 +203,12 @@ def _spelled_out(draw: Draw) -> tuple[Draw, ...]:
         kinds = ("create", "enqueue", "activate", "fail", ("retry", "drop")[draw.x % 2])
     elif draw.kind == "again":
         kinds = ("create", "enqueue", "activate", "fail", *("end",) * (draw.y == 3), "activate", "fail")
+    elif draw.kind == "asked twice":
+        plain = draw._replace(lag=0, late=0, outbox=())
+        waits = tuple(plain._replace(kind="wait", session=SESSIONS[y % 2], x=0, y=y) for y in (2, 1))
+        asks = tuple(plain._replace(kind="enqueue", y=y) for y in (2, 1, 3)[: 2 + draw.y % 2])
+        kind = ("commit", "fail", "end", "enqueue")[draw.y]
+        return (plain._replace(kind="create"), plain._replace(kind="activate"), *waits, *asks, plain._replace(kind=kind, y=draw.x))
     elif draw.kind == "dropped child":
         kinds = ("create", "enqueue", "activate", "fail", "drop")
         child = draw._replace(kind="create", session=f"{draw.session}-child", lag=0, late=0, x=1, outbox=())
@@ -244,9 +266,10 @@ class Builder:
 
 async def _rows(store: Store) -> dict[str, Any]:
     rows: dict[str, Any] = {
-        "sessions": await store.sessions(),
-        "living or in doubt": await store.sessions(ended=False),
-        "by status": [await store.sessions(status=status, limit=2) for status in DISPLAY_STATUSES],
+        "sessions": _unnumbered(await store.sessions()),
+        "living or in doubt": _unnumbered(await store.sessions(ended=False)),
+        "by status": [_unnumbered(await store.sessions(status=status, limit=2)) for status in DISPLAY_STATUSES],
+        "page by page": _unnumbered(await _paged(store)),
         "counts": await store.counts(),
         "orphans": await store.orphans(),
         "letters": await store.dead_letters(),
@@ -255,12 +278,29 @@ async def _rows(store: Store) -> dict[str, Any]:
     for session in await store.sessions():
         id = session.id
         rows[f"{id} messages"] = await store.messages(id)
-        rows[f"{id} latest"] = await store.messages(id, limit=2)
+        rows[f"{id} row"] = await store.session(id)
+        rows[f"{id} queued"] = await store.messages(id, limit=2, queued=True, most=3)
         rows[f"{id} checkpoints"] = await store.checkpoints(id)
-        rows[f"{id} children"] = await store.children(id)
+        rows[f"{id} children"] = _unnumbered(await store.children(id))
+        rows[f"{id} living children"] = [_unnumbered(await store.living_children(id, turn=turn)) for turn in (None, 0, 1, 2)]
         for turn in range(max(session.turn, 1), session.turn + 2):
             rows[f"{id} steps of {turn}"] = await store.steps(id, turn)
+            rows[f"{id} last steps of {turn}"] = await store.steps(id, turn, limit=2, most=1)
+    rows["open steps"] = await store.open_steps([session.id for session in await store.sessions()])
+    rows["blocking letters"] = await store.blocking_letters([session.id for session in await store.sessions()])
     return rows
+
+
+def _unnumbered(rows: list[Listed]) -> list[Listed]:
+    """Each store numbers sessions in its own way."""
+    return [msgspec.structs.replace(row, place=msgspec.structs.replace(row.place, num=0)) for row in rows]
+
+
+async def _paged(store: Store) -> list[Listed]:
+    found: list[Listed] = []
+    while page := await store.sessions(limit=2, after=found[-1].place if found else None):
+        found += page
+    return found
 
 
 async def _apply(store: Store, ops: list[Op]) -> list[Result] | type[NotWritten]:
@@ -278,7 +318,7 @@ async def _compare(store: Store, batches: list[list[Draw]]) -> None:
     try:
         opening = [Draw("create", "a", 0, 0, 0, 0), Draw("activate", "a", 0, 0, 0, 0), Draw("create", "b", 0, 0, 1, 0)]
         for number, batch in enumerate([opening, *batches]):
-            sessions = await oracle.sessions()
+            sessions = [row for listed in await oracle.sessions() if (row := await oracle.session(listed.id)) is not None]
             messages = {(s.id, m.id) for s in sessions for m in await oracle.messages(s.id)}
             letters = {letter.session: letter.message for letter in await oracle.dead_letters()}
             builder = Builder(sessions, messages, letters, number)

@@ -51,8 +51,8 @@ class Host(Protocol):
     def dispatch(self, ops: Sequence[Op], results: Sequence[Result]) -> None:
         """The ops that left with a write are durable."""
 
-    def replied(self, session: str, message: str, outcome: bytes) -> None:
-        """A message is done or dead."""
+    def replied(self, session: str, message: str, outcome: bytes, also: Sequence[Message] = ()) -> None:
+        """A message is done or dead; `also` has it once for each step that was answered with it too."""
 
     def unanswerable(self, session: str, error: SessionError) -> None:
         """The session can answer none of its messages for now."""
@@ -134,6 +134,7 @@ class Actor:
         until = None if self.park is None or self.status != "parked" else self.park.until
         if until is not None and (due or until <= self.node.clock.time() + 0.001):
             self.status = "idle"
+            self.owner.has_waited(until, self.node.clock.time())
         if self._runnable():
             self.signal(Signal.KICK)
 
@@ -242,7 +243,7 @@ class Actor:
             self.owner.gates.repetition.clear()  # another run of the same turn notes the recorded calls again
         self.begun = turn.number
         turn_starts(turn, self.restarts.count(self.node.clock.monotonic()))
-        if again or not turn.journal.clean or turn.node.in_hand:
+        if again or not turn.journal.clean or turn.in_hand():
             await turn.unless_left(doubt.prepare(turn))
         match turn.interruption or await turn.run(partial(agent.handler, session, body)):
             case Returned(value):
@@ -294,10 +295,10 @@ class Actor:
             return
         self.mailbox.popleft()  # type: ignore[union-attr]
         self.state, self.version, self.status = op.state, op.version, op.status
-        self.owner.turn, self.owner.notes, self.owner.gates.failures = op.turn, (), 0
+        self.owner.turn, self.owner.notes, self.owner.gates.failures, self.owner.gates.tries = op.turn, (), 0, 0
         self._journal, self.park, self.crashes = None, None, 0
         self.host.dispatch(op.outbox, result.outbox)
-        self.host.replied(self.id, op.message, op.reply)
+        self.host.replied(self.id, op.message, op.reply, () if op.status in ENDED else result.value or ())
         self.node.emit(events.TurnCommitted(self.id, op.turn, op.message, op.status, op.usage.tokens, op.usage.microusd))
         if op.status in ENDED:
             self.life = Life.ENDED
@@ -329,9 +330,9 @@ class Actor:
     def _failed(self, op: FailTurn, result: Result) -> None:
         if result.status is Status.DONE:
             self.mailbox.popleft()  # type: ignore[union-attr]
-            self.status, self.park, self.wish = "failed", None, None
+            self.status, self.park, self.wish, self.owner.gates.tries = "failed", None, None, 0
             self.host.dispatch(op.outbox, result.outbox)
-            self.host.replied(self.id, op.message, op.reply)
+            self.host.replied(self.id, op.message, op.reply, result.value or ())
             self.node.emit(events.SessionFailed(self.id, op.message, op.cause))
 
     async def _park_turn(self, turn: Turn, park: Park) -> None:

@@ -14,6 +14,10 @@ PROVIDER_S, PROVIDER_MAX_S = 5.0, 300.0
 """The pause before a session whose dependency was down resumes, in seconds: doubling from the first to the second, with jitter down to
 half."""
 
+TRIES = 5
+"""How many runs of a turn in a row may end by a transient failure that is no dependency's (an ask without an answer, an empty reply of a
+model, a deadlock): after the last of them the message is a dead letter."""
+
 STORE_S = 5.0
 
 
@@ -23,14 +27,23 @@ def after_crash(
     """What to do: a Park, a restart after so many seconds, or give the message up (None).
 
     Only bugs count against the intensity. A spent budget waits for a person. A dependency that is down is called again after growing
-    pauses, without a limit.
+    pauses, without a limit; any other transient failure after the same pauses, a few times: it says nothing about the health of a
+    dependency, and what it costs must not be bought without end.
     """
     if isinstance(error, BudgetExhausted):
         return Park("budget", f"budget exhausted: {error.message}; raise it, then it resumes")
     if isinstance(error, StoreError):
         return Park("store", f"the store could not be read: {error}", clock.time() + STORE_S)
     if isinstance(error, StepError) and error.category == "transient":
-        gates.failures += 1
-        wait_s = min(PROVIDER_S * 2.0 ** min(gates.failures - 1, 10), PROVIDER_MAX_S) * uniform(0.5, 1.0)
-        return Park("provider", f"{error.step}: {error.message}", clock.time() + wait_s)
+        if error.dependency:
+            gates.failures += 1
+            return Park("provider", f"{error.step}: {error.message}", clock.time() + _pause_s(gates.failures, uniform))
+        gates.tries += 1
+        if gates.tries >= TRIES:
+            return None
+        return Park("retry", f"{error.step}: {error.message}", clock.time() + _pause_s(gates.tries, uniform))
     return restarts.after_crash(backoff, clock.monotonic(), uniform)
+
+
+def _pause_s(nth: int, uniform: Callable[[float, float], float]) -> float:
+    return min(PROVIDER_S * 2.0 ** min(nth - 1, 10), PROVIDER_MAX_S) * uniform(0.5, 1.0)

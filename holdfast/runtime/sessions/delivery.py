@@ -93,6 +93,12 @@ class Delivery:
         elif actor.park is not None and actor.park.reason == "wait":
             self._residents.reread(actor)
 
+    def answered(self, messages: Iterable[Message]) -> None:
+        """These messages were answered, each at the step that its `reply_to` names."""
+        for message in messages:
+            if message.reply_to is not None and message.reply is not None:
+                self.deliver(message.reply_to, message.reply)
+
     def replied(self, session: str, message: str, outcome: bytes) -> None:
         """A message is done or dead: the callers outside any session that asked get the answer."""
         if (session, message) in self._waiters:

@@ -19,7 +19,7 @@ from holdfast.runtime.sessions.waiters import END
 from holdfast.runtime.turns.failures import describe
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import EndSession, Result, Status
-from holdfast.stores.records import ENDED, Failure, Message, Outcome, SessionStatus
+from holdfast.stores.records import Failure, Message, Outcome, SessionStatus
 
 
 class Registry(Protocol):
@@ -77,9 +77,8 @@ class Endings:
 
     def ended(self, id: str, status: str, result: bytes, answered: list[Message]) -> None:
         """It takes no more messages. Its waiting messages were answered; now those that wait for its `result` get it."""
+        self._delivery.answered(answered)
         for message in answered:
-            if message.reply_to is not None and message.reply is not None:
-                self._delivery.deliver(message.reply_to, message.reply)
             self._delivery.replied(id, message.id, message.reply or b"")
         self._delivery.replied(id, END, result)
         self._registry.unschedule(id)  # it may have parked during the write of its end
@@ -116,6 +115,4 @@ class Endings:
 
     async def _living(self, parent: str, turn: int | None = None) -> list[tuple[str, str]]:
         """The children that have not ended, in the order in which they were made, each with its parent."""
-        made = await self._node.store.children(parent)
-        ours = (child for child in made if child.parent is not None and (turn is None or child.parent.turn == turn))
-        return [(child.id, parent) for child in ours if not child.detached and child.status not in ENDED]
+        return [(child.id, parent) for child in await self._node.store.living_children(parent, turn=turn)]

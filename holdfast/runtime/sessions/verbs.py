@@ -12,6 +12,7 @@ from holdfast import codec, errors, events, redact
 from holdfast.policies.budget import ZERO, Budget
 from holdfast.runtime.agents.ids import check_id
 from holdfast.runtime.sessions.actor import Actor
+from holdfast.runtime.sessions.conclusion import stored_gates
 from holdfast.runtime.sessions.life import Signal
 from holdfast.runtime.sessions.registry import Sessions
 from holdfast.runtime.turns.journal import cost
@@ -128,7 +129,7 @@ class Verbs:
     async def _letter_again(self, actor: Actor, resolved: Mapping[bytes, str]) -> list[Op]:
         """The dead letter, with the current outcomes of its effects."""
         turn = actor.owner.turn + 1
-        letter = next((each for each in await self._node.store.dead_letters(actor.id) if each.turn == turn), None)
+        letter = (await self._node.store.blocking_letters([actor.id])).get(actor.id)
         if letter is None or not resolved:
             return []
         done, in_doubt, failed = actor.journal.effects(resolved)
@@ -142,7 +143,10 @@ class Verbs:
 
     async def retry(self, session: str) -> None:
         actor = await self._idle_actor(session)
-        result = await self._write(actor, RetryLetter(session, actor.owner.epoch, self._now()), lambda: self._again(actor))
+        owner, now = actor.owner, self._now()
+        # The failed runs are no longer counted, also after a crash.
+        fresh = None if owner.unreadable else UpdateSession(session, owner.epoch, now, gates=stored_gates(owner, self._node))
+        result = await self._write(actor, RetryLetter(session, owner.epoch, now), lambda: self._again(actor), fresh)
         if result.status is Status.REFUSED:
             raise errors.SessionError(session, f"session {session!r} has no dead letter")
 

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from holdfast.codec import canonical, digest
-from holdfast.runtime.steps.asked import plain
+from holdfast.codec import digest
+from holdfast.runtime.steps.message import Sent, read
 from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.ops import Enqueue
 from holdfast.stores.records import Step, StepState
 from holdfast.telemetry.context import linked
 
 
-def tells(target: str, message: Any) -> bytes:
-    """The arguments of a `tell` step. Raises NotJournalable where the message is not plain data, as an ask does."""
-    plain.encode(message)
-    return canonical([target, message])
-
-
-def sends(turn: Turn, id: str, args: bytes) -> None:
-    """Put the message of a `tell` with these arguments into the outbox, under `id`; it leaves with the commit."""
-    target, message = plain.decode(args)
-    body = canonical(message)
-    turn.outbox.add(Enqueue(target, id, body, digest(body), turn.node.clock.time(), context=linked()))
+def sends(turn: Turn, id: str, sent: Sent) -> None:
+    """Put a message into the outbox, under `id`; it leaves with the commit."""
+    turn.outbox.add(Enqueue(sent.target, id, sent.body, digest(sent.body), turn.node.clock.time(), context=linked()))
 
 
 def send_again(turn: Turn, step: Step) -> None:
     """The same for a step inside another one that is answered from its record: the function that sent it does not run."""
     if step.record.kind == "tell" and step.state is StepState.CLOSED:
-        sends(turn, turn.name_of(step.key), step.record.args)
+        sent = read(step.record.args)
+        sends(turn, turn.name_of(step.key) if sent.id is None else sent.id, sent)

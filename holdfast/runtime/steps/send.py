@@ -8,12 +8,13 @@ from typing import Any, NoReturn
 import msgspec
 
 from holdfast.codec import canonical, digest
-from holdfast.errors import AskCycle, MailboxFull, SessionEnded, SessionNotFound
+from holdfast.errors import AskCycle, MailboxFull, NotJournalable, SessionEnded, SessionNotFound
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.ids import check_id
 from holdfast.runtime.steps import pipeline
 from holdfast.runtime.steps.asked import Ask, plain
-from holdfast.runtime.steps.outbox import sends, tells
+from holdfast.runtime.steps.message import Sent, message
+from holdfast.runtime.steps.outbox import sends
 from holdfast.runtime.steps.refusal import refuse
 from holdfast.runtime.steps.room import spend_step
 from holdfast.runtime.steps.step import Step
@@ -30,57 +31,64 @@ _WHY = {
     "unknown": "no session {!r}: check the id, or spawn it",
     "full": "the mailbox of session {!r} is full",
     UNREADABLE: "the row of session {!r} does not decode",
-    "conflict": "session {!r} has another message of this id",
+    "conflict": "session {!r} has another message of this id: use a new id",
 }
 _KINDS = {"unknown": "SessionNotFound", "full": "MailboxFull", "conflict": "MessageConflict", UNREADABLE: "StateError"}
 
 
-async def ask(turn: Turn, target: str, message: Any, timeout_s: float) -> Any:
-    """Send a message and wait for its reply, as plain data. Raises AskCycle, AskTimeout, and StepError for any other failure."""
-    check_id("session", target)
+async def ask(turn: Turn, target: str, value: Any, id: str | None, timeout_s: float) -> Any:
+    """Send a message and wait for its reply, as plain data; with an `id` that came before, wait for the reply to that message. Raises
+    AskCycle, AskTimeout, and StepError for any other failure."""
     check_time("timeout_s", timeout_s)
-    plain.encode(message)
-    asked = Ask(kind="ask", name=target, args=canonical([target, message]), timeout_s=timeout_s)
-    return await pipeline.run(turn, asked, partial(_ask, body=canonical(message), timeout_s=timeout_s))
+    sent = message(target, value, id)
+    asked = Ask(kind="ask", name=target, args=sent.args, timeout_s=timeout_s)
+    return await pipeline.run(turn, asked, partial(_ask, sent=sent, timeout_s=timeout_s))
 
 
-async def _ask(step: Step, *, body: bytes, timeout_s: float) -> Outcome:
+async def _ask(step: Step, *, sent: Sent, timeout_s: float) -> Outcome:
     turn, target = step.turn, step.name
     turn.waits.asking.append(target)
     try:
         if step.claim.step is None:
-            await _refuse_cycle(step)
-            await _refuse_misfit(step, await _agent_of(turn, target), body)
+            await _refuse_cycle(step, sent.id)
+            await _refuse_misfit(step, await _agent_of(turn, target), sent)
         await begin(step, timeout_s)
-        send, at_once = partial(_message, body=body), partial(_answered_at_once, target=target)
+        send, at_once = partial(_enqueue, sent=sent), partial(_answered_at_once, target=target)
         outcome = await wait_for(step, target, send, at_once, turn.owner.agent.park_after_s)
     finally:
         turn.waits.asking.remove(target)
     if outcome is not None:
         return outcome
-    text = f"no answer within {timeout_s:g} s; ask again with id {message_id(step)!r}"
-    return await step.close(Outcome(failure=Failure("AskTimeout", target, "AskTimeout", text, "transient")))
+    id = message_id(step, sent)
+    text = f"no answer within {timeout_s:g} s; ask again with id {id!r}"
+    return await step.close(Outcome(failure=Failure("AskTimeout", target, "AskTimeout", text, "transient", message_id=id)))
 
 
-async def _refuse_cycle(step: Step) -> None:
-    cycle = step.turn.node.peers.cycle(step.session, step.name)
+async def _refuse_cycle(step: Step, id: str | None) -> None:
+    node = step.turn.node
+    cycle = node.peers.cycle(step.session, step.name)
+    if cycle is not None and id is not None:
+        earlier = await node.store.message(step.name, id)
+        if earlier is not None and earlier.reply is not None:
+            return  # it need not wait
     if cycle is not None:
         await spend_step(step)
         await refuse(step, f"circular ask: {' -> '.join((step.session, *cycle))} would wait for itself", AskCycle)
 
 
-def message_id(step: Step) -> str:
+def message_id(step: Step, sent: Sent | None = None) -> str:
     """The id of the message that a step sends: the same on every run of the turn."""
-    return step.turn.name_of(step.claim.key)
+    return step.turn.name_of(step.claim.key) if sent is None or sent.id is None else sent.id
 
 
-def _message(step: Step, *, body: bytes) -> tuple[Op, ...]:
+def _enqueue(step: Step, *, sent: Sent) -> tuple[Op, ...]:
     turn, target = step.turn, step.name
     agent = turn.node.peers.agent_of(target)
     limit = _largest_mailbox(turn) if agent is None else agent.mailbox
     to, now = Address(step.session, turn.number, step.claim.key), turn.node.clock.time()
-    sent = Enqueue(target, message_id(step), body, digest(body), now, reply_to=to, limit=limit, context=carried())
-    return (*turn.outbox.take(target), sent)  # a message sent earlier arrives earlier
+    id, body = message_id(step, sent), sent.body
+    op = Enqueue(target, id, body, digest(body), now, reply_to=to, limit=limit, context=carried())
+    return (*turn.outbox.take(target), op)  # a message sent earlier arrives earlier
 
 
 def _largest_mailbox(turn: Turn) -> int | None:
@@ -112,22 +120,38 @@ def _watching(step: Step) -> tuple[Op, ...]:
     return (*step.turn.outbox.take(step.name), sent)
 
 
-async def tell(turn: Turn, target: str, message: Any) -> None:
-    """Send a message when the turn commits. Now it checks that the session exists and has room; the record keeps the result."""
-    check_id("session", target)
-    asked = Ask(kind="tell", name=target, args=tells(target, message))
-    id = await pipeline.run(turn, asked, partial(_tell, body=canonical(message)))
-    sends(turn, id, asked.args)
+async def tell(turn: Turn, target: str, value: Any, id: str | None) -> str:
+    """Send a message when the turn commits; returns its id. Now it checks that the session exists and has room; the record keeps the
+    result."""
+    sent = message(target, value, id)
+    asked = Ask(kind="tell", name=target, args=sent.args)
+    sent_as: str = await pipeline.run(turn, asked, partial(_tell, sent=sent))
+    sends(turn, sent_as, sent)
+    return sent_as
 
 
-async def _tell(step: Step, *, body: bytes) -> Outcome:
+async def _tell(step: Step, *, sent: Sent) -> Outcome:
     turn, target = step.turn, step.name
     step.begins()
     row = await turn.node.store.session(target)
     agent = await _agent_of(turn, target, row)
-    await _refuse_undeliverable(step, row, agent, body)
-    await _refuse_misfit(step, agent, body)
-    return await step.close(Outcome(plain.encode(message_id(step))))
+    if not await _sent_before(step, sent):
+        await _refuse_undeliverable(step, row, agent, sent.body)
+        await _refuse_misfit(step, agent, sent)
+    return await step.close(Outcome(plain.encode(message_id(step, sent))))
+
+
+async def _sent_before(step: Step, sent: Sent) -> bool:
+    """Whether another message of this id arrived, or leaves with this commit: the same again changes nothing, another is refused."""
+    if sent.id is None:
+        return False
+    earlier = step.turn.outbox.find(sent.target, sent.id) or await step.turn.node.store.message(sent.target, sent.id)
+    if earlier is None:
+        return False
+    if earlier.digest != digest(sent.body):
+        await spend_step(step)
+        await refuse(step, _WHY["conflict"].format(sent.target), cause=_KINDS["conflict"])
+    return True
 
 
 async def _refuse_undeliverable(step: Step, row: Session | None, agent: Agent | None, body: bytes) -> None:
@@ -157,12 +181,14 @@ async def _agent_of(turn: Turn, target: str, row: Session | None = None) -> Agen
     return None if found is None else turn.node.settings.agents.get(found.agent)
 
 
-async def _refuse_misfit(step: Step, agent: Agent | None, body: bytes) -> None:
+async def _refuse_misfit(step: Step, agent: Agent | None, sent: Sent) -> None:
     """Refuse a message that does not fit the agent's type: it is the sender's fault, and must not fail the receiver's turn."""
+    if sent.untyped and (agent is None or agent.message.plain):
+        raise NotJournalable(sent.untyped)
     if agent is None:
         return  # the store checks the target when the message is sent
     try:
-        agent.message.decode(body)
+        agent.message.decode(sent.body)
     except Exception as error:  # a user's own validator can raise any error
         await _misfit(step, f"agent {agent.name!r} does not take this message: {describe(error)}", type(error).__name__)
 

@@ -199,28 +199,39 @@ class Session(SessionOf[S]):
 
     # ------------------------------------------------------------ other sessions
 
-    def tell(self, session: str, message: Any) -> Work[None]:
-        """Send a message to another session; it leaves when this turn commits.
+    def tell(self, session: str, message: Any, *, id: str | None = None) -> Work[str]:
+        """Send a message to another session; it leaves when this turn commits. Returns its id.
+
+        Args:
+            message: as Handle.tell: plain data, a dataclass, a msgspec.Struct or a pydantic model, of the type of the agent.
+            id: makes a second send safe: another arrival of the same id and body changes nothing.
 
         Raises:
-            StepError: there is no such session, it has ended, or its mailbox is full (`type` says which).
+            StepError: there is no such session, it has ended, its mailbox is full, or it has another message of this id (`type` says
+                which).
+            NotJournalable: the message cannot be encoded.
         If cancelled, the message is not sent, nor on replay.
         """
-        return self._made(_named("tell", session), send.tell(self._turn, session, message))
+        return self._made(_named("tell", session), send.tell(self._turn, session, message, id))
 
-    def ask(self, session: str, message: Any, *, timeout_s: float = 60.0) -> Work[Any]:
+    def ask(self, session: str, message: Any, *, id: str | None = None, timeout_s: float = 60.0) -> Work[Any]:
         """Send a message to another session and wait for its reply, as plain data. A long wait parks this one.
 
         Args:
+            message: as Handle.ask: plain data, a dataclass, a msgspec.Struct or a pydantic model, of the type of the agent.
+            id: the id of a message that was sent before, such as `AskTimeout.message_id`: then no other is sent, and its reply is waited
+                for, or returned where it has come.
             timeout_s: seconds until AskTimeout.
 
         Raises:
-            AskTimeout: no reply within `timeout_s`.
+            AskTimeout: no reply within `timeout_s`; ask again with its `message_id`, in this turn, a later one or another session.
             AskCycle: the other session waits for this one, directly or through others.
-            StepError: the message was refused, or the other session failed; `type` has the reason.
+            StepError: the message was refused, the id came before with another body (`type` is "MessageConflict"), or the other session
+                failed; `type` has the reason.
+            NotJournalable: the message cannot be encoded.
         If cancelled, the message may have been sent: the other session handles it, and its reply is ignored here.
         """
-        return self._made(_named("ask", session), send.ask(self._turn, session, message, timeout_s))
+        return self._made(_named("ask", session), send.ask(self._turn, session, message, id, timeout_s))
 
     def spawn(
         self, agent: Agent, *, state: Any = None, budget: Budget | None = None, id: str | None = None, detached: bool = False
@@ -283,13 +294,13 @@ class Child:
     def __init__(self, session: Session[Any], id: str) -> None:
         self._session, self.id = session, id
 
-    def ask(self, message: Any, *, timeout_s: float = 60.0) -> Work[Any]:
+    def ask(self, message: Any, *, id: str | None = None, timeout_s: float = 60.0) -> Work[Any]:
         """As Session.ask."""
-        return self._session.ask(self.id, message, timeout_s=timeout_s)
+        return self._session.ask(self.id, message, id=id, timeout_s=timeout_s)
 
-    def tell(self, message: Any) -> Work[None]:
+    def tell(self, message: Any, *, id: str | None = None) -> Work[str]:
         """As Session.tell."""
-        return self._session.tell(self.id, message)
+        return self._session.tell(self.id, message, id=id)
 
     def result(self) -> Work[Any]:
         """As Session.watch."""

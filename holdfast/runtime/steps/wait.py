@@ -61,7 +61,8 @@ async def begin(step: Step, seconds: float | None) -> None:
         await spend_step(step)
         step.until = until
     elif step.until is not None and until is not None:
-        step.until = min(step.until, until, now + (found.record.waits_s or math.inf))
+        waited = step.until == step.turn.owner.waited_until
+        step.until = now if waited else min(step.until, until, now + (found.record.waits_s or math.inf))
 
 
 async def wait_for(step: Step, target: str, send: Send, at_once: AtOnce, hold_s: float) -> Outcome | None:

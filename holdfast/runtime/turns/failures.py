@@ -14,7 +14,7 @@ from holdfast.given import text_of
 from holdfast.policies.classify import Fault
 from holdfast.stores.records import Failure, Outcome, Park, StepState
 
-_BY_NAME: dict[str, type[StepError]] = {cls.__name__: cls for cls in (StepError, BudgetExhausted, RepetitionDetected, AskTimeout, AskCycle)}
+_BY_NAME: dict[str, type[StepError]] = {cls.__name__: cls for cls in (StepError, BudgetExhausted, RepetitionDetected, AskCycle)}
 _MAX_TEXT = 2_000
 _FRAMES, _CAUSES = 30, 4
 CUT = Failure("StepError", "", "CancelledError", "cancelled by its caller")
@@ -34,7 +34,8 @@ def redacted(fault: Fault) -> Fault:
 def failure_of(step: str, fault: Fault) -> Failure:
     """The record of a final failure. To the caller, "not_done" and "cancelled" are permanent."""
     category = fault.category if fault.category in ("transient", "semantic") else "permanent"
-    return Failure(fault.raised_as, step, fault.type, redact.text(fault.message)[:_MAX_TEXT], category)
+    down = fault.dependency and category == "transient"
+    return Failure(fault.raised_as, step, fault.type, redact.text(fault.message)[:_MAX_TEXT], category, dependency=down)
 
 
 STATE_S = 60.0
@@ -58,7 +59,10 @@ def state_of(outcome: Outcome) -> StepState:
 
 def error_of(failure: Failure) -> StepError:
     """The error that a failure on record raises."""
-    return _BY_NAME.get(failure.error, StepError)(failure.step, failure.type, failure.message, failure.category)
+    about, down = (failure.step, failure.type, failure.message, failure.category), failure.dependency
+    if failure.error == AskTimeout.__name__:
+        return AskTimeout(*about, dependency=down, message_id=failure.message_id)
+    return _BY_NAME.get(failure.error, StepError)(*about, dependency=down)
 
 
 def describe(error: BaseException) -> str:

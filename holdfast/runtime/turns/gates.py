@@ -30,14 +30,15 @@ class Gates:
     """The budget, breaker and repetition watch of one session.
 
     Attributes:
-        failures: how many turns in a row ended because a dependency was down.
+        failures: how many runs of the turn in a row ended because a dependency was down.
+        tries: how many in a row ended by another transient failure.
         line: the steps that wait for budget; None where none does.
         timed: whether the active time is limited.
         overtime: the next reservation may be made although that time is used up.
         raised: the limits that people added: they did not come from a parent, and do not return to it.
     """
 
-    __slots__ = ("breaker", "failures", "ledger", "line", "overtime", "raised", "repetition", "timed")
+    __slots__ = ("breaker", "failures", "ledger", "line", "overtime", "raised", "repetition", "timed", "tries")
 
     def __init__(self, agent: Agent | None, id: str, ledger: Ledger, stored: dict[str, Any], now: float) -> None:
         self.ledger = ledger
@@ -45,6 +46,7 @@ class Gates:
         self.timed, self.overtime = ledger.limits.seconds is not None, False
         self.repetition = Repetition(RepetitionSpec() if agent is None else agent.repetition)
         self.failures: int = stored.get("failures", 0)
+        self.tries: int = stored.get("tries", 0)
         self.raised = Usage(**stored.get("raised", {}))
         spec, before = BreakerSpec() if agent is None else agent.breaker, stored.get("breaker")
         self.breaker = Breaker(spec, id) if before is None else Breaker.restore(spec, before, id, now)
@@ -130,6 +132,8 @@ class Gates:
             stored["breaker"] = self.breaker.snapshot()
         if self.failures:
             stored["failures"] = self.failures
+        if self.tries:
+            stored["tries"] = self.tries
         if self.raised:
             stored["raised"] = msgspec.structs.asdict(self.raised)
         return stored

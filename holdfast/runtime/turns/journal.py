@@ -16,6 +16,7 @@ from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.turns.branches import Branch, enclosing, inside_of
 from holdfast.runtime.turns.order import Order
 from holdfast.runtime.turns.trailing import trailing
+from holdfast.runtime.turns.unclaimed import Unclaimed
 from holdfast.stores.records import Step, StepRecord, StepState, in_doubt
 
 OPEN, CLOSED, FAILED, DOUBT, WAITING = StepState
@@ -60,7 +61,7 @@ class Journal:
         left: the records that the code has not asked for in this run.
     """
 
-    __slots__ = ("_answered", "_below", "_once", "_open", "left", "order", "records")
+    __slots__ = ("_answered", "_below", "_by_digest", "_by_line", "_by_name", "_effects", "_once", "_open", "left", "order", "records")
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
         self.records: dict[bytes, Step] = {}
@@ -78,6 +79,11 @@ class Journal:
         self.left: dict[bytes, Step] = dict(self.records)
         self._answered: dict[bytes, None] = {}
         self.order.rewind(self.left)
+        self._index()
+
+    def _index(self) -> None:
+        self._by_line, self._effects = Unclaimed(self.left, _line_of), Unclaimed(self.left, _effects_of)
+        self._by_name, self._by_digest = Unclaimed(self.left, _name_of), Unclaimed(self.left, _digest_of)
 
     # ------------------------------------------------------------ claiming
 
@@ -108,6 +114,7 @@ class Journal:
         steps = [step for step in self.records.values() if step.record.branch.startswith(path)]
         self.left.update((step.key, step) for step in steps)
         self.order.reopened()
+        self._index()
         for step in steps:
             self._answered.pop(step.key, None)
         return trailing(steps, self.order.place_of)
@@ -118,25 +125,17 @@ class Journal:
         Records of steps that ran at once with others of their branch are left out: their order has no meaning. A record with the same
         digest comes first: a record before it was lost. This does not claim it.
         """
-        found = [
-            step
-            for step in self.left.values()
-            if (step.record.branch, step.record.kind, step.record.name) == (claim.branch.path, kind, name) and not step.record.overlapped
-        ]
-        return next((step for step in found if step.record.digest == claim.digest), found[0] if found else None)
+        path = claim.branch.path
+        return self._by_digest.first((path, claim.digest)) or self._by_name.first((path, kind, name))
 
     def astray(self, branch: Branch) -> bool:
         """Whether a line of code diverged from its records: some unclaimed ones come before the step that it asks for now."""
-        return any(_before(step.record, branch) for step in self.left.values())
+        return self._by_line.first((branch.path, branch.line)) is not None
 
     def passed_over(self, branch: Branch) -> Step | None:
         """An unclaimed effect, done or in doubt, that comes before the step that the same line of code asks for now; in the handler's own
         tasks, a `once` effect."""
-        effects = ("once",) if branch.line else ("once", "idempotent")
-        for step in self.left.values():
-            if step.record.effect in effects and step.state is not FAILED and _before(step.record, branch):
-                return step
-        return None
+        return self._effects.first((branch.path, branch.line))
 
     def take(self, claim: Claim, step: Step) -> None:
         """Let `claim` have a record of another identity (drift)."""
@@ -242,9 +241,24 @@ class Journal:
         return Effects(*map(tuple, found))
 
 
-def _before(record: StepRecord, branch: Branch) -> bool:
-    """Whether an unclaimed record comes before the step that a line of code asks for now: a line asks for one step at a time."""
-    return (record.branch, record.line) == (branch.path, branch.line) and (bool(record.line) or not record.overlapped)
+def _line_of(step: Step) -> tuple[str, str] | None:
+    """The line that asked for a record; None where the record has no place in its line's order. A line asks for one step at a time."""
+    record: StepRecord = step.record
+    return None if record.overlapped and not record.line else (record.branch, record.line)
+
+
+def _effects_of(step: Step) -> tuple[str, str] | None:
+    effects = ("once",) if step.record.line else ("once", "idempotent")
+    return _line_of(step) if step.record.effect in effects and step.state is not FAILED else None
+
+
+def _name_of(step: Step) -> tuple[str, str, str] | None:
+    record: StepRecord = step.record
+    return None if record.overlapped else (record.branch, record.kind, record.name)
+
+
+def _digest_of(step: Step) -> tuple[str, bytes] | None:
+    return None if step.record.overlapped else (step.record.branch, step.record.digest)
 
 
 def cost(step: Step) -> Usage:

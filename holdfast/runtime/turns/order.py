@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from holdfast.runtime.turns.branches import Branch, inside_of
+from holdfast.runtime.turns.unclaimed import Unclaimed
 from holdfast.stores.records import Step
 
 _GAP = 1 << 20
@@ -68,7 +69,7 @@ class Order:
     """
 
     __slots__ = (
-        "_at_once", "_by_seen", "_closed", "_coming", "_due", "_first", "_heard", "_missed", "_number", "_places", "_queue",
+        "_at_once", "_by_seen", "_closed", "_coming", "_due", "_first", "_heard", "_lines", "_missed", "_number", "_places", "_queue",
         "_unclaimed", "_until", "claim_waiters", "held", "seen", "unwritten",
     )  # fmt: skip
 
@@ -101,6 +102,7 @@ class Order:
 
     def reopened(self) -> None:
         """Records can be claimed again."""
+        self._lines = Unclaimed(self._unclaimed, lambda step: (step.record.branch, step.record.line), self._missed)
         if not self._unclaimed:
             self._at_once, self._by_seen, self._first = _NONE, [], 0
             return
@@ -276,7 +278,7 @@ class Order:
         record, and the other lines made theirs without its answer."""
         loop = asyncio.get_running_loop()
         until = loop.time() + within_s
-        while (missing := next(self._of_others(branch), None)) is not None:
+        while (missing := self._lines.other((branch.path, branch.line))) is not None:
             await self._another_asked(missing, until - loop.time())
 
     async def asked_elsewhere(self, step: Step, within_s: float) -> bool:
@@ -300,12 +302,6 @@ class Order:
         while self._coming and self._coming[0].of.gone:
             heapq.heappop(self._coming)
         return self._coming[0].of if self._coming else None
-
-    def _of_others(self, branch: Branch) -> Iterator[Step]:
-        ours = branch.path, branch.line
-        for step in self._unclaimed.values():
-            if (step.record.branch, step.record.line) != ours and step.key not in self._missed:
-                yield step
 
     def _missing(self, step: Step) -> Iterator[Step]:
         """The unclaimed steps that were under way together with this step, without the steps inside it."""

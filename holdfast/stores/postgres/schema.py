@@ -108,6 +108,10 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE {schema}.sessions ADD COLUMN returns bytea NOT NULL DEFAULT '\\x80';
     """,
+    # The other steps that wait for the answer to a message: they asked with its id.
+    """
+    ALTER TABLE {schema}.messages ADD COLUMN also bytea;
+    """,
 )
 
 

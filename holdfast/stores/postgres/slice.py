@@ -1,30 +1,28 @@
 """The rows that a batch touches: which rows it needs, the interpreter of its ops over them in memory, and the changes.
 
-`memory_ops.Tables` interprets the ops, on tables that hold only the rows that the batch can read. Most ops are step writes of sessions that
-no other op of the batch concerns. They need no row, only the session's epoch and open turn: they are written blindly.
+`stores.tables.Tables` interprets the ops, on tables that hold only the rows that the batch can read. Most ops are step writes of sessions
+that no other op of the batch concerns. They need no row, only the session's epoch and open turn: they are written blindly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from holdfast.stores import ops
-from holdfast.stores.memory.interpreter import StepRow, Tables
 from holdfast.stores.ops import DONE, FENCED, Op, Result
 from holdfast.stores.postgres.rows import (
     Values,
-    checkpoint_of,
     checkpoint_values,
     letter_of,
     letter_values,
-    message_of,
     message_values,
-    session_of,
     session_values,
     step_values,
 )
 from holdfast.stores.records import ENDED, Address, Message, MessageState, Session
+from holdfast.stores.rows import checkpoint_of, message_of, session_of
+from holdfast.stores.tables import StepRow, Tables
 from holdfast.stores.unreadable import read_state
 
 
@@ -125,9 +123,16 @@ class Needs:
         self.sessions.add(to.session)
         self.steps.add((to.session, to.turn, to.key))
 
-    def after_endings(self, batch: Iterable[Op], rows: Slice) -> Needs:
-        """The needs beyond `rows`, once `rows` has the steps that wait for the sessions that end."""
-        waiting = [m.reply_to for session in self.ending for m in rows.queued(session)] + list(_asked(batch))
+    def of_answers(self, batch: Iterable[Op], rows: Slice) -> Needs:
+        """The needs beyond `rows`, once `rows` has the messages of the batch: the steps that are answered with one, without the first that
+        asked for it (a Reply in the outbox names that one), and those that wait for the sessions that end."""
+        sent, known = list(_enqueued(batch)), rows.messages
+        there = [known[session][id] for session, id in self.messages if id in known.get(session, ())]
+        waiting: list[Address | None] = [to for message in there for to in message.also]
+        waiting += [to for session in self.ending for message in rows.queued(session) for to in (message.reply_to, *message.also)]
+        again = len({(op.session, op.id) for op in sent}) < len(sent) or any(op.id in known.get(op.session, ()) for op in sent)
+        if again or self.ending:
+            waiting += [op.reply_to for op in sent]
         more = Needs()
         for to in waiting:
             if to is not None:
@@ -154,11 +159,11 @@ class Needs:
         return more
 
 
-def _asked(batch: Iterable[Op]) -> Iterable[Address | None]:
+def _enqueued(batch: Iterable[Op]) -> Iterator[ops.Enqueue]:
     for op in batch:
         if isinstance(op, ops.Enqueue):
-            yield op.reply_to
-        yield from _asked(getattr(op, "outbox", ()))
+            yield op
+        yield from _enqueued(getattr(op, "outbox", ()))
 
 
 class Changes:

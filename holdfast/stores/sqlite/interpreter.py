@@ -6,26 +6,23 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from holdfast.policies.budget import Usage
 from holdfast.stores import marks, ops
 from holdfast.stores.ops import DONE, FENCED, Result, Status
-from holdfast.stores.records import ENDED, Message, MessageState, Session, StepState
-from holdfast.stores.returns import settle
-from holdfast.stores.sqlite.activation import activate
-from holdfast.stores.sqlite.log import APPEND, DROPPED, Row, StepLog
-from holdfast.stores.sqlite.rows import (
+from holdfast.stores.records import ENDED, Address, MessageState, Session
+from holdfast.stores.returns import opened, settle
+from holdfast.stores.rows import (
     MESSAGE,
     SESSION,
-    decode_outcome,
     decode_texts,
     decode_usage,
     encode,
     message_of,
     session_of,
 )
-from holdfast.stores.unreadable import UNREADABLE, read_step
+from holdfast.stores.sqlite.activation import activate
+from holdfast.stores.sqlite.log import APPEND, DROPPED, Row, StepLog
+from holdfast.stores.sqlite.mailbox import Mailbox
 
 _MAX_KNOWN = 100_000
 _NO_SESSION = (-1, -1)
@@ -42,9 +39,12 @@ class Interpreter:
         self.db = connection
         self.log = StepLog(connection)
         self._known: dict[str, tuple[int, int]] = {}
+        self._mailbox = Mailbox(
+            connection, self.log, self.session, lambda id: id in self._known or self._readable(id) is not None, self._waiting
+        )
         self._by_type: dict[type, Callable[[Any], Result]] = {
             ops.CreateSession: self._create,
-            ops.Enqueue: self._enqueue,
+            ops.Enqueue: self._mailbox.enqueue,
             ops.Activate: lambda op: self._activate([op])[0],
             ops.WriteStep: self._write_step,
             ops.DropSteps: self._drop_steps,
@@ -53,7 +53,7 @@ class Interpreter:
             ops.RetryLetter: self._retry_letter,
             ops.DropLetter: self._drop_letter,
             ops.UpdateSession: self._update_session,
-            ops.Reply: self._reply,
+            ops.Reply: self._mailbox.reply,
             ops.ReturnBudget: self._return_budget,
             ops.EndSession: self._end_session,
             ops.Touch: self._touch,
@@ -149,11 +149,11 @@ class Interpreter:
         made = (None, None, None) if parent is None else (parent.session, encode(parent), parent.turn)
         self.db.execute(
             "INSERT INTO sessions (id, agent, tenant, user, status, epoch, turn, pending, budget, usage, seed, parent, parent_at,"
-            " parent_turn, detached, gates, notes, crashes, crash_mark, created, updated)"
-            " VALUES (?, ?, ?, ?, 'idle', 0, 0, 0, ?, ?, ?, ?, ?, ?, ?, x'', ?, 0, 0, ?, ?)",
+            " parent_turn, detached, gates, notes, crashes, crash_mark, created, updated, returns)"
+            " VALUES (?, ?, ?, ?, 'idle', 0, 0, 0, ?, ?, ?, ?, ?, ?, ?, x'', ?, 0, 0, ?, ?, ?)",
             (
                 op.id, op.agent, op.tenant, op.user, encode(op.budget), encode(Usage()), op.seed, *made, op.detached,
-                encode(()), op.now, op.now,
+                encode(()), op.now, op.now, encode(opened(op)),
             ),
         )  # fmt: skip
         self.db.execute(
@@ -165,32 +165,9 @@ class Interpreter:
             Status.DONE,
             Session(
                 id=op.id, agent=op.agent, tenant=op.tenant, user=op.user, status="idle", epoch=0, turn=0, pending=0, budget=op.budget,
-                seed=op.seed, parent=op.parent, detached=op.detached, created=op.now, updated=op.now,
+                seed=op.seed, parent=op.parent, detached=op.detached, created=op.now, updated=op.now, returns=opened(op),
             ),
         )  # fmt: skip
-
-    def _enqueue(self, op: ops.Enqueue) -> Result:
-        row = self.db.execute("SELECT status, pending FROM sessions WHERE id = ?", (op.session,)).fetchone()
-        if row is None:
-            return Result(Status.REFUSED, "unknown")
-        stored = self.db.execute(f"SELECT {MESSAGE} FROM messages WHERE session = ? AND id = ?", (op.session, op.id)).fetchone()
-        if stored is not None:
-            message = message_of(stored)
-            return Result(Status.DUPLICATE, message) if message.digest == op.digest else Result(Status.REFUSED, "conflict")
-        if row[0] in ENDED:
-            return Result(Status.REFUSED, ("ended", self.session(op.session)))
-        if not isinstance(row[1], int) or (op.session not in self._known and self._readable(op.session) is None):
-            return Result(Status.REFUSED, UNREADABLE)
-        counted = op.kind == "message"
-        if counted and op.limit is not None and row[1] >= op.limit:
-            return Result(Status.REFUSED, "full")
-        self.db.execute(
-            "INSERT INTO messages (session, id, body, digest, kind, reply_to, state, created, context) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?)",
-            (op.session, op.id, op.body, op.digest, op.kind, None if op.reply_to is None else encode(op.reply_to), op.now, op.context),
-        )
-        if counted:
-            self.db.execute("UPDATE sessions SET pending = pending + 1, updated = ? WHERE id = ?", (op.now, op.session))
-        return DONE
 
     def _activate(self, waking: list[ops.Activate]) -> list[Result]:
         results = activate(self.db, self.log, waking)
@@ -262,19 +239,9 @@ class Interpreter:
         waiting = self.log.waiting(session)
         return all(key in waiting for key in keys)
 
-    def _reply(self, op: ops.Reply) -> Result:
-        to, outcome = op.to, decode_outcome(op.outcome)
-        num = self.log.waiting(to.session).get(to.key) if self._open(to.session)[1] == to.turn else None
-        if num is None:
-            return Result(Status.DUPLICATE)
-        row = self.db.execute("SELECT body FROM steps WHERE num = ?", (num,)).fetchone()
-        waiting = read_step(to.key, StepState.WAITING, row[0], to.turn)
-        if not waiting.unreadable:  # else it stays: when the row is restored, the step asks again and gets its answer
-            record = msgspec.structs.replace(waiting.record, outcome=outcome, closed=op.now)
-            state = StepState.CLOSED if outcome.failure is None else StepState.FAILED
-            self.log.append(to.session, to.turn, to.key, int(state), encode(record))
-        self.db.execute("UPDATE sessions SET wake_at = ? WHERE id = ? AND status = 'parked' AND reason = 'wait'", (op.now, to.session))
-        return DONE
+    def _waiting(self, to: Address) -> int | None:
+        """The row of a step in the log, if the step waits."""
+        return self.log.waiting(to.session).get(to.key) if self._open(to.session)[1] == to.turn else None
 
     # ------------------------------------------------------------ turns
 
@@ -288,37 +255,15 @@ class Interpreter:
             (op.session, op.turn, op.state, op.version, op.message, op.started, op.now, usage, self.log.end_turn(op.session)),
         )
         self._remember(op.session, op.epoch, op.turn + 1)
-        settled = self._settle(op, MessageState.DONE)
+        settled, answered = self._mailbox.settle(op, MessageState.DONE)
         self.db.execute(
             "UPDATE sessions SET status = ?, turn = ?, pending = pending - ?, usage = ?, gates = ?, notes = x'90', result = ?, park = NULL,"
             " reason = NULL, wake_at = NULL, crashes = 0, crash_mark = 0, last_step = 0, updated = ? WHERE id = ?",
             (op.status, op.turn, settled, self._total(op.session, op.usage), op.gates, op.result, op.now, op.session),
         )
-        answered: list[Message] | None = None
         if op.status in ENDED:
-            answered = self._answer_all(op.session, op.rest, op.result, op.now)
-        return Result(Status.DONE, answered, self._outbox(op.outbox))
-
-    def _settle(self, op: ops.CommitTurn | ops.FailTurn, state: MessageState) -> int:
-        """Give a turn's message its reply; returns by how much `pending` falls. A message that is not queued keeps its reply."""
-        return self.db.execute(
-            "UPDATE messages SET state = ?, reply = ?, done = ? WHERE session = ? AND id = ? AND state = 1 AND kind = 'message'",
-            (state, op.reply, op.now, op.session, op.message),
-        ).rowcount
-
-    def _answer_all(self, session: str, rest: bytes | None, watch: bytes | None, now: float) -> list[Message]:
-        """Answer everything still queued in a session that has ended; returns the messages as they are now."""
-        queued = self.db.execute(f"SELECT {MESSAGE} FROM messages WHERE session = ? AND state = 1 ORDER BY seq", (session,)).fetchall()
-        answered = []
-        for row in queued:
-            message = message_of(row)
-            state, reply = (MessageState.DONE, watch) if message.kind == "watch" else (MessageState.DEAD, rest)
-            self.db.execute("UPDATE messages SET state = ?, reply = ?, done = ? WHERE seq = ?", (int(state), reply, now, message.seq))
-            if (to := message.reply_to) is not None and reply is not None and self._reply(ops.Reply(to, reply, now)) is not DONE:
-                to = None  # its step waits no more: it wakes no session
-            answered.append(msgspec.structs.replace(message, state=state, reply=reply, done=now, reply_to=to))
-        self.db.execute("UPDATE sessions SET pending = 0 WHERE id = ?", (session,))
-        return answered
+            answered += self._mailbox.answer_all(op.session, op.rest, op.result, op.now)
+        return Result(Status.DONE, answered if op.status in ENDED else answered or None, self._outbox(op.outbox))
 
     def _end_session(self, op: ops.EndSession) -> Result:
         row = self.db.execute("SELECT status, epoch, turn FROM sessions WHERE id = ?", (op.session,)).fetchone()
@@ -333,7 +278,7 @@ class Interpreter:
             "UPDATE sessions SET status = ?, epoch = ?, result = ?, park = ?, reason = ?, wake_at = NULL, updated = ? WHERE id = ?",
             (op.status, epoch, op.outcome, park, reason, op.now, op.session),
         )
-        answered = self._answer_all(op.session, op.outcome, op.outcome, op.now)
+        answered = self._mailbox.answer_all(op.session, op.outcome, op.outcome, op.now)
         return Result(Status.DONE, ops.Ended(epoch, answered), self._outbox(op.outbox))
 
     def _fail_turn(self, op: ops.FailTurn) -> Result:
@@ -344,13 +289,13 @@ class Interpreter:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (op.session, op.message, op.turn, op.cause, encode(op.effects), op.now, encode(op.in_doubt), encode(op.failed)),
         )
-        settled = self._settle(op, MessageState.DEAD)
+        settled, answered = self._mailbox.settle(op, MessageState.DEAD)
         self.db.execute("UPDATE sessions SET pending = pending - ?, updated = ? WHERE id = ?", (settled, op.now, op.session))
         self.db.execute(
             f"UPDATE sessions SET status = 'failed', park = NULL, reason = NULL, wake_at = NULL WHERE id = ? AND {_LIVES_ON}",
             (op.session,),
         )
-        return Result(Status.DONE, None, self._outbox(op.outbox))
+        return Result(Status.DONE, answered or None, self._outbox(op.outbox))
 
     def _letter(self, session: str) -> tuple[str, int, tuple[str, ...]] | None:
         """Message, turn and effects of the dead letter that blocks the session."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from holdfast.errors import SchemaTooNew, StoreError
-from holdfast.stores.sqlite.rows import reason_of, turn_of
+from holdfast.stores.rows import reason_of, turn_of
 
 APPLICATION_ID = 0x686F6C64  # "hold", in the file's header: tells our file from any other SQLite database
 
@@ -155,6 +155,10 @@ MIGRATIONS: tuple[str, ...] = (
     UPDATE nodes SET steps_from = ifnull((SELECT max(num) FROM log), 0);
     DROP TABLE steps;
     ALTER TABLE log RENAME TO steps;
+    """,
+    # The other steps that wait for the answer to a message: they asked with its id.
+    """
+    ALTER TABLE messages ADD COLUMN also BLOB;
     """,
 )
 

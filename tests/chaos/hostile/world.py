@@ -18,7 +18,6 @@ from holdfast.console.api.app import build
 from holdfast.console.api.control import Control
 from holdfast.console.reading.inspect import detail, overview
 from holdfast.stores.protocol import Store
-from holdfast.stores.records import Session as Row
 from tests.chaos.hostile.inside import INSIDE, TOOLS, NotHere, child, given
 from tests.chaos.hostile.models import FakeClient
 from tests.chaos.hostile.outside import OUTSIDE, Target
@@ -171,7 +170,8 @@ class Campaign:
     async def _look(self, place: str) -> None:
         store = self.runtime.store
         for row in await store.sessions(agent="healthy", limit=100):
-            if row.status != "idle" or row.crashes or row.pending:
+            whole = await store.session(row.id)
+            if row.status != "idle" or row.pending or whole is None or whole.crashes:
                 self.faults.append(f"{place}: {row.id} is {row.status} {row.park}")
         again = {key: times for key, times in charged.items() if times != 1}
         if again:
@@ -183,7 +183,7 @@ class Campaign:
     async def inspect(self) -> dict[str, tuple[str, str | None]]:
         """Read all that people read; returns the status of each session, and why it is parked."""
         store = self.runtime.store
-        rows: list[Row] = await store.sessions(limit=100_000)
+        rows = await store.sessions(limit=100_000)
         view = await overview(store, ended=True, limit=100_000, live=self.runtime.live, agents=self.runtime.agents)
         msgspec.json.encode(view)
         counted = await store.counts()

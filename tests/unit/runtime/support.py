@@ -42,10 +42,10 @@ class World:
         self._seed = seed
         self._simulation: Simulation | None = None
 
-    def life(self, agents: Agent | list[Agent], main: Main, **options: Any) -> Any:
+    def life(self, agents: Agent | list[Agent], main: Main, *, crash_at: int | None = None, **options: Any) -> Any:
         """Run `main` with a Runtime on the store until it returns, or until something crashes; what it returned, or Crashed."""
         self.lives += 1
-        simulation = self._simulation = Simulation(seed=self._seed, start_s=self.time_s, max_points=500_000)
+        simulation = self._simulation = Simulation(seed=self._seed, start_s=self.time_s, crash_at=crash_at, max_points=500_000)
         simulation.clock.jump(self.ahead_s)
 
         async def run(_: Simulation) -> Any:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from holdfast import AskTimeout, MessageConflict, Runtime, Session, agent, tool
+from holdfast import AskTimeout, MessageConflict, Runtime, Session, SessionNotFound, agent, tool
 from holdfast.events import Resumed
 from holdfast.runtime.agents.ids import MAX_CHARS
+from holdfast.runtime.sessions.waiters import Waiter, Waiters
+from holdfast.runtime.turns.branches import Branch
 from holdfast.runtime.turns.journal import Journal
-from holdfast.stores.records import Step, StepRecord, StepState
+from holdfast.stores.records import Outcome, Step, StepRecord, StepState
 from tests.unit.runtime.support import World, idle, rest
 
 
@@ -34,11 +37,30 @@ def calls_of(run: Callable[[], object]) -> int:
     return count
 
 
-def is_linear(run: Callable[[int], object], few: int = 50) -> None:
-    """Four times as much takes four times as many calls, and not sixteen times."""
+def instructions_of(run: Callable[[], object]) -> int:
+    """How many instructions of Python it executes: also those of loops that call no function."""
+    count = 0
+
+    def executed(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += event == "opcode"
+        return executed
+
+    before = sys.gettrace()
+    sys.settrace(executed)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def is_linear(run: Callable[[int], object], few: int = 50, counted: Callable[[Callable[[], object]], int] = calls_of) -> None:
+    """Four times as much takes four times as many calls (or instructions), and not sixteen times."""
     run(few)  # what is made once is there
-    small, large = calls_of(lambda: run(few)), calls_of(lambda: run(4 * few))
-    assert large < 6 * small, f"{small} calls for {few}, {large} for {4 * few}"
+    small, large = counted(lambda: run(few)), counted(lambda: run(4 * few))
+    assert large < 6 * small, f"{small} for {few}, {large} for {4 * few}"
 
 
 def failing(count: int) -> None:
@@ -52,6 +74,39 @@ def failing(count: int) -> None:
             )  # fmt: skip
             journal.put(Step(f"{number:016}{last:d}".encode(), StepState.FAILED if last else StepState.CLOSED, record, 1))
     assert len(journal.trailing_failures()) == count
+
+
+def diverging(count: int) -> None:
+    asyncio.run(_diverging(count))
+
+
+async def _diverging(count: int) -> None:
+    """New steps of a line next to records of its own and of many others that the code does not ask for, or only in the end."""
+    journal = Journal()
+    for number in range(count):
+        for line in ("", f"t{number}~"):
+            record = StepRecord(
+                kind="step", name=f"old {number % 3}", branch="", digest=f"{number:014}".encode(), nth=0, effect="read", line=line,
+                seen=1 + number, ended=2 + number, opened=1.0, closed=2.0,
+            )  # fmt: skip
+            journal.put(Step(f"{number:016}{line}".encode(), StepState.CLOSED, record, 1))
+    journal.rewind()
+    turn = SimpleNamespace(counts={}, seen=0)
+    branch = Branch(turn, "")
+    for number in range(count):
+        claim = journal.claim(branch, "step", "new", str(number).encode())
+        assert journal.drift(claim, "step", "new") is None
+        assert journal.astray(branch)
+        assert journal.passed_over(branch) is None
+        journal.take(claim, journal.left[f"{number:016}t{number}~".encode()])
+        waits = asyncio.ensure_future(journal.order.others_asked(branch, 60.0))
+        await asyncio.sleep(0)
+        assert waits.cancel() is (number < count - 1), "it waits until the others have asked for their records"
+    for number in range(count):
+        old = journal.drift(journal.claim(branch, "step", "new", b""), "step", f"old {number % 3}")
+        assert old is not None
+        journal.take(journal.claim(branch, "step", "new", b""), old)
+    assert not journal.left
 
 
 def telling(count: int) -> None:
@@ -84,6 +139,41 @@ def telling(count: int) -> None:
 def test_a_turn_is_linear_in_its_steps(run: Callable[[int], None]) -> None:
     """Failures among many records at a restart; tells."""
     is_linear(run)
+
+
+def test_a_step_of_code_that_diverged_passes_no_records_again() -> None:
+    """However many records the code does not ask for."""
+    is_linear(diverging, counted=instructions_of)
+
+
+def test_an_answer_passes_no_waits_of_other_sessions() -> None:
+    """Waits are found by their session: however many callers wait for others."""
+
+    def waits(count: int) -> int:
+        async def main() -> int:
+            waiters = Waiters(asyncio.get_running_loop())
+            others = [waiters.add(f"other {number}", "m") for number in range(count)]
+
+            def ours() -> None:
+                ends: list[Callable[[Waiter], None]] = [
+                    lambda waiter: waiters.answer("s", "m", Outcome()),
+                    lambda waiter: waiters.refuse("s", SessionNotFound("s", "gone")),
+                    lambda waiter: waiters.forget("s", "m", waiter),
+                ]
+                for end in ends:
+                    waiter = waiters.add("s", "m")
+                    assert waiters.of("s") == ["m"]
+                    end(waiter)
+                    assert waiters.of("s") == []
+
+            took = instructions_of(ours)
+            assert not any(waiter.done() for waiter in others)
+            return took
+
+        return asyncio.run(main())
+
+    waits(1)
+    assert waits(2_000) == waits(2)
 
 
 DEEP = 400

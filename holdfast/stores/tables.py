@@ -11,6 +11,7 @@ from holdfast.stores import marks, ops
 from holdfast.stores.ops import DONE, FENCED, EpochOp, Result, Status, TurnOp
 from holdfast.stores.records import (
     ENDED,
+    Address,
     Checkpoint,
     DeadLetter,
     Loaded,
@@ -21,7 +22,7 @@ from holdfast.stores.records import (
     Step,
     StepState,
 )
-from holdfast.stores.returns import settle
+from holdfast.stores.returns import opened, settle
 from holdfast.stores.unreadable import UNREADABLE, read_step
 
 _ABSENT: Any = object()
@@ -103,21 +104,9 @@ class Tables:
         if existing is not None:
             return Result(Status.DUPLICATE, existing)
         session = Session(
-            op.id,
-            op.agent,
-            op.tenant,
-            op.user,
-            status="idle",
-            epoch=0,
-            turn=0,
-            pending=0,
-            budget=op.budget,
-            seed=op.seed,
-            parent=op.parent,
-            detached=op.detached,
-            created=op.now,
-            updated=op.now,
-        )
+            op.id, op.agent, op.tenant, op.user, status="idle", epoch=0, turn=0, pending=0, budget=op.budget, seed=op.seed,
+            parent=op.parent, detached=op.detached, created=op.now, updated=op.now, returns=opened(op),
+        )  # fmt: skip
         self._put(self.sessions, op.id, session)
         self._put(self.messages, op.id, {})
         self._put(self.checkpoints, op.id, {0: Checkpoint(0, op.state, op.version, started=op.now, ended=op.now)})
@@ -206,7 +195,8 @@ class Tables:
             return Result(Status.REFUSED, "unknown")
         earlier = self.messages[op.session].get(op.id)
         if earlier is not None:
-            return Result(Status.DUPLICATE, earlier) if earlier.digest == op.digest else Result(Status.REFUSED, "conflict")
+            same = earlier.digest == op.digest
+            return Result(Status.DUPLICATE, self._asked_again(op, earlier)) if same else Result(Status.REFUSED, "conflict")
         if session.status in ENDED:
             return Result(Status.REFUSED, ("ended", session))
         if session.unreadable:
@@ -219,6 +209,15 @@ class Tables:
             op.now,
         )
         return DONE
+
+    def _asked_again(self, op: ops.Enqueue, message: Message) -> Message:
+        """The message, with the step that asks for its answer too, where that has not come; without those that wait no more."""
+        to = op.reply_to
+        if to is None or message.state is not MessageState.QUEUED or message.unreadable or to in (message.reply_to, *message.also):
+            return message
+        message = _replace(message, also=(*filter(self._waiting, message.also), to))
+        self._store_message(message, op.now)
+        return message
 
     def _queued(self, session: str) -> list[Message]:
         return [m for m in self.messages[session].values() if m.state is MessageState.QUEUED]
@@ -233,21 +232,30 @@ class Tables:
             session = self.sessions[message.session]
             self._put(self.sessions, message.session, _replace(session, pending=session.pending + change, updated=now))
 
-    def _settle_message(self, session: str, id: str, state: MessageState, reply: bytes | None, now: float) -> None:
+    def _settle_message(self, session: str, id: str, state: MessageState, reply: bytes, now: float) -> list[Message]:
+        """Give a message its reply; returns it once for each step that was answered with it, without the first that asked."""
         message = self.messages[session].get(id)
-        if message is not None and _counts(message):
-            self._store_message(_replace(message, state=state, reply=reply, done=now), now)
+        if message is None or not _counts(message):
+            return []
+        done = _replace(message, state=state, reply=reply, done=now, also=())
+        self._store_message(done, now)
+        return self._answered(done, message.also, reply, now)
+
+    def _answered(self, done: Message, also: Sequence[Address], reply: bytes, now: float) -> list[Message]:
+        return [_replace(done, reply_to=to) for to in also if self._reply(ops.Reply(to, reply, now)) is DONE]
 
     def _answer_rest(self, session: str, to_messages: bytes | None, to_watches: bytes | None, now: float) -> list[Message]:
-        answered = []
+        answered: list[Message] = []
         for queued in self._queued(session):
             watch = queued.kind == "watch"
             reply = to_watches if watch else to_messages
-            message = _replace(queued, state=MessageState.DONE if watch else MessageState.DEAD, reply=reply, done=now)
+            message = _replace(queued, state=MessageState.DONE if watch else MessageState.DEAD, reply=reply, done=now, also=())
             self._store_message(message, now)
             if message.reply_to is not None and reply is not None and self._reply(ops.Reply(message.reply_to, reply, now)) is not DONE:
                 message = _replace(message, reply_to=None)  # its step waits no more: it wakes no session
             answered.append(message)
+            if queued.also and reply is not None:
+                answered += self._answered(message, queued.also, reply, now)
         return answered
 
     # ------------------------------------------------------------ steps
@@ -277,9 +285,9 @@ class Tables:
     def _reply(self, op: ops.Reply) -> Result:
         to, outcome = op.to, _decode_outcome(op.outcome)
         steps = self.steps.get((to.session, to.turn), {})
-        row = steps.get(to.key)
-        if row is None or row.state is not StepState.WAITING:
+        if not self._waiting(to):
             return Result(Status.DUPLICATE)
+        row = steps[to.key]
         waiting = read_step(to.key, row.state, row.body, to.turn)
         if not waiting.unreadable:  # else it stays: when the row is restored, the step asks again and gets its answer
             record = _replace(waiting.record, outcome=outcome, closed=op.now)
@@ -289,6 +297,10 @@ class Tables:
         if session is not None and session.status == "parked" and session.park is not None and session.park.reason == "wait":
             self._put(self.sessions, to.session, _replace(session, park=_replace(session.park, until=op.now)))
         return DONE
+
+    def _waiting(self, to: Address) -> bool:
+        row = self.steps.get((to.session, to.turn), {}).get(to.key)
+        return row is not None and row.state is StepState.WAITING
 
     def journal(self, session: str, turn: int) -> list[Step]:
         rows = sorted(self.steps.get((session, turn), {}).items(), key=lambda item: item[1].order)
@@ -301,25 +313,16 @@ class Tables:
         if session is None:
             return FENCED
         session = _replace(
-            session,
-            status=op.status,
-            turn=op.turn,
-            usage=session.usage + op.usage,
-            park=None,
-            unresolved=None,
-            gates=op.gates,
-            notes=(),
-            result=op.result,
-            crashes=0,
-            updated=op.now,
-        )
+            session, status=op.status, turn=op.turn, usage=session.usage + op.usage, park=None, unresolved=None, gates=op.gates, notes=(),
+            result=op.result, crashes=0, updated=op.now,
+        )  # fmt: skip
         self._put(self.sessions, op.session, session)
         checkpoint = Checkpoint(op.turn, op.state, op.version, op.message, op.started, op.now, op.usage)
         self._put(self.checkpoints[op.session], op.turn, checkpoint)
-        self._settle_message(op.session, op.message, MessageState.DONE, op.reply, op.now)
+        answered = self._settle_message(op.session, op.message, MessageState.DONE, op.reply, op.now)
         if op.status not in ENDED:
-            return DONE
-        return Result(Status.DONE, self._answer_rest(op.session, op.rest, op.result, op.now))
+            return Result(Status.DONE, answered) if answered else DONE
+        return Result(Status.DONE, answered + self._answer_rest(op.session, op.rest, op.result, op.now))
 
     def _fail_turn(self, op: ops.FailTurn) -> Result:
         session = self._owned(op)
@@ -330,10 +333,10 @@ class Tables:
         else:
             failed = _replace(session, status="failed", park=None, unresolved=None, updated=op.now)
         self._put(self.sessions, op.session, failed)
-        self._settle_message(op.session, op.message, MessageState.DEAD, op.reply, op.now)
+        answered = self._settle_message(op.session, op.message, MessageState.DEAD, op.reply, op.now)
         letter = DeadLetter(op.session, op.message, op.turn, op.cause, op.effects, op.now, op.in_doubt, op.failed)
         self._put(self.letters, (op.session, op.turn), letter)
-        return DONE
+        return Result(Status.DONE, answered) if answered else DONE
 
     def _retry_letter(self, op: ops.RetryLetter) -> Result:
         session = self._owned(op)

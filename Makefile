@@ -5,7 +5,7 @@ CODE := $(wildcard holdfast tests examples benchmarks)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all cases chaos airline soak bench lint format clean
+.PHONY: help demo test test-all cases chaos airline soak storms dead-provider bench lint format clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -38,6 +38,12 @@ airline: .venv/.ready ## 100 recorded conversations under five kill -9 (needs th
 
 soak: .venv/.ready ## 200 kill -9 of a process with 200 working sessions
 	$(BIN)/python -m benchmarks.soak
+
+dead-provider: .venv/.ready ## 300 sessions wait for a provider that is down for two minutes
+	$(BIN)/python -m benchmarks.dead_provider
+
+storms: .venv/.ready ## 200 working sessions under a store that fails in every way
+	$(BIN)/python -m benchmarks.storms
 
 bench: .venv/.ready ## every figure next to the raw limit of the same run, about 10 minutes
 	$(BIN)/python -m benchmarks

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.report import Figure, as_json, table
 from holdfast.console.process.main import tune
 
-NAMES = ("throughput", "postgres", "latency", "asks", "spawns", "memory", "recovery", "isolation", "telemetry", "ps")
+NAMES = ("throughput", "postgres", "latency", "asks", "spawns", "memory", "recovery", "isolation", "hostile", "telemetry", "ps")
 
 
 def main() -> int:

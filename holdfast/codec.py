@@ -12,17 +12,31 @@ import typing
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from holdfast.errors import NotJournalable
+from holdfast.given import text_of
 
 NIL = b"\xc0"
-MAX_BYTES = 1 << 28
-"""The most bytes of one encoded value: a few such values still fit into one transaction of every store."""
+MAX_BYTES = 1 << 25
+"""The most bytes of one encoded value: as many as a request to a model provider may have. A few such values fit into one transaction of
+every store, and none holds up the other sessions for long."""
 
-_PLAIN = (bool, int, float, str, bytes, type(None))
+_USUAL, _MEDIUM, _LARGER = 1 << 12, 1 << 16, (1 << 20, 1 << 23, MAX_BYTES)
+"""The sizes of the buffers in which a value is encoded, one after another, until it fits."""
+
+_LOOKED_AT = 50_000
+"""How many parts of a large value are looked at for its size before it is encoded."""
+
+_MOST_TEXT = 500
+"""The most characters of the text of another error in one of this module."""
+
+_SCALARS = frozenset({bool, int, float, type(None)})
+_TEXTS = frozenset({str, bytes, bytearray})
+_PLAIN = frozenset({*_SCALARS, str, bytes})
 
 
 def _is_pydantic(type_: Any) -> bool:
@@ -49,7 +63,19 @@ def _enc_hook(value: Any) -> Any:
     raise NotJournalable(f"a value of type {type(value).__qualname__} cannot be journaled: {instead}")
 
 
+def _plain_hook(value: Any) -> Any:
+    raise NotJournalable(_unannotated(type(value)))
+
+
+def _unannotated(kind: type[Any]) -> str:
+    return (
+        f"a value of type {kind.__qualname__} cannot be journaled without an annotation of its type (a function's return, "
+        "Session[...]): add one, or use plain data (None, bool, int, float, str, bytes, list, dict)"
+    )
+
+
 _encoder = msgspec.msgpack.Encoder(enc_hook=_enc_hook)
+_plain_encoder = msgspec.msgpack.Encoder(enc_hook=_plain_hook)
 _canonical = msgspec.msgpack.Encoder(enc_hook=_enc_hook, order="sorted")
 
 
@@ -59,33 +85,91 @@ def encode(value: Any) -> bytes:
     Raises:
         NotJournalable: it contains a value that is not data, text that is no Unicode, a number over 64 bits; or it is over MAX_BYTES.
     """
+    return _encoded(_encoder, value)
+
+
+def _encoded(encoder: msgspec.msgpack.Encoder, value: Any) -> bytes:
     try:
-        data = _encoder.encode(value)
+        kind = type(value)
+        small = kind in _SCALARS or (kind in _TEXTS and len(value) < _USUAL)
+        return encoder.encode(value) if small else _bounded(encoder, value)
     except NotJournalable:
         raise
     except Exception as error:  # also an exception of a user's own model while it is dumped
-        raise NotJournalable(f"a value of type {type(value).__qualname__} cannot be journaled: {error}") from error
-    if len(data) > MAX_BYTES:
-        raise NotJournalable(_too_large(value, data))
-    return data
+        raise NotJournalable(f"a value of type {type(value).__qualname__} cannot be journaled: {text_of(error, _MOST_TEXT)}") from error
 
 
-def _too_large(value: Any, data: bytes) -> str:
+def _bounded(encoder: msgspec.msgpack.Encoder, value: Any) -> bytes:
+    """`value` as MessagePack, without the time and memory that a value over MAX_BYTES would take.
+
+    Encoding holds the interpreter, and so every other session. So it ends where the value no longer fits: a buffer that a memoryview holds
+    cannot grow, and the encoder then raises BufferError.
+    """
+    buffer = bytearray(_USUAL)  # as `_into`, without a call for the values that most are
+    _held = memoryview(buffer)
+    try:
+        encoder.encode_into(value, buffer)
+        return bytes(buffer)
+    except BufferError:
+        pass
+    if type(value) in _TEXTS and len(value) > MAX_BYTES:
+        raise NotJournalable(_too_large(value))
+    try:
+        return _into(encoder, value, _MEDIUM)
+    except BufferError:
+        pass
+    for size in () if _least(value) > MAX_BYTES else _LARGER:
+        try:
+            return _into(encoder, value, size)
+        except BufferError:
+            continue
+    raise NotJournalable(_too_large(value))
+
+
+def _into(encoder: msgspec.msgpack.Encoder, value: Any, size: int) -> bytes:
+    buffer = bytearray(size)
+    _held = memoryview(buffer)
+    encoder.encode_into(value, buffer)
+    return bytes(buffer)
+
+
+def _least(value: Any) -> int:
+    """Bytes that `value` has at least: the texts and items of its first parts."""
+    size, waiting = 0, [value]
+    for _ in range(_LOOKED_AT):
+        if not waiting or size > MAX_BYTES:
+            break
+        part = waiting.pop()
+        kind = type(part)
+        if kind in _TEXTS:
+            size += len(part)
+        elif kind is list or kind is tuple:
+            size += len(part)
+            waiting += part[:_LOOKED_AT]
+        elif kind is dict:
+            size += len(part)
+            waiting += islice(part, _LOOKED_AT)
+            waiting += islice(part.values(), _LOOKED_AT)
+        elif isinstance(part, msgspec.Struct):
+            waiting += (getattr(part, field) for field in part.__struct_fields__)
+        elif hasattr(part, "__dict__"):
+            waiting += islice(vars(part).values(), _LOOKED_AT)
+    return size
+
+
+def _too_large(value: Any) -> str:
     name = type(value).__qualname__
-    return f"a value of type {name} with {len(data):,} bytes cannot be journaled: give at most {MAX_BYTES:,}, or keep it elsewhere"
+    return f"a value of type {name} of over {MAX_BYTES:,} bytes cannot be journaled: give at most so many, or keep it elsewhere"
 
 
 def canonical(value: Any) -> bytes:
     """`value` as MessagePack with sorted keys: equal values give equal bytes. Raises NotJournalable."""
     try:
-        data = _canonical.encode(value)
+        return _bounded(_canonical, value)
     except NotJournalable:
         raise
     except Exception as error:  # as in `encode`
-        raise NotJournalable(f"the value cannot be journaled: {error}") from error
-    if len(data) > MAX_BYTES:
-        raise NotJournalable(_too_large(value, data))
-    return data
+        raise NotJournalable(f"the value cannot be journaled: {text_of(error, _MOST_TEXT)}") from error
 
 
 def arguments(of: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
@@ -93,12 +177,9 @@ def arguments(of: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     # A map if there are keyword arguments, so that no two different calls have the same bytes; "" cannot be a name.
     value = args if not kwargs else {"": args, **kwargs} if args else kwargs
     try:
-        data = _canonical.encode(value)
+        return _bounded(_canonical, value)
     except Exception as error:  # as in `encode`
-        raise NotJournalable(f"{of}: {_refused(args, kwargs) or error}") from error
-    if len(data) > MAX_BYTES:
-        raise NotJournalable(f"{of}: {_too_large(value, data)}")
-    return data
+        raise NotJournalable(f"{of}: {_refused(args, kwargs) or text_of(error, _MOST_TEXT)}") from error
 
 
 def _refused(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -119,8 +200,10 @@ def digest(data: bytes) -> bytes:
 def body_of(message: Any) -> bytes:
     """A message as MessagePack: the same for another order of its keys, unless some are no text. Raises NotJournalable."""
     try:
-        return canonical(message)
+        return _bounded(_canonical, message)
     except NotJournalable:
+        raise
+    except Exception:  # its keys cannot be sorted; or it cannot be encoded at all, as `encode` then tells
         return encode(message)
 
 
@@ -168,10 +251,9 @@ class Codec:
     def encode(self, value: Any) -> bytes:
         """Raises NotJournalable if `value` is not data (for Any: not plain data). Only `round_trip` checks that it is of the type."""
         if self.plain and type(value) not in _PLAIN:
-            try:
-                _check_plain(value)
-            except RecursionError:
-                raise NotJournalable("the value contains itself, or is nested too deeply to be journaled") from None
+            data = _encoded(_plain_encoder, value)  # first, since it has a bound
+            _check_plain(value)
+            return data
         return encode(value)
 
     def round_trip(self, value: Any) -> tuple[bytes, Any]:
@@ -180,7 +262,7 @@ class Codec:
         try:
             return data, self.decode(data)
         except Exception as error:  # also an exception of a user's own validator
-            raise NotJournalable(f"the value does not read back as {self.type!r}: {error}") from error
+            raise NotJournalable(f"the value does not read back as {self.type!r}: {text_of(error, _MOST_TEXT)}") from error
 
 
 def _check_plain(value: Any) -> None:
@@ -195,10 +277,7 @@ def _check_plain(value: Any) -> None:
             _check_plain(key)
             _check_plain(item)
     else:
-        raise NotJournalable(
-            f"a value of type {kind.__qualname__} cannot be journaled without an annotation of its type (a function's return, "
-            "Session[...]): add one, or use plain data (None, bool, int, float, str, bytes, list, dict)"
-        )
+        raise NotJournalable(_unannotated(kind))
 
 
 @lru_cache(maxsize=4096)

@@ -22,6 +22,7 @@ from holdfast.calls.replies import ReplyCodec, fields_of
 from holdfast.calls.streams import ModelStream, StreamCodec
 from holdfast.codec import canonical
 from holdfast.errors import ConfigError
+from holdfast.given import brief, is_number
 from holdfast.policies.budget import Usage
 from holdfast.policies.retry import Retry
 
@@ -39,6 +40,8 @@ _SECRET = ("extra_headers", "timeout")
 """The arguments that are sent but neither recorded nor part of the call's identity: headers can hold secrets."""
 
 _RETRY = Retry()
+_MODEL_MAX = 512
+"""The most characters of the name of a model."""
 
 
 class ModelClient:
@@ -116,8 +119,8 @@ class ModelClient:
         # Merged as the SDK merges it, since the fields of `extra_body` count, too.
         request = {**given, **mapped(given.get("extra_body"))}
         model = request.get("model")
-        if not isinstance(model, str):
-            raise TypeError(f"{path}.create needs model=, the name of a model")
+        if not isinstance(model, str) or not 0 < len(model) <= _MODEL_MAX or not model.isprintable():
+            raise TypeError(f"{path}.create needs model=, the name of a model, and not {brief(model)}")
         asked = dialect.asked(request)
         args = canonical({name: value for name, value in given.items() if name not in _SECRET})
         meter = self._meter(dialect, model, asked, args, capped=cap_tokens or cap_money)
@@ -161,7 +164,7 @@ class ModelClient:
             call(
                 run=functools.partial(_send, send, sent),
                 codec=codec,
-                timeout_s=float(timeout) if isinstance(timeout, int | float) else self.timeout_s,
+                timeout_s=float(timeout) if is_number(timeout) else self.timeout_s,
                 meter=lambda reply: meter.of_reply(dialect, fields_of(reply)),
                 check=lambda reply: dialect.check(fields_of(reply), request),
                 facts=functools.partial(_facts, dialect, model),

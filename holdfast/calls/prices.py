@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from holdfast.errors import ConfigError
+from holdfast.given import brief, decimal_of
 
 Amount = float | Decimal | str
 """An amount of money; a float counts as its printed form."""
@@ -45,8 +46,8 @@ class Prices:
             read = _amounts(pair)
             if read is None:
                 faults.append(
-                    f"{model!r} has {pair!r}: give two amounts, dollars for a million tokens in and out, or three, the last for a "
-                    "thousand searches of the web"
+                    f"{brief(model)} has {brief(pair)}: give two amounts, dollars for a million tokens in and out, or three, the last for "
+                    "a thousand searches of the web"
                 )
             else:
                 self._overrides[model] = read
@@ -142,10 +143,7 @@ class Prices:
 
 
 def _amounts(given: Any) -> tuple[Decimal, ...] | None:
-    try:
-        amounts = tuple(Decimal(str(amount)) for amount in given)
-    except (ArithmeticError, TypeError):
+    if not isinstance(given, tuple | list) or len(given) not in (2, 3):
         return None
-    if len(amounts) not in (2, 3) or any(not amount.is_finite() or amount < 0 for amount in amounts):
-        return None
-    return amounts
+    amounts = tuple(amount for each in given if (amount := decimal_of(each)) is not None and amount >= 0)
+    return amounts if len(amounts) == len(given) else None

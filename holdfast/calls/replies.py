@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from holdfast.codec import Codec, encode
+from holdfast.errors import NotJournalable
+from holdfast.given import LONGEST, brief, is_number
+from holdfast.policies.classify import MESSAGE_MAX
+from holdfast.redact import storable
 
 
 class EmptyReply(Exception):
@@ -92,13 +97,14 @@ def reported(error: Mapping[str, Any], otherwise: str = "the provider reported a
     codes = [code for name in ("code", "type") if (code := _code(about.get(name)))]
     status = next((found for code in codes if (found := _status(code)) is not None), UNNAMED)
     message = about.get("message")
-    return ReportedError(str(message or otherwise), status, codes[0] if codes else "", about)
+    text = message[:MESSAGE_MAX] if isinstance(message, str) else "" if message is None else brief(message)
+    return ReportedError(text or otherwise, status, codes[0] if codes else "", about)
 
 
 def _code(value: Any) -> str:
     if isinstance(value, int) and 400 <= value < 600:
         return str(value)  # proxies send the status itself
-    return value if isinstance(value, str) and value != "error" else ""
+    return value if isinstance(value, str) and value != "error" and len(value) <= LONGEST else ""
 
 
 def _status(code: str) -> int | None:
@@ -130,10 +136,39 @@ class ReplyCodec(Codec):
         self.decode = self._decode
 
     def encode(self, value: Any) -> bytes:
-        return encode(fields_of(value))
+        fields = fields_of(value)
+        try:
+            return encode(fields)
+        except NotJournalable:
+            return encode(journalable(fields))
 
     def _decode(self, data: bytes) -> Any:
         return self.type.model_construct(**msgspec.msgpack.decode(data))
+
+
+def journalable(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields as the journal can hold them: they are paid for, and JSON can have what no store can (a half of a surrogate pair, a whole
+    number of over 64 bits). Such a character becomes U+FFFD, such a number a float."""
+    try:
+        encode(fields)
+    except NotJournalable as error:
+        if not isinstance(error.__cause__, UnicodeError | OverflowError):
+            raise
+        mended: dict[str, Any] = _mended(fields)
+        return mended
+    return fields
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {_mended(key): _mended(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mended(each) for each in value]
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return float(value) if is_number(value) else math.inf if value > 0 else -math.inf
+    return value
 
 
 def fields_of(reply: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from holdfast.errors import NotJournalable
+from holdfast.redact import storable
 
 
 class ToolResult(msgspec.Struct, frozen=True):
@@ -40,9 +41,9 @@ def succeeded(value: Any) -> ToolResult:
 
 def done_without_result(message: str) -> ToolResult:
     """The outcome of a tool that succeeded but whose return value is lost: a model that reads this must not call it again."""
-    return ToolResult(msgspec.json.encode({"done": True, "note": message}).decode())
+    return ToolResult(msgspec.json.encode({"done": True, "note": storable(message)}).decode())
 
 
 def failed(error_type: str, message: str) -> ToolResult:
     """The outcome of a tool that failed: its content is `{"error": type, "message": text}`."""
-    return ToolResult(msgspec.json.encode({"error": error_type, "message": message}).decode(), error=True)
+    return ToolResult(msgspec.json.encode({"error": storable(error_type), "message": storable(message)}).decode(), error=True)

@@ -8,6 +8,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -15,10 +16,18 @@ import msgspec
 from holdfast.calls.call import StepContext
 from holdfast.codec import codec_for, read_model
 from holdfast.errors import NotJournalable
+from holdfast.given import LONGEST, is_a
 
 _EMPTY = inspect.Parameter.empty
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _ABSENT = object()
+_MOST_NAMES = 1_000
+"""How many names of arguments are checked: the error for an unknown one quotes it."""
+
+MAX_JSON = 1 << 23
+"""The most characters of a model's arguments: many times as many as the longest answer of a model has. To read more would hold up the other
+sessions."""
+
 _BY_NAME = 1 << 30  # a position that no argument has
 
 
@@ -152,7 +161,13 @@ class Reader:
         """
         try:
             if isinstance(arguments, dict):
+                if any(not is_a(name, str) or len(name) > LONGEST for name in islice(arguments, _MOST_NAMES)):
+                    raise ValueError(f"an argument has no name of up to {LONGEST} characters; the arguments are: {self._names}")
                 read = msgspec.convert(arguments, self._type, dec_hook=_dec_hook)
+            elif not isinstance(arguments, str | bytes):
+                raise ValueError(f"the arguments are a {type(arguments).__name__}: give JSON text, or a dict")
+            elif len(arguments) > MAX_JSON:
+                raise ValueError(f"the arguments have {len(arguments):,} characters: give at most {MAX_JSON:,}")
             else:
                 # Some models send an empty text if a tool takes no arguments.
                 read = self._decoder.decode(arguments if arguments.strip() else b"{}")
@@ -160,6 +175,8 @@ class Reader:
             raise ValueError(self._explain(str(error))) from error
         except msgspec.DecodeError as error:
             raise ValueError(f"the arguments are not valid JSON: {error}") from error
+        except RecursionError:
+            raise ValueError("the arguments are nested too deeply") from None
         given = ((name, getattr(read, name)) for name in self._type.__struct_fields__)
         return {name: value for name, value in given if value is not _ABSENT}
 

@@ -16,7 +16,7 @@ from holdfast.calls.columns import Columns, Packer, pack, unpack
 from holdfast.calls.dialect import Dialect, Fields, Tokens
 from holdfast.calls.facts import facts_of
 from holdfast.calls.meter import Meter
-from holdfast.calls.replies import BrokenStream, EmptyReply, NoReply, ReportedError, fields_of, reported, reported_by
+from holdfast.calls.replies import BrokenStream, EmptyReply, NoReply, ReportedError, fields_of, journalable, reported, reported_by
 from holdfast.codec import Codec, encode
 from holdfast.errors import StepError
 from holdfast.policies.budget import Usage
@@ -238,7 +238,7 @@ class ModelStream:
             response = await self._open()
             try:
                 async for chunk in response:
-                    self._receive_chunk(fields_of(chunk))
+                    self._receive_chunk(journalable(fields_of(chunk)))
             finally:
                 # Shielded, with a deadline: the connection has to be returned or closed also when the consumer has left.
                 with anyio.move_on_after(CLOSE_S, shield=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
@@ -16,7 +15,9 @@ from holdfast.calls.signature import Reader, Signature, read, read_docstring, sc
 from holdfast.calls.threads import in_thread
 from holdfast.codec import arguments, codec_for
 from holdfast.errors import ConfigError, HoldfastError, NotJournalable
+from holdfast.given import brief, is_a, is_number, text_of
 from holdfast.policies.budget import MOST, Usage
+from holdfast.policies.classify import MESSAGE_MAX
 from holdfast.policies.retry import NO_RETRY, Retry
 from holdfast.policies.stored import bounded
 
@@ -217,7 +218,7 @@ class Tool(Generic[P, R]):
         try:
             return self._reader.read(arguments)
         except ValueError as error:
-            raise ToolArgumentError(self.name, str(error)) from error
+            raise ToolArgumentError(self.name, text_of(error, MESSAGE_MAX)) from error
 
     def schema(self) -> dict[str, Any]:
         """The JSON schema of its parameters, from the annotations, the defaults and the `Args:` of the docstring."""
@@ -299,12 +300,12 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
 
     def make(function: Callable[..., Any]) -> Tool[..., Any]:
         if not callable(function):
-            raise ConfigError(f"tool needs a function, not {function!r}: options are given by name, as in @tool(effect=...)")
+            raise ConfigError(f"tool needs a function, not {brief(function)}: options are given by name, as in @tool(effect=...)")
         own = given.get("name", getattr(function, "__name__", type(function).__name__))
         signature = read(function)
         faults = [*signature.faults, *_option_faults(own, given), *_effect_faults(signature, given)]
         if faults:
-            raise ConfigError("\n".join(f"tool {own!r}: {fault}" for fault in faults))
+            raise ConfigError("\n".join(f"tool {brief(own)}: {fault}" for fault in faults))
         return Tool(function, signature, **{**given, "name": own})
 
     return make if fn is None else make(fn)
@@ -312,27 +313,23 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
 
 def _option_faults(name: str, given: dict[str, Any]) -> list[str]:
     faults: list[str] = []
-    if not _NAME.fullmatch(name):
+    if not is_a(name, str) or not _NAME.fullmatch(name):
         faults.append("its name has to be 1 to 64 letters, digits, _ or - (give name=)")
     effect = given.get("effect", "read")
     if effect not in EFFECTS:
-        faults.append(f"effect {effect!r} is unknown: it is one of {', '.join(EFFECTS)}")
+        faults.append(f"effect {brief(effect)} is unknown: it is one of {', '.join(EFFECTS)}")
     timeout_s, settles_s = given.get("timeout_s", DEFAULT_TIMEOUT_S), given.get("settles_s", 0.0)
-    if not _is_time(timeout_s) or timeout_s <= 0:
-        faults.append(f"timeout_s is {timeout_s!r}: give seconds, more than 0")
-    if not _is_time(settles_s) or settles_s < 0:
-        faults.append(f"settles_s is {settles_s!r}: give seconds, 0 or more")
+    if not is_number(timeout_s) or timeout_s <= 0:
+        faults.append(f"timeout_s is {brief(timeout_s)}: give seconds, more than 0")
+    if not is_number(settles_s) or settles_s < 0:
+        faults.append(f"settles_s is {brief(settles_s)}: give seconds, 0 or more")
     if not isinstance(given.get("retry", _RETRY), Retry):
-        faults.append(f"retry is {given['retry']!r}: give a Retry")
+        faults.append(f"retry is {brief(given['retry'])}: give a Retry")
     if not isinstance(given.get("cost", Usage()), Usage):
-        faults.append(f"cost is {given['cost']!r}: give a Usage")
+        faults.append(f"cost is {brief(given['cost'])}: give a Usage")
     elif bounded(cost := given.get("cost", Usage())) != cost:
-        faults.append(f"cost is {cost!r}: give whole amounts, from 0 to {MOST:,}")
+        faults.append(f"cost is {brief(cost)}: give whole amounts, from 0 to {MOST:,}")
     return faults
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _effect_faults(signature: Signature, given: dict[str, Any]) -> list[str]:
@@ -344,7 +341,9 @@ def _effect_faults(signature: Signature, given: dict[str, Any]) -> list[str]:
     if reconcile is None:
         return faults
     if effect != "once":
-        faults.append(f'reconcile is for effect="once": the effect is {effect!r}')
+        faults.append(f'reconcile is for effect="once": the effect is {brief(effect)}')
+    if not callable(reconcile):
+        return [*faults, f"reconcile is {brief(reconcile)}: give an async function"]
     asked = read(reconcile)
     if not asked.asynchronous:
         faults.append("reconcile has to be an async function")

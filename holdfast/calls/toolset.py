@@ -7,6 +7,10 @@ from typing import Any
 
 from holdfast.calls.tools import Tool
 from holdfast.errors import ConfigError
+from holdfast.given import brief
+
+_MANY = 10
+"""After so many faults no more are looked for."""
 
 
 class Toolset:
@@ -24,8 +28,10 @@ class Toolset:
         faults: list[str] = []
         given: Iterable[Any] = tools
         for each in given:
+            if len(faults) > _MANY:
+                break
             if not isinstance(each, Tool):
-                faults.append(f"{each!r} is not a tool: decorate it with @tool")
+                faults.append(f"{brief(each)} is not a tool: decorate it with @tool")
             elif each.name in self._tools:
                 faults.append(f"two tools are called {each.name!r}: give one of them another name=")
             else:

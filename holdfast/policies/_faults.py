@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from holdfast.errors import ConfigError
+from holdfast.given import brief, is_number
+
+LARGEST = 10**12
+"""The largest count, and the longest time in seconds, of any setting: a larger one would overflow where it is used."""
 
 
 class Faults:
@@ -19,28 +21,45 @@ class Faults:
     def add(self, text: str) -> None:
         self.found.append(text)
 
-    def whole(self, field: str, value: object, least: int, *, optional: bool = False) -> None:
-        """Notes a value that is not an int of at least `least`."""
+    def whole(self, field: str, value: object, least: int, *, optional: bool = False, most: int | None = LARGEST) -> None:
+        """Notes a value that is not an int from `least` to `most`."""
         if optional and value is None:
             return
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            self.add(f"{field} is {value!r}: give a whole number, {least} or more{', or None' if optional else ''}")
+            self.add(f"{field} is {brief(value)}: give a whole number, {least} or more{', or None' if optional else ''}")
+        elif most is not None:
+            self._most(field, value, most)
 
-    def number(self, field: str, value: object, least: float = 0.0, *, positive: bool = False, optional: bool = False) -> None:
-        """Notes a value that is not a finite number of at least `least` (or over 0 if `positive`)."""
+    def number(
+        self,
+        field: str,
+        value: object,
+        least: float = 0.0,
+        *,
+        positive: bool = False,
+        optional: bool = False,
+        most: int | None = LARGEST,
+    ) -> None:
+        """Notes a value that is not a finite number from `least` (or over 0 if `positive`) to `most`."""
         if optional and value is None:
             return
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            self.add(f"{field} is {value!r}: give a finite number{' or None' if optional else ''}")
+        if not is_number(value):
+            self.add(f"{field} is {brief(value)}: give a finite number{' or None' if optional else ''}")
         elif positive and value <= 0:
-            self.add(f"{field} is {value!r}: it has to be over 0")
+            self.add(f"{field} is {brief(value)}: it has to be over 0")
         elif value < least:
-            self.add(f"{field} is {value!r}: it cannot be below {least:g}")
+            self.add(f"{field} is {brief(value)}: it cannot be below {least:g}")
+        elif most is not None:
+            self._most(field, value, most)
+
+    def _most(self, field: str, value: float, most: int) -> None:
+        if value > most:
+            self.add(f"{field} is {brief(value)}: give at most {most:,}")
 
     def ratio(self, field: str, value: object) -> None:
         """Notes a value that is not over 0 and at most 1."""
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
-            self.add(f"{field} is {value!r}: give a share over 0 and at most 1")
+            self.add(f"{field} is {brief(value)}: give a share over 0 and at most 1")
 
     def check(self) -> None:
         """Raise if there are faults.

@@ -193,6 +193,11 @@ class Breaker:
         else:
             self._count_call(now, mark)
 
+    def has_waited(self, until: float, now: float) -> None:
+        """Its owner has waited to `until`, whatever the clock reads: an opening that was to end by then ends `now`."""
+        if self._state == _OPEN and self.until <= until:
+            self.until = min(self.until, now)
+
     def spent(self) -> bool:
         """Whether it opened `kill_after` times in a row, so that the caller has to kill its owner."""
         return self.spec.kill_after is not None and self.openings >= self.spec.kill_after
@@ -232,11 +237,11 @@ class Breaker:
             spec: when it opens.
             snapshot: from `snapshot`.
             name: what it guards.
-            now: if given, the present opening ends at most `spec.open_max_s` after it.
+            now: if given, the present opening ends after its own length from then at the latest, also where the clock was set back.
         """
         breaker = cls(spec, name)
         breaker.openings = snapshot["openings"]
-        breaker.until = snapshot["until"] if now is None else min(snapshot["until"], now + spec.open_max_s)
+        breaker.until = snapshot["until"] if now is None else min(snapshot["until"], now + breaker._opening_s(max(breaker.openings - 1, 0)))
         breaker._cause = snapshot["cause"]
         breaker.error, breaker.status = snapshot.get("error", ""), snapshot.get("status")
         # The snapshot has no half-open calls in flight. If one ends later, its generation must not match, or it would count.
@@ -294,10 +299,13 @@ class Breaker:
     def _open(self, now: float, what: str, calls: int) -> None:
         slow = self._failed < self.spec.failure_ratio * calls
         self._cause = f"{self._slow if slow else self._failed} of {calls} {what} {'were slow' if slow else 'failed'}"
-        # The exponent has a limit, since a float overflows at 1024 openings.
-        self.until = now + min(self.spec.open_s * 2.0 ** min(self.openings, 60), self.spec.open_max_s)
+        self.until = now + self._opening_s(self.openings)
         self.openings += 1
         self._enter(_OPEN)
+
+    def _opening_s(self, before: int) -> float:
+        """How long an opening lasts after so many `before` it. The exponent has a limit, since a float overflows at 1024."""
+        return min(self.spec.open_s * 2.0 ** min(before, 60), self.spec.open_max_s)
 
     def _marks(self) -> str:
         window, ring = self.spec.window, self._ring

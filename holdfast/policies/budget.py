@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from holdfast.given import brief, decimal_of
 from holdfast.policies._faults import Faults
 
 MICRO = Decimal("0.000001")
@@ -89,17 +90,17 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
 
     def __post_init__(self) -> None:
         faults = Faults("Budget")
-        faults.whole("steps", self.steps, 0, optional=True)
-        faults.whole("tokens", self.tokens, 0, optional=True)
-        faults.number("seconds", self.seconds, optional=True)
-        faults.whole("tool_calls", self.tool_calls, 0, optional=True)
+        faults.whole("steps", self.steps, 0, optional=True, most=None)
+        faults.whole("tokens", self.tokens, 0, optional=True, most=None)
+        faults.number("seconds", self.seconds, optional=True, most=None)
+        faults.whole("tool_calls", self.tool_calls, 0, optional=True, most=None)
         for field in ("steps", "tokens", "seconds", "tool_calls"):
             if not faults.found and (getattr(self, field) or 0) > MOST:
                 faults.add(f"{field} is over {MOST:,}: give less, or None for no limit")
         if self.usd is not None:
             usd = _dollars(self.usd)
             if usd is None or not 0 <= usd <= MOST // 1_000_000:
-                faults.add(f"usd is {self.usd!r}: give an amount of dollars, from 0 to {MOST // 1_000_000:,}, or None")
+                faults.add(f"usd is {brief(self.usd)}: give an amount of dollars, from 0 to {MOST // 1_000_000:,}, or None")
             else:
                 # One spelling for 0.5, "0.50" and Decimal("0.5"), so that equal limits are equal and encode alike.
                 msgspec.structs.force_setattr(self, "usd", usd)
@@ -141,6 +142,11 @@ def unchecked(*limits: Any) -> Budget:
     return made
 
 
+def share_of(limits: Budget) -> Usage:
+    """The amounts that a child with these limits takes from its parent; nothing where it has no limit."""
+    return Usage(limits.steps or 0, limits.tokens or 0, limits.microusd or 0, limits.seconds or 0.0, limits.tool_calls or 0)
+
+
 class Left(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What can still be reserved; None is no limit. Reservations of steps and children in flight are already subtracted."""
 
@@ -152,13 +158,11 @@ class Left(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 def _dollars(value: object) -> Decimal | None:
-    if isinstance(value, bool):
-        return None
+    amount = decimal_of(value)
     try:
-        exact = Decimal(str(value)).quantize(MICRO, ROUND_HALF_UP)
-    except InvalidOperation:
+        return None if amount is None else plain(amount.quantize(MICRO, ROUND_HALF_UP))
+    except InvalidOperation:  # it has too many digits
         return None
-    return plain(exact) if exact.is_finite() else None
 
 
 def plain(usd: Decimal) -> Decimal:

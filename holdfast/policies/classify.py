@@ -14,8 +14,12 @@ from typing import Any, Literal
 import msgspec
 
 from holdfast.errors import MailboxFull, NotDone, StepError
+from holdfast.given import brief, is_number, text_of
 
 Category = Literal["transient", "semantic", "permanent", "cancelled", "not_done"]
+
+_HEADER_MAX = 200
+"""The most characters of a header that are read."""
 
 MESSAGE_MAX = 2_000
 """The longest message of a fault, in characters: some clients put the whole response into it."""
@@ -56,7 +60,7 @@ def classify(error: BaseException, now: float) -> Fault:
     """
     if isinstance(error, BaseExceptionGroup) and _get(error, "holdfast_category") is None:
         return max((classify(each, now) for each in error.exceptions), key=_gravity)
-    name, message = type(error).__name__, _text(error)
+    name, message = type(error).__name__, text_of(error, MESSAGE_MAX)
     if isinstance(error, StepError):
         # The retries of a failed step are used up: another retry here would multiply them.
         own = "semantic" if error.category == "semantic" else "permanent"
@@ -291,11 +295,14 @@ def _header(headers: Any, name: str) -> str | None:
     get = _get(headers, "get")
     if get is None:
         return None
-    # Clients' own header types ignore case; a plain dict does not.
-    value = get(name) or get(name.title())
+    try:
+        # Clients' own header types ignore case; a plain dict does not.
+        value = get(name) or get(name.title())
+    except Exception:  # as in `_get`
+        return None
     if isinstance(value, bytes):
         value = value.decode("latin-1")
-    return str(value).strip() if value is not None else None
+    return value[:_HEADER_MAX].strip() if isinstance(value, str) else brief(value) if is_number(value) else None
 
 
 def _number(text: str | None) -> float | None:
@@ -323,11 +330,3 @@ def _get(holder: Any, name: str) -> Any:
         return getattr(holder, name, None)
     except Exception:  # a property of a foreign exception (httpx has one) can raise anything: treat it as absent
         return None
-
-
-def _text(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:  # an exception's own __str__ can raise anything, and the step still has to fail with a StepError
-        text = "(its text cannot be read)"
-    return text if len(text) <= MESSAGE_MAX else text[: MESSAGE_MAX - 1] + "…"

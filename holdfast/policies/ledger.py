@@ -5,7 +5,7 @@ Seconds are integer microseconds here, so that a reservation and its release can
 
 from __future__ import annotations
 
-from holdfast.policies.budget import ZERO, Budget, Left, Usage, unchecked, usd_of
+from holdfast.policies.budget import ZERO, Budget, Left, Usage, share_of, unchecked, usd_of
 
 LIMITS = ("steps", "tokens", "usd", "seconds", "tool_calls")
 """The limits of a budget, by name."""
@@ -214,8 +214,7 @@ class Ledger:
 
     def part(self, part: Budget) -> Usage:
         """What `carve(part)` takes from here: reserve it now, and settle it when the child has ended."""
-        child = self.carve(part)
-        return Usage(child.steps or 0, child.tokens or 0, child.microusd or 0, child.seconds or 0.0, child.tool_calls or 0)
+        return share_of(self.carve(part))
 
     def _set_limits(self, limits: Budget) -> None:
         self.limits = limits

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from holdfast.given import is_number
 from holdfast.policies.budget import MICRO, MOST, Budget, Usage, plain, unchecked
 
 _HUGE = Decimal(10) ** 12
@@ -56,8 +57,9 @@ def _whole(limit: float | None) -> int | None:
 def bounded(usage: Usage) -> Usage:
     """An amount that was reported from outside as one that can be summed and stored: whole numbers from 0 to MOST."""
     whole = (_amount(usage.steps), _amount(usage.tokens), _amount(usage.microusd))
-    return Usage(*whole, min(max(usage.seconds, 0.0), float(MOST)), _amount(usage.tool_calls))
+    seconds = min(max(float(usage.seconds), 0.0), float(MOST)) if is_number(usage.seconds) else float(MOST)
+    return Usage(*whole, seconds, _amount(usage.tool_calls))
 
 
 def _amount(value: float) -> int:
-    return min(max(math.ceil(value), 0), MOST) if math.isfinite(value) else MOST
+    return min(max(math.ceil(value), 0), MOST) if is_number(value) else MOST

@@ -11,8 +11,10 @@ from typing import Any
 from holdfast import errors
 from holdfast.calls.clients import ModelClient
 from holdfast.calls.prices import Prices
+from holdfast.given import brief
 from holdfast.runtime.agents.definition import Agent
 from holdfast.supervisors import ChildSpec
+from holdfast.telemetry.telemetry import Telemetry
 
 SERVICES = "holdfast.services"
 """The group of entry points for services that run next to the sessions."""
@@ -31,7 +33,7 @@ def agents_by_name(agents: Sequence[object]) -> dict[str, Agent]:
         raise errors.ConfigError(f"agents= is one agent: give a list, agents=[{agents.name}]")
     for agent in agents:
         if not isinstance(agent, Agent):
-            faults.append(f"{agent!r} is not an agent: decorate its handler with @agent")
+            faults.append(f"{brief(agent)} is not an agent: decorate its handler with @agent")
         elif agent.name in by_name:
             faults.append(f"two agents are called {agent.name!r}: give one of them another name=")
         else:
@@ -57,11 +59,16 @@ def prepared(clients: Mapping[str, Any], prices: Prices) -> dict[str, ModelClien
     return by_name
 
 
-def control_faults(control: object) -> list[str]:
-    """The faults of the value of `control`; empty if there are none."""
-    if isinstance(control, bool | os.PathLike) or (isinstance(control, str) and control):
-        return []
-    return [f"control is {control!r}: give True, False, or the path of the socket"]
+def other_faults(store: object, telemetry: object, control: object) -> list[str]:
+    """The faults of these arguments; empty if there are none."""
+    found: list[str] = []
+    if not isinstance(store, str) and not callable(getattr(store, "apply", None)):
+        found.append(f"store is {brief(store)}: give a URL such as sqlite:///sessions.db, or a Store")
+    if telemetry is not None and telemetry is not False and not isinstance(telemetry, Telemetry):
+        found.append(f"telemetry is {brief(telemetry)}: give a Telemetry, or False for none")
+    if not isinstance(control, bool | os.PathLike) and not (isinstance(control, str) and control):
+        found.append(f"control is {brief(control)}: give True, False, or the path of the socket")
+    return found
 
 
 def service(name: str) -> Service:

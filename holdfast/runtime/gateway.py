@@ -10,6 +10,7 @@ import msgspec
 
 from holdfast import codec, errors, events, redact
 from holdfast.clock import Timer
+from holdfast.given import brief
 from holdfast.policies.budget import Budget
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.ids import check_id, new_id
@@ -41,7 +42,7 @@ class LocalGateway:
         check_id("tenant", tenant)
         check_id("user", user, empty=True)
         if budget is not None and not isinstance(budget, Budget):
-            raise errors.ConfigError(f"budget is {budget!r}: give a Budget")
+            raise errors.ConfigError(f"budget is {brief(budget)}: give a Budget")
         first, _ = agent.state.round_trip(agent.first_state() if state is None else state)
         op = CreateSession(
             id,

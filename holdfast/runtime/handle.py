@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from holdfast.errors import ConfigError
+from holdfast.given import brief, is_a
 from holdfast.policies.budget import Budget
 from holdfast.runtime.agents.ids import check_reason, check_timeout
 from holdfast.runtime.live import Live
@@ -159,8 +160,8 @@ class Handle:
             SessionEnded: it has ended.
         If cancelled, it may have been raised: look at `row` before you do it again.
         """
-        if by == Budget():
-            raise ConfigError(f"by is {by!r}: give a Budget with what is to be added")
+        if not is_a(by, Budget) or by == Budget():
+            raise ConfigError(f"by is {brief(by)}: give a Budget with what is to be added")
         await self._gateway.raise_budget(self.id, by)
 
     async def resolve(self, verdict: str, *, step: str | None = None, result: Any = None) -> int:
@@ -179,8 +180,8 @@ class Handle:
             SessionNotFound: there is no such session.
         If cancelled, they may have been resolved; resolve again: a resolved effect stays as it is.
         """
-        if verdict not in VERDICTS:
-            raise ConfigError(f"verdict is {verdict!r}: a doubt is resolved as done, retry or fail")
+        if not is_a(verdict, str) or verdict not in VERDICTS:
+            raise ConfigError(f"verdict is {brief(verdict)}: a doubt is resolved as done, retry or fail")
         return await self._gateway.resolve(self.id, verdict, step, result)
 
     async def retry(self) -> None:

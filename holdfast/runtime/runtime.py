@@ -23,13 +23,10 @@ from holdfast.runtime.agents.definition import Agent, check_agent
 from holdfast.runtime.agents.ids import new_id
 from holdfast.runtime.agents.limits import Limits
 from holdfast.runtime.agents.settings import Settings
-from holdfast.runtime.gateway import LocalGateway
 from holdfast.runtime.handle import Handle
 from holdfast.runtime.lifecycle import OwnTask, sole
 from holdfast.runtime.live import Live, live, under_way
 from holdfast.runtime.running import Running
-from holdfast.runtime.sessions.registry import Sessions
-from holdfast.runtime.turns.node import Node
 from holdfast.stores import open_store
 from holdfast.stores.ops import Touch
 from holdfast.stores.protocol import Store
@@ -80,16 +77,12 @@ class Runtime:
         random: _random.Random | None = None,
     ) -> None:
         faults = Faults("Runtime")
-        for label, value in (("max_recovering", max_recovering), ("reconciles", reconciles)):
-            faults.whole(label, value, 1)
+        faults.whole("max_recovering", max_recovering, 1)
+        faults.whole("reconciles", reconciles, 1)
         faults.number("idle_s", idle_s, positive=True)
         faults.number("drain_s", drain_s)
         faults.number("quarantine_s", quarantine_s)
-        if not isinstance(store, str) and not callable(getattr(store, "apply", None)):
-            faults.add(f"store is {store!r}: give a URL such as sqlite:///sessions.db, or a Store")
-        if telemetry not in (None, False) and not isinstance(telemetry, Telemetry):
-            faults.add(f"telemetry is {telemetry!r}: give a Telemetry, or False for none")
-        faults.found += arguments.control_faults(control)
+        faults.found += arguments.other_faults(store, telemetry, control)
         faults.check()
         self.observers = events.Observers()
         self.store = open_store(store) if isinstance(store, str) else store
@@ -233,7 +226,7 @@ class Runtime:
             RuntimeStopped: it is not open.
         If cancelled, it accepts no more work, and the steps under way were not cut: drain again, or call `stop`.
         """
-        return await self._open_sessions().drain(self._settings.drain_s if deadline_s is None else deadline_s)
+        return await self._running().sessions.drain(self._settings.drain_s if deadline_s is None else deadline_s)
 
     def _controlled(self, stack: ExitStack) -> list[ChildSpec]:
         """The control API, where this Runtime opens it; the socket is open as long as `stack`."""
@@ -309,12 +302,12 @@ class Runtime:
         """
         check_agent(agent, self._own.agents, same=True)
         wanted = new_id() if id is None else id
-        row = await self._open_gateway().spawn(self._settings.agents[agent.name], wanted, tenant, user, state, budget)
-        return Handle(self._open_gateway(), row.id)
+        row = await self._running().gateway.spawn(self._settings.agents[agent.name], wanted, tenant, user, state, budget)
+        return Handle(self._running().gateway, row.id)
 
     def session(self, id: str) -> Handle:
         """A handle on an existing session; its methods raise SessionNotFound if there is no such session."""
-        return Handle(self._open_gateway(), id)
+        return Handle(self._running().gateway, id)
 
     # ------------------------------------------------------------ observation
 
@@ -328,7 +321,7 @@ class Runtime:
         Those `held` are `recovering`; others are tried first, since the process died. `delayed` ones wait outside a step before the end of
         their records. `ready` is 0 while it drains, or after a write that failed. With an exporter process of telemetry, its spans too.
         """
-        node, sessions = self._running(), self._open_sessions()
+        node, sessions = self._running().node, self._running().sessions
         return {
             "live": len(sessions.live),
             "working": sum(1 for actor in sessions.live.values() if actor.task is not None),
@@ -342,17 +335,21 @@ class Runtime:
             **({} if self.telemetry is None else self.telemetry.statistics()),
         }
 
+    def time(self) -> float:
+        """Store time, in seconds since the epoch: the clock of all stored times, which does not move when the wall clock is set."""
+        return self._clock.time() if self._now is None else self._now.node.clock.time()
+
     def live(self, ids: Iterable[str] | None = None) -> dict[str, Live]:
         """The steps and waits of sessions right now, by id: of those in `ids` that are in memory; of all in memory if `ids` is None."""
-        node, process = self._running(), os.getpid()
+        node, process = self._running().node, os.getpid()
         running = under_way(node)
-        there = self._open_sessions().live
+        there = self._running().sessions.live
         wanted = list(there) if ids is None else [id for id in ids if id in there]
         return {id: live(there[id], running.get(id, []), process) for id in wanted}
 
     def breakers(self) -> dict[str, BreakerView]:
         """The breakers of dependencies, by name; only dependencies that were called since the start."""
-        return {name: breaker.view() for name, breaker in sorted(self._running().breakers.items())}
+        return {name: breaker.view() for name, breaker in sorted(self._running().node.breakers.items())}
 
     async def check_health(self, deadline_s: float = 5.0) -> None:
         """Check that the loop and the database respond. After a failed write, check also that a write succeeds.
@@ -365,7 +362,7 @@ class Runtime:
             RuntimeStopped: the Runtime is not running.
         If cancelled, nothing has changed.
         """
-        node = self._running()
+        node = self._running().node
         try:
             with anyio.fail_after(deadline_s):
                 await node.store.owner()
@@ -376,25 +373,14 @@ class Runtime:
 
     def tree(self) -> SupervisorView:
         """The supervision tree of this process, for people: each child with its state and its restarts."""
-        self._running()
-        assert self._now is not None
-        assert self._now.tree is not None
-        return self._now.tree.tree()
+        tree = self._running().tree
+        assert tree is not None
+        return tree.tree()
 
-    def _running(self) -> Node:
+    def _running(self) -> Running:
         if self._now is not None:
-            return self._now.node
+            return self._now
         failure = None if self._life is None else self._life.failure
         if failure is not None:
             raise errors.RuntimeStopped(f"the runtime has ended: {sole(failure)}") from failure
         raise errors.RuntimeStopped("the runtime is not running: use `async with runtime:`, or await runtime.start()")
-
-    def _open_sessions(self) -> Sessions:
-        self._running()
-        assert self._now is not None
-        return self._now.sessions
-
-    def _open_gateway(self) -> LocalGateway:
-        self._running()
-        assert self._now is not None
-        return self._now.gateway

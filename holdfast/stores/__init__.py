@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from holdfast.errors import ConfigError
+from holdfast.given import brief
 from holdfast.stores.protocol import Store
 
 __all__ = ["Store", "open_store"]
@@ -35,5 +36,5 @@ def open_store(url: str, *, readonly: bool = False) -> Store:
 
         return PostgresStore(url, readonly=readonly)
     # The rest of a URL may hold a password.
-    name = repr(url) if "@" not in url else f"{url.partition('://')[0]}://..."
+    name = brief(url) if "@" not in url else f"{url.partition('://')[0]}://..."
     raise ConfigError(f"{name} names no store: use sqlite:///path.db, postgresql://user@host/database, postgres:dev or memory:")

@@ -11,8 +11,8 @@ from holdfast.codec import MAX_BYTES
 from holdfast.redact import storable
 from holdfast.stores.ops import Op, WriteStep
 
-_ROW = 1 << 20
-"""Bytes of a row beyond the values in it: an outcome is a little larger than its value."""
+_LARGEST = 4 * MAX_BYTES
+"""The most bytes of a row: the record of a step holds its arguments and its result."""
 
 _FIRST, _LAST = -(1 << 63), (1 << 63) - 1
 _encode = msgspec.msgpack.Encoder().encode
@@ -72,4 +72,4 @@ def _fault(value: Any) -> str:
 
 
 def _too_large(data: bytes) -> str:
-    return f"has {len(data):,} bytes, over {MAX_BYTES:,}" if len(data) > MAX_BYTES + _ROW else ""
+    return f"has {len(data):,} bytes, over {_LARGEST:,}" if len(data) > _LARGEST else ""

@@ -1,20 +1,33 @@
-"""The protocol of a store: interpret ops in one transaction, and a few reads."""
+"""The protocol of a store: interpret ops in one transaction, and reads: some for people, the others for the runtime and for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from holdfast.stores.listed import Listed, Place
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
+from holdfast.stores.returns import Account
 
 
 class Store(Protocol):
-    """A durable home for sessions. One process owns it for writing; `apply` is called by one task at a time (group commit)."""
+    """A durable home for sessions. One process owns it for writing; `apply` is called by one task at a time (group commit).
+
+    Errors. `open`, `close`, `apply` and `release` say what they raise. Every read raises StoreError and nothing else, for one of these
+    reasons: the store is not open, was never, or was closed meanwhile; its file or its server cannot be read, or does not answer within
+    the store's deadline. It is StoreLost where the read found that this process can never write again (another one owns the store, or a
+    file is damaged). A read never raises NotWritten otherwise, nor OutcomeUnknown, and never returns a part. A row or a cell that does not
+    decode raises nothing: it is a stand-in, whose `unreadable` has the reason. Something that is not there raises nothing either: it is
+    None, or missing in the result. A read that is cancelled has changed nothing. A read sees each write that was acknowledged before it.
+
+    Bounds. Lists have a `limit`, and a cursor that begins where the page before ended. `most`: values over so many bytes are left out, and
+    their size stands for them (stores.brief); None leaves nothing out, for programs. Reads without both are for the runtime alone.
+    """
 
     @property
     def unclean(self) -> bool:
-        """Whether the owner before this one ended without `close`."""
+        """Whether the owner before this one ended without `close`. False until `open`."""
         ...
 
     @property
@@ -26,44 +39,73 @@ class Store(Protocol):
         """Take ownership and bring the schema up to date.
 
         Raises:
-            StoreLocked: another process has it open for writing.
+            StoreLocked: another process has it open for writing, or this one has.
             SchemaTooNew: it was written by a newer holdfast; nothing was changed.
+            ConfigError: its URL has an option that cannot be understood.
+            StoreError: it cannot be reached, or is not ours; opened for reading only, also where it is missing or of an older version.
+        Where it raises or is cancelled, it is closed: nothing is held.
         """
         ...
 
     async def close(self) -> None:
-        """Give up ownership. Idempotent."""
+        """Give up ownership. Idempotent.
+
+        It raises nothing of the store's own: where the marker of a clean stop cannot be written, it logs that, and the next owner
+        finds the store `unclean`. If cancelled, it may be closed without the marker.
+        """
         ...
 
     async def apply(self, ops: Sequence[Op]) -> list[Result]:
         """Apply all ops, in order, in one transaction; one result each.
 
         Raises:
-            NotWritten: none of them took effect; `passing` where the fault is the store's own. As WriteRefused where one of the ops is at
-                fault: applied without it, the others may take effect.
+            NotWritten: none of them took effect. `passing` where the fault is the store's own and can pass (a full disk, a server that
+                restarts); not where it is closed, or open for reading only. It is one of these where no other try can help:
+            WriteRefused: one of the ops is at fault: applied without it, the others may take effect.
+            StoreLost: this process can never write again: another one owns the store, or its files are gone or damaged.
             OutcomeUnknown: all or none took effect; read again.
         If cancelled, the ops may have been applied: the caller has to treat it as OutcomeUnknown.
         """
         ...
 
     def release(self, session: str) -> None:
-        """A hint: the session was passivated, so the store may drop what it caches of it."""
+        """A hint: the session was passivated, so the store may drop what it caches of it. Raises nothing, also where it is closed."""
         ...
 
-    async def session(self, id: str) -> Session | None: ...
+    async def owner(self) -> Owner:
+        """Which process runs this store."""
+        ...
+
+    # ------------------------------------------------------------ lists for people
 
     async def sessions(
-        self, *, limit: int = 1000, status: str | None = None, ended: bool = True, agent: str | None = None, tenant: str | None = None
-    ) -> list[Session]:
-        """Rows for people, those that need a person first: by `records.rank`, then the latest updated, then the latest made.
+        self,
+        *,
+        limit: int = 1000,
+        after: Place | None = None,
+        status: str | None = None,
+        ended: bool = True,
+        agent: str | None = None,
+        tenant: str | None = None,
+    ) -> list[Listed]:
+        """Sessions for people, those that need a person first: by `records.rank`, then the latest updated, then the latest made.
 
         Args:
             limit: how many at most.
+            after: only those after this place: that of the last one on the page before.
             status: only these, as `records.display_status` names them: "working" is idle or unfinished with something queued.
             ended: include ended sessions. Where `status` is an ended one, they are included in any case; so are ended sessions that
                 still need a person.
             agent, tenant: only those of it.
         """
+        ...
+
+    async def children(self, session: str, *, limit: int = 1000, after: int = 0) -> list[Listed]:
+        """The sessions whose parent it is, in the order they were created; `after`: only those after this `place.num`."""
+        ...
+
+    async def family(self, session: str, *, limit: int = 1000) -> list[Account]:
+        """The accounts of a session and of all below it that are not detached, for `returns.sums`; parents before their children."""
         ...
 
     async def counts(self) -> dict[str, int]:
@@ -74,36 +116,62 @@ class Store(Protocol):
         """How many sessions of each agent have not ended, by the agent's name in alphabetical order; only agents that have some."""
         ...
 
-    async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
-        """The journals of the open turns of these sessions, each as `steps` gives it; without those that have no record."""
-        ...
-
     async def similar(self, text: str, *, limit: int = 3) -> list[str]:
         """Ids of sessions that contain `text`, the earliest made first."""
         ...
 
-    async def owner(self) -> Owner:
-        """Which process runs this store."""
+    async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
+        """The journals of the open turns of these sessions, in the order the records were first written, without arguments and results;
+        without the sessions that have no record."""
         ...
 
-    async def message(self, session: str, id: str) -> Message | None: ...
-
-    async def messages(self, session: str, *, limit: int = 1000) -> list[Message]:
-        """A session's messages in order of arrival, the latest `limit` of them."""
+    async def blocking_letters(self, sessions: Sequence[str]) -> dict[str, DeadLetter]:
+        """The dead letters of the open turns of these sessions, by session; without those that have none."""
         ...
 
-    async def steps(self, session: str, turn: int) -> list[Step]:
-        """The journal of one turn, in the order the records were first written."""
+    async def messages(
+        self, session: str, *, limit: int = 1000, after: int = 0, queued: bool = False, most: int | None = None
+    ) -> list[Message]:
+        """A session's messages in order of arrival; `after`: only those after this `seq`; `queued`: only those that wait."""
         ...
 
-    async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None) -> list[Checkpoint]:
-        """The states after the turns from `first` to `last` (None: the newest), both included, in order."""
+    async def steps(
+        self, session: str, turn: int, *, limit: int | None = None, before: bytes | None = None, most: int | None = None
+    ) -> list[Step]:
+        """The journal of one turn, in the order the records were first written; with `limit`, the last of them.
+
+        Args:
+            before: only those before the record of this key; none where there is no such record.
+        """
         ...
 
-    async def dead_letters(self, session: str | None = None) -> list[DeadLetter]: ...
+    async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None, most: int | None = None) -> list[Checkpoint]:
+        """The states after the turns from `first` to `last` (None: the newest), both included, in order; turn 0 is the state it was
+        spawned with."""
+        ...
 
-    async def children(self, session: str) -> list[Session]:
-        """The sessions whose parent it is, in the order they were created."""
+    async def dead_letters(
+        self, session: str | None = None, *, limit: int = 1000, after: tuple[float, str] | None = None
+    ) -> list[DeadLetter]:
+        """Dead letters that were neither retried nor dropped, oldest first; of all sessions if None.
+
+        Args:
+            after: only those after this (`created`, `session`): that of the last one on the page before.
+        """
+        ...
+
+    # ------------------------------------------------------------ whole rows, and reads of the runtime
+
+    async def session(self, id: str) -> Session | None:
+        """The session's row, whole; None where there is none."""
+        ...
+
+    async def message(self, session: str, id: str) -> Message | None:
+        """The message, whole; None where there is none."""
+        ...
+
+    async def living_children(self, session: str, *, turn: int | None = None) -> list[Listed]:
+        """Its children that are not detached and have not ended, in the order they were created; only those that `turn` made, if given."""
         ...
 
     async def orphans(self) -> list[str]:
@@ -125,5 +193,11 @@ class Checked(Protocol):
         ...
 
     async def check(self) -> None:
-        """Raises StoreLost where it can never be written again."""
+        """Look whether the files are still those that were opened, and undamaged; nothing where the store is not open.
+
+        Raises:
+            StoreLost: it can never be written again.
+            StoreError: they cannot be looked at now.
+        If cancelled, nothing has changed.
+        """
         ...

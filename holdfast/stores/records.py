@@ -7,7 +7,7 @@ columns of their own.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -211,10 +211,12 @@ class Returns(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         back: the sum that its children returned so far.
         left: the rest of its parent's share when it ended, without `back`; negative where it had given out and used more. None while it
             lives, and where no parent gave it a share.
+        share: the part of its parent's budget that it was given; None where no parent gave it one, and in old rows.
     """
 
     back: Usage = ZERO
     left: Usage | None = None
+    share: Usage | None = None
 
     def due(self) -> Usage:
         """The sum that is due to its parent by now."""
@@ -276,12 +278,28 @@ RANK_PERSON, RANK_ENDED = 1, 6
 """The ranks of a session that needs a person, running or ended, and of one that has ended and does not."""
 
 
-def display_status(session: Session) -> str:
+class Ranked(Protocol):
+    """What decides on the place of a session in lists: a part of a Session, and of a Listed."""
+
+    @property
+    def status(self) -> SessionStatus: ...
+
+    @property
+    def pending(self) -> int: ...
+
+    @property
+    def park(self) -> Park | None: ...
+
+    @property
+    def unresolved(self) -> Park | None: ...
+
+
+def display_status(session: Ranked) -> str:
     """The status as people see it: a session that has a message and may handle it is "working"."""
     return "working" if session.pending > 0 and session.status in ("idle", "unfinished") else session.status
 
 
-def rank(session: Session) -> int:
+def rank(session: Ranked) -> int:
     """A session's place in lists for people: needs a person (0, 1), waits for something else (2), working, unfinished, idle, ended.
 
     An ended session that left a doubt behind needs a person like a parked one.

@@ -1,7 +1,8 @@
 """OTP supervision for any async function: trees of supervisors, restart strategies, intensities, ordered stops.
 
 The package does not know sessions. `Supervisor` keeps a fixed list of children that may depend on each other; `DynamicSupervisor` keeps any
-number of independent children. `Watchdog` is a thread that names the code that blocks their loop.
+number of independent children that come and go: one for each connection, tenant or file. `Watchdog` is a thread that names the code that
+blocks their loop.
 """
 
 from holdfast.errors import Ignore
@@ -23,9 +24,9 @@ from holdfast.supervisors.events import (
     SupervisorStarted,
     SupervisorStopped,
 )
-from holdfast.supervisors.intensity import Backoff, Intensity, Restarts, RestartWindow, delay
+from holdfast.supervisors.intensity import Backoff, Intensity
 from holdfast.supervisors.spec import AutoShutdown, ChildSpec, Nested, Restart
-from holdfast.supervisors.strategy import Plan, Strategy, plan
+from holdfast.supervisors.strategy import Strategy
 from holdfast.supervisors.tree import Supervisor
 from holdfast.supervisors.view import ChildCounts, ChildState, ChildView, SupervisorView
 from holdfast.supervisors.watchdog import Blocked, Frame, Watchdog
@@ -55,10 +56,7 @@ __all__ = [
     "Intensity",
     "Nested",
     "OnEvent",
-    "Plan",
     "Restart",
-    "RestartWindow",
-    "Restarts",
     "Strategy",
     "SupervisionEvent",
     "Supervisor",
@@ -66,6 +64,4 @@ __all__ = [
     "SupervisorStopped",
     "SupervisorView",
     "Watchdog",
-    "delay",
-    "plan",
 ]

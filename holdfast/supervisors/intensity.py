@@ -8,6 +8,11 @@ from collections.abc import Callable
 
 import msgspec
 
+from holdfast.given import brief, is_number
+
+_MOST = 10**12
+"""The largest count: a larger one would overflow where it is used."""
+
 Uniform = Callable[[float, float], float]
 """Draws a number between two bounds, like `random.uniform`."""
 
@@ -29,9 +34,9 @@ class Intensity(msgspec.Struct, frozen=True):
         """Its faults; empty if there are none."""
         found = []
         if not is_count(self.restarts):
-            found.append(f"intensity.restarts is {self.restarts!r}: use a whole number from 0")
+            found.append(f"intensity.restarts is {brief(self.restarts)}: use a whole number from 0")
         if not is_duration(self.within_s) or self.within_s == 0:
-            found.append(f"intensity.within_s is {self.within_s!r}: use seconds above 0")
+            found.append(f"intensity.within_s is {brief(self.within_s)}: use seconds above 0")
         return found
 
 
@@ -86,9 +91,11 @@ class Backoff(msgspec.Struct, frozen=True):
     def faults(self) -> list[str]:
         """Its faults; empty if there are none."""
         fields = {"base_s": self.base_s, "max_s": self.max_s, "healthy_s": self.healthy_s}
-        found = [f"backoff.{name} is {value!r}: use seconds from 0" for name, value in fields.items() if not is_duration(value)]
+        found = [f"backoff.{name} is {brief(value)}: use seconds from 0" for name, value in fields.items() if not is_duration(value)]
         if not is_duration(self.factor) or self.factor < 1 or math.isinf(self.factor):
-            found.append(f"backoff.factor is {self.factor!r}: use a number from 1{', not infinity' if self.factor == math.inf else ''}")
+            found.append(
+                f"backoff.factor is {brief(self.factor)}: use a number from 1{', not infinity' if self.factor == math.inf else ''}"
+            )
         return found
 
 
@@ -221,10 +228,10 @@ AT_ONCE = Backoff()
 
 
 def is_count(value: object) -> bool:
-    """Whether a value is a whole number from 0."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    """Whether a value is a whole number from 0, and not absurdly large."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
 
 
 def is_duration(value: object) -> bool:
     """Whether a value is a number of seconds from 0 to infinity."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value) and value >= 0
+    return isinstance(value, int | float) and (value == math.inf or (is_number(value) and value >= 0))

@@ -12,6 +12,7 @@ import msgspec
 from anyio.abc import TaskStatus
 
 from holdfast.errors import ConfigError, SupervisorGaveUp
+from holdfast.given import brief
 from holdfast.supervisors.intensity import is_duration
 from holdfast.supervisors.view import SupervisorView
 
@@ -101,7 +102,7 @@ def check_children(specs: Iterable[ChildSpec], auto_shutdown: AutoShutdown = "ne
     """The faults of these children under one supervisor; empty if there are none."""
     specs = list(specs)
     if strangers := [item for item in specs if not _is(item, ChildSpec)]:
-        return [f"{item!r} is not a ChildSpec" for item in strangers]
+        return [f"{brief(item)} is not a ChildSpec" for item in strangers]
     found = [fault for spec in specs for fault in _faults(spec, auto_shutdown)]
     repeated = [id for id, times in Counter(spec.id for spec in specs).items() if times > 1]
     return found + [f"child id {id!r} is used more than once" for id in repeated]
@@ -109,35 +110,35 @@ def check_children(specs: Iterable[ChildSpec], auto_shutdown: AutoShutdown = "ne
 
 def check_name(value: object, field: str = "name") -> list[str]:
     """The faults of a name; empty if there are none."""
-    return [] if _is(value, str) and value else [f"{field} is {value!r}: use a string that is not empty"]
+    return [] if _is(value, str) and value else [f"{field} is {brief(value)}: use a string that is not empty"]
 
 
 def refuse(name: object, faults: list[str]) -> None:
     """Raise one ConfigError that lists all faults of the supervisor `name`, if there are any."""
     if faults:
-        raise ConfigError(f"supervisor {name!r}: " + "; ".join(faults))
+        raise ConfigError(f"supervisor {brief(name)}: " + "; ".join(faults))
 
 
 def _faults(spec: ChildSpec, auto_shutdown: AutoShutdown) -> list[str]:
     found = check_name(spec.id, "id")
     if spec.restart not in RESTARTS:
-        found.append(f"restart is {spec.restart!r}: use one of {', '.join(RESTARTS)}")
+        found.append(f"restart is {brief(spec.restart)}: use one of {', '.join(RESTARTS)}")
     for field, value in (("stop_s", spec.stop_s), ("start_s", spec.start_s)):
         if value is not None and not is_duration(value):
-            found.append(f"{field} is {value!r}: use seconds from 0")
+            found.append(f"{field} is {brief(value)}: use seconds from 0")
     if spec.significant and spec.restart == "permanent":
         found.append("a permanent child cannot be significant, because it is always restarted: use transient or temporary")
     if spec.significant and auto_shutdown == "never":
         found.append("a significant child needs a supervisor with auto_shutdown any_significant or all_significant")
     found += _start_faults(spec)
-    return [f"child {spec.id!r}: {fault}" for fault in found]
+    return [f"child {brief(spec.id)}: {fault}" for fault in found]
 
 
 def _start_faults(spec: ChildSpec) -> list[str]:
     if spec.nested is not None:
         return []
     if not callable(spec.start):
-        return [f"start is {spec.start!r}: use an async function or a supervisor"]
+        return [f"start is {brief(spec.start)}: use an async function or a supervisor"]
     required = [
         name
         for name, parameter in _parameters(spec.start).items()

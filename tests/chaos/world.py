@@ -39,10 +39,10 @@ from holdfast import (
 )
 from holdfast.calls.tools import Tool
 from holdfast.errors import SessionError
+from holdfast.stores.listed import Listed
 from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import MessageState, Outcome, Step, StepRecord, StepState
-from holdfast.stores.records import Session as Row
 from holdfast.testing import FaultPlan, OutsideLedger, Simulation
 from tests.chaos.demands import ONCE, SLOW_S, Demands, base, counted
 from tests.chaos.shapes import SHAPES, Op, Script, shaped
@@ -386,7 +386,7 @@ class World:
                     pass  # it is at work, or the store is down: looked at again in the next round
             await self._while(10.0)
 
-    async def _attend(self, handle: Handle, row: Row) -> None:
+    async def _attend(self, handle: Handle, row: Listed) -> None:
         if row.status == "failed":
             return await handle.retry()
         if row.park is None:
@@ -397,7 +397,7 @@ class World:
             self.broken.append(f"{row.id} parked for a person: {row.park}")
             await handle.resume()
 
-    async def _resolve(self, handle: Handle, row: Row) -> None:
+    async def _resolve(self, handle: Handle, row: Listed) -> None:
         doubts = [step for step in await self.store.steps(row.id, row.turn + 1) if in_doubt(step)]
         if not doubts:  # whoever resolved it was cut off half-way, and says it again
             await handle.resolve("done")
@@ -458,7 +458,7 @@ class World:
         odd = [event for event in self.seen if isinstance(event, events.Drifted | events.Unclaimed | events.SessionStuck)]
         assert odd == [], odd
 
-    async def _check_session(self, row: Row) -> None:
+    async def _check_session(self, row: Listed) -> None:
         """Its state has each message once; what it paid for is what happened outside; no step is left between."""
         assert row.status in ("idle", "finished"), row
         messages = await self.store.messages(row.id)

@@ -218,7 +218,9 @@ async def test_a_detail_shows_the_letter_and_later_the_retried_message(store: St
     await store.apply([Enqueue("s", f"n{n}", encode(n), b"d", 8.0) for n in range(1_050)])
     await store.apply([RetryLetter("s", 1, 9.0)])
     view = await detail(store, "s")
-    assert ([m.id for m in view.mailbox[:2]], len(view.mailbox), view.dead_letters) == (["m0", "n0"], 1_051, [])
+    assert ([m.id for m in view.mailbox[:2]], len(view.mailbox), view.dead_letters) == (["m0", "n0"], inspect.MAILBOX, [])
+    mailbox = await timeline.mailbox(store, "s", now=10.0)
+    assert (len(mailbox.messages) + mailbox.more, view.line.queued) == (1_051, 1_051)
     assert [(t.message, t.error) for t in view.turns] == [("m0", None)]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.codec import MAX_BYTES
 from holdfast.errors import WriteRefused
 from holdfast.policies.budget import Budget, Usage
 from holdfast.stores.group import GroupCommit
@@ -82,9 +83,10 @@ async def test_a_value_that_no_store_holds_is_refused_before_it_is_queued(op: Op
 
 def test_an_op_that_is_too_large_is_refused() -> None:
     """A database would refuse it, or fail half-way through a gigabyte."""
-    large = bytes((1 << 28) + (1 << 21))
-    assert "bytes" in fault_of(tell("s", "m", context="")) + fault_of(WriteStep("s", 1, 1, b"k", StepState.OPEN, large))
-    assert fault_of(WriteStep("s", 1, 1, b"k", StepState.OPEN, b"small")) == ""
+    assert "bytes" in fault_of(WriteStep("s", 1, 1, b"k", StepState.OPEN, bytes(4 * MAX_BYTES + 1)))
+    assert "bytes" in fault_of(Enqueue("s", "m", bytes(4 * MAX_BYTES + 1), b"digest", 1.0))
+    # The record of an effect has its arguments and its result: both may be as large as a value can be.
+    assert fault_of(WriteStep("s", 1, 1, b"k", StepState.CLOSED, bytes(2 * MAX_BYTES + 10_000))) == ""
 
 
 @pytest.mark.parametrize("at", [0, 5, 9])

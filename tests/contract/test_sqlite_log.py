@@ -14,8 +14,8 @@ from holdfast.errors import NotWritten
 from holdfast.policies.budget import Budget, Usage
 from holdfast.stores.ops import Activate, CommitTurn, CreateSession, DropSteps, Enqueue, Op, Reply, Result, Status, UpdateSession, WriteStep
 from holdfast.stores.records import Address, Outcome, Park, StepRecord, StepState
+from holdfast.stores.rows import encode
 from holdfast.stores.sqlite import log
-from holdfast.stores.sqlite.rows import encode
 from holdfast.stores.sqlite.schema import APPLICATION_ID, MIGRATIONS
 from holdfast.stores.sqlite.store import SqliteStore
 

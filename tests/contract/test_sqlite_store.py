@@ -7,12 +7,14 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
+import aiosqlite
 import msgspec
 import pytest
 
-from holdfast.errors import ConfigError, NotWritten, SchemaTooNew, StoreError, StoreLost, WriteRefused
+from holdfast.errors import ConfigError, NotWritten, OutcomeUnknown, SchemaTooNew, StoreError, StoreLost, WriteRefused
 from holdfast.policies.budget import Budget, Usage
 from holdfast.policies.ledger import Ledger
 from holdfast.stores import open_store
@@ -300,7 +302,9 @@ async def test_each_cell_that_does_not_decode_is_shown_and_is_in_no_others_way(o
         rows = {session.id: session for session in await store.sessions()}
         assert set(rows) == {"a", "b"}
         assert rows["b"].unreadable == ""
-        assert (await store.session("a")) == rows["a"]
+        whole = await store.session("a")
+        assert whole is not None
+        assert (whole.status, whole.park, whole.unreadable) == (rows["a"].status, rows["a"].park, rows["a"].unreadable)
         if column != "agent":  # a text that is no UTF-8 is shown with a sign for each odd byte
             park = rows["a"].park
             assert park is not None
@@ -427,3 +431,35 @@ async def test_reads_stay_fresh_after_a_row_that_did_not_decode(owner: SqliteSto
         listed = error  # kept, as a log or a debugger keeps it
     await owner.apply(create("d"))
     assert (await owner.session("d")) is not None, listed
+
+
+class FailsToCommit(sqlite3.Connection):
+    """A connection whose commits SQLite fails and rolls back, as of a full disk or a disk that returns errors."""
+
+    code: str | None = None
+
+    def execute(self, sql: str, *args: object) -> sqlite3.Cursor:
+        if sql != "COMMIT" or self.code is None:
+            return super().execute(sql, *args)  # type: ignore[arg-type]
+        super().execute("ROLLBACK")
+        error = sqlite3.OperationalError(f"the commit failed: {self.code}")
+        error.sqlite_errorcode, error.sqlite_errorname = getattr(sqlite3, self.code), self.code
+        raise error
+
+
+@pytest.mark.parametrize(("code", "kind"), [("SQLITE_FULL", NotWritten), ("SQLITE_IOERR_FSYNC", OutcomeUnknown)])
+async def test_a_commit_that_a_full_disk_fails_was_certainly_not_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch, code: str, kind: type[StoreError]
+) -> None:
+    """So it is tried again, and no session has to be read again; after an error of the disk the commit may be there."""
+    monkeypatch.setattr(aiosqlite, "connect", partial(aiosqlite.connect, factory=FailsToCommit))
+    store = SqliteStore(path)
+    await store.open()
+    monkeypatch.setattr(FailsToCommit, "code", code)
+    with pytest.raises(StoreError) as failed:
+        await store.apply(create("a"))
+    assert type(failed.value) is kind
+    assert not isinstance(failed.value, NotWritten) or failed.value.passing
+    monkeypatch.setattr(FailsToCommit, "code", None)
+    assert [result.status for result in await store.apply(create("a"))] == [Status.DONE, Status.DONE]
+    await store.close()

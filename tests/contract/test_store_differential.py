@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import NotWritten
 from holdfast.policies.budget import Budget, Usage
+from holdfast.stores.listed import Listed
 from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.ops import (
     Activate,
@@ -265,9 +266,10 @@ class Builder:
 
 async def _rows(store: Store) -> dict[str, Any]:
     rows: dict[str, Any] = {
-        "sessions": await store.sessions(),
-        "living or in doubt": await store.sessions(ended=False),
-        "by status": [await store.sessions(status=status, limit=2) for status in DISPLAY_STATUSES],
+        "sessions": _unnumbered(await store.sessions()),
+        "living or in doubt": _unnumbered(await store.sessions(ended=False)),
+        "by status": [_unnumbered(await store.sessions(status=status, limit=2)) for status in DISPLAY_STATUSES],
+        "page by page": _unnumbered(await _paged(store)),
         "counts": await store.counts(),
         "orphans": await store.orphans(),
         "letters": await store.dead_letters(),
@@ -276,12 +278,29 @@ async def _rows(store: Store) -> dict[str, Any]:
     for session in await store.sessions():
         id = session.id
         rows[f"{id} messages"] = await store.messages(id)
-        rows[f"{id} latest"] = await store.messages(id, limit=2)
+        rows[f"{id} row"] = await store.session(id)
+        rows[f"{id} queued"] = await store.messages(id, limit=2, queued=True, most=3)
         rows[f"{id} checkpoints"] = await store.checkpoints(id)
-        rows[f"{id} children"] = await store.children(id)
+        rows[f"{id} children"] = _unnumbered(await store.children(id))
+        rows[f"{id} living children"] = [_unnumbered(await store.living_children(id, turn=turn)) for turn in (None, 0, 1, 2)]
         for turn in range(max(session.turn, 1), session.turn + 2):
             rows[f"{id} steps of {turn}"] = await store.steps(id, turn)
+            rows[f"{id} last steps of {turn}"] = await store.steps(id, turn, limit=2, most=1)
+    rows["open steps"] = await store.open_steps([session.id for session in await store.sessions()])
+    rows["blocking letters"] = await store.blocking_letters([session.id for session in await store.sessions()])
     return rows
+
+
+def _unnumbered(rows: list[Listed]) -> list[Listed]:
+    """Each store numbers sessions in its own way."""
+    return [msgspec.structs.replace(row, place=msgspec.structs.replace(row.place, num=0)) for row in rows]
+
+
+async def _paged(store: Store) -> list[Listed]:
+    found: list[Listed] = []
+    while page := await store.sessions(limit=2, after=found[-1].place if found else None):
+        found += page
+    return found
 
 
 async def _apply(store: Store, ops: list[Op]) -> list[Result] | type[NotWritten]:
@@ -299,7 +318,7 @@ async def _compare(store: Store, batches: list[list[Draw]]) -> None:
     try:
         opening = [Draw("create", "a", 0, 0, 0, 0), Draw("activate", "a", 0, 0, 0, 0), Draw("create", "b", 0, 0, 1, 0)]
         for number, batch in enumerate([opening, *batches]):
-            sessions = await oracle.sessions()
+            sessions = [row for listed in await oracle.sessions() if (row := await oracle.session(listed.id)) is not None]
             messages = {(s.id, m.id) for s in sessions for m in await oracle.messages(s.id)}
             letters = {letter.session: letter.message for letter in await oracle.dead_letters()}
             builder = Builder(sessions, messages, letters, number)

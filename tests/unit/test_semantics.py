@@ -47,7 +47,7 @@ from holdfast.policies.budget import ZERO
 from holdfast.runtime.turns.journal import cost
 from holdfast.stores.ops import Activate
 from holdfast.stores.records import MessageState, Step, StepState
-from holdfast.testing import FaultPlan
+from holdfast.testing import FaultPlan, StoreFault
 from tests.unit.runtime.support import World, rest
 
 ROOT = Path(__file__).parents[2]
@@ -165,8 +165,14 @@ class Case:
         elif self.event == "fence" and not self.fenced:
             self.fenced = True
             await self.world.store.apply([Activate("s", 1_800_000_000.0 + self.world.now_s())])
+        elif self.event == "write unknown" and len(self.starts_s) == 1:
+            self.next_write("unknown_lost")
         elif self.event == "park" and session is not None:
             await session.sleep(1000)
+
+    def next_write(self, fault: StoreFault) -> None:
+        """What becomes of the next batch."""
+        self.world.store.faults = FaultPlan(store_at={self.world.store.batches + 1: fault}).store_hook()
 
     async def act(self, key: str) -> str:
         """The effect."""
@@ -189,8 +195,8 @@ class Case:
                 raise ConnectionError("the provider is down")
             raise NotDone("certainly not") if "once" in self.of else ValueError("a wrong argument")
         self.ended_s.append(self.world.now_s())
-        if self.event == "not written":
-            self.world.store.faults = FaultPlan(store_at={self.world.store.batches + 1: "fail"}).store_hook()
+        if self.event in ("not written", "write unknown") and self.first:
+            self.next_write("fail" if self.event == "not written" else "unknown_lost")
         return f"ok {number}"
 
     async def query(self, text: str) -> str:

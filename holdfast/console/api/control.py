@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -48,17 +47,17 @@ class Control:
 
     Attributes:
         closing: set when the process is about to end: then all waits end.
-        started: wall-clock time, seconds since the epoch.
+        started: store time, seconds since the epoch.
     """
 
     def __init__(self, runtime: Runtime, store: str) -> None:
         self.runtime, self.store = runtime, store
         self.closing = anyio.Event()
-        self.started = time.time()
+        self.started = self.now()
 
     def now(self) -> float:
         """Store time, seconds since the epoch."""
-        return time.time()
+        return self.runtime.time()
 
     def audit(self, request: Request, verb: str, sessions: Sequence[str], reason: str) -> None:
         """Log who did what to which sessions, and why."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import anyio
 from starlette.requests import Request
@@ -11,7 +11,6 @@ from holdfast.console.api.control import Control, Gone, Json, body
 from holdfast.console.api.read import check_names
 from holdfast.console.api.routes import Routes
 from holdfast.console.api.verbs import AGAIN, VERBS, WAITING, Verb, described
-from holdfast.console.reading import inspect
 from holdfast.console.reading.line import waits_for
 from holdfast.console.reading.values import clean
 from holdfast.console.wire import bodies
@@ -20,8 +19,9 @@ from holdfast.console.wire.problems import problem_of
 from holdfast.console.wire.verbs import HELP
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.runtime.handle import Handle
+from holdfast.stores.listed import Listed, Place
 from holdfast.stores.protocol import Store
-from holdfast.stores.records import DISPLAY_STATUSES, PARK_REASONS, RANK_PERSON, Session, display_status, rank
+from holdfast.stores.records import DISPLAY_STATUSES, PARK_REASONS, RANK_PERSON, display_status
 
 _AT_ONCE = 32
 _MEANT = {"resume": "parked", "retry": "failed", "drop": "failed", "interrupt": "working"}
@@ -93,7 +93,7 @@ async def _each(control: Control, request: Request, verb: str, logged: str, give
     return DidMany(verb=verb, dry_run=given.dry_run, sessions=[found[session.id] for session in chosen], more=more)
 
 
-async def _one(control: Control, session: Session, act: Act | None) -> One:
+async def _one(control: Control, session: Listed, act: Act | None) -> One:
     """The outcome for one session; `act` None changes nothing."""
     changed, problem = True, None
     if act is not None:
@@ -106,7 +106,7 @@ async def _one(control: Control, session: Session, act: Act | None) -> One:
     return One(session=session.id, agent=session.agent, status=display_status(session), why=why, changed=changed, problem=problem)
 
 
-async def _matching(control: Control, verb: str, given: bodies.Many) -> tuple[list[Session], bool]:
+async def _matching(control: Control, verb: str, given: bodies.Many) -> tuple[list[Listed], bool]:
     """The sessions that match every filter and that the verb is for, and whether there are more than the limit."""
     if not given.all and given.status is None and given.agent is None and given.tenant is None and given.why is None:
         raise ConfigError("give at least one of status, agent, tenant and why, or all")
@@ -115,31 +115,32 @@ async def _matching(control: Control, verb: str, given: bodies.Many) -> tuple[li
         raise ConfigError(f"there is no status {given.status!r}: use one of {', '.join(DISPLAY_STATUSES)}")
     if given.why is not None and given.why not in PARK_REASONS:
         raise ConfigError(f"no session parks for {given.why!r}: use one of {', '.join(PARK_REASONS)}")
-    store = control.runtime.store
-    if verb == "resolve" and given.why in (None, _DOUBT):
-        rows = await _in_doubt(store, given)
-    else:
-        status = given.status or ("parked" if given.why is not None else _MEANT.get(verb))
-        limit = bodies.MAX_LISTED if given.why is not None else given.limit + 1
-        rows = await store.sessions(limit=limit, status=status, ended=False, agent=given.agent, tenant=given.tenant)
-        if given.why is not None:
-            rows = [row for row in rows if row.park is not None and row.park.reason == given.why]
-    return rows[: given.limit], len(rows) > given.limit
-
-
-async def _in_doubt(store: Store, given: bodies.Many) -> list[Session]:
-    """The sessions with an effect whose outcome is unknown: parked for it, failed with it, or ended before it was known."""
-    rows, limit = list[Session](), _PAGE
-    while limit <= bodies.MAX_LISTED * 2:
-        rows = await store.sessions(limit=limit, ended=False, agent=given.agent, tenant=given.tenant)
-        if len(rows) < limit or rank(rows[-1]) > RANK_PERSON:
+    store, found = control.runtime.store, list[Listed]()
+    in_doubt = verb == "resolve" and given.why in (None, _DOUBT)
+    status = None if in_doubt else given.status or ("parked" if given.why is not None else _MEANT.get(verb))
+    async for page in _pages(store, given, status):
+        if in_doubt:
+            found += await _in_doubt(store, [row for row in page if given.status in (None, display_status(row))])
+        else:
+            found += [row for row in page if given.why is None or (row.park is not None and row.park.reason == given.why)]
+        if len(found) > given.limit or (in_doubt and page[-1].place.rank > RANK_PERSON):
             break
-        limit *= 4
-    rows = [row for row in rows if rank(row) <= RANK_PERSON and given.status in (None, display_status(row))]
-    letters = await inspect.blocking(store, [row for row in rows if row.status == "failed"])
+    return found[: given.limit], len(found) > given.limit
+
+
+async def _pages(store: Store, given: bodies.Many, status: str | None) -> AsyncIterator[list[Listed]]:
+    after: Place | None = None
+    while page := await store.sessions(limit=_PAGE, after=after, status=status, ended=False, agent=given.agent, tenant=given.tenant):
+        yield page
+        after = page[-1].place
+
+
+async def _in_doubt(store: Store, rows: Sequence[Listed]) -> list[Listed]:
+    """Those with an effect whose outcome is unknown: parked for it, failed with it, or ended before it was known."""
+    letters = await store.blocking_letters([row.id for row in rows if row.status == "failed"])
     return [row for row in rows if _is_in_doubt(row) or (row.id in letters and letters[row.id].in_doubt)]
 
 
-def _is_in_doubt(session: Session) -> bool:
+def _is_in_doubt(session: Listed) -> bool:
     park = waits_for(session)
     return park is not None and park.reason == _DOUBT

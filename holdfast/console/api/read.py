@@ -20,6 +20,7 @@ from holdfast.stores.records import Session
 SessionId = Annotated[str, Path(min_length=1, description='The id, percent-encoded: "/" is %2F.')]
 Status = Literal["failed", "parked", "working", "unfinished", "idle", "finished", "cancelled", "killed"]
 Filter = Annotated[str | None, Query(min_length=1, max_length=MAX_CHARS)]
+After = Annotated[str | None, Query(max_length=100, description="The `next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_LISTED)]
 Turn = Annotated[int, Query(ge=1, le=MOST)]
 Turns = Annotated[int, Query(ge=1, le=1000)]
@@ -29,7 +30,14 @@ def routes(control: Control) -> Routes:
     """The routes, about this process."""
     runtime, group = control.runtime, Routes("read")
 
-    async def ps(status: Status | None = None, agent: Filter = None, tenant: Filter = None, all: bool = False, limit: Limit = 200) -> Json:
+    async def ps(
+        status: Status | None = None,
+        agent: Filter = None,
+        tenant: Filter = None,
+        all: bool = False,
+        limit: Limit = 200,
+        after: After = None,
+    ) -> Json:
         """What every session does and why; those that need a person first."""
         check_names(agent=agent, tenant=tenant)
         view = await inspect.overview(
@@ -40,16 +48,18 @@ def routes(control: Control) -> Routes:
             agent=agent,
             tenant=tenant,
             limit=limit,
+            after=after,
             now=control.now(),
             live=runtime.live,
             agents=runtime.agents,
         )
         return Json(msgspec.structs.replace(view, stuck=runtime.statistics()["stuck"]))
 
-    async def show(id: SessionId, turn: Annotated[int | None, Query(ge=1, le=MOST)] = None, turns: Turns = 10) -> Json:
-        """What a session did, its cost, and why it is in its present state."""
+    async def show(id: SessionId, turn: Annotated[int | None, Query(ge=1, le=MOST)] = None, turns: Turns = 10, whole: bool = False) -> Json:
+        """What a session did, its cost, and why it is in its present state. With `turn` and `whole`, nothing of that turn is left out."""
+        now = control.now()
         return Json(
-            await inspect.detail(runtime.store, id, turn=turn, turns=turns, now=control.now(), live=runtime.live, agents=runtime.agents)
+            await inspect.detail(runtime.store, id, turn=turn, turns=turns, whole=whole, now=now, live=runtime.live, agents=runtime.agents)
         )
 
     async def row(id: SessionId) -> Json:

@@ -102,17 +102,21 @@ def ps(
     agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Only sessions of this agent.")] = None,
     tenant: Annotated[str | None, typer.Option("--tenant", metavar="NAME", help="Only sessions of this tenant.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most.")] = 200,
+    after: Annotated[str | None, typer.Option("--after", metavar="PLACE", help="The next ones after a page, as that page says.")] = None,
 ) -> None:
     """What every session is doing and why; those that need a person first."""
     with one_line():
         view = ask_source(
-            db, store, socket, lambda source: source.overview(ended=all, status=status, agent=agent, tenant=tenant, limit=limit)
+            db,
+            store,
+            socket,
+            lambda source: source.overview(ended=all, status=status, agent=agent, tenant=tenant, limit=limit, after=after),
         )
         if json:
             return print_json(view)
         from holdfast.console.cli import render
 
-        render.ps(view, limit=limit, all=all or status is not None)
+        render.ps(view, all=all or status is not None)
 
 
 @app.command()
@@ -123,10 +127,11 @@ def show(
     socket: Socket = None,
     json: Json = False,
     turn: Annotated[int | None, typer.Option("--turn", metavar="N", min=1, help="Only this turn; default the last ten.")] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Leave no step and no large value of the turn out.")] = False,
 ) -> None:
     """What a session did, what it cost, and why it stopped."""
     with one_line():
-        view = ask_source(db, store, socket, lambda source: source.detail(session, turn=turn))
+        view = ask_source(db, store, socket, lambda source: source.detail(session, turn=turn, whole=whole))
         if json:
             return print_json(view)
         from holdfast.console.cli import render

@@ -57,7 +57,7 @@ def table(out: Console, columns: Iterable[str], rows: Iterable[Sequence[str | Te
 # ---------------------------------------------------------------- ps
 
 
-def ps(view: Overview, *, limit: int, all: bool) -> None:
+def ps(view: Overview, *, all: bool) -> None:
     """Print what every session does and why."""
     out = console()
     out.print(f"{clean(view.store)}: {_process(view)}; {_counts(view.counts)}")
@@ -68,8 +68,8 @@ def ps(view: Overview, *, limit: int, all: bool) -> None:
         if not wide:
             _reasons(out, view.sessions)
     ended = sum(view.counts.get(status, 0) for status in ENDED) - sum(line.status in ENDED for line in view.sessions)
-    if len(view.sessions) >= limit:
-        out.print(f"only the first {limit} sessions: --limit lists more")
+    if view.next is not None:
+        out.print(f"only {len(view.sessions)} sessions: --limit lists more, --after {view.next} the next ones")
     elif ended > 0 and not all:
         out.print(f"{ended} more have ended: holdfast ps --all lists them")
 
@@ -128,8 +128,11 @@ def show(view: Detail) -> None:
     out, line = console(), view.line
     out.print(Text.assemble((line.session, "bold"), "  ", _status(line)))
     table(out, ("", ""), [row for row in _header(view) if row[1]])
-    table(out, ("BUDGET", "USED", "LIMIT"), _budget(line.used, line.limits))
-    _section(out, "mailbox", len(view.mailbox), "what waits")
+    names, sums = ["BUDGET", "USED", "LIMIT"], [view.own, view.total] if view.children else []
+    names += ["OF ITSELF", "WITH CHILDREN"] if view.children else []
+    table(out, names, _budget(line.used, line.limits, sums))
+    more = line.queued - len(view.mailbox)
+    _section(out, "mailbox", len(view.mailbox), f"what waits, and {more} more: holdfast mailbox" if more > 0 else "what waits")
     for message in view.mailbox:
         out.print(f"  {message.id}  {message.kind}  {span(message.age_s)} ago  {compact(message.body, _PREVIEW)}", soft_wrap=True)
     if view.earlier_turns:
@@ -147,6 +150,8 @@ def show(view: Detail) -> None:
             ("  SESSION", "AGENT", "STATUS", "USED", "WHY"),
             [("  " + c.session, c.agent, _status(c), used(c.used), _why(c)) for c in view.children],
         )
+    if view.more_children:
+        out.print("  and more: holdfast ps --all lists them")
 
 
 def _section(out: Console, name: str, count: int, what: str) -> None:
@@ -175,7 +180,9 @@ def _header(view: Detail) -> list[tuple[str, str]]:
     ]
 
 
-def _budget(used: Amounts, limits: Amounts) -> list[Sequence[str | Text]]:
+def _budget(used: Amounts, limits: Amounts, sums: Sequence[Amounts | None]) -> list[Sequence[str | Text]]:
+    """Used and limit; for a session with children also what it cost itself, and what it cost with all below it."""
+
     def amount(name: str, value: float | None) -> str:
         if value is None:
             return "none"
@@ -185,7 +192,9 @@ def _budget(used: Amounts, limits: Amounts) -> list[Sequence[str | Text]]:
     for name in Amounts.__struct_fields__:
         have, limit = getattr(used, name), getattr(limits, name)
         style = "red" if limit is not None and have >= limit else ""
-        rows.append(("money" if name == "microusd" else name.replace("_", " "), Text(amount(name, have), style), amount(name, limit)))
+        more = ["over 1,000 sessions" if sum is None else amount(name, getattr(sum, name)) for sum in sums]
+        label = "money" if name == "microusd" else name.replace("_", " ")
+        rows.append((label, Text(amount(name, have), style), amount(name, limit), *more))
     return rows
 
 
@@ -199,6 +208,8 @@ def _turn(out: Console, turn: TurnView, *, running: bool) -> None:
     if turn.steps:
         columns = ("  KIND", "NAME", "EFFECT", "STATE", "TRIES", "TOOK", "COST", "ARGUMENTS", "OUTCOME")
         table(out, columns, (_step(step) for step in turn.steps))
+    if turn.earlier_steps:
+        out.print(f"  only its last {len(turn.steps)} steps: --turn {turn.turn} --whole prints all", soft_wrap=True)
     for step in _twins(turn) if turn.open and not running else ():
         out.print(f"  outcome of {step.name} {compact(step.args, 60)} unknown: --step {step.key} resolves this one only", soft_wrap=True)
     if turn.error is not None:

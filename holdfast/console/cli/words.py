@@ -48,6 +48,8 @@ def timeline(view: Timeline) -> None:
     out = console()
     rows = [_entry(entry) for entry in view.entries]
     table(out, ("TIME", "TURN", "WHAT", "NAME", "STATE", "TOOK", "COST", "TEXT"), rows)
+    for turn in view.left_out:
+        out.print(f"earlier steps of turn {turn} are left out: show --turn {turn} --whole prints them")
     if view.next is not None:
         out.print(f"more with --first {view.next}")
 
@@ -69,12 +71,14 @@ def _took(entry: Entry) -> str:
 def mailbox(view: Mailbox) -> None:
     """The waiting messages, in order of arrival."""
     out = console()
-    waiting = len(view.messages)
+    waiting = len(view.messages) + view.more
     wait = "waits" if waiting == 1 else "wait"
     out.print(f"{number(waiting, 'message')} {wait}" if view.limit is None else f"{waiting} of at most {view.limit} messages {wait}")
     if view.messages:
         rows = [(message.id, message.kind, span(message.age_s), compact(message.body, _PREVIEW)) for message in view.messages]
         table(out, ("ID", "KIND", "AGE", "BODY"), rows)
+    if view.more:
+        out.print(f"and {view.more} more")
 
 
 def event(happened: Happened, *, json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from holdfast.console.client import reach
 from holdfast.console.client.node import Node, open_node, path_of
@@ -27,14 +27,22 @@ class NodeSource:
         self._node = node
 
     async def overview(
-        self, *, ended: bool = False, status: str | None = None, agent: str | None = None, tenant: str | None = None, limit: int = 200
+        self,
+        *,
+        ended: bool = False,
+        status: str | None = None,
+        agent: str | None = None,
+        tenant: str | None = None,
+        limit: int = 200,
+        after: str | None = None,
     ) -> Overview:
         if status is not None and status not in DISPLAY_STATUSES:
             raise ConfigError(f"there is no status {status!r}: use one of {', '.join(DISPLAY_STATUSES)}")
-        return await self._node.get("/sessions", Overview, all=ended, status=status, agent=agent, tenant=tenant, limit=limit)
+        query: dict[str, Any] = {"status": status, "agent": agent, "tenant": tenant, "limit": limit, "after": after}
+        return await self._node.get("/sessions", Overview, all=ended, **query)
 
-    async def detail(self, id: str, *, turn: int | None = None) -> Detail:
-        return await self._node.get(path_of(id), Detail, turn=turn)
+    async def detail(self, id: str, *, turn: int | None = None, whole: bool = False) -> Detail:
+        return await self._node.get(path_of(id), Detail, turn=turn, whole=whole or None)
 
     async def timeline(self, id: str, *, first: int, turns: int) -> Timeline:
         return await self._node.get(f"{path_of(id)}/timeline", Timeline, first=first, turns=turns)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 
 import msgspec
 
-from holdfast.policies.budget import Budget, Usage
+from holdfast.policies.budget import ZERO, Budget, Usage
 from holdfast.stores.records import Step
 
 
@@ -34,6 +35,11 @@ def limits(budget: Budget) -> Amounts:
 def cost(step: Step) -> Usage:
     """The cost of a step, with the most that its open attempt can cost."""
     return step.record.used + step.record.reserved
+
+
+def spent(steps: Iterable[Step]) -> Usage:
+    """The cost of these steps together."""
+    return sum(map(cost, steps), ZERO)
 
 
 def used(amounts: Amounts) -> str:

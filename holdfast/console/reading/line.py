@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
-from holdfast.console.reading.amounts import Amounts, amounts, cost, limits
+from holdfast.console.reading.amounts import Amounts, amounts, limits, spent
 from holdfast.console.reading.values import clean
 from holdfast.runtime.live import Live
+from holdfast.stores.listed import Listed
 from holdfast.stores.records import (
     ENDED,
     RANK_PERSON,
     DeadLetter,
     Outcome,
     Park,
-    Session,
+    Ranked,
     Step,
     StepState,
     display_status,
@@ -27,6 +29,7 @@ from holdfast.stores.records import (
     rank,
 )
 
+_name = lru_cache(1024)(clean)  # thousands of sessions have few agents and tenants
 _outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 _NEXT = {
@@ -58,7 +61,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         turn: how many turns are done.
         queued: messages that wait, the one that is being handled included.
         steps: records of the open turn.
-        used, limits: the usage, the open turn included, and the limits of its budget.
+        used, limits: what counts against the limits of its budget, and these: what it cost itself, the open turn included, and what it
+            gave to children and did not get back. `show` has the cost of itself, and that with all below it.
         until: store time, seconds since the epoch, at which it resumes by itself; None if it does not wait for a time.
         updated: store time of the last change.
         age_s: seconds since then.
@@ -85,7 +89,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def line(
-    session: Session,
+    session: Listed,
     steps: Sequence[Step],
     letter: DeadLetter | None,
     live: Live | None = None,
@@ -108,7 +112,7 @@ def line(
     updated, usage = session.updated, session.usage
     if steps:
         updated = max([updated, *(max(step.record.opened, step.record.closed) for step in steps)])
-        usage = sum((cost(step) for step in steps), usage)
+        usage = usage + spent(steps)
     used = amounts(usage)
     why, reason = _why(session, status, letter, steps, alive=alive)
     lost = not has_agent and status not in ENDED
@@ -121,8 +125,8 @@ def line(
         why = _under_way(steps, now)
     return Line(
         session=clean(session.id),
-        agent=clean(session.agent),
-        tenant=clean(session.tenant),
+        agent=_name(session.agent),
+        tenant=_name(session.tenant),
         status=status,
         reason=None if park is None else park.reason,
         why=clean(why) if why else "",
@@ -140,7 +144,7 @@ def line(
     )
 
 
-def waits_for(session: Session) -> Park | None:
+def waits_for(session: Ranked) -> Park | None:
     """The reason of its park, or what is unresolved in an ended session; else None."""
     if session.status in ENDED:
         return session.unresolved
@@ -153,7 +157,7 @@ def _doing(live: Live) -> str:
     return f"{oldest.name} is under way for {oldest.age_s:.1f} s, attempt {oldest.attempt}{others}"
 
 
-def _why(session: Session, status: str, letter: DeadLetter | None, steps: Sequence[Step], *, alive: bool) -> tuple[str, str]:
+def _why(session: Listed, status: str, letter: DeadLetter | None, steps: Sequence[Step], *, alive: bool) -> tuple[str, str]:
     """The reason of its present state, and the key in `_NEXT` of the next action of a person ("" for none)."""
     if status == "failed":
         if letter is None:
@@ -173,14 +177,14 @@ def _why(session: Session, status: str, letter: DeadLetter | None, steps: Sequen
         return "the handler ended the turn when the budget was exhausted", "budget"
     if status in ENDED and session.unresolved is not None:
         return session.unresolved.text, session.unresolved.reason if session.unresolved.reason == "doubt" else ""
-    if status in ENDED and session.result is not None:
-        failure, doubts = _outcome(session.result).failure, [step.record.name for step in steps if in_doubt(step)]
+    if status in ENDED and session.ending is not None:
+        failure, doubts = _outcome(session.ending).failure, [step.record.name for step in steps if in_doubt(step)]
         message = "" if failure is None else failure.message
         return (f"{message}; {', '.join(doubts)} may or may not have happened", "doubt") if doubts else (message, "")
     return "", ""
 
 
-def _next(session: Session, reason: str, used: Amounts) -> str:
+def _next(session: Listed, reason: str, used: Amounts) -> str:
     """The next action of a person for this session; an id that a shell would split is quoted."""
     return _NEXT[reason].format(id=shlex.quote(clean(session.id)), limit=_spent(used, limits(session.budget))) if reason else ""
 

@@ -23,12 +23,19 @@ class Source(Protocol):
     """Answers what the sessions of a store do."""
 
     async def overview(
-        self, *, ended: bool = False, status: str | None = None, agent: str | None = None, tenant: str | None = None, limit: int = 200
+        self,
+        *,
+        ended: bool = False,
+        status: str | None = None,
+        agent: str | None = None,
+        tenant: str | None = None,
+        limit: int = 200,
+        after: str | None = None,
     ) -> Overview:
         """As inspect.overview."""
         ...
 
-    async def detail(self, id: str, *, turn: int | None = None) -> Detail:
+    async def detail(self, id: str, *, turn: int | None = None, whole: bool = False) -> Detail:
         """As inspect.detail."""
         ...
 
@@ -55,12 +62,21 @@ class StoreSource:
         self._store, self._name = store, name
 
     async def overview(
-        self, *, ended: bool = False, status: str | None = None, agent: str | None = None, tenant: str | None = None, limit: int = 200
+        self,
+        *,
+        ended: bool = False,
+        status: str | None = None,
+        agent: str | None = None,
+        tenant: str | None = None,
+        limit: int = 200,
+        after: str | None = None,
     ) -> Overview:
-        return await inspect.overview(self._store, self._name, ended=ended, status=status, agent=agent, tenant=tenant, limit=limit)
+        return await inspect.overview(
+            self._store, self._name, ended=ended, status=status, agent=agent, tenant=tenant, limit=limit, after=after
+        )
 
-    async def detail(self, id: str, *, turn: int | None = None) -> Detail:
-        return await inspect.detail(self._store, id, self._name, turn=turn)
+    async def detail(self, id: str, *, turn: int | None = None, whole: bool = False) -> Detail:
+        return await inspect.detail(self._store, id, self._name, turn=turn, whole=whole)
 
     async def timeline(self, id: str, *, first: int, turns: int) -> Timeline:
         return await timeline.read(self._store, id, first=first, turns=turns)

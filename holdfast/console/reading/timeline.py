@@ -11,22 +11,27 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from holdfast.console.reading.amounts import Amounts, amounts, cost
-from holdfast.console.reading.inspect import waiting
-from holdfast.console.reading.values import clean, compact, plain
+from holdfast.console.reading.inspect import LETTERS, MAILBOX
+from holdfast.console.reading.values import LARGEST, clean, compact, plain
 from holdfast.console.reading.views import MessageView, answer, began, effects_of, letter_view, message_view, step_view
 from holdfast.errors import SessionNotFound
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import Checkpoint, DeadLetter, Message, Session, Step, StepState
 
-_TEXT = 400
+ENTRIES = 1000
+"""A page ends with the turn that makes it so long; of one turn, so many steps are listed."""
+
+_TEXT, _LONG = 400, 1 << 13
 
 
 class Mailbox(msgspec.Struct, frozen=True, kw_only=True):
-    """The messages that wait in a session's mailbox, in order of arrival; `limit` is how many may wait."""
+    """The messages that wait in a session's mailbox, in order of arrival, the first ones; `limit` is how many may wait, `more` how many
+    wait that are not listed."""
 
     session: str
     messages: list[MessageView]
     limit: int | None
+    more: int = 0
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,17 +58,27 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
-    """The turns of a session with their steps, in order of time; `next` is the first turn of the next page, None on the last one."""
+    """The turns of a session with their steps, in order of time.
+
+    Attributes:
+        next: the first turn of the next page; None on the last one.
+        left_out: turns of which only the last steps are listed.
+    """
 
     session: str
     entries: list[Entry]
     next: int | None
+    left_out: list[int] = []
 
 
 async def mailbox(store: Store, id: str, *, now: float) -> Mailbox:
     """The messages that wait in the mailbox of a session, in order of arrival. `now` is store time. Raises as `read`."""
     session = await _session(store, id)
-    return Mailbox(session=id, messages=[message_view(message, now) for message in await waiting(store, session)], limit=None)
+    found = await store.messages(id, limit=MAILBOX, queued=True, most=LARGEST)
+    messages = [message_view(message, now) for message in found]
+    # Watches are listed and not counted in `pending`.
+    waiting = session.pending + sum(message.kind == "watch" for message in messages)
+    return Mailbox(session=id, messages=messages, limit=None, more=max(waiting - len(messages), 0))
 
 
 async def _session(store: Store, id: str) -> Session:
@@ -85,20 +100,33 @@ async def read(store: Store, id: str, *, first: int = 1, turns: int = 50) -> Tim
         StoreError: the store cannot be read.
     """
     session = await _session(store, id)
-    last, entries = first + turns - 1, list[Entry]()
+    last, entries, left_out = first + turns - 1, list[Entry](), list[int]()
     if first == 1:
         parent = "" if session.parent is None else f"by {clean(session.parent.session)}"
         entries.append(Entry(at=session.created, turn=0, what="spawned", name=clean(session.agent), text=parent))
-    for point in await store.checkpoints(id, first=first, last=last):
-        message = None if point.message is None else await store.message(id, point.message)
-        entries += _turn(point, message, await store.steps(id, point.turn))
-    letters = [letter for letter in await store.dead_letters(id) if first <= letter.turn <= last]
     open_turn = session.turn + 1
+    for turn in range(first, min(last, session.turn) + 1):
+        for point in await store.checkpoints(id, first=turn, last=turn, most=0):
+            message = None if point.message is None else await store.message(id, point.message)
+            entries += _turn(point, message, await _steps(store, id, turn, left_out))
+        if len(entries) >= ENTRIES:
+            last = turn
+            break
     if first <= open_turn <= last:
-        entries += _open(open_turn, await waiting(store, session), await store.steps(id, open_turn))
-    entries += [_letter(letter) for letter in letters]
+        queued = await store.messages(id, limit=1, queued=True, most=LARGEST)
+        entries += _open(open_turn, queued, await _steps(store, id, open_turn, left_out))
+    letters = await store.dead_letters(id, limit=LETTERS)
+    entries += [_letter(letter) for letter in letters if first <= letter.turn <= last]
     # Sorted by time; entries of the same time keep the order above, since the sort is stable.
-    return Timeline(session=id, entries=sorted(entries, key=lambda entry: entry.at), next=last + 1 if last < open_turn else None)
+    entries.sort(key=lambda entry: entry.at)
+    return Timeline(session=id, entries=entries, next=last + 1 if last < open_turn else None, left_out=left_out)
+
+
+async def _steps(store: Store, id: str, turn: int, left_out: list[int]) -> list[Step]:
+    found = await store.steps(id, turn, limit=ENTRIES + 1, most=_LONG)
+    if len(found) > ENTRIES:
+        left_out.append(turn)
+    return found[-ENTRIES:]
 
 
 def _turn(point: Checkpoint, message: Message | None, steps: Sequence[Step]) -> Iterator[Entry]:

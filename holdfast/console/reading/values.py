@@ -8,19 +8,34 @@ from typing import Any
 import msgspec
 
 from holdfast import redact
+from holdfast.stores.brief import size_left_out
+
+LARGEST = 1 << 15
+"""The largest value that people see, in bytes: a larger one is left out."""
 
 _decode = msgspec.msgpack.Decoder().decode
 _BLANKS = re.compile(r"\x00+")
 
 
-def plain(data: bytes | None) -> Any:
-    """The value of MessagePack, as plain data with secrets masked; None for no data, a note for data that do not decode."""
+def plain(data: bytes | None, most: int | None = LARGEST) -> Any:
+    """The value of MessagePack, as plain data with secrets masked; None for no data, a note for data that do not decode.
+
+    A note has the size of a value over `most` bytes (None: no limit), and of one that the store left out.
+    """
     if not data:
         return None
+    if most is not None and len(data) > most:
+        return _too_large(len(data))
     try:
-        return masked(_decode(data))
+        value = _decode(data)
+        size = size_left_out(value)
+        return masked(value) if size is None else _too_large(size)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return f"({len(data)} bytes that do not decode: {clean(str(error))})"
+
+
+def _too_large(size: int) -> str:
+    return f"({size:,} bytes, left out: show --turn N --whole prints them)"
 
 
 def masked(value: Any) -> Any:

@@ -12,6 +12,7 @@ from holdfast.calls.tools import Tool
 from holdfast.calls.toolset import Toolset
 from holdfast.codec import Codec, codec_for
 from holdfast.errors import ConfigError, NotJournalable, StateError
+from holdfast.given import brief
 from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec
 from holdfast.policies.budget import Budget
@@ -176,7 +177,7 @@ def _make(options: AgentOptions) -> Callable[[Handler], Agent]:
         tools = _toolset(given.pop("tools", ()), faults)
         codecs: dict[str, Any] = {label: _codec(label, type_, faults) for label, type_ in zip(types._fields, types, strict=True)}
         if faults:
-            raise ConfigError(f"agent {name!r}: " + "; ".join(faults))
+            raise ConfigError(f"agent {brief(name)}: " + "; ".join(faults))
         return Agent(handler=function, name=name, tools=tools, **{**codecs, **given})
 
     return make
@@ -191,7 +192,7 @@ def _faults(given: Mapping[str, Any]) -> list[str]:
     specs = {"budget": Budget, "breaker": BreakerSpec, "repetition": RepetitionSpec, "intensity": Intensity, "backoff": Backoff}
     for label, wanted in specs.items():
         if not isinstance(given.get(label, wanted()), wanted):
-            checks.add(f"{label} is {given[label]!r}: give a {wanted.__name__}")
+            checks.add(f"{label} is {brief(given[label])}: give a {wanted.__name__}")
     intensity, backoff = given.get("intensity", _INTENSITY), given.get("backoff", _BACKOFF)
     if isinstance(intensity, Intensity) and isinstance(backoff, Backoff):
         for fault in faults_of(intensity, backoff):
@@ -221,6 +222,6 @@ def _codec(label: str, type_: Any, faults: list[str]) -> Codec:
 def check_agent(agent: object, known: Mapping[str, Agent], *, same: bool = False) -> None:
     """Raises ConfigError if `agent` is none of those that the Runtime has: by name, or if `same` this very one."""
     if not isinstance(agent, Agent):
-        raise ConfigError(f"{agent!r} is no agent: give what @agent made of the handler, not its name or a plain function")
+        raise ConfigError(f"{brief(agent)} is no agent: give what @agent made of the handler, not its name or a plain function")
     if agent.name not in known or (same and known[agent.name] is not agent):
         raise ConfigError(f"this Runtime does not have the agent {agent.name!r}: add it to agents=")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from hashlib import blake2b
 
 from holdfast.errors import ConfigError
+from holdfast.given import brief, is_number
 
 MAX_CHARS = 512
 MAX_REASON = 2_000
@@ -40,7 +42,7 @@ def check_id(what: str, value: object, *, empty: bool = False) -> str:
         ConfigError: it is no text, is empty (unless `empty` allows that), is longer than 512 characters or cannot be printed in one line.
     """
     if not isinstance(value, str):
-        raise ConfigError(f"{what} is {value!r}: give text")
+        raise ConfigError(f"{what} is {brief(value)}: give text")
     if not value and not empty:
         raise ConfigError(f"{what} is empty: give text")
     if len(value) > MAX_CHARS or not value.isprintable():
@@ -59,5 +61,5 @@ def check_reason(value: object) -> str:
 def check_timeout(value: object) -> None:
     """Raises ConfigError where `value` is neither None nor a number of seconds, 0 or more."""
     # A NaN among a loop's timers would break the order of all of them.
-    if value is not None and not (isinstance(value, (int, float)) and value >= 0):
-        raise ConfigError(f"timeout_s is {value!r}: give a number of seconds")
+    if value is not None and not (value == math.inf or (is_number(value) and value >= 0)):
+        raise ConfigError(f"timeout_s is {brief(value)}: give a number of seconds")

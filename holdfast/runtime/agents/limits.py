@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from holdfast.errors import ConfigError
+from holdfast.given import brief
 from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec
 from holdfast.policies.budget import Budget
@@ -177,7 +178,7 @@ def _overridden(spec: msgspec.Struct, overrides: Overrides) -> tuple[msgspec.Str
 
 def _too_large(values: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name} is {value!r}: give at most {most:,}".replace(",", "_")
+        f"{name} is {brief(value)}: give at most {most:,}".replace(",", "_")
         for name, value in values.items()
         if isinstance(value, int | float) and value > (most := _MOST_OF.get(name, _MOST))
     ]

@@ -134,6 +134,7 @@ class Actor:
         until = None if self.park is None or self.status != "parked" else self.park.until
         if until is not None and (due or until <= self.node.clock.time() + 0.001):
             self.status = "idle"
+            self.owner.has_waited(until, self.node.clock.time())
         if self._runnable():
             self.signal(Signal.KICK)
 
@@ -242,7 +243,7 @@ class Actor:
             self.owner.gates.repetition.clear()  # another run of the same turn notes the recorded calls again
         self.begun = turn.number
         turn_starts(turn, self.restarts.count(self.node.clock.monotonic()))
-        if again or not turn.journal.clean or turn.node.in_hand:
+        if again or not turn.journal.clean or turn.in_hand():
             await turn.unless_left(doubt.prepare(turn))
         match turn.interruption or await turn.run(partial(agent.handler, session, body)):
             case Returned(value):

@@ -19,7 +19,7 @@ from holdfast.runtime.sessions.waiters import END
 from holdfast.runtime.turns.failures import describe
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import EndSession, Result, Status
-from holdfast.stores.records import ENDED, Failure, Message, Outcome, SessionStatus
+from holdfast.stores.records import Failure, Message, Outcome, SessionStatus
 
 
 class Registry(Protocol):
@@ -115,6 +115,4 @@ class Endings:
 
     async def _living(self, parent: str, turn: int | None = None) -> list[tuple[str, str]]:
         """The children that have not ended, in the order in which they were made, each with its parent."""
-        made = await self._node.store.children(parent)
-        ours = (child for child in made if child.parent is not None and (turn is None or child.parent.turn == turn))
-        return [(child.id, parent) for child in ours if not child.detached and child.status not in ENDED]
+        return [(child.id, parent) for child in await self._node.store.living_children(parent, turn=turn)]

@@ -18,6 +18,7 @@ from holdfast.runtime.sessions.endings import Endings
 from holdfast.runtime.sessions.graph import WaitGraph
 from holdfast.runtime.sessions.life import Signal
 from holdfast.runtime.sessions.recovery import Recovery
+from holdfast.runtime.sessions.unwritten import write_in_hand
 from holdfast.runtime.sessions.waiters import END, Waiters
 from holdfast.runtime.turns import tasks
 from holdfast.runtime.turns.failures import describe
@@ -95,13 +96,12 @@ class Sessions:
         for actor in list(self.live.values()):
             actor.signal(Signal.DRAIN)
         working = [actor.task for actor in self.live.values() if actor.task is not None] + list(self._background)
-        if not working:
-            return True
-        _, late = await asyncio.wait(working, timeout=deadline_s)
+        late = (await asyncio.wait(working, timeout=deadline_s))[1] if working else set()
         for actor in list(self.live.values()):
             actor.signal(Signal.STOP)
         ending = [tasks.end(task, self.node.settings.quarantine_s) for task in (*late, *self._background)]
         await asyncio.gather(*ending)
+        await write_in_hand(self.node, self.actor)
         return not late
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:

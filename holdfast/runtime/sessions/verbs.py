@@ -129,7 +129,7 @@ class Verbs:
     async def _letter_again(self, actor: Actor, resolved: Mapping[bytes, str]) -> list[Op]:
         """The dead letter, with the current outcomes of its effects."""
         turn = actor.owner.turn + 1
-        letter = next((each for each in await self._node.store.dead_letters(actor.id) if each.turn == turn), None)
+        letter = (await self._node.store.blocking_letters([actor.id])).get(actor.id)
         if letter is None or not resolved:
             return []
         done, in_doubt, failed = actor.journal.effects(resolved)

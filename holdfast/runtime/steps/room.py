@@ -11,7 +11,8 @@ from holdfast.runtime.steps.step import Phase, Step
 from holdfast.runtime.turns.branches import enclosing
 from holdfast.runtime.turns.line import WAIT, Line, Waiter
 from holdfast.runtime.turns.parking import SETTLE_S
-from holdfast.stores.records import ASKS_A_PERSON, Outcome, Park, Session
+from holdfast.stores.listed import Listed
+from holdfast.stores.records import ASKS_A_PERSON, Outcome, Park
 
 _LOOK_S = 300.0
 """How often a step that waits for its session's children looks at them, in seconds; their end wakes it before."""
@@ -98,16 +99,16 @@ async def _running_children(step: Step, most: Usage) -> list[str]:
     A child that needs a person, has no message, or waits for this session, returns nothing for now.
     """
     turn, owner, found, held = step.turn, step.turn.owner, list[str](), ZERO
-    for child in await turn.node.store.children(owner.id):
+    for child in await turn.node.store.living_children(owner.id):
         if _works(child) and turn.node.peers.cycle(owner.id, child.id) is None:
             found.append(child.id)
             held = held + Ledger(child.budget, child.usage).balance().clamp()
     return found if held and owner.ledger.exhausted(most, ZERO - held) is None else []
 
 
-def _works(child: Session) -> bool:
+def _works(child: Listed) -> bool:
     """Whether a child with a share of its parent's budget handles a message, and needs no person for that."""
-    if child.detached or not child.pending:
+    if not child.pending:
         return False
     if child.status == "parked":
         return child.park is not None and child.park.reason not in (*ASKS_A_PERSON, "paused")

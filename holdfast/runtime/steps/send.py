@@ -10,6 +10,7 @@ import msgspec
 from holdfast.codec import canonical, digest
 from holdfast.errors import AskCycle, MailboxFull, NotJournalable, SessionEnded, SessionNotFound
 from holdfast.runtime.agents.definition import Agent
+from holdfast.runtime.agents.ids import check_id
 from holdfast.runtime.steps import pipeline
 from holdfast.runtime.steps.asked import Ask, plain
 from holdfast.runtime.steps.message import Sent, message
@@ -96,6 +97,7 @@ def _largest_mailbox(turn: Turn) -> int | None:
 
 async def watch(turn: Turn, target: str) -> Any:
     """Wait until a session has ended; its result, as plain data. Raises StepError if it did not finish."""
+    check_id("session", target)
     asked = Ask(kind="watch", name=target, args=canonical(target))
     return await pipeline.run(turn, asked, _watch)
 

@@ -14,11 +14,13 @@ from holdfast.calls.results import ToolResult, done_without_result, failed, succ
 from holdfast.calls.tools import spec_for
 from holdfast.calls.toolset import Toolset
 from holdfast.codec import canonical
-from holdfast.errors import BudgetExhausted, ConfigError, HoldfastError, StepError
+from holdfast.errors import BudgetExhausted, ConfigError, HoldfastError, NotJournalable, StepError
+from holdfast.given import brief, is_a
 from holdfast.policies.budget import Budget, Left
 from holdfast.policies.retry import NO_RETRY
 from holdfast.runtime.agents.definition import Agent, check_agent
 from holdfast.runtime.agents.handler import SessionOf
+from holdfast.runtime.agents.ids import MAX_CHARS
 from holdfast.runtime.steps import send, wait
 from holdfast.runtime.steps.asked import plain
 from holdfast.runtime.steps.effect import run_effect
@@ -118,23 +120,26 @@ class Session(SessionOf[S]):
 
         If cancelled, as `step`.
         """
-        return self._made(f"call_tool({name})", self._call_tool(name, arguments))
+        return self._made(_named("call_tool", name), self._call_tool(name, arguments))
 
     async def _call_tool(self, name: str, arguments: str | bytes | dict[str, Any]) -> ToolResult:
-        try:
-            tool = self.tools[name]
-        except KeyError:
-            return failed("UnknownTool", f"there is no tool {name!r}; use one of: {', '.join(t.name for t in self.tools) or 'none'}")
+        if not is_a(name, str) or name not in self.tools:
+            return failed("UnknownTool", f"there is no tool {brief(name)}; use one of: {', '.join(t.name for t in self.tools) or 'none'}")
+        tool = self.tools[name]
         try:
             call = tool.call((), tool.parse(arguments), kind="tool")
         except HoldfastError as error:
             return failed(type(error).__name__, str(error))
         try:
-            return succeeded(await run_effect(self._turn, call))
+            value = await run_effect(self._turn, call)
         except BudgetExhausted:
             raise
         except StepError as error:
             return done_without_result(error.message) if error.type == NOT_KEPT else failed(error.type, error.message)
+        try:
+            return succeeded(value)
+        except NotJournalable as error:
+            return done_without_result(str(error))
 
     def gather(self, *work: Coroutine[Any, Any, Any]) -> Work[list[Any]]:
         """Run coroutines concurrently, each as a numbered branch; their results in order.
@@ -161,7 +166,7 @@ class Session(SessionOf[S]):
         If cancelled, the decision may have been recorded.
         """
         if chosen not in options:
-            raise ValueError(f"{chosen!r} is not one of {list(options)!r}")
+            raise ValueError(f"{brief(chosen)} is not one of {brief(options)}")
         return self._made("decide", self._note("decide", [list(options), chosen, why], chosen))
 
     def now(self) -> Work[float]:
@@ -207,7 +212,7 @@ class Session(SessionOf[S]):
             NotJournalable: the message cannot be encoded.
         If cancelled, the message is not sent, nor on replay.
         """
-        return self._made(f"tell({session})", send.tell(self._turn, session, message, id))
+        return self._made(_named("tell", session), send.tell(self._turn, session, message, id))
 
     def ask(self, session: str, message: Any, *, id: str | None = None, timeout_s: float = 60.0) -> Work[Any]:
         """Send a message to another session and wait for its reply, as plain data. A long wait parks this one.
@@ -226,7 +231,7 @@ class Session(SessionOf[S]):
             NotJournalable: the message cannot be encoded.
         If cancelled, the message may have been sent: the other session handles it, and its reply is ignored here.
         """
-        return self._made(f"ask({session})", send.ask(self._turn, session, message, id, timeout_s))
+        return self._made(_named("ask", session), send.ask(self._turn, session, message, id, timeout_s))
 
     def spawn(
         self, agent: Agent, *, state: Any = None, budget: Budget | None = None, id: str | None = None, detached: bool = False
@@ -246,6 +251,8 @@ class Session(SessionOf[S]):
         If cancelled, the child may have been made; the same step on replay is the same child.
         """
         check_agent(agent, self._turn.node.settings.agents)
+        if budget is not None and not is_a(budget, Budget):
+            raise ConfigError(f"budget is {brief(budget)}: give a Budget")
         first = agent.first_state() if state is None else state
         data = agent.state.round_trip(first)[0]
         return self._made(f"spawn({agent.name})", self._spawn(agent, data, budget, id, detached))
@@ -260,7 +267,7 @@ class Session(SessionOf[S]):
             StepError: it was cancelled or killed, or there is no such session.
         If cancelled, its end is ignored here.
         """
-        return self._made(f"watch({session})", send.watch(self._turn, session))
+        return self._made(_named("watch", session), send.watch(self._turn, session))
 
     def finish(self, result: Any = None) -> None:
         """End the session when this turn commits. `Handle.result` and a parent's `Child.result` return `result`, as plain data.
@@ -272,6 +279,11 @@ class Session(SessionOf[S]):
         if branch is not None and enclosing(branch.path):
             raise ConfigError("finish() was called inside a step, which is not run again on replay: call it after the step")
         self._turn.finishing, self._turn.result = True, result
+
+
+def _named(what: str, target: object) -> str:
+    """A call on a session or a tool, for people; without the name where it is none."""
+    return f"{what}({target})" if isinstance(target, str) and len(target) <= MAX_CHARS else f"{what}()"
 
 
 class Child:
@@ -322,7 +334,7 @@ class Clients:
         client = turn.node.clients.get(name)
         if client is None:
             known = ", ".join(sorted(turn.node.clients)) or "none"
-            raise ConfigError(f"there is no client {name!r}: Runtime(clients={{{name!r}: ...}}); there is: {known}")
+            raise ConfigError(f"there is no client {brief(name)}: Runtime(clients={{{brief(name)}: ...}}); there is: {known}")
         limits = turn.owner.ledger.limits
         return client.proxy(_Steps(turn), cap_tokens=limits.tokens is not None, cap_money=limits.caps_money)
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from holdfast import events
-from holdfast.calls.call import StepContext
+from holdfast.calls.call import Call, StepContext
 from holdfast.errors import NotDone, StoreError
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.steps.asked import Asked, kept
@@ -17,6 +17,7 @@ from holdfast.runtime.turns import tasks
 from holdfast.runtime.turns.branches import Branch, enclosing, inside_of
 from holdfast.runtime.turns.deadlines import Passed
 from holdfast.runtime.turns.failures import CUT, describe, state_of
+from holdfast.runtime.turns.flight import Lane
 from holdfast.runtime.turns.journal import Claim
 from holdfast.runtime.turns.observed import step_starts
 from holdfast.runtime.turns.turn import Turn
@@ -55,9 +56,9 @@ class Step:
     """
 
     __slots__ = (
-        "_ended", "_heard", "_inside", "_written", "asked", "attempt_over", "attempts", "cancelled_before", "claim", "context",
-        "deadline", "lane", "made", "maybe_paid", "now", "opened", "outcome", "passed", "phase", "seen", "target", "task", "turn", "until",
-        "used", "value",
+        "_ended", "_heard", "_inside", "_outbox", "_record", "_written", "asked", "attempt_over", "attempts", "cancelled_before",
+        "claim", "context", "deadline", "lane", "made", "maybe_paid", "now", "opened", "outcome", "passed", "phase", "seen", "target",
+        "task", "turn", "until", "used", "value",
     )  # fmt: skip
 
     passed: Passed | None
@@ -85,6 +86,8 @@ class Step:
         self.value: Any = None
         self._inside: Branch | None = None
         self._written: StepState | None = None
+        self._record: StepRecord | None = None
+        self._outbox: tuple[Op, ...] = ()
         if claim.step is not None:
             self.resume()
 
@@ -108,6 +111,8 @@ class Step:
         assert self.claim.step is not None
         record, now = self.claim.step.record, self.turn.node.clock.time()
         until = record.until or 0.0
+        if until == self.turn.owner.waited_until:
+            return now
         if record.waits_s and until > now + record.waits_s + 0.001:
             until = self.until = now + record.waits_s
             await self.write(StepState.WAITING)
@@ -188,7 +193,7 @@ class Step:
         except StoreError:
             result = FENCED
         if result.status is not Status.DONE:
-            await self.turn.acknowledged(write)  # handles the same result again, and leaves the turn
+            await self.turn.acknowledged(write, self._alone())  # handles the same result again, and leaves the turn
         return result
 
     async def close(self, outcome: Outcome) -> Outcome:
@@ -200,7 +205,7 @@ class Step:
         except StoreError:
             result = FENCED
         if result.status is not Status.DONE:
-            await turn.acknowledged(write)  # as in `write`
+            await turn.acknowledged(write, self._alone())  # as in `write`
         if turn.journal.left or turn.flight.steps > self.lane.steps or turn.journal.order.held:
             await self._comes()
         turn.journal.order.sees(self._ended)
@@ -208,8 +213,8 @@ class Step:
 
     async def close_with(self, outcome: Outcome, op: Op) -> tuple[Outcome, Result]:
         """The same with an op that leaves in the same transaction; returns also the result of that op."""
-        self.outcome, self.phase = outcome, Phase.KNOWN
-        written = await self.turn.acknowledged(self._submit(state_of(outcome), outcome, outbox=(op,)))
+        self.outcome, self.phase, self._outbox = outcome, Phase.KNOWN, (op,)
+        written = await self.turn.acknowledged(self._submit(state_of(outcome), outcome, outbox=self._outbox), self._alone())
         await self._comes()
         self.turn.journal.order.sees(self._ended)
         return outcome, written.outbox[0]
@@ -260,10 +265,14 @@ class Step:
             cut, self.deadline or 0, claim.strayed, ended, self.seen, branch.line, branch.since, now - turn.started if cut else 0,
             self._heard, 0 if until is None or state is not StepState.WAITING else until - now,
         )  # fmt: skip
-        self._written = state
+        self._written, self._record = state, record
         return turn.submit(claim.key, state, record, outbox)
 
     # ------------------------------------------------------------ its end
+
+    def _alone(self) -> Lane | None:
+        """Its lane; None where it is inside another step, which would never end while this one waits."""
+        return None if enclosing(self.claim.branch.path) else self.lane
 
     def leave(self) -> None:
         """End the step: it is no longer in flight."""
@@ -284,19 +293,32 @@ class Step:
         self._keep_remains()
         left = self.turn.interruption
         resumes = left is not None and left.why not in ("ended", "dropped")
-        if resumes and left is not None and (self.turn.over or left.why not in GENTLE):
-            if self.phase is Phase.KNOWN and self.outcome is not None and left.why == "lost" and self.asked.effect == "once":
-                self.turn.node.in_hand[self.turn.place_of(self.claim.key)] = self.outcome
+        begun = self.asked.effect == "once" and self.phase in (Phase.RUNNING, Phase.DOUBTED) and self._may_have_happened()
+        # Where the turn is read again, no step follows what its caller does now: the next run cancels it again, or does not.
+        again = bool(self.turn.unsure) and not begun
+        if resumes and left is not None and (self.turn.over or left.why not in GENTLE or again):
+            if left.why == "lost" or self.turn.unsure:
+                self._keep_in_hand()
             return
         cut = not self.turn.over and (left is None or resumes) and not self._left_by_an_attempt()
         if self.phase is Phase.KNOWN and self.outcome is not None:
-            # Written again: the write under way does not record the cut, and its future was cancelled with the task.
-            self._last(self._submit(state_of(self.outcome), self.outcome, cut=cut))
-        elif self.asked.effect == "once" and self.phase in (Phase.RUNNING, Phase.DOUBTED) and self._may_have_happened():
-            self._doubt(cut)
+            # Written again: the write under way does not record the cut, its future was cancelled with the task, and it may be lost.
+            self._last(self._submit(state_of(self.outcome), self.outcome, cut=cut, outbox=self._outbox))
+        elif begun:
+            self._doubt(cut and not self.turn.unsure)
         elif cut or self._written is not None:
             failure = msgspec.structs.replace(CUT, step=self.asked.name)
             self._last(self._submit(StepState.FAILED, Outcome(failure=failure), cut=cut))
+
+    def _keep_in_hand(self) -> None:
+        """Keep what is known of it where its last write may not be in the store: its outcome, or that its effect did not begin."""
+        once = self.asked.effect == "once"
+        known = self.phase is Phase.KNOWN or (once and (self.phase is Phase.BEFORE or not self._may_have_happened()))
+        if type(self.asked) is not Call or self._record is None or not known:
+            return  # the record of a message leaves with the message: it is sent again
+        assert self._written is not None
+        unsettled = self._written in (StepState.OPEN, StepState.DOUBT)
+        self.turn.keep_in_hand(self.claim.key, None if unsettled else (self._written, self._record))
 
     def _left_by_an_attempt(self) -> bool:
         """Whether it is cancelled only because the attempt of an outer step has ended: the next attempt asks for it again."""
@@ -336,6 +358,11 @@ class Step:
     def _last(self, write: asyncio.Future[Result]) -> None:
         self.turn.journal.order.sees(self._ended)
         self.turn.let_go.append(write)
+        write.add_done_callback(self._unless_written)
+
+    def _unless_written(self, write: asyncio.Future[Result]) -> None:
+        if not write.cancelled() and isinstance(write.exception(), StoreError):
+            self._keep_in_hand()
 
     async def _late(self, remains: asyncio.Future[Any]) -> None:
         """The thread of a cancelled attempt has ended: if that gives the outcome, write it."""
@@ -350,8 +377,8 @@ class Step:
             outcome = Outcome(failure=msgspec.structs.replace(CUT, step=self.asked.name, type="NotDone", message=describe(error)))
         else:
             return
-        # Where this activation has lost the session, a later one writes it.
-        in_hand, place = self.turn.node.in_hand, self.turn.place_of(self.claim.key)
-        in_hand[place] = outcome
-        if await self.turn.outcome(self._submit(state_of(outcome), outcome, cut=cut)) is not None:
-            in_hand.pop(place, None)
+        self.outcome, self.phase = outcome, Phase.KNOWN
+        write = self._submit(state_of(outcome), outcome, cut=cut)
+        self._keep_in_hand()  # where this activation has lost the session, a later one writes it
+        if await self.turn.outcome(write) is not None:
+            self.turn.in_hand().pop(self.claim.key, None)

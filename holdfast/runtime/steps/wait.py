@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from holdfast.codec import canonical
+from holdfast.given import brief, is_number
 from holdfast.runtime.steps import pipeline
 from holdfast.runtime.steps.asked import Ask
 from holdfast.runtime.steps.room import spend_step
@@ -26,8 +27,8 @@ AtOnce = Callable[[Result], Outcome | None]
 
 def check_time(what: str, seconds: float) -> None:
     """Raises ValueError where `seconds` is not a valid time to wait."""
-    if not math.isfinite(seconds) or seconds > _LONGEST_S:
-        raise ValueError(f"{what} is {seconds!r}: give a number of seconds, ten years at most")
+    if not is_number(seconds) or seconds > _LONGEST_S:
+        raise ValueError(f"{what} is {brief(seconds)}: give a number of seconds, ten years at most")
 
 
 async def sleep(turn: Turn, seconds: float) -> None:
@@ -60,7 +61,8 @@ async def begin(step: Step, seconds: float | None) -> None:
         await spend_step(step)
         step.until = until
     elif step.until is not None and until is not None:
-        step.until = min(step.until, until, now + (found.record.waits_s or math.inf))
+        waited = step.until == step.turn.owner.waited_until
+        step.until = now if waited else min(step.until, until, now + (found.record.waits_s or math.inf))
 
 
 async def wait_for(step: Step, target: str, send: Send, at_once: AtOnce, hold_s: float) -> Outcome | None:

@@ -56,13 +56,39 @@ async def reconcile(turn: Turn, call: Call, context: StepContext) -> Finding:
 
 async def prepare(turn: Turn) -> None:
     """Before the handler runs: resolve every doubt, or park the turn; drop the failures that no record follows."""
+    await write_what_is_known(turn)
     await settle_all(turn)
     if turn.interruption is None:
-        turn.forget_in_hand()  # the write that seemed to fail took effect after all
+        turn.forget_in_hand()
     stale = turn.journal.trailing_failures()
     if stale and turn.interruption is None:
         await ask_again(turn, stale)
     turn.journal.rewind()
+
+
+async def write_what_is_known(turn: Turn) -> None:
+    """Write the records in hand that are not in the store after all; drop those of effects that did not happen."""
+    for key in list(turn.in_hand()):
+        if turn.interruption is None:
+            await _write_if_known(turn, key)
+
+
+async def _write_if_known(turn: Turn, key: bytes) -> None:
+    step = turn.journal.records.get(key)
+    if step is None or key not in turn.in_hand():
+        return
+    known = turn.in_hand()[key]
+    if known is None:
+        if in_doubt(step):
+            await drop(turn, [step])
+        return
+    state, record = known
+    if step.record.cut and in_doubt(step):
+        record = msgspec.structs.replace(record, ended=step.record.ended)  # its caller saw its end at that place
+    # An outcome in the store stays, such as that of a person; but the one in hand also has whether its caller saw it.
+    if record != step.record and step.record.outcome in (None, record.outcome):
+        turn.journal.order.known(msgspec.structs.replace(step, record=record))
+        await turn.outcome(turn.submit(step.key, state, record))
 
 
 async def ask_again(turn: Turn, failures: list[Step]) -> None:
@@ -154,15 +180,13 @@ async def find_out(turn: Turn, key: bytes, call: Call | None = None) -> Park | O
     remains = turn.node.remains.get(turn.place_of(key))
     if remains is not None:
         await asyncio.wait((remains,))  # a thread that its step left; if it returns the result, the doubt is over
+        await _write_if_known(turn, key)
     step = turn.journal.records.get(key)
     if step is None:
         return None
     record = step.record
     if not in_doubt(step):
         return record.outcome
-    in_hand = turn.node.in_hand.pop(turn.place_of(key), None)
-    if in_hand is not None:
-        return in_hand
     call = call or turn.owner.agent.recall(record)
     if call is None or call.reconcile is None:
         return _unsettled(turn, step)
@@ -179,7 +203,7 @@ async def _until(turn: Turn, step: Step, call: Call) -> float | None:
     Never later than the attempt could take: a deadline that lies further away, because the clock was set back, is written anew.
     """
     deadline, now = step.record.deadline, turn.node.clock.time()
-    if not deadline:
+    if not deadline or deadline + call.settles_s == turn.owner.waited_until:
         return None
     if deadline > now + call.timeout_s + 0.001:
         deadline = now + call.timeout_s

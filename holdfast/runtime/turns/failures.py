@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterator
 
 import msgspec
 
 from holdfast import redact
 from holdfast.errors import AskCycle, AskTimeout, BudgetExhausted, RepetitionDetected, StepError
+from holdfast.given import text_of
 from holdfast.policies.classify import Fault
 from holdfast.stores.records import Failure, Outcome, Park, StepState
 
 _BY_NAME: dict[str, type[StepError]] = {cls.__name__: cls for cls in (StepError, BudgetExhausted, RepetitionDetected, AskCycle)}
 _MAX_TEXT = 2_000
-_FRAMES = 30
+_FRAMES, _CAUSES = 30, 4
 CUT = Failure("StepError", "", "CancelledError", "cancelled by its caller")
 """The failure of a step that was cancelled before it had a result."""
 
@@ -26,7 +28,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__fil
 
 def redacted(fault: Fault) -> Fault:
     """The fault without secrets: its text goes not only into the final failure, but also into notes, events and texts for people."""
-    return msgspec.structs.replace(fault, message=redact.text(fault.message))
+    return msgspec.structs.replace(fault, message=redact.text(fault.message)[:_MAX_TEXT])
 
 
 def failure_of(step: str, fault: Fault) -> Failure:
@@ -65,17 +67,29 @@ def error_of(failure: Failure) -> StepError:
 
 def describe(error: BaseException) -> str:
     """One redacted line about an exception, fit for every store, also where its `__str__` fails."""
-    try:
-        text = str(error).strip().replace("\n", " ")
-    except Exception:
-        text = "(its text cannot be read)"
+    text = text_of(error, 2 * _MAX_TEXT).strip().replace("\n", " ")
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return redact.text(line)[:_MAX_TEXT]  # redact before the cut: half a secret would not be recognised
 
 
 def trace(error: BaseException) -> str:
-    """The redacted traceback. Only the last frames: a recursion has a thousand, and the loop formats them."""
-    return redact.text("".join(traceback.format_exception(error, limit=-_FRAMES)))
+    """The redacted traceback of an error and its causes. Only the last frames and the beginning of each text: a recursion has a thousand
+    frames, a text can have a gigabyte, and the loop formats them."""
+    return redact.text("\n".join(_trace(error, _CAUSES)))
+
+
+def _trace(error: BaseException, most: int) -> Iterator[str]:
+    chain = [error]
+    while len(chain) < most and (cause := chain[-1].__cause__ or (None if chain[-1].__suppress_context__ else chain[-1].__context__)):
+        chain.append(cause)
+    for each in reversed(chain):
+        yield "".join(traceback.format_tb(each.__traceback__, limit=-_FRAMES)) + describe(each)
+        notes = getattr(each, "__notes__", None)
+        if isinstance(notes, list):
+            yield from (note[:_MAX_TEXT] for note in notes[:most] if isinstance(note, str))
+        if isinstance(each, BaseExceptionGroup) and most > 1:
+            for inner in each.exceptions[:most]:
+                yield from _trace(inner, most // 2)
 
 
 def where(error: BaseException) -> str:

@@ -17,10 +17,13 @@ from holdfast.runtime.turns.deadlines import Deadlines
 from holdfast.runtime.turns.peers import Peers
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.protocol import Store
-from holdfast.stores.records import Outcome
+from holdfast.stores.records import StepRecord, StepState
 
 Place = tuple[str, int, bytes]
 """A step among those of all sessions: session, turn, key."""
+
+Known = tuple[StepState, StepRecord] | None
+"""A record that may not be in the store, with its state; None: its attempt certainly did not begin, or its effect did not happen."""
 
 
 class Node:
@@ -29,7 +32,8 @@ class Node:
     Attributes:
         peers: the other sessions.
         clock: the time of this process; it is not set with the wall clock.
-        in_hand: outcomes of effects that could not be written, by step: the next activation writes them.
+        in_hand: what is known of steps whose last write has an unknown outcome, by session and turn, then by key: the next activation
+            writes it.
         remains: threads that their steps left and that may still take effect, by step.
         stuck: tasks and threads that did not end when they were cancelled or timed out.
     """
@@ -59,7 +63,7 @@ class Node:
         self.settings = settings
         self.reconciles = asyncio.Semaphore(settings.reconciles)
         self.stuck: set[asyncio.Future[Any]] = set()
-        self.in_hand: dict[Place, Outcome] = {}
+        self.in_hand: dict[tuple[str, int], dict[bytes, Known]] = {}
         self.remains: dict[Place, asyncio.Task[None]] = {}
         self.encode = msgspec.msgpack.Encoder().encode
         self.breakers: dict[str, Breaker] = {}

@@ -21,9 +21,13 @@ class Owner:
         unreadable: why the stored state of its gates does not decode; "" where it does.
         parent: the session that gets the unspent budget; None for none.
         back: the sum that its children returned so far.
+        waited_until: the store time to which its last park lasted, where that is over before the clock reads that: it was set back.
     """
 
-    __slots__ = ("_agent", "back", "epoch", "gates", "id", "ledger", "notes", "parent", "seed", "tenant", "turn", "unreadable", "user")
+    __slots__ = (
+        "_agent", "back", "epoch", "gates", "id", "ledger", "notes", "parent", "seed", "tenant", "turn", "unreadable", "user",
+        "waited_until",
+    )  # fmt: skip
 
     def __init__(self, loaded: Loaded, agent: Agent | None, spent: Usage, now: float) -> None:
         row = loaded.session
@@ -31,6 +35,7 @@ class Owner:
         self.epoch, self.turn, self.notes = row.epoch, row.turn, row.notes
         self.parent = None if row.parent is None or row.detached else row.parent.session
         self.back = row.returns.back
+        self.waited_until: float | None = None
         self.ledger = Ledger(row.budget, row.usage + spent)
         self._agent = agent
         self.unreadable = ""
@@ -52,6 +57,12 @@ class Owner:
     def known(self) -> bool:
         """Whether this Runtime has its agent."""
         return self._agent is not None
+
+    def has_waited(self, until: float, now: float) -> None:
+        """Its park is over: it lasted for its own length, or to its time `until`. The waits on record that end then are over, too."""
+        if until > now:
+            self.waited_until = until
+            self.gates.breaker.has_waited(until, now)
 
     def redefine(self, agent: Agent) -> None:
         """Use the same agent under other limits."""

@@ -17,14 +17,14 @@ from typing import Any, NoReturn
 import msgspec
 
 from holdfast import events
-from holdfast.errors import RuntimeStopped, StoreError, WriteRefused
+from holdfast.errors import RuntimeStopped, StoreError, StoreLost, WriteRefused
 from holdfast.runtime.agents.ids import turn_id
 from holdfast.runtime.turns import branches, tasks
 from holdfast.runtime.turns.branches import Branch, Gathered, enclosing, here
 from holdfast.runtime.turns.failures import describe, refused, state_of
 from holdfast.runtime.turns.flight import Flight, Lane
 from holdfast.runtime.turns.journal import Journal
-from holdfast.runtime.turns.node import Node, Place
+from holdfast.runtime.turns.node import Known, Node, Place
 from holdfast.runtime.turns.outbox import Outbox
 from holdfast.runtime.turns.owner import Owner
 from holdfast.runtime.turns.parking import SETTLE_S, Parking
@@ -53,13 +53,14 @@ class Turn:
         insides: the open steps that asked for steps themselves, by the path of those.
         left_gathers: each `session.gather` that its caller cancelled.
         let_go: writes of cancelled steps, which no code waits for.
+        unsure: why a write of a step has an unknown outcome; "" where none has. The turn is read again once it is left.
         root: the handler's own branch.
     """
 
     __slots__ = (
         "_endings", "_gone", "_left", "_parking", "_prefix", "counts", "ending", "finishing", "flight", "insides", "interruption",
         "journal", "left_gathers", "let_go", "message", "never_awaited", "node", "number", "once", "outbox", "over", "owner", "refused",
-        "replaying", "result", "root", "started", "unstarted", "waits",
+        "replaying", "result", "root", "started", "unstarted", "unsure", "waits",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, node: Node, message: Message, journal: Journal) -> None:
@@ -73,6 +74,7 @@ class Turn:
         self.interruption: Interrupted | None = None
         self.ending: asyncio.Future[None] | None = None
         self._endings = 0
+        self.unsure = ""
         self.once: dict[tuple[str, bytes], list[Any]] = {}
         self.let_go: list[asyncio.Future[Result]] = []
         self.insides: dict[str, Any] = {}
@@ -112,6 +114,8 @@ class Turn:
         self.never_awaited = self.unstarted.close()
         if self.let_go:
             await self.written()
+        if self.unsure and (self.interruption is None or self.interruption.why in GENTLE):
+            self.interruption = Interrupted("lost", cause=self.unsure)
         if not ended:
             self.interruption = self.interruption or Interrupted("lost", cause="its handler did not end when it was cancelled")
         if finished and self.interruption is not None and self.interruption.why in GENTLE:
@@ -254,13 +258,25 @@ class Turn:
         """The key of a step among those of all sessions."""
         return self.owner.id, self.number, key
 
-    def forget_in_hand(self) -> None:
-        """Forget the outcomes in hand for this turn: they have been used."""
-        for place in [place for place in self.node.in_hand if place[:2] == (self.owner.id, self.number)]:
-            del self.node.in_hand[place]
+    def keep_in_hand(self, key: bytes, known: Known) -> None:
+        """Keep what is known of a step for the next activation."""
+        self.node.in_hand.setdefault((self.owner.id, self.number), {})[key] = known
 
-    async def outcome(self, write: asyncio.Future[Result]) -> Result | None:
-        """The result of a write that took effect; None if this activation lost the session, or the outcome of the write is unknown."""
+    def in_hand(self) -> dict[bytes, Known]:
+        """What an earlier activation kept for this turn."""
+        return self.node.in_hand.get((self.owner.id, self.number), {})
+
+    def forget_in_hand(self) -> None:
+        """Forget that: it is written."""
+        self.node.in_hand.pop((self.owner.id, self.number), None)
+
+    async def outcome(self, write: asyncio.Future[Result], lane: Lane | None = None) -> Result | None:
+        """The result of a write that took effect; None if this activation lost the session, or the outcome of the write is unknown.
+
+        Args:
+            lane: the lane of the step that the write is of, if other steps may end before the turn is left: where the outcome is unknown,
+                this waits for that. None where it has to be left at once.
+        """
         try:
             result = await write
         except StoreError as error:
@@ -269,6 +285,8 @@ class Turn:
             if isinstance(error, WriteRefused):
                 self.interrupt("lost", refused(cause, self.node.clock.time()), cause)
                 return None
+            if lane is not None and not self.over and not isinstance(error, StoreLost):
+                await self._others_end(lane, cause)
         else:
             if result.status is Status.DONE:
                 return result
@@ -276,9 +294,19 @@ class Turn:
         self.interrupt("lost", cause=cause)
         return None
 
-    async def acknowledged(self, write: asyncio.Future[Result]) -> Result:
+    async def acknowledged(self, write: asyncio.Future[Result], lane: Lane | None = None) -> Result:
         """As `outcome`, for a handler's step: where the turn lost its session, this does not return."""
-        return await self.outcome(write) or await self.never()
+        return await self.outcome(write, lane) or await self.never()
+
+    async def _others_end(self, lane: Lane, cause: str) -> NoReturn:
+        """A write of the step in this lane has an unknown outcome: the turn is left once no other step runs, so that no effect is cut."""
+        self.unsure = cause
+        self.interrupt("unsure")
+        self.flight.pause(lane)
+        try:
+            await self.never()
+        finally:
+            self.flight.resume(lane)
 
     # ------------------------------------------------------------ waits
 

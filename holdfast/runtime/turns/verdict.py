@@ -26,8 +26,9 @@ class Interrupted(msgspec.Struct, frozen=True):
 
     Attributes:
         why: "park" and "pause" (with `park`), "drain", "unsure" (a write may not be there: read again once nothing is
-            in flight), "lost" (fenced, or the store failed: read again now), "dropped" (a person gives the turn
-            up), "ended" (the session was cancelled or killed) or "stopped" (the process ends before the steps in flight do).
+            in flight; where it is one of the turn itself, the run ends as "lost"), "lost" (fenced, or the store failed: read again
+            now), "dropped" (a person gives the turn up), "ended" (the session was cancelled or killed) or "stopped" (the process ends
+            before the steps in flight do).
         cause: for "lost", the reason as text; with `park` where a write was refused: the store is not read again, the session parks.
     """
 

@@ -11,12 +11,15 @@ import asyncio
 import os
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+import msgspec
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import NotWritten, StoreError, StoreLocked, WriteRefused
-from holdfast.stores.memory.interpreter import Tables
+from holdfast.stores.brief import brief, brief_outcome, brief_step
+from holdfast.stores.listed import Listed, Place, listed
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import (
     ENDED,
@@ -25,6 +28,7 @@ from holdfast.stores.records import (
     Checkpoint,
     DeadLetter,
     Message,
+    MessageState,
     Owner,
     Runnable,
     Session,
@@ -32,6 +36,10 @@ from holdfast.stores.records import (
     display_status,
     rank,
 )
+from holdfast.stores.returns import Account
+from holdfast.stores.tables import Tables
+
+_replace = msgspec.structs.replace
 
 
 class StoreFaults(Protocol):
@@ -129,9 +137,16 @@ class MemoryStore:
         return self._tables.sessions.get(id)
 
     async def sessions(
-        self, *, limit: int = 1000, status: str | None = None, ended: bool = True, agent: str | None = None, tenant: str | None = None
-    ) -> list[Session]:
-        """Rows for people, those that need a person first: by rank, then the latest updated, then the latest made."""
+        self,
+        *,
+        limit: int = 1000,
+        after: Place | None = None,
+        status: str | None = None,
+        ended: bool = True,
+        agent: str | None = None,
+        tenant: str | None = None,
+    ) -> list[Listed]:
+        """Sessions for people, those that need a person first."""
         self._check_open()
 
         def wanted(session: Session) -> bool:
@@ -139,10 +154,28 @@ class MemoryStore:
                 return False
             return display_status(session) == status if status is not None else ended or rank(session) < RANK_ENDED
 
-        # The dict is in the order of creation, and sorting keeps the order of equals.
-        rows = [session for session in reversed(self._tables.sessions.values()) if wanted(session)]
-        rows.sort(key=lambda session: (rank(session), -session.updated))
-        return rows[:limit]
+        rows = [row for row in self._listed(wanted) if after is None or _order(row.place) > _order(after)]
+        return sorted(rows, key=lambda row: _order(row.place))[:limit]
+
+    def _listed(self, wanted: Callable[[Session], bool]) -> list[Listed]:
+        """These sessions in the order in which they were made."""
+        # No session is ever deleted, so each keeps its number.
+        numbered = enumerate(self._tables.sessions.values(), 1)
+        return [listed(row, Place(rank(row), row.updated, num)) for num, row in numbered if wanted(row)]
+
+    async def family(self, session: str, *, limit: int = 1000) -> list[Account]:
+        """The accounts of a session and of all below it that are not detached."""
+        self._check_open()
+        below: dict[str, list[Session]] = {}
+        for row in self._tables.sessions.values():
+            if row.parent is not None and not row.detached:
+                below.setdefault(row.parent.session, []).append(row)
+        first = self._tables.sessions.get(session)
+        found = [] if first is None else [Account(first.id, "", 0, first.budget, first.usage, first.returns)]
+        for above in found:  # it grows meanwhile
+            rows = below.get(above.id, ())
+            found += [Account(row.id, above.id, above.depth + 1, row.budget, row.usage, row.returns) for row in rows]
+        return found[:limit]
 
     async def counts(self) -> dict[str, int]:
         """How many sessions there are of each status that people see."""
@@ -155,10 +188,11 @@ class MemoryStore:
         return dict(sorted(Counter(row.agent for row in self._tables.sessions.values() if row.status not in ENDED).items()))
 
     async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
-        """The journals of the open turns of these sessions, without those that have no record."""
+        """The journals of the open turns of these sessions, without values; without those that have no record."""
         self._check_open()
         rows = [row for id in sessions if (row := self._tables.sessions.get(id)) is not None]
-        return {row.id: steps for row in rows if (steps := self._tables.journal(row.id, row.turn + 1))}
+        journals = {row.id: self._tables.journal(row.id, row.turn + 1) for row in rows}
+        return {id: [brief_step(step, 0) for step in steps] for id, steps in journals.items() if steps}
 
     async def similar(self, text: str, *, limit: int = 3) -> list[str]:
         """Ids of sessions that contain `text`, the earliest made first."""
@@ -175,33 +209,64 @@ class MemoryStore:
         self._check_open()
         return self._tables.messages.get(session, {}).get(id)
 
-    async def messages(self, session: str, *, limit: int = 1000) -> list[Message]:
-        """A session's messages in order of arrival, the latest `limit` of them."""
+    async def messages(
+        self, session: str, *, limit: int = 1000, after: int = 0, queued: bool = False, most: int | None = None
+    ) -> list[Message]:
+        """A session's messages in order of arrival, a page at a time."""
         self._check_open()
-        rows = list(self._tables.messages.get(session, {}).values())
-        return rows[max(len(rows) - limit, 0) :]
+        rows = [row for row in self._tables.messages.get(session, {}).values() if row.seq > after]
+        rows = [row for row in rows if row.state is MessageState.QUEUED or not queued][:limit]
+        return [_replace(row, body=brief(row.body, most), reply=brief_outcome(row.reply, most)) for row in rows]
 
-    async def steps(self, session: str, turn: int) -> list[Step]:
-        """The journal of one turn, in the order the records were first written."""
+    async def steps(
+        self, session: str, turn: int, *, limit: int | None = None, before: bytes | None = None, most: int | None = None
+    ) -> list[Step]:
+        """The journal of one turn, in the order the records were first written, or the end of it."""
         self._check_open()
-        return self._tables.journal(session, turn)
+        found = self._tables.journal(session, turn)
+        if before is not None:
+            found = found[: next((at for at, step in enumerate(found) if step.key == before), 0)]
+        return [brief_step(step, most) for step in found[-limit if limit else 0 :]]
 
-    async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None) -> list[Checkpoint]:
+    async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None, most: int | None = None) -> list[Checkpoint]:
         """The states after the turns from `first` to `last`, in order; turn 0 is the state it was spawned with."""
         self._check_open()
         points = sorted(self._tables.checkpoints.get(session, {}).items())
-        return [point for turn, point in points if turn >= first and (last is None or turn <= last)]
+        wanted = [point for turn, point in points if turn >= first and (last is None or turn <= last)]
+        return [_replace(point, state=brief(point.state, most)) for point in wanted]
 
-    async def dead_letters(self, session: str | None = None) -> list[DeadLetter]:
-        """Dead letters that were neither retried nor dropped, oldest first; of all sessions if None."""
+    async def dead_letters(
+        self, session: str | None = None, *, limit: int = 1000, after: tuple[float, str] | None = None
+    ) -> list[DeadLetter]:
+        """Dead letters that were neither retried nor dropped, oldest first, a page at a time; of all sessions if None."""
         self._check_open()
         letters = [letter for letter in self._tables.letters.values() if session is None or letter.session == session]
-        return sorted(letters, key=lambda letter: (letter.created, letter.session))
+        wanted = [letter for letter in letters if after is None or (letter.created, letter.session) > after]
+        return sorted(wanted, key=lambda letter: (letter.created, letter.session))[:limit]
 
-    async def children(self, session: str) -> list[Session]:
-        """The sessions whose parent it is, in the order they were created."""
+    async def blocking_letters(self, sessions: Sequence[str]) -> dict[str, DeadLetter]:
+        """The dead letters of the open turns of these sessions, by session."""
         self._check_open()
-        return [s for s in self._tables.sessions.values() if s.parent is not None and s.parent.session == session]
+        rows = [row for id in sessions if (row := self._tables.sessions.get(id)) is not None]
+        letters = {row.id: self._tables.letters.get((row.id, row.turn + 1)) for row in rows}
+        return {id: letter for id, letter in letters.items() if letter is not None}
+
+    async def children(self, session: str, *, limit: int = 1000, after: int = 0) -> list[Listed]:
+        """The sessions whose parent it is, in the order they were created, a page at a time."""
+        self._check_open()
+        found = self._listed(lambda row: row.parent is not None and row.parent.session == session)
+        return [row for row in found if row.place.num > after][:limit]
+
+    async def living_children(self, session: str, *, turn: int | None = None) -> list[Listed]:
+        """Its children that are not detached and have not ended, in the order they were created."""
+        self._check_open()
+
+        def wanted(row: Session) -> bool:
+            made = row.parent
+            ours = made is not None and made.session == session and (turn is None or made.turn == turn)
+            return ours and not row.detached and row.status not in ENDED
+
+        return self._listed(wanted)
 
     async def orphans(self) -> list[str]:
         """Sessions that are not detached and have not ended, though their parent has, or the turn that made them was dropped."""
@@ -234,3 +299,7 @@ class MemoryStore:
     def _check_open(self) -> None:
         if self._owner is None:
             raise StoreError("the store is not open")
+
+
+def _order(place: Place) -> tuple[int, float, int]:
+    return place.rank, -place.updated, -place.num

@@ -2,7 +2,7 @@
 
 The statement that writes locks the node's row `FOR SHARE`, and writes nothing where the row has a newer incarnation. It is one statement,
 not a transaction of several: it commits or fails without the client, and never waits for a client that is gone. Only through a pooler it
-is a transaction, which the server ends after postgres_link.IDLE_S without its client.
+is a transaction, which the server ends after postgres.link.IDLE_S without its client.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from holdfast.stores.postgres import rows
 from holdfast.stores.postgres.rows import columns, type_of
 from holdfast.stores.postgres.schema import quoted
 from holdfast.stores.postgres.slice import Needs, Slice
+from holdfast.stores.rows import CHECKPOINT, MESSAGE, SESSION
 
 if TYPE_CHECKING:
     import asyncpg
@@ -44,8 +45,8 @@ class Statements:
 
     def _read(self) -> str:
         s = self._schema
-        session = f"SELECT ROW(s.num, s.crash_mark, {columns(rows.SESSION_OF, 's')}) FROM {s}.sessions s"
-        message = columns(rows.MESSAGE_OF, "m")
+        session = f"SELECT ROW(s.num, s.crash_mark, {columns(SESSION, 's')}) FROM {s}.sessions s"
+        message = columns(MESSAGE, "m")
         step = f"SELECT ROW({columns(rows.STEPS, 't')}) FROM"
         open_turns = f"{s}.sessions s JOIN {s}.steps t ON t.session = s.id AND t.turn > s.turn"
         letters = f"{s}.sessions s JOIN {s}.dead_letters l ON l.session = s.id AND l.turn > s.turn"
@@ -57,7 +58,7 @@ class Statements:
             f"SELECT ROW({columns(rows.LETTERS, 'l')}) FROM {letters} WHERE s.id = ANY ($6::text[])",
             f"SELECT ROW({message}) FROM {letters} JOIN {s}.messages m ON m.session = l.session AND m.id = l.message"
             " WHERE s.id = ANY ($6::text[])",
-            f"SELECT ROW(t.session, {columns(rows.CHECKPOINT_OF, 't')}) FROM {s}.sessions s"
+            f"SELECT ROW(t.session, {columns(CHECKPOINT, 't')}) FROM {s}.sessions s"
             f" JOIN {s}.turns t ON t.session = s.id AND t.turn = s.turn WHERE s.id = ANY ($7::text[])",
             f"{step} {open_turns} WHERE s.id = ANY ($8::text[])",
             f"{step} unnest($9::text[], $10::bytea[]) w(session, key) JOIN {open_turns} ON s.id = w.session AND t.key = w.key",

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from holdfast.stores.brief import brief_step
+from holdfast.stores.listed import Listed, Place, spans, status_in
 from holdfast.stores.postgres import rows
-from holdfast.stores.postgres.rows import checkpoint_of, columns, letter_of, message_of, session_of, step_of
+from holdfast.stores.postgres.rows import columns, letter_of
 from holdfast.stores.postgres.schema import quoted
-from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
-from holdfast.stores.sqlite.rows import STEP, charges, runnable_of, turn_of
+from holdfast.stores.records import RANK_ENDED, Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
+from holdfast.stores.returns import Account
+from holdfast.stores.rows import (
+    ACCOUNT,
+    MESSAGE,
+    SESSION,
+    STEP,
+    account_of,
+    brief_checkpoint_of,
+    brief_checkpoints,
+    brief_message_of,
+    brief_messages,
+    charges,
+    listed_columns,
+    listed_of,
+    listed_stand_in,
+    message_of,
+    runnable_of,
+    session_of,
+    step_of,
+    turn_of,
+)
 
-# The ranks (records.rank) that each status has in lists for people.
-_RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}
+_WORKING = 3  # its rank (records.rank)
 _ENDED = "('finished', 'cancelled', 'killed')"
+_EMPTY_ARRAY, _EMPTY_MAP = r"'\x90'::bytea", r"'\x80'::bytea"
+_RECORD = 4096  # bytes of a usual record beyond its values
+_AT_ONCE = 1 << 22  # bytes of large records that are read at once
 _FOR_PEOPLE = "ORDER BY rank, updated DESC, num DESC LIMIT $1"
 
 
@@ -30,8 +54,9 @@ class Reads:
         self._lock_key = lock_key
         self._sessions, self._messages, self._steps = f"{s}.sessions", f"{s}.messages", f"{s}.steps"
         self._turns, self._letters = f"{s}.turns", f"{s}.dead_letters"
-        self._session_rows = f"SELECT {columns(rows.SESSION_OF)} FROM {self._sessions}"
-        self._message_rows = f"SELECT {columns(rows.MESSAGE_OF)} FROM {self._messages}"
+        self._listed_rows = f"SELECT {listed_columns(_EMPTY_ARRAY, _EMPTY_MAP)} FROM {self._sessions}"
+        self._session_rows = f"SELECT {columns(SESSION)} FROM {self._sessions}"
+        self._message_rows = f"SELECT {columns(MESSAGE)} FROM {self._messages}"
         self._owner_sql = (
             "SELECT process, host, clean, EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -52,32 +77,58 @@ class Reads:
         return session_of(found[0]) if found else None
 
     async def sessions(
-        self, *, limit: int = 1000, status: str | None = None, ended: bool = True, agent: str | None = None, tenant: str | None = None
-    ) -> list[Session]:
-        """Rows for people, those that need a person first."""
-        if status is None:
-            places = [(0, RANK_ENDED if ended else RANK_ENDED - 1)]
-        else:
-            places = [_RANKS[status]] if status in _RANKS else [(RANK_PERSON, RANK_PERSON), (RANK_ENDED, RANK_ENDED)]
+        self,
+        *,
+        limit: int = 1000,
+        after: Place | None = None,
+        status: str | None = None,
+        ended: bool = True,
+        agent: str | None = None,
+        tenant: str | None = None,
+    ) -> list[Listed]:
+        """Sessions for people, those that need a person first."""
         values: list[Any] = [limit]
-        where = ""
-        only = status if status == "parked" or status not in _RANKS else None
-        for column, value in (("status", only), ("agent", agent), ("tenant", tenant)):
-            if value is not None:
-                values.append(value)
-                where += f" AND {column} = ${len(values)}"
-        # One query for each range of ranks, so that each follows the index: a query over several ranges would sort all their rows.
-        queries = [
-            f"SELECT {columns(rows.SESSION_OF)}, rank, num FROM {self._sessions} WHERE rank BETWEEN {first} AND {last}{where} {_FOR_PEOPLE}"
-            for first, last in places
-        ]
+
+        def given(value: Any) -> str:
+            values.append(value)
+            return f"${len(values)}"
+
+        wanted = {"status": status_in(status), "agent": agent, "tenant": tenant}
+        condition = "".join(f" AND {column} = {given(value)}" for column, value in wanted.items() if value is not None)
+        # One query for each span of ranks, so that each follows the index: a query over several spans would sort all their rows.
+        queries = []
+        for first, last, rest in spans(status, ended, after):
+            beyond = f" AND (updated, num) < ({given(rest[0])}::float8, {given(rest[1])}::bigint)" if rest is not None else ""
+            queries.append(f"{self._listed_rows} WHERE rank BETWEEN {first} AND {last}{beyond}{condition} {_FOR_PEOPLE}")
+        if not queries:
+            return []
         sql = queries[0] if len(queries) == 1 else f"({') UNION ALL ('.join(queries)}) {_FOR_PEOPLE}"
-        return [session_of(row) for row in await self._fetch(sql, *values)]
+        return await self._listed(sql, *values)
+
+    async def _listed(self, sql: str, *values: Any) -> list[Listed]:
+        rows = await self._fetch(sql, *values)
+        entries = [(row, listed_of(row)) for row in rows]
+        damaged = [row[0] for row, entry in entries if entry is None]
+        whole: dict[int, Any] = {}
+        if damaged:
+            found = await self._fetch(f"SELECT num, {columns(SESSION)} FROM {self._sessions} WHERE num = ANY ($1::bigint[])", damaged)
+            whole = {num: row for num, *row in found}
+        return [listed_stand_in(whole[row[0]], row) if entry is None else entry for row, entry in entries]
+
+    async def family(self, session: str, *, limit: int = 1000) -> list[Account]:
+        """The accounts of a session and of all below it that are not detached."""
+        tree = (
+            f"WITH RECURSIVE tree(num, id, parent, depth) AS (SELECT num, id, '' COLLATE \"C\", 0 FROM {self._sessions} WHERE id = $1"
+            f" UNION ALL SELECT child.num, child.id, child.parent, tree.depth + 1 FROM tree JOIN {self._sessions} child"
+            " ON child.parent = tree.id WHERE NOT child.detached), few AS (SELECT * FROM tree LIMIT $2)"
+        )
+        sql = f"{tree} SELECT few.id, few.parent, depth, {ACCOUNT} FROM few JOIN {self._sessions} USING (num) ORDER BY depth, num"
+        return [account_of(row) for row in await self._fetch(sql, session, limit)]
 
     async def counts(self) -> dict[str, int]:
         """How many sessions there are of each status that people see."""
         found = await self._fetch(
-            f"SELECT CASE rank WHEN {_RANKS['working'][0]} THEN 'working' ELSE status END, count(*) FROM {self._sessions} GROUP BY 1"
+            f"SELECT CASE rank WHEN {_WORKING} THEN 'working' ELSE status END, count(*) FROM {self._sessions} GROUP BY 1"
         )
         return {status: count for status, count in found}  # noqa: C416 — rows are no pairs to mypy
 
@@ -90,16 +141,29 @@ class Reads:
         return {agent: count for agent, count in found}  # noqa: C416 — rows are no pairs to mypy
 
     async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
-        """The journals of the open turns of these sessions; without those that have no record."""
-        found = await self._fetch(
-            f"SELECT t.session, {columns(STEP, 't')} FROM {self._sessions} s"
-            f" JOIN {self._steps} t ON t.session = s.id AND t.turn = s.turn + 1 WHERE s.id = ANY ($1::text[]) ORDER BY t.num",
-            list(sessions),
-        )
+        """The journals of the open turns of these sessions, without values; without those that have no record."""
         journals: dict[str, list[Step]] = {}
-        for session, *row in found:
-            journals.setdefault(session, []).append(step_of(row))
+        wanted = f"FROM {self._sessions} s JOIN {self._steps} t ON t.session = s.id AND t.turn = s.turn + 1 WHERE s.id = ANY ($1::text[])"
+        for session, step in await self._briefly(0, f"{wanted} ORDER BY t.num", list(sessions)):
+            journals.setdefault(session, []).append(step)
         return journals
+
+    async def _briefly(self, most: int, which: str, *values: Any) -> list[tuple[str, Step]]:
+        """Steps `t` with their sessions, without values over `most` bytes: large records are read a few at a time, and not kept."""
+        small = 2 * most + _RECORD
+        sql = f"SELECT t.session, t.turn, t.key, t.state, CASE WHEN length(t.body) <= {small} THEN t.body END, length(t.body) {which}"
+        sizes = await self._fetch(sql, *values)
+        found = {(row[0], row[1], row[2]): brief_step(step_of(row[1:5]), most) for row in sizes if row[4] is not None}
+        for some in _groups([row for row in sizes if row[4] is None]):
+            sql = (
+                f"SELECT t.session, t.turn, t.key, t.state, t.body FROM unnest($1::text[], $2::bigint[], $3::bytea[])"
+                f" w(session, turn, key) JOIN {self._steps} t USING (session, turn, key)"
+            )
+            for row in await self._fetch(sql, *(list(column) for column in zip(*(row[:3] for row in some), strict=True))):
+                found[row[0], row[1], row[2]] = brief_step(step_of(row[1:]), most)
+        # One that is gone was dropped between two statements.
+        places = [(row[0], row[1], row[2]) for row in sizes]
+        return [(place[0], found[place]) for place in places if place in found]
 
     async def similar(self, text: str, *, limit: int = 3) -> list[str]:
         """Ids of sessions that contain `text`, the earliest made first."""
@@ -111,36 +175,72 @@ class Reads:
         found = await self._fetch(f"{self._message_rows} WHERE session = $1 AND id = $2", session, id)
         return message_of(found[0]) if found else None
 
-    async def messages(self, session: str, *, limit: int = 1000) -> list[Message]:
-        """A session's messages in order of arrival, the latest `limit` of them."""
-        found = await self._fetch(f"{self._message_rows} WHERE session = $1 ORDER BY seq DESC LIMIT $2", session, limit)
-        return [message_of(row) for row in reversed(found)]
+    async def messages(
+        self, session: str, *, limit: int = 1000, after: int = 0, queued: bool = False, most: int | None = None
+    ) -> list[Message]:
+        """A session's messages in order of arrival, a page at a time."""
+        waiting = " AND state = 1" if queued else ""
+        found = await self._fetch(
+            f"SELECT {brief_messages(most)} FROM {self._messages} WHERE session = $1 AND seq > $2{waiting} ORDER BY seq LIMIT $3",
+            *(session, after, limit),
+        )
+        return [brief_message_of(row) for row in found]
 
-    async def steps(self, session: str, turn: int) -> list[Step]:
-        """The journal of one turn, in the order the records were first written."""
-        found = await self._fetch(f"SELECT {columns(STEP)} FROM {self._steps} WHERE session = $1 AND turn = $2 ORDER BY num", session, turn)
-        return [step_of(row) for row in found]
+    async def steps(
+        self, session: str, turn: int, *, limit: int | None = None, before: bytes | None = None, most: int | None = None
+    ) -> list[Step]:
+        """The journal of one turn, in the order the records were first written, or the end of it."""
+        earlier = f"AND t.num < (SELECT num FROM {self._steps} WHERE session = $1 AND turn = $2 AND key = $4)"
+        which = (
+            f"FROM {self._steps} t WHERE t.session = $1 AND t.turn = $2 {'' if before is None else earlier} ORDER BY t.num DESC LIMIT $3"
+        )
+        values = (session, turn, limit, *(() if before is None else (before,)))
+        if most is None:
+            return [step_of(row) for row in reversed(await self._fetch(f"SELECT {columns(STEP, 't')} {which}", *values))]
+        return [step for _, step in reversed(await self._briefly(most, which, *values))]
 
-    async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None) -> list[Checkpoint]:
+    async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None, most: int | None = None) -> list[Checkpoint]:
         """The states after the turns from `first` to `last`, in order."""
         found = await self._fetch(
-            f"SELECT {columns(rows.CHECKPOINT_OF)} FROM {self._turns} WHERE session = $1 AND turn >= $2"
+            f"SELECT {brief_checkpoints(most)} FROM {self._turns} WHERE session = $1 AND turn >= $2"
             " AND ($3::bigint IS NULL OR turn <= $3) ORDER BY turn",
             *(session, first, last),
         )
-        return [checkpoint_of(row) for row in found]
+        return [brief_checkpoint_of(row) for row in found]
 
-    async def dead_letters(self, session: str | None = None) -> list[DeadLetter]:
-        """Dead letters that were neither retried nor dropped, oldest first; of all sessions if None."""
-        where, values = ("", ()) if session is None else ("WHERE session = $1", (session,))
+    async def dead_letters(
+        self, session: str | None = None, *, limit: int = 1000, after: tuple[float, str] | None = None
+    ) -> list[DeadLetter]:
+        """Dead letters that were neither retried nor dropped, oldest first, a page at a time; of all sessions if None."""
+        created, last = after or (None, None)
         found = await self._fetch(
-            f'SELECT {columns(rows.LETTERS)} FROM {self._letters} {where} ORDER BY created, session COLLATE "C"', *values
+            f"SELECT {columns(rows.LETTERS)} FROM {self._letters} WHERE ($2::text IS NULL OR session = $2)"
+            ' AND ($3::float8 IS NULL OR (created, session) > ($3, $4::text COLLATE "C")) ORDER BY created, session LIMIT $1',
+            *(limit, session, created, last),
         )
         return [letter_of(row) for row in found]
 
-    async def children(self, session: str) -> list[Session]:
-        """The sessions whose parent it is, in the order they were created."""
-        return [session_of(row) for row in await self._fetch(f"{self._session_rows} WHERE parent = $1 ORDER BY num", session)]
+    async def blocking_letters(self, sessions: Sequence[str]) -> dict[str, DeadLetter]:
+        """The dead letters of the open turns of these sessions, by session."""
+        found = await self._fetch(
+            f"SELECT {columns(rows.LETTERS, 'l')} FROM {self._sessions} s JOIN {self._letters} l"
+            " ON l.session = s.id AND l.turn = s.turn + 1 WHERE s.id = ANY ($1::text[])",
+            list(sessions),
+        )
+        return {letter.session: letter for letter in map(letter_of, found)}
+
+    async def children(self, session: str, *, limit: int = 1000, after: int = 0) -> list[Listed]:
+        """The sessions whose parent it is, in the order they were created, a page at a time."""
+        return await self._listed(f"{self._listed_rows} WHERE parent = $1 AND num > $2 ORDER BY num LIMIT $3", session, after, limit)
+
+    async def living_children(self, session: str, *, turn: int | None = None) -> list[Listed]:
+        """Its children that are not detached and have not ended, in the order they were created."""
+        living = f"parent = $1 AND NOT detached AND status NOT IN {_ENDED}"
+        if turn is None:
+            return await self._listed(f"{self._listed_rows} WHERE {living} ORDER BY num", session)
+        made = await self._fetch(f"SELECT num, parent_at FROM {self._sessions} WHERE {living}", session)
+        nums = [num for num, address in made if turn_of(address) == turn]
+        return await self._listed(f"{self._listed_rows} WHERE num = ANY ($1::bigint[]) ORDER BY num", nums)
 
     async def orphans(self) -> list[str]:
         """Sessions that are not detached and have not ended, though their parent has, or the turn that made them was dropped."""
@@ -157,6 +257,20 @@ class Reads:
         """Every session with something to do, in the order they were created."""
         found = await self._fetch(
             f"SELECT id, wake_at, park, {charges(self._steps)} FROM {self._sessions} s"
-            f" WHERE rank = {_RANKS['working'][0]} OR (rank IN (1, 2) AND status = 'parked' AND wake_at IS NOT NULL) ORDER BY num"
+            f" WHERE rank = {_WORKING} OR (rank IN (1, 2) AND status = 'parked' AND wake_at IS NOT NULL) ORDER BY num"
         )
         return [runnable_of(row) for row in found]
+
+
+def _groups(large: Sequence[Any]) -> Iterator[list[Any]]:
+    """Rows that end with their size, in groups of at most `_AT_ONCE` bytes; a larger one is alone."""
+    some: list[Any] = []
+    size = 0
+    for row in large:
+        if some and size + row[-1] > _AT_ONCE:
+            yield some
+            some, size = [], 0
+        some.append(row)
+        size += row[-1]
+    if some:
+        yield some

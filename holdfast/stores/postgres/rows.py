@@ -1,18 +1,14 @@
-"""Rows of the Postgres tables: columns, their types, and functions from records to rows and back."""
+"""Rows of the Postgres tables: columns, their types, and functions from records to rows; stores.rows has those from rows to records."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.stores.memory.interpreter import StepRow
 from holdfast.stores.records import Checkpoint, DeadLetter, Message, Session, rank
-from holdfast.stores.sqlite.rows import CHECKPOINT, MESSAGE, SESSION, encode
-from holdfast.stores.sqlite.rows import checkpoint_of as checkpoint_of
-from holdfast.stores.sqlite.rows import letter_of as read_letter
-from holdfast.stores.sqlite.rows import message_of as message_of
-from holdfast.stores.sqlite.rows import session_of as session_of
-from holdfast.stores.sqlite.rows import step_of as step_of
+from holdfast.stores.rows import encode
+from holdfast.stores.rows import letter_of as read_letter
+from holdfast.stores.tables import StepRow
 
 _TYPES = {
     "text": ("id", "session", "agent", "tenant", "user", "status", "parent", "reason", "kind", "context", "message"),
@@ -51,10 +47,6 @@ def columns(names: str | Sequence[str], table: str = "") -> str:
     """Column names quoted for SQL (`user` is a reserved word), each qualified with `table` if given."""
     split = names.split(", ") if isinstance(names, str) else names
     return ", ".join(f'{table}."{name}"' if table else f'"{name}"' for name in split)
-
-
-# The columns that a record is read from, in the order that session_of and the others take.
-SESSION_OF, MESSAGE_OF, CHECKPOINT_OF = SESSION, MESSAGE, CHECKPOINT
 
 
 def session_values(session: Session, num: int, crash_mark: int | None) -> Values:

@@ -1,7 +1,7 @@
 """The rows that a batch touches: which rows it needs, the interpreter of its ops over them in memory, and the changes.
 
-`memory_ops.Tables` interprets the ops, on tables that hold only the rows that the batch can read. Most ops are step writes of sessions that
-no other op of the batch concerns. They need no row, only the session's epoch and open turn: they are written blindly.
+`stores.tables.Tables` interprets the ops, on tables that hold only the rows that the batch can read. Most ops are step writes of sessions
+that no other op of the batch concerns. They need no row, only the session's epoch and open turn: they are written blindly.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from holdfast.stores import ops
-from holdfast.stores.memory.interpreter import StepRow, Tables
 from holdfast.stores.ops import DONE, FENCED, Op, Result
 from holdfast.stores.postgres.rows import (
     Values,
-    checkpoint_of,
     checkpoint_values,
     letter_of,
     letter_values,
-    message_of,
     message_values,
-    session_of,
     session_values,
     step_values,
 )
 from holdfast.stores.records import ENDED, Address, Message, MessageState, Session
+from holdfast.stores.rows import checkpoint_of, message_of, session_of
+from holdfast.stores.tables import StepRow, Tables
 from holdfast.stores.unreadable import read_state
 
 

@@ -329,7 +329,9 @@ class PostgresStore(Reads):
             # A batch has an unknown outcome: a read must not come before a commit that may still happen.
             try:
                 await self._mend()
-            except ERRORS as error:
+            except StoreLost:
+                raise
+            except (*ERRORS, NotWritten) as error:
                 raise StoreError(f"{self.address.display} cannot be read: {text_of(error)}") from error
         return await readers.run(lambda connection: connection.fetch(sql, *values))
 

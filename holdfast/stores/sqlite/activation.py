@@ -10,8 +10,8 @@ import msgspec
 from holdfast.stores import marks
 from holdfast.stores.ops import Activate, Result, Status
 from holdfast.stores.records import Loaded, Message
+from holdfast.stores.rows import CHECKPOINT, MESSAGE, SESSION, checkpoint_of, message_of, qualified, session_of
 from holdfast.stores.sqlite.log import StepLog, as_json, journals
-from holdfast.stores.sqlite.rows import CHECKPOINT, MESSAGE, SESSION, checkpoint_of, message_of, qualified, session_of
 
 _WANTED = "FROM json_each(?) AS wanted CROSS JOIN"
 _SESSIONS = f"SELECT {qualified(SESSION, 's')}, s.id, s.crash_mark, s.last_step {_WANTED} sessions s ON s.id = wanted.value"

@@ -10,11 +10,8 @@ from holdfast.policies.budget import Usage
 from holdfast.stores import marks, ops
 from holdfast.stores.ops import DONE, FENCED, Result, Status
 from holdfast.stores.records import ENDED, Address, MessageState, Session
-from holdfast.stores.returns import settle
-from holdfast.stores.sqlite.activation import activate
-from holdfast.stores.sqlite.log import APPEND, DROPPED, Row, StepLog
-from holdfast.stores.sqlite.mailbox import Mailbox
-from holdfast.stores.sqlite.rows import (
+from holdfast.stores.returns import opened, settle
+from holdfast.stores.rows import (
     MESSAGE,
     SESSION,
     decode_texts,
@@ -23,6 +20,9 @@ from holdfast.stores.sqlite.rows import (
     message_of,
     session_of,
 )
+from holdfast.stores.sqlite.activation import activate
+from holdfast.stores.sqlite.log import APPEND, DROPPED, Row, StepLog
+from holdfast.stores.sqlite.mailbox import Mailbox
 
 _MAX_KNOWN = 100_000
 _NO_SESSION = (-1, -1)
@@ -149,11 +149,11 @@ class Interpreter:
         made = (None, None, None) if parent is None else (parent.session, encode(parent), parent.turn)
         self.db.execute(
             "INSERT INTO sessions (id, agent, tenant, user, status, epoch, turn, pending, budget, usage, seed, parent, parent_at,"
-            " parent_turn, detached, gates, notes, crashes, crash_mark, created, updated)"
-            " VALUES (?, ?, ?, ?, 'idle', 0, 0, 0, ?, ?, ?, ?, ?, ?, ?, x'', ?, 0, 0, ?, ?)",
+            " parent_turn, detached, gates, notes, crashes, crash_mark, created, updated, returns)"
+            " VALUES (?, ?, ?, ?, 'idle', 0, 0, 0, ?, ?, ?, ?, ?, ?, ?, x'', ?, 0, 0, ?, ?, ?)",
             (
                 op.id, op.agent, op.tenant, op.user, encode(op.budget), encode(Usage()), op.seed, *made, op.detached,
-                encode(()), op.now, op.now,
+                encode(()), op.now, op.now, encode(opened(op)),
             ),
         )  # fmt: skip
         self.db.execute(
@@ -165,7 +165,7 @@ class Interpreter:
             Status.DONE,
             Session(
                 id=op.id, agent=op.agent, tenant=op.tenant, user=op.user, status="idle", epoch=0, turn=0, pending=0, budget=op.budget,
-                seed=op.seed, parent=op.parent, detached=op.detached, created=op.now, updated=op.now,
+                seed=op.seed, parent=op.parent, detached=op.detached, created=op.now, updated=op.now, returns=opened(op),
             ),
         )  # fmt: skip
 

@@ -19,7 +19,7 @@ import time
 from holdfast import forks
 from holdfast.errors import StoreError, StoreLocked, StoreLost
 from holdfast.events import log
-from holdfast.stores.sqlite.holder import Holder, State, here, parse, state
+from holdfast.stores.sqlite.holder import Holder, State, here, locker, parse, state
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _TRIES, _PAUSE_S = 5, 0.01
@@ -244,28 +244,33 @@ def holder(path: str) -> Holder | None:
     """
     real = os.path.realpath(path)
     try:
-        lock = os.open(_name(real), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        found = _named(real)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StoreError(f"cannot read {_name(real)}: {error.strerror}") from error
+    return found if found is not None and state(found) in (State.RUNS, State.ELSEWHERE) else None
+
+
+def _named(real: str) -> Holder | None:
+    """The process that the lock file names; None where its lock is free: it is not the file of the holder then, or there is none."""
+    lock = os.open(_name(real), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        found = parse(os.pread(lock, 4096, 0))
-        return found if state(found) in (State.RUNS, State.ELSEWHERE) else None
+        return parse(os.pread(lock, 4096, 0))
     finally:
         os.close(lock)
     return None
 
 
 def _whom(real: str) -> str:
-    """The holder for a person, and what to do."""
+    """The holder for a person, and what to do. Where the lock file was removed or replaced, the kernel knows who locked the database."""
     try:
-        with open(_name(real), "rb") as file:
-            found = parse(file.read(4096))
+        found = _named(real)
     except OSError:
-        return "another process: stop it first"
+        found = None
+    found = found or Holder(locker(identity(real)))
     match state(found):
         case State.RUNS:
             return f"process {found.pid}: stop it first"

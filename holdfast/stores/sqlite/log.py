@@ -16,8 +16,9 @@ from typing import Any
 
 import msgspec
 
+from holdfast.stores.brief import brief_step
 from holdfast.stores.records import Step, StepState
-from holdfast.stores.sqlite.rows import STEP, step_of
+from holdfast.stores.rows import STEP, step_of
 from holdfast.stores.unreadable import missing_step
 
 DROPPED = 0
@@ -77,26 +78,52 @@ def open_tails(db: sqlite3.Connection, sessions: Iterable[str]) -> dict[str, int
     return {id: last for id, last in rows if last}
 
 
-def journals(db: sqlite3.Connection, lasts: Iterable[int]) -> dict[int, list[Step]]:
+def journals(
+    db: sqlite3.Connection, lasts: Iterable[int], *, most: int | None = None, only: Container[bytes] | None = None
+) -> dict[int, list[Step]]:
     """The records of turns, by the numbers of their last rows, in the order in which they were first written.
 
     Where a row is gone, or a link leads elsewhere, a stand-in has its place: what came before it is unknown.
+
+    Args:
+        most: leave values over so many bytes out (stores.brief); None leaves nothing out.
+        only: the steps with these keys; None: all.
     """
+    cursor = db.execute(_CHAINS, (as_json(lasts),))
+    try:
+        return _journals(cursor, most, only)
+    finally:
+        cursor.close()  # one that was left half-way would keep the snapshot
+
+
+def page(db: sqlite3.Connection, last: int, limit: int | None, before: bytes | None, most: int | None) -> list[Step]:
+    """The last `limit` records of a turn before the one with the key `before`, by the number of the turn's last row; as `journals`."""
+    if limit is None and before is None:
+        return journals(db, [last], most=most)[last]
+    keys = [step.key for step in journals(db, [last], most=0)[last]]
+    if before is not None:
+        keys = keys[: keys.index(before) if before in keys else 0]
+    return journals(db, [last], most=most, only=frozenset(keys[-limit if limit else 0 :]))[last]
+
+
+def _journals(rows: Iterable[Any], most: int | None, only: Container[bytes] | None) -> dict[int, list[Step]]:
     found: dict[int, dict[Any, Step]] = {}
     ends: dict[int, tuple[int, str, int]] = {}
-    for last, num, prev, session, *row in db.execute(_CHAINS, (as_json(lasts),)).fetchall():
+    for last, num, prev, session, *row in rows:
         if last not in found:
             found[last], ends[last] = {}, (0, session, row[0])
         turn = found[last]
         if (prev, session, row[0]) != ends[last]:
-            turn[num, "before"] = missing_step(num if session is None else prev)
+            missing = missing_step(num if session is None else prev)
+            if only is None or missing.key in only:
+                turn[num, "before"] = missing
         ends[last] = num, session, row[0]
         if session is None:
             continue
         if row[2] == DROPPED:
             turn.pop(row[1], None)
-        else:
-            turn[row[1]] = step_of(row)
+        elif only is None or row[1] in only:
+            turn[row[1]] = brief_step(step_of(row), most)
     return {last: list(turn.values()) for last, turn in found.items()}
 
 

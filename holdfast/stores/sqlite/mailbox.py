@@ -10,8 +10,8 @@ import msgspec
 from holdfast.stores import ops
 from holdfast.stores.ops import DONE, Result, Status
 from holdfast.stores.records import ENDED, Address, Message, MessageState, Session, StepState
+from holdfast.stores.rows import MESSAGE, decode_outcome, encode, message_of
 from holdfast.stores.sqlite.log import StepLog
-from holdfast.stores.sqlite.rows import MESSAGE, decode_outcome, encode, message_of
 from holdfast.stores.unreadable import UNREADABLE, read_step
 
 _CONFLICT = Result(Status.REFUSED, "conflict")

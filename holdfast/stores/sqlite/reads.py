@@ -6,24 +6,44 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Checkpoint, DeadLetter, Message, Runnable, Session, Step
-from holdfast.stores.sqlite.log import journals, last_of, open_tails
-from holdfast.stores.sqlite.rows import (
-    CHECKPOINT,
+from holdfast.stores.listed import Listed, Place, spans, status_in
+from holdfast.stores.records import RANK_ENDED, Checkpoint, DeadLetter, Message, Runnable, Session, Step
+from holdfast.stores.returns import Account
+from holdfast.stores.rows import (
+    ACCOUNT,
     LETTER,
     MESSAGE,
     SESSION,
-    checkpoint_of,
+    account_of,
+    brief_checkpoint_of,
+    brief_checkpoints,
+    brief_message_of,
+    brief_messages,
     letter_of,
+    listed_columns,
+    listed_of,
+    listed_stand_in,
     message_of,
+    qualified,
     runnable_of,
     session_of,
 )
+from holdfast.stores.sqlite.log import as_json, journals, last_of, open_tails, page
 
 T = TypeVar("T")
+
 _FOR_PEOPLE = "ORDER BY rank, updated DESC, num DESC"
-_RANKS = {"failed": (0, 0), "parked": (1, 2), "working": (3, 3), "unfinished": (4, 4), "idle": (5, 5)}
+_ENDED = "('finished', 'cancelled', 'killed')"
 _NEWEST = 2**62
+
+# A column may hold a value of any type: those that a list does not show are checked here.
+_TYPES = {
+    "user": "'text'", "epoch": "'integer'", "seed": "'blob'", "detached": "'integer'", "gates": "'blob'", "notes": "'blob'",
+    "result": "'blob', 'null'", "crashes": "'integer'", "created": "'real'", "returns": "'blob'",
+}  # fmt: skip
+_DAMAGED = " OR ".join(f"typeof({column}) NOT IN ({types})" for column, types in _TYPES.items())
+_EMPTY_ARRAY, _EMPTY_MAP = "x'90'", "x'80'"
+_LISTED = f"SELECT {listed_columns(_EMPTY_ARRAY, _EMPTY_MAP)}, {_DAMAGED} FROM sessions"
 
 
 class Reads:
@@ -47,23 +67,41 @@ class Reads:
         return found[0] if found else None
 
     async def sessions(
-        self, *, limit: int = 1000, status: str | None = None, ended: bool = True, agent: str | None = None, tenant: str | None = None
-    ) -> list[Session]:
-        where: dict[str, Any] = {}
-        if status in _RANKS:
-            where = dict(zip(("rank >= ?", "rank <= ?"), _RANKS[status], strict=True))
-        elif status is not None:
-            where = {f"rank IN ({RANK_PERSON}, ?)": RANK_ENDED}
-        elif not ended:
-            where = {"rank < ?": RANK_ENDED}
-        if status is not None and (status == "parked" or status not in _RANKS):
-            where["status = ?"] = status
-        if agent is not None:
-            where["agent = ?"] = agent
-        if tenant is not None:
-            where["tenant = ?"] = tenant
-        condition = f"WHERE {' AND '.join(where)}" if where else ""
-        return await self._all(session_of, f"SELECT {SESSION} FROM sessions {condition} {_FOR_PEOPLE} LIMIT ?", *where.values(), limit)
+        self,
+        *,
+        limit: int = 1000,
+        after: Place | None = None,
+        status: str | None = None,
+        ended: bool = True,
+        agent: str | None = None,
+        tenant: str | None = None,
+    ) -> list[Listed]:
+        where = {"status = ?": status_in(status), "agent = ?": agent, "tenant = ?": tenant}
+        condition = "".join(f" AND {test}" for test, value in where.items() if value is not None)
+        values = [value for value in where.values() if value is not None]
+
+        def read(db: sqlite3.Connection) -> list[Listed]:
+            found: list[Listed] = []
+            for first, last, rest in spans(status, ended, after):
+                beyond, place = ("AND (updated, num) < (?, ?)", rest) if rest is not None else ("", ())
+                ranks = "rank = ?2" if first == last else "rank BETWEEN ?1 AND ?2"
+                sql = f"{_LISTED} WHERE {ranks} {beyond}{condition} {_FOR_PEOPLE} LIMIT ?"
+                found += _listed(db, sql, first, last, *place, *values, limit - len(found))
+                if len(found) >= limit:
+                    break
+            return found
+
+        return await self._read(read)
+
+    async def family(self, session: str, *, limit: int = 1000) -> list[Account]:
+        # No session is its own ancestor: a parent is there before its child.
+        tree = (
+            "WITH RECURSIVE tree(num, id, parent, depth) AS (SELECT num, id, '', 0 FROM sessions WHERE id = ?1 UNION ALL"
+            " SELECT child.num, child.id, child.parent, tree.depth + 1 FROM tree CROSS JOIN sessions child ON child.parent = tree.id"
+            " WHERE child.detached = 0 LIMIT ?2)"
+        )
+        sql = f"{tree} SELECT tree.id, tree.parent, depth, {ACCOUNT} FROM tree JOIN sessions USING (num) ORDER BY depth, num"
+        return await self._all(account_of, sql, session, limit)
 
     async def counts(self) -> dict[str, int]:
         display = "CASE WHEN rank = 3 THEN 'working' ELSE status END AS display"
@@ -76,7 +114,7 @@ class Reads:
     async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
         def read(db: sqlite3.Connection) -> dict[str, list[Step]]:
             tails = open_tails(db, sessions)
-            found = journals(db, tails.values())
+            found = journals(db, tails.values(), most=0)
             return {id: found[last] for id, last in tails.items()}
 
         return await self._read(read)
@@ -89,27 +127,51 @@ class Reads:
         found = await self._all(message_of, f"SELECT {MESSAGE} FROM messages WHERE session = ? AND id = ?", session, id)
         return found[0] if found else None
 
-    async def messages(self, session: str, *, limit: int = 1000) -> list[Message]:
-        sql = f"SELECT {MESSAGE} FROM messages WHERE session = ? ORDER BY seq DESC LIMIT ?"
-        return (await self._all(message_of, sql, session, limit))[::-1]
+    async def messages(
+        self, session: str, *, limit: int = 1000, after: int = 0, queued: bool = False, most: int | None = None
+    ) -> list[Message]:
+        waiting = " AND state = 1" if queued else ""
+        sql = f"SELECT {brief_messages(most)} FROM messages WHERE session = ? AND seq > ?{waiting} ORDER BY seq LIMIT ?"
+        return await self._all(brief_message_of, sql, session, after, limit)
 
-    async def steps(self, session: str, turn: int) -> list[Step]:
+    async def steps(
+        self, session: str, turn: int, *, limit: int | None = None, before: bytes | None = None, most: int | None = None
+    ) -> list[Step]:
         def read(db: sqlite3.Connection) -> list[Step]:
             last = last_of(db, session, turn)
-            return journals(db, [last])[last] if last else []
+            return page(db, last, limit, before, most) if last else []
 
         return await self._read(read)
 
-    async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None) -> list[Checkpoint]:
-        sql = f"SELECT {CHECKPOINT} FROM turns WHERE session = ? AND turn BETWEEN ? AND ? ORDER BY turn"
-        return await self._all(checkpoint_of, sql, session, first, _NEWEST if last is None else last)
+    async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None, most: int | None = None) -> list[Checkpoint]:
+        sql = f"SELECT {brief_checkpoints(most)} FROM turns WHERE session = ? AND turn BETWEEN ? AND ? ORDER BY turn"
+        return await self._all(brief_checkpoint_of, sql, session, first, _NEWEST if last is None else last)
 
-    async def dead_letters(self, session: str | None = None) -> list[DeadLetter]:
-        where, values = ("", ()) if session is None else ("WHERE session = ?", (session,))
-        return await self._all(letter_of, f"SELECT {LETTER} FROM dead_letters {where} ORDER BY created, session", *values)
+    async def dead_letters(
+        self, session: str | None = None, *, limit: int = 1000, after: tuple[float, str] | None = None
+    ) -> list[DeadLetter]:
+        where = {"session = ?": () if session is None else (session,), "(created, session) > (?, ?)": after or ()}
+        condition = " AND ".join(["1", *(test for test, values in where.items() if values)])
+        values = [value for group in where.values() for value in group]
+        return await self._all(
+            letter_of, f"SELECT {LETTER} FROM dead_letters WHERE {condition} ORDER BY created, session LIMIT ?", *values, limit
+        )
 
-    async def children(self, session: str) -> list[Session]:
-        return await self._all(session_of, f"SELECT {SESSION} FROM sessions WHERE parent = ? ORDER BY num", session)
+    async def blocking_letters(self, sessions: Sequence[str]) -> dict[str, DeadLetter]:
+        sql = (
+            f"SELECT {qualified(LETTER, 'letter')} FROM json_each(?) AS wanted CROSS JOIN sessions ON sessions.id = wanted.value"
+            " CROSS JOIN dead_letters letter ON letter.session = sessions.id AND letter.turn = sessions.turn + 1"
+        )
+        return {letter.session: letter for letter in await self._all(letter_of, sql, as_json(sessions))}
+
+    async def children(self, session: str, *, limit: int = 1000, after: int = 0) -> list[Listed]:
+        sql = f"{_LISTED} WHERE parent = ? AND num > ? ORDER BY num LIMIT ?"
+        return await self._read(lambda db: _listed(db, sql, session, after, limit))
+
+    async def living_children(self, session: str, *, turn: int | None = None) -> list[Listed]:
+        made = "" if turn is None else " AND parent_turn = ?2"
+        sql = f"{_LISTED} WHERE parent = ?1 AND detached = 0 AND status NOT IN {_ENDED}{made} ORDER BY num"
+        return await self._read(lambda db: _listed(db, sql, session, *(() if turn is None else (turn,))))
 
     async def orphans(self) -> list[str]:
         rows = await self._rows(
@@ -135,3 +197,13 @@ class Reads:
             return [runnable_of((*row, len(found.get(tails.get(row[0], 0), ())))) for row in rows]
 
         return await self._read(read)
+
+
+def _listed(db: sqlite3.Connection, sql: str, *values: Any) -> list[Listed]:
+    found: list[Listed] = []
+    for *row, damaged in db.execute(sql, values).fetchall():
+        entry = None if damaged else listed_of(row)
+        if entry is None:
+            entry = listed_stand_in(db.execute(f"SELECT {SESSION} FROM sessions WHERE num = ?", row[:1]).fetchone(), row)
+        found.append(entry)
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from holdfast.errors import SchemaTooNew, StoreError
-from holdfast.stores.sqlite.rows import reason_of, turn_of
+from holdfast.stores.rows import reason_of, turn_of
 
 APPLICATION_ID = 0x686F6C64  # "hold", in the file's header: tells our file from any other SQLite database
 

@@ -177,12 +177,13 @@ class SqliteStore(Reads):
         if self._files is not None:
             await self._guarded(self._run(self._files.look))
 
-    def _closed(self) -> NotWritten:
+    def _why_closed(self) -> str:
         if self._parent is not None:
-            return NotWritten(
-                f"{self.path} belongs to process {self._parent}, from which this one was forked: nothing was written", passing=False
-            )
-        return NotWritten(f"{self.path} is not open: nothing was written", passing=False)
+            return f"{self.path} belongs to process {self._parent}, from which this one was forked"
+        return f"{self.path} is not open"
+
+    def _closed(self) -> NotWritten:
+        return NotWritten(f"{self._why_closed()}: nothing was written", passing=False)
 
     async def apply(self, ops: Sequence[Op]) -> list[Result]:
         """One transaction on the database thread. If cancelled, the transaction still runs to its end: its outcome is unknown."""
@@ -213,9 +214,12 @@ class SqliteStore(Reads):
             db.execute("COMMIT")
         except sqlite3.Error as error:
             interpreter.forget()
-            if db.in_transaction:
+            ended = not db.in_transaction
+            if not ended:
                 db.execute("ROLLBACK")
                 files.note(error)
+            # Of a full disk SQLite itself rolls back: the mark of the commit is the last that it writes.
+            if not ended or error.sqlite_errorcode == sqlite3.SQLITE_FULL:
                 raise NotWritten(f"{self.path}: nothing was written: {error}", passes(error)) from error
             raise OutcomeUnknown(f"{self.path}: the commit failed; its outcome is unknown: {error}") from error
         return results
@@ -259,7 +263,7 @@ class SqliteStore(Reads):
         """Run `function` on the reader's thread."""
         reader = self._reader
         if reader is None:
-            raise self._closed()
+            raise StoreError(self._why_closed())
         result: T = await self._guarded(reader._execute(_tolerantly, function, reader._conn))  # type: ignore[no-untyped-call]
         return result
 
@@ -272,6 +276,8 @@ class SqliteStore(Reads):
                 self._files.note(error)
             raise StoreError(f"{self.path} cannot be read: {error}") from error
         except FAULTS as error:
+            if self._reader is None:  # its thread had ended before it came to this read
+                raise StoreError(self._why_closed()) from error
             raise StoreError(f"{self.path} holds a row that does not decode: {error}") from error
 
     async def owner(self) -> Owner:

@@ -19,6 +19,7 @@ import msgspec
 from holdfast import Agent, Budget, Handle, NotDone, Runtime, Session, StepContext, Usage, agent, events, tool
 from holdfast.calls.tools import Tool
 from holdfast.errors import SessionError
+from holdfast.stores.listed import Listed
 from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.records import MessageState, Step, StepState, in_doubt
 from holdfast.stores.records import Session as Row
@@ -228,7 +229,7 @@ class Shop:
                     raise AssertionError(f"{row.id} parked for a person: {row.park}")
             await anyio.sleep(10.0)
 
-    async def _resolve(self, handle: Handle, row: Row) -> None:
+    async def _resolve(self, handle: Handle, row: Listed) -> None:
         doubts = [step for step in await self.store.steps(row.id, row.turn + 1) if in_doubt(step)]
         try:
             if doubts:

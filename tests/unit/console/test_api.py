@@ -15,6 +15,7 @@ from jsonschema_rs import meta
 from typer.testing import CliRunner
 
 from holdfast import Runtime, Session, StoreError, agent, events, tool
+from holdfast.clock import SystemClock
 from holdfast.console.api import doctor
 from holdfast.console.api.app import application, build
 from holdfast.console.api.control import Control, Gone
@@ -384,6 +385,29 @@ async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.Monkey
     assert said["threads"] == (
         "202 threads of plain functions run past their deadline, and 2 places are lost to them: restart the process to be rid of them"
     )
+
+
+@pytest.mark.parametrize("by_s", [-86_400.0, 86_400.0])
+async def test_a_clock_that_is_set_makes_no_session_look_old(by_s: float) -> None:
+    """Ages are those of stored times, which do not move with it; here it was wrong at first."""
+
+    class Wall(SystemClock):
+        ahead_s = -by_s
+
+        def time(self) -> float:
+            return SystemClock.time() + self.ahead_s
+
+    clock = Wall()
+    async with Runtime("memory:", agents=[payer], clock=clock, drain_s=0) as runtime:
+        api = Api(runtime)
+        await api.pay("s", "hang", "idle")
+        clock.ahead_s = 0.0
+        levels = {check["name"]: check["level"] for check in (await api.get("/doctor"))["checks"]}
+        assert levels["oldest"] == "ok"
+        (line,) = (await api.get("/sessions"))["sessions"]
+        assert 0 <= line["age_s"] < 60
+        found = await api.get("/statistics")
+        assert 0 <= found["at"] - found["started"] < 60
 
 
 async def test_a_doctor_names_agents_that_are_gone_and_ended_sessions_in_doubt() -> None:

@@ -36,7 +36,7 @@ def overview(*lines: Line, stuck: int = 0, **counts: int) -> Overview:
 )
 def test_a_status_is_printed_with_its_reason(status: str, reason: str | None, read: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The same in `ps` and in the list of what a verb did to many."""
-    render.ps(overview(line(status, reason)), limit=10, all=False)
+    render.ps(overview(line(status, reason)), all=False)
     assert read in capsys.readouterr().out
     words.did_many(
         DidMany(verb="kill", dry_run=True, sessions=[One(session="s", agent="a", status=status, why=reason, changed=True)], more=False)
@@ -50,14 +50,14 @@ def test_a_status_is_printed_with_its_reason(status: str, reason: str | None, re
 )
 def test_the_head_of_ps_counts_attempts_that_are_stuck(stuck: int, head: str, capsys: pytest.CaptureFixture[str]) -> None:
     """And names the command that says more."""
-    render.ps(overview(stuck=stuck), limit=10, all=False)
+    render.ps(overview(stuck=stuck), all=False)
     assert head in capsys.readouterr().out
 
 
 def test_ended_sessions_that_are_listed_are_not_counted_as_more(capsys: pytest.CaptureFixture[str]) -> None:
     """One in doubt is in the list without --all."""
     for cancelled, more in ((1, False), (3, True)):
-        render.ps(overview(line("cancelled", "doubt"), cancelled=cancelled), limit=10, all=False)
+        render.ps(overview(line("cancelled", "doubt"), cancelled=cancelled), all=False)
         assert ("2 more have ended" in capsys.readouterr().out) is more
 
 

@@ -7,6 +7,7 @@ import logging
 import sys
 from typing import Any
 
+import msgspec
 import pytest
 import typer
 
@@ -14,7 +15,7 @@ from holdfast.console.cli import options, words
 from holdfast.console.cli.render import console
 from holdfast.console.process import keeper
 from holdfast.console.process.main import _Redacting
-from holdfast.console.reading.values import clean, escaped, legible
+from holdfast.console.reading.values import clean, escaped, legible, plain
 
 EVIL = "a\x1b]0;pwn\x07b\u202ec\u200bd\x9be\ufefff\U000e0041g"
 
@@ -32,6 +33,12 @@ def test_text_of_several_lines_keeps_its_lines_and_columns() -> None:
     assert (len(legible(text)), legible(text)[:9]) == (len(text), "one\n\ttwo ")
     found = json.dumps({"x": text, "y": "\ud83d"}, ensure_ascii=False)
     assert json.loads(escaped(found)) == {"x": text, "y": "\ud83d"}
+
+
+def test_a_large_value_is_named_by_its_size() -> None:
+    """To search it for secrets would hold up the sessions of the process."""
+    assert plain(msgspec.msgpack.encode("x" * 2_000_000)) == "(2,000,005 bytes, too large to show)"
+    assert plain(msgspec.msgpack.encode("x" * 2_000)) == "x" * 2_000
 
 
 @pytest.mark.parametrize("way", ["error", "reply", "json", "table", "complaint", "log"])

@@ -325,10 +325,21 @@ def test_a_restored_half_open_breaker_has_all_its_calls() -> None:
     assert [other.before(60.0) is GO for _ in range(4)] == [True, True, True, False]
 
 
-def test_a_stored_opening_far_ahead_is_cut_to_what_the_policy_allows() -> None:
+def test_a_stored_opening_far_ahead_is_cut_to_its_own_length() -> None:
     """A clock that was wrong cannot keep a session parked for a year."""
     stored = _opened(now=1e9).snapshot()
-    assert Breaker.restore(SPEC, stored, now=100.0).until == 300.0
+    assert Breaker.restore(SPEC, stored, now=100.0).until == 160.0
+    assert Breaker.restore(SPEC, {**stored, "openings": 2}, now=100.0).until == 220.0
+    assert Breaker.restore(SPEC, {**stored, "openings": 9}, now=100.0).until == 300.0
+
+
+def test_an_opening_whose_length_has_passed_is_over_whatever_the_clock_reads() -> None:
+    """The clock was set back meanwhile; an opening that lasts longer than its owner has waited stays."""
+    breaker = _opened(now=1e9)
+    breaker.has_waited(1e9 + 59.0, 100.0)
+    assert isinstance(breaker.before(100.0), Wait)
+    breaker.has_waited(1e9 + 60.0, 100.0)
+    assert breaker.before(100.0) is GO
 
 
 def test_a_smaller_window_takes_the_last_calls() -> None:

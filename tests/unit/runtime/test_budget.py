@@ -393,7 +393,7 @@ def test_a_raise_while_the_session_looks_for_its_children_is_not_lost() -> None:
         return text
 
     async def main(runtime: Runtime) -> Any:
-        runtime.store.children = slow  # type: ignore[method-assign]
+        runtime.store.living_children = slow  # type: ignore[method-assign, assignment]
         handle = await runtime.spawn(worker, id="s")
         await handle.tell("go", id="m")
         await asyncio.sleep(1.5)

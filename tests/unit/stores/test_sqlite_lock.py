@@ -15,8 +15,8 @@ import pytest
 from holdfast.errors import StoreError, StoreLocked, StoreLost
 from holdfast.stores.sqlite import holder as sqlite_holder
 from holdfast.stores.sqlite import lock as sqlite_lock
-from holdfast.stores.sqlite.holder import Holder, State, here, parse, state
-from holdfast.stores.sqlite.lock import holder, take_lock
+from holdfast.stores.sqlite.holder import Holder, State, here, locker, parse, state
+from holdfast.stores.sqlite.lock import holder, identity, take_lock
 from tests.unit.stores.lock_model import Model
 
 
@@ -88,6 +88,28 @@ def test_a_removed_lock_file_lets_nobody_in_and_is_made_again(path: Path) -> Non
         take_lock(str(path))
     own.close()
     take_lock(str(path)).close()
+
+
+@pytest.mark.parametrize("text", [None, b"1", Holder(1).text()], ids=["removed", "replaced by an old one", "replaced"])
+def test_a_refusal_names_the_holder_whatever_became_of_its_lock_file(path: Path, text: bytes | None) -> None:
+    """A person would stop the process that it names."""
+    own, name = take_lock(str(path)), path.with_name("s.db.lock")
+    if locker(own.identity) != os.getpid():
+        pytest.skip("the list of locks is not there, or has other devices than the file system")
+    name.unlink()
+    if text is not None:
+        path.with_name("other").write_bytes(text)
+        path.with_name("other").rename(name)
+    with pytest.raises(StoreLocked, match=f"in use by process {os.getpid()}: stop it first"):
+        take_lock(str(path))
+    own.close()
+
+
+def test_a_lock_that_the_kernel_does_not_list_has_no_known_holder(path: Path) -> None:
+    """A file without one, and none at all."""
+    path.touch()
+    assert locker(identity(str(path))) == 0
+    assert locker(None) == 0
 
 
 def test_a_lock_file_that_another_process_holds_ends_this_one(path: Path) -> None:

@@ -28,9 +28,9 @@ from holdfast.supervisors import (
     Ignore,
     Intensity,
     Restart,
-    Restarts,
     Supervisor,
 )
+from holdfast.supervisors.intensity import Restarts
 from tests.unit.supervisors.support import Crash, LoopClock, Recorder, Switch, forever, running
 
 # ---------------------------------------------------------------- a supervisor that gave up

@@ -17,13 +17,11 @@ from holdfast.supervisors import (
     ChildSpec,
     DynamicSupervisor,
     Intensity,
-    Plan,
-    RestartWindow,
     Strategy,
     Supervisor,
-    delay,
-    plan,
 )
+from holdfast.supervisors.intensity import RestartWindow, delay
+from holdfast.supervisors.strategy import Plan, plan
 from tests.unit.supervisors.support import forever
 
 

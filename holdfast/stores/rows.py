@@ -1,10 +1,10 @@
-"""Rows of the SQLite tables as records: the columns to select, and functions from rows to records."""
+"""Rows of SQL tables as records, for every SQL store: the columns to select, and functions from rows to records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import msgspec
@@ -12,6 +12,8 @@ import msgspec
 from holdfast.policies import stored
 from holdfast.policies.budget import ZERO, Budget, Usage
 from holdfast.stores import marks
+from holdfast.stores.brief import left_out, outcome_left_out
+from holdfast.stores.listed import MAX_ENDING, Listed, Place, listed
 from holdfast.stores.records import (
     ENDED,
     Address,
@@ -28,6 +30,7 @@ from holdfast.stores.records import (
     SessionStatus,
     Step,
 )
+from holdfast.stores.returns import Account
 from holdfast.stores.unreadable import FAULTS, read, read_step
 
 encode = msgspec.msgpack.Encoder().encode
@@ -61,6 +64,13 @@ def qualified(columns: str, table: str) -> str:
 
 
 _convert = msgspec.convert
+
+
+def listed_columns(empty_array: str, empty_map: str) -> str:
+    """The columns of a Listed, in the SQL of a store that spells these two MessagePack values so. The last ones are only checked."""
+    ending = f"CASE WHEN status IN ('cancelled', 'killed') AND length(result) <= {MAX_ENDING} THEN result END"
+    checked = f"parent_at, CASE WHEN notes <> {empty_array} THEN notes END, CASE WHEN returns <> {empty_map} THEN returns END"
+    return f"num, id, agent, tenant, status, turn, pending, budget, usage, park, wake_at, updated, rank, {ending}, {checked}"
 
 
 def _checked(*types: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
@@ -120,6 +130,40 @@ def _session(row: Sequence[Any]) -> Session:
         unresolved=park if row[4] in ENDED else None,
         returns=_NO_RETURNS if row[21] == _NONE else decode_returns(row[21]),
     )
+
+
+_listed_cells = _checked(
+    int, str, str, str, SessionStatus, int, int, bytes, bytes, bytes | None, float | None, float, int, bytes | None, bytes | None,
+    bytes | None, bytes | None,
+)  # fmt: skip
+
+
+def listed_of(row: Sequence[Any]) -> Listed | None:
+    """A row of `listed_columns`; None where one of them does not decode: the whole row has the reason, see `listed_stand_in`."""
+    try:
+        (
+            num, id, agent, tenant, status, turn, pending, budget, usage, parked, wake_at, updated, rank, ending, parent, notes, returns,
+        ) = _listed_cells(row)  # fmt: skip
+        park = None if parked is None else msgspec.structs.replace(decode_park(parked), until=wake_at)
+        if parent is not None:
+            decode_address(parent)
+        if notes is not None:
+            decode_texts(notes)
+        if returns is not None:
+            decode_returns(returns)
+        over = status in ENDED
+        return Listed(
+            id, agent, tenant, status, turn, pending, decode_budget(budget), _usage(usage),
+            None if over else park, park if over else None, updated, ending, Place(rank, updated, num),
+        )  # fmt: skip
+    except FAULTS:
+        return None
+
+
+def listed_stand_in(whole: Sequence[Any], row: Sequence[Any]) -> Listed:
+    """The row of a list where `row` does not decode, from the columns SESSION of the `whole` row."""
+    updated = row[11] if isinstance(row[11], float) else inf  # SQLite sorts what is no number as the latest
+    return listed(session_of(whole), Place(row[12], updated, row[0]))
 
 
 def _stand_in(row: Sequence[Any]) -> Session:
@@ -236,6 +280,37 @@ def message_of(row: Sequence[Any]) -> Message:
     )
 
 
+ACCOUNT = "budget, usage, returns"
+
+
+def account_of(row: Sequence[Any]) -> Account:
+    """The account of a session from id, parent, depth and ACCOUNT; a cell that does not decode counts nothing."""
+    id, parent, depth, budget, usage, returns = row
+    limits, _ = read(lambda: decode_budget(budget), _NO_BUDGET)
+    used, _ = read(lambda: _usage(usage), ZERO)
+    back, _ = read(lambda: decode_returns(returns), _NO_RETURNS)
+    return Account(str(id), str(parent), depth, limits, used, back)
+
+
+def brief_messages(most: int | None) -> str:
+    """The columns of `brief_message_of`, without values over `most` bytes; None is no limit."""
+    return f"{MESSAGE.replace(' body,', _within('body', most)).replace(' reply,', _within('reply', most))}, length(body), length(reply)"
+
+
+def brief_message_of(row: Sequence[Any]) -> Message:
+    """As `message_of`; what stands for a value that was left out in its place."""
+    cells = list(row[:12])
+    if cells[3] is None and row[12] is not None:
+        cells[3] = left_out(row[12])
+    if cells[8] is None and row[13] is not None:
+        cells[8] = outcome_left_out(row[13])
+    return message_of(cells)
+
+
+def _within(column: str, most: int | None) -> str:
+    return f" CASE WHEN length({column}) <= {most} THEN {column} END," if most is not None else f" {column},"
+
+
 def step_of(row: Sequence[Any]) -> Step:
     key = row[1] if isinstance(row[1], bytes) else str(row[1]).encode(errors="replace")
     return read_step(key, row[2], row[3], row[0])
@@ -252,6 +327,19 @@ def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
         return Checkpoint(row[0], b"", 0, unreadable=str(error))
     used, unreadable = read(lambda: _usage(usage), ZERO)
     return Checkpoint(turn, state, version, message, started, ended, used, bool(dropped), unreadable)
+
+
+def brief_checkpoints(most: int | None) -> str:
+    """The columns of `brief_checkpoint_of`, without states over `most` bytes; None is no limit."""
+    return f"{CHECKPOINT.replace(' state,', _within('state', most))}, length(state)"
+
+
+def brief_checkpoint_of(row: Sequence[Any]) -> Checkpoint:
+    """As `checkpoint_of`; what stands for a state that was left out in its place."""
+    cells = list(row[:8])
+    if cells[1] is None and row[8] is not None:
+        cells[1] = left_out(row[8])
+    return checkpoint_of(cells)
 
 
 def letter_of(row: Sequence[Any]) -> DeadLetter:

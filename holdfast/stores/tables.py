@@ -22,7 +22,7 @@ from holdfast.stores.records import (
     Step,
     StepState,
 )
-from holdfast.stores.returns import settle
+from holdfast.stores.returns import opened, settle
 from holdfast.stores.unreadable import UNREADABLE, read_step
 
 _ABSENT: Any = object()
@@ -105,7 +105,7 @@ class Tables:
             return Result(Status.DUPLICATE, existing)
         session = Session(
             op.id, op.agent, op.tenant, op.user, status="idle", epoch=0, turn=0, pending=0, budget=op.budget, seed=op.seed,
-            parent=op.parent, detached=op.detached, created=op.now, updated=op.now,
+            parent=op.parent, detached=op.detached, created=op.now, updated=op.now, returns=opened(op),
         )  # fmt: skip
         self._put(self.sessions, op.id, session)
         self._put(self.messages, op.id, {})

@@ -22,7 +22,7 @@ class Store(Protocol):
     None, or missing in the result. A read that is cancelled has changed nothing. A read sees each write that was acknowledged before it.
 
     Bounds. Lists have a `limit`, and a cursor that begins where the page before ended. `most`: values over so many bytes are left out, and
-    their size stands for them (stores.brief); None leaves nothing out, for programs. Reads without both are for the runtime alone.
+    their size stands for them (stores.excerpt); None leaves nothing out, for programs. Reads without both are for the runtime alone.
     """
 
     @property

@@ -12,7 +12,7 @@ import msgspec
 from holdfast.policies import stored
 from holdfast.policies.budget import ZERO, Budget, Usage
 from holdfast.stores import marks
-from holdfast.stores.brief import left_out, outcome_left_out
+from holdfast.stores.excerpt import left_out, outcome_left_out
 from holdfast.stores.listed import MAX_ENDING, Listed, Place, listed
 from holdfast.stores.records import (
     ENDED,
@@ -299,11 +299,11 @@ def brief_messages(most: int | None) -> str:
 
 def brief_message_of(row: Sequence[Any]) -> Message:
     """As `message_of`; what stands for a value that was left out in its place."""
-    cells = list(row[:12])
-    if cells[3] is None and row[12] is not None:
-        cells[3] = left_out(row[12])
-    if cells[8] is None and row[13] is not None:
-        cells[8] = outcome_left_out(row[13])
+    *cells, body, reply = row
+    if cells[3] is None and body is not None:
+        cells[3] = left_out(body)
+    if cells[8] is None and reply is not None:
+        cells[8] = outcome_left_out(reply)
     return message_of(cells)
 
 

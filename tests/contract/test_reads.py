@@ -11,7 +11,7 @@ from holdfast.console.reading import inspect, timeline
 from holdfast.console.reading.values import LARGEST
 from holdfast.errors import ConfigError
 from holdfast.policies.budget import Budget, Usage
-from holdfast.stores.brief import size_left_out
+from holdfast.stores.excerpt import size_left_out
 from holdfast.stores.listed import Place, listed
 from holdfast.stores.ops import Activate, CommitTurn, CreateSession, EndSession, Enqueue, FailTurn, Op, UpdateSession, WriteStep
 from holdfast.stores.protocol import Store

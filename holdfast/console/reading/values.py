@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from holdfast import redact
-from holdfast.stores.brief import size_left_out
+from holdfast.stores.excerpt import size_left_out
 
 LARGEST = 1 << 15
 """The largest value that people see, in bytes: a larger one is left out."""

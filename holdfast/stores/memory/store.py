@@ -18,7 +18,7 @@ import msgspec
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import NotWritten, StoreError, StoreLocked, WriteRefused
-from holdfast.stores.brief import brief, brief_outcome, brief_step
+from holdfast.stores.excerpt import brief, brief_outcome, brief_step
 from holdfast.stores.listed import Listed, Place, listed
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import (

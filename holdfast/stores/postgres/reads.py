@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from holdfast.stores.brief import brief_step
+from holdfast.stores.excerpt import brief_step
 from holdfast.stores.listed import Listed, Place, spans, status_in
 from holdfast.stores.postgres import rows
 from holdfast.stores.postgres.rows import columns, letter_of

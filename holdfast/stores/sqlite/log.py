@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.stores.brief import brief_step
+from holdfast.stores.excerpt import brief_step
 from holdfast.stores.records import Step, StepState
 from holdfast.stores.rows import STEP, step_of
 from holdfast.stores.unreadable import missing_step
@@ -86,7 +86,7 @@ def journals(
     Where a row is gone, or a link leads elsewhere, a stand-in has its place: what came before it is unknown.
 
     Args:
-        most: leave values over so many bytes out (stores.brief); None leaves nothing out.
+        most: leave values over so many bytes out (stores.excerpt); None leaves nothing out.
         only: the steps with these keys; None: all.
     """
     cursor = db.execute(_CHAINS, (as_json(lasts),))

@@ -37,7 +37,7 @@ def test_text_of_several_lines_keeps_its_lines_and_columns() -> None:
 
 def test_a_large_value_is_named_by_its_size() -> None:
     """To search it for secrets would hold up the sessions of the process."""
-    assert plain(msgspec.msgpack.encode("x" * 2_000_000)) == "(2,000,005 bytes, too large to show)"
+    assert plain(msgspec.msgpack.encode("x" * 2_000_000)) == "(2,000,005 bytes, left out: show --turn N --whole prints them)"
     assert plain(msgspec.msgpack.encode("x" * 2_000)) == "x" * 2_000
 
 

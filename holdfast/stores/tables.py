@@ -299,6 +299,10 @@ class Tables:
         return DONE
 
     def _waiting(self, to: Address) -> bool:
+        """Whether a step of the open turn waits."""
+        session = self.sessions.get(to.session) or self.unreadable.get(to.session)
+        if session is None or session.turn + 1 != to.turn:
+            return False
         row = self.steps.get((to.session, to.turn), {}).get(to.key)
         return row is not None and row.state is StepState.WAITING
 

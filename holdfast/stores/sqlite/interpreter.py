@@ -124,6 +124,7 @@ class Interpreter:
             self._known = {}  # an emptied dict keeps its table
 
     def _remember(self, session: str, epoch: int, open_turn: int) -> None:
+        """Cache a session of which the log knows the open turn: `_open` came before, or the turn has no rows."""
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
         self._known[session] = epoch, open_turn
@@ -266,13 +267,14 @@ class Interpreter:
         return Result(Status.DONE, answered if op.status in ENDED else answered or None, self._outbox(op.outbox))
 
     def _end_session(self, op: ops.EndSession) -> Result:
-        row = self.db.execute("SELECT status, epoch, turn FROM sessions WHERE id = ?", (op.session,)).fetchone()
+        row = self.db.execute("SELECT status FROM sessions WHERE id = ?", (op.session,)).fetchone()
         if row is None:
             return Result(Status.REFUSED, "unknown")
         if row[0] in ENDED:
             return Result(Status.DUPLICATE)
-        epoch = row[1] + 1
-        self._remember(op.session, epoch, row[2] + 1)
+        epoch, open_turn = self._open(op.session)
+        epoch += 1
+        self._remember(op.session, epoch, open_turn)
         park, reason = (None, None) if op.park is None else (encode(op.park), op.park.reason)
         self.db.execute(
             "UPDATE sessions SET status = ?, epoch = ?, result = ?, park = ?, reason = ?, wake_at = NULL, updated = ? WHERE id = ?",

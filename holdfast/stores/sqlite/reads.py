@@ -115,7 +115,7 @@ class Reads:
         def read(db: sqlite3.Connection) -> dict[str, list[Step]]:
             tails = open_tails(db, sessions)
             found = journals(db, tails.values(), most=0)
-            return {id: found[last] for id, last in tails.items()}
+            return {id: found[last] for id, last in tails.items() if found[last]}
 
         return await self._read(read)
 

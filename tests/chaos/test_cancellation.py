@@ -61,10 +61,10 @@ class Caller:
             try:
                 return await call()
             except SessionError as error:
-                if "at work" not in str(error):
+                if "is running" not in str(error):
                     return error
                 await asyncio.sleep(self.world.pace)
-        raise AssertionError("it is still at work")
+        raise AssertionError("it is still running")
 
     async def twice(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
         """Cut off first, then to the end."""

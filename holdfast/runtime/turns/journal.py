@@ -6,7 +6,7 @@ global order is no part of it, so branches may interleave in any way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.turns.branches import Branch, enclosing, inside_of
 from holdfast.runtime.turns.order import Order
 from holdfast.runtime.turns.trailing import trailing
-from holdfast.runtime.turns.unclaimed import Unclaimed
+from holdfast.runtime.turns.unclaimed import Group, Unclaimed
 from holdfast.stores.records import Step, StepRecord, StepState, in_doubt
 
 OPEN, CLOSED, FAILED, DOUBT, WAITING = StepState
@@ -61,7 +61,7 @@ class Journal:
         left: the records that the code has not asked for in this run.
     """
 
-    __slots__ = ("_answered", "_below", "_by_digest", "_by_line", "_by_name", "_effects", "_once", "_open", "left", "order", "records")
+    __slots__ = ("_answered", "_below", "_groups", "_once", "_open", "left", "order", "records")
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
         self.records: dict[bytes, Step] = {}
@@ -71,7 +71,7 @@ class Journal:
         self._open: dict[bytes, None] = {}  # the keys of records without an outcome, in order
         for step in steps:
             self.put(step)
-            self.order.known(step)
+            self.order.known(step.record)
         self.rewind()
 
     def rewind(self) -> None:
@@ -79,11 +79,16 @@ class Journal:
         self.left: dict[bytes, Step] = dict(self.records)
         self._answered: dict[bytes, None] = {}
         self.order.rewind(self.left)
-        self._index()
+        self._groups: dict[Group, Unclaimed] | None = None
 
-    def _index(self) -> None:
-        self._by_line, self._effects = Unclaimed(self.left, _line_of), Unclaimed(self.left, _effects_of)
-        self._by_name, self._by_digest = Unclaimed(self.left, _name_of), Unclaimed(self.left, _digest_of)
+    def _first(self, group: Group, value: Hashable) -> Step | None:
+        """The oldest unclaimed record of a group: most turns never look for one."""
+        if self._groups is None:
+            self._groups = {}
+        unclaimed = self._groups.get(group)
+        if unclaimed is None:
+            unclaimed = self._groups[group] = Unclaimed(self.left, group)
+        return unclaimed.first(value)
 
     # ------------------------------------------------------------ claiming
 
@@ -114,7 +119,7 @@ class Journal:
         steps = [step for step in self.records.values() if step.record.branch.startswith(path)]
         self.left.update((step.key, step) for step in steps)
         self.order.reopened()
-        self._index()
+        self._groups = None
         for step in steps:
             self._answered.pop(step.key, None)
         return trailing(steps, self.order.place_of)
@@ -126,16 +131,16 @@ class Journal:
         digest comes first: a record before it was lost. This does not claim it.
         """
         path = claim.branch.path
-        return self._by_digest.first((path, claim.digest)) or self._by_name.first((path, kind, name))
+        return self._first(_digest_of, (path, claim.digest)) or self._first(_name_of, (path, kind, name))
 
     def astray(self, branch: Branch) -> bool:
         """Whether a line of code diverged from its records: some unclaimed ones come before the step that it asks for now."""
-        return self._by_line.first((branch.path, branch.line)) is not None
+        return self._first(_line_of, (branch.path, branch.line)) is not None
 
     def passed_over(self, branch: Branch) -> Step | None:
         """An unclaimed effect, done or in doubt, that comes before the step that the same line of code asks for now; in the handler's own
         tasks, a `once` effect."""
-        return self._effects.first((branch.path, branch.line))
+        return self._first(_effects_of, (branch.path, branch.line))
 
     def take(self, claim: Claim, step: Step) -> None:
         """Let `claim` have a record of another identity (drift)."""

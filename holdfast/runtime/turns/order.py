@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from holdfast.runtime.turns.branches import Branch, inside_of
 from holdfast.runtime.turns.unclaimed import Unclaimed
-from holdfast.stores.records import Step
+from holdfast.stores.records import Step, StepRecord
 
 _GAP = 1 << 20
 """The distance of two places, which leaves room for others between them."""
@@ -81,9 +81,8 @@ class Order:
         self.held = 0
         self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
 
-    def known(self, step: Step) -> None:
+    def known(self, record: StepRecord) -> None:
         """Take in a record: its place, and the places that it gives to answers of other sessions, are used."""
-        record = step.record
         if record.ended > self._places:
             self._places = record.ended
         if record.heard:
@@ -102,7 +101,7 @@ class Order:
 
     def reopened(self) -> None:
         """Records can be claimed again."""
-        self._lines = Unclaimed(self._unclaimed, lambda step: (step.record.branch, step.record.line), self._missed)
+        self._lines: Unclaimed | None = None
         if not self._unclaimed:
             self._at_once, self._by_seen, self._first = _NONE, [], 0
             return
@@ -278,8 +277,14 @@ class Order:
         record, and the other lines made theirs without its answer."""
         loop = asyncio.get_running_loop()
         until = loop.time() + within_s
-        while (missing := self._lines.other((branch.path, branch.line))) is not None:
+        while (missing := self._other_line(branch)) is not None:
             await self._another_asked(missing, until - loop.time())
+
+    def _other_line(self, branch: Branch) -> Step | None:
+        """The oldest record that another line or branch has not asked for."""
+        if self._lines is None:
+            self._lines = Unclaimed(self._unclaimed, lambda step: (step.record.branch, step.record.line), self._missed)
+        return self._lines.other((branch.path, branch.line))
 
     async def asked_elsewhere(self, step: Step, within_s: float) -> bool:
         """Wait until other code has asked for a record; False where none does."""

@@ -7,6 +7,9 @@ from collections.abc import Callable, Hashable, Mapping
 
 from holdfast.stores.records import Step
 
+Group = Callable[[Step], Hashable | None]
+"""The group of a record; None for a record that is in none."""
+
 
 class Unclaimed:
     """The unclaimed records by a key, oldest first.
@@ -16,15 +19,13 @@ class Unclaimed:
 
     Args:
         left: the live view of the unclaimed records.
-        group: the group of a record; None for a record that is in none.
+        group: the group of a record.
         passed: other records to leave out, as a live view.
     """
 
     __slots__ = ("_group", "_groups", "_left", "_order", "_passed")
 
-    def __init__(
-        self, left: Mapping[bytes, Step], group: Callable[[Step], Hashable | None], passed: Mapping[bytes, None] | None = None
-    ) -> None:
+    def __init__(self, left: Mapping[bytes, Step], group: Group, passed: Mapping[bytes, None] | None = None) -> None:
         self._left, self._group, self._passed = left, group, {} if passed is None else passed
         self._groups: dict[Hashable, deque[Step]] | None = None
         self._order: deque[Hashable] = deque()  # not the dict's own: a search from its start passes all that were deleted there

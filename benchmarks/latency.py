@@ -54,6 +54,7 @@ def run(quick: bool) -> list[Figure]:
                     mine.append(statistics.median(times) * 1e6)
 
             async with Runtime(store, [alternating]) as runtime:
+                await store._run(lambda: store._raw().execute(raw.JOURNAL))
                 await (await runtime.spawn(alternating, id="s")).ask("go", timeout_s=600)
 
     asyncio.run(measure())

@@ -16,7 +16,7 @@ from typing import Any
 
 from holdfast.stores.sqlite import schema as sqlite_schema
 
-_JOURNAL = """
+JOURNAL = """
     CREATE TABLE journal (
         session TEXT NOT NULL, turn INTEGER NOT NULL, key BLOB NOT NULL, state INTEGER NOT NULL, body BLOB NOT NULL,
         UNIQUE (session, turn, key)
@@ -44,7 +44,7 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -65536")
     sqlite_schema.migrate(connection, str(path))
-    connection.execute(_JOURNAL)
+    connection.execute(JOURNAL)
     return connection
 
 

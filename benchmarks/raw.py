@@ -17,7 +17,7 @@ from typing import Any
 from holdfast.stores.sqlite import schema as sqlite_schema
 
 JOURNAL = """
-    CREATE TABLE journal (
+    CREATE TABLE IF NOT EXISTS journal (
         session TEXT NOT NULL, turn INTEGER NOT NULL, key BLOB NOT NULL, state INTEGER NOT NULL, body BLOB NOT NULL,
         UNIQUE (session, turn, key)
     )

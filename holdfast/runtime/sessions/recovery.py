@@ -118,7 +118,7 @@ class Recovery:
         if self._collect is not None:
             self._collect.cancel()
             self._collect = None
-            # What was made meanwhile lives long: it joins the oldest generation, without the pass over all of it that is due by now.
+            # The new objects live long: they join the oldest generation, without the pass over all of them that is due by now.
             gc.freeze()
             gc.unfreeze()
             gc.enable()

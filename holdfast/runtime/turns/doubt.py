@@ -87,7 +87,7 @@ async def _write_if_known(turn: Turn, key: bytes) -> None:
         record = msgspec.structs.replace(record, ended=step.record.ended)  # its caller saw its end at that place
     # An outcome in the store stays, such as that of a person; but the one in hand also has whether its caller saw it.
     if record != step.record and step.record.outcome in (None, record.outcome):
-        turn.journal.order.known(msgspec.structs.replace(step, record=record))
+        turn.journal.order.known(record)
         await turn.outcome(turn.submit(step.key, state, record))
 
 

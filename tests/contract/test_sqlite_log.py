@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,20 @@ async def test_a_session_that_leaves_memory_finds_its_open_turn_again(store: Sql
     (found,) = await loaded(store, "s")
     assert [(step.key, step.state) for step in found.value.steps] == [(b"a", StepState.CLOSED), (b"wait", StepState.CLOSED)]
     assert found.value.steps[1].record.outcome == Outcome(b"\x07")
+
+
+async def test_a_session_that_is_released_while_its_batch_is_applied_keeps_its_log(store: SqliteStore) -> None:
+    """The loop passivates a session while the database thread writes for it, in the batch in which the window moves."""
+
+    class Released(list[Op]):
+        def __iter__(self) -> Iterator[Op]:
+            store.release("s")
+            return super().__iter__()
+
+    await store.apply(made("s"))
+    await store.apply(Released(write(f"{n:02}") for n in range(12)))
+    await store.apply([write("next")])
+    assert await keys(store) == [*(f"{n:02}" for n in range(12)), "next"]
 
 
 async def test_steps_that_were_dropped_are_gone_and_can_come_again(store: SqliteStore) -> None:

@@ -73,15 +73,12 @@ class Interpreter:
         if log.stale:
             log.load()
         for op in batch:
-            kind = type(op)
-            if waking and (kind is not ops.Activate or op.session in waking):  # type: ignore[union-attr]
+            if waking and (type(op) is not ops.Activate or op.session in waking):
                 results += self._activate(list(waking.values()))
                 waking.clear()
-            if kind is ops.WriteStep and not op.outbox:  # type: ignore[union-attr]
-                session: str = op.session  # type: ignore[union-attr]
-                if (known.get(session) or self._open(session)) == (op.epoch, op.turn):  # type: ignore[union-attr]
-                    # An enum would go through sqlite3's adapters.
-                    rows.append(log.row(session, op.turn, op.key, int(op.state), op.body))  # type: ignore[union-attr]
+            if type(op) is ops.WriteStep and not op.outbox:
+                if (known.get(op.session) or self._open(op.session)) == (op.epoch, op.turn):
+                    rows.append(log.row(op.session, op.turn, op.key, int(op.state), op.body))  # an enum would go through sqlite3's adapters
                     results.append(DONE)
                 else:
                     results.append(FENCED)
@@ -89,16 +86,16 @@ class Interpreter:
             if rows:
                 self.db.executemany(APPEND, rows)
                 rows.clear()
-            if kind is ops.Activate:
-                waking[op.session] = op  # type: ignore[union-attr, assignment]
+            if type(op) is ops.Activate:
+                waking[op.session] = op
             else:
-                results.append(self._by_type[kind](op))
+                results.append(self._by_type[type(op)](op))
         if rows:
             self.db.executemany(APPEND, rows)
         if waking:
             results += self._activate(list(waking.values()))
         if log.full:
-            log.save(known)
+            log.save(self._known)  # not `known`: `release` may have begun another dict meanwhile
         return results
 
     def _open(self, session: str) -> tuple[int, int]:

@@ -1,5 +1,4 @@
-"""The end of a drain: what is known of steps whose last write had an unknown outcome is written before the process ends, and with it what
-it knows."""
+"""The end of a drain: the last writes of steps whose outcome is unknown are made again, since only the memory of the process has them."""
 
 from __future__ import annotations
 
@@ -26,8 +25,19 @@ async def write_in_hand(node: Node, load: Callable[[str], Awaitable[Actor]]) -> 
     try:
         async with asyncio.timeout(_WITHIN_S):
             for id in dict.fromkeys(session for session, _ in node.in_hand):
-                actor = await load(id)
-                if actor.mailbox and actor.task is None:
-                    await doubt.write_what_is_known(Turn(actor.owner, node, actor.mailbox[0], actor.journal))
-    except (StoreError, SessionError, ConfigError, TimeoutError) as error:
-        events.log.warning("outcomes of effects could not be written before the end: %s", describe(error))
+                await _write_of(id, node, load)
+    except (StoreError, TimeoutError) as error:
+        _not_written(error)
+
+
+async def _write_of(id: str, node: Node, load: Callable[[str], Awaitable[Actor]]) -> None:
+    try:
+        actor = await load(id)
+        if actor.mailbox and actor.task is None:
+            await doubt.write_what_is_known(Turn(actor.owner, node, actor.mailbox[0], actor.journal))
+    except (SessionError, ConfigError) as error:  # one that cannot be loaded does not keep the others from being written
+        _not_written(error)
+
+
+def _not_written(error: Exception) -> None:
+    events.log.warning("outcomes of effects could not be written before the end: %s", describe(error))

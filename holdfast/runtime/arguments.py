@@ -9,8 +9,8 @@ from importlib import metadata
 from typing import Any
 
 from holdfast import errors
-from holdfast.calls.clients import ModelClient
-from holdfast.calls.prices import Prices
+from holdfast.calls.models.client import ModelClient
+from holdfast.calls.models.prices import Prices
 from holdfast.given import brief
 from holdfast.runtime.agents.definition import Agent
 from holdfast.supervisors import ChildSpec

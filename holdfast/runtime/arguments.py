@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from importlib import metadata
 from typing import Any
 
 from holdfast import errors
@@ -77,6 +76,8 @@ def service(name: str) -> Service:
     Raises:
         ConfigError: no package offers it, or it cannot be imported.
     """
+    from importlib import metadata  # imported late: it imports much of `email`
+
     found = list(metadata.entry_points(group=SERVICES, name=name))
     if not found:
         raise errors.ConfigError(f"no installed package offers {name!r} ({SERVICES}): install holdfast again, or leave out {name}=")

@@ -23,7 +23,7 @@ async def gather(turn: Turn, work: Sequence[Coroutine[Any, Any, Any]]) -> list[A
         for each in work:
             each.close()
         await turn.closed()
-    within = here(turn) or turn.root
+    within = here(turn.flight) or turn.root
     name = within.below("g")
     branches = [within.beneath(f"{name}.{position}/") for position in range(len(work))]
     running = [turn.flight.start(each, branch, gathered=True) for each, branch in zip(work, branches, strict=True)]

@@ -46,7 +46,7 @@ async def run(turn: Turn, asked: Asked, perform: Perform, again: Again | None = 
     """
     if turn.over:
         await turn.closed()
-    branch = here(turn)
+    branch = here(turn.flight)
     if branch is None:
         return await _for_a_stranger(turn, run(turn, asked, perform, again))
     claim = turn.journal.claim(branch, asked.kind, asked.name, asked.args)

@@ -182,7 +182,7 @@ class Session(SessionOf[S]):
         return _uuid.UUID(bytes=self._seed("uuid"), version=4)
 
     def _seed(self, what: str) -> bytes:
-        number = (here(self._turn) or self._turn.root).number(what)
+        number = (here(self._turn.flight) or self._turn.root).number(what)
         owner = self._turn.owner
         return blake2b(f"{owner.id}\0{self._turn.number}\0{number}".encode(), key=owner.seed, digest_size=16).digest()
 
@@ -275,7 +275,7 @@ class Session(SessionOf[S]):
         Raises:
             ConfigError: called inside a step: a replay does not run the step's function again, so it would miss the call.
         """
-        branch = here(self._turn)
+        branch = here(self._turn.flight)
         if branch is not None and enclosing(branch.path):
             raise ConfigError("finish() was called inside a step, which is not run again on replay: call it after the step")
         self._turn.finishing, self._turn.result = True, result
@@ -352,5 +352,5 @@ class _Steps:
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         turn = self._turn
-        within = here(turn) or turn.root
+        within = here(turn.flight) or turn.root
         return turn.flight.start(work, within.beneath(f"{within.below('s')}/"))

@@ -148,7 +148,7 @@ class Step:
     def inside(self) -> Branch:
         """The branch of the steps that its function asks for in the attempt under way."""
         if self._inside is None:
-            self._inside = Branch(self.turn, inside_of(self.claim.branch.path, self.claim.key))
+            self._inside = Branch(self.turn.flight, inside_of(self.claim.branch.path, self.claim.key))
             self._inside.task = self.task
             self.turn.insides[self._inside.path] = self
         return self._inside
@@ -163,8 +163,8 @@ class Step:
         if inside is None:
             return None
         self.turn.insides.pop(inside.path, None)
-        for path in [path for path in self.turn.counts if path.startswith(inside.path)]:
-            del self.turn.counts[path]
+        for path in [path for path in self.turn.flight.counts if path.startswith(inside.path)]:
+            del self.turn.flight.counts[path]
         return inside.path
 
     def attempt(self) -> StepContext:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from holdfast.errors import ConfigError
 from holdfast.runtime.turns import branches, tasks
 from holdfast.runtime.turns.branches import Branch
+from holdfast.runtime.turns.order import Order
 
 FIRST_S, MOST_S = 0.05, 1.0
 """The pause before a task that did not end is cancelled again, in seconds: doubling from the first to the second."""
@@ -21,6 +23,10 @@ FIRST_S, MOST_S = 0.05, 1.0
 _MANY = 64
 
 Between = Literal["no", "maybe", "yes"]
+
+
+def _nothing() -> None:
+    """For a run that is over."""
 
 
 class Lane:
@@ -59,6 +65,7 @@ class Flight:
         awaited: whether the end of a step may call `all_waiting`: another step waits, or the run is to be left.
         handler: the task of the handler, once it runs.
         made: the tasks that the handler's code made itself and that have not ended, with or without a step in them; each with its line.
+        counts: how often each identity was asked for, by the path of its branch.
         steps: how many steps are open.
         busy: how many lanes have a step that does not wait.
         nested: the open steps of branches below the handler's own, each with the path of its branch.
@@ -66,14 +73,20 @@ class Flight:
     """
 
     __slots__ = (
-        "_all_waiting", "_emptied", "_gathered", "_loop", "_monotonic", "_title", "awaited", "branches", "busy", "handler", "lanes",
-        "made", "mark", "nested", "steps",
+        "_all_waiting", "_emptied", "_gathered", "_loop", "_monotonic", "_order", "_title", "awaited", "branches", "busy", "counts",
+        "handler", "lanes", "made", "mark", "nested", "steps",
     )  # fmt: skip
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, monotonic: Callable[[], float], title: str, all_waiting: Callable[[], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        monotonic: Callable[[], float],
+        title: str,
+        order: Order,
+        all_waiting: Callable[[], None],
     ) -> None:
-        self._loop, self._monotonic, self._title, self._all_waiting = loop, monotonic, title, all_waiting
+        self._loop, self._monotonic, self._title, self._order, self._all_waiting = loop, monotonic, title, order, all_waiting
+        self.counts: dict[str, dict[bytes, int]] = {}
         self.lanes: dict[asyncio.Task[Any], Lane] = {}
         self.branches: dict[asyncio.Task[Any], None] = {}  # a set that keeps its order
         self.handler: asyncio.Task[Any] | None = None
@@ -169,17 +182,24 @@ class Flight:
         self.branches[task] = None
         if gathered:
             self._gathered.add(task)
-        task.add_done_callback(self._branch_over)
-        task.add_done_callback(lambda _: work.close())  # a task that is cancelled before it begins never awaits its coroutine
+        task.add_done_callback(partial(self._branch_over, work, branch))
         return task
 
-    def _branch_over(self, task: asyncio.Task[Any]) -> None:
+    def _branch_over(self, work: Coroutine[Any, Any, Any], branch: Branch, task: asyncio.Task[Any]) -> None:
+        work.close()  # a task that is cancelled before it begins never awaits its coroutine
+        if branch.task is task:
+            branch.task = None  # as in `close`
         del self.branches[task]
         self._gathered.discard(task)
         if not task.cancelled():
             task.exception()  # retrieved: where the turn is left, no code reads it
         if self.busy == 0:
             self._all_waiting()
+
+    @property
+    def seen(self) -> int:
+        """The place of the last outcome that the code of the run has seen (see Order)."""
+        return self._order.seen
 
     # ------------------------------------------------------------ code between two steps
 
@@ -266,6 +286,10 @@ class Flight:
             if self.steps == 0 and reported:
                 return not self._ours()
         return True
+
+    def close(self) -> None:
+        """All has ended. What ties the run and its tasks in a circle is let go of: else each turn waited for the garbage collector."""
+        self.lanes, self.handler, self._all_waiting = {}, None, _nothing
 
     def _ours(self) -> list[asyncio.Task[Any]]:
         """The handler and the branches that have not ended."""

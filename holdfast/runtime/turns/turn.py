@@ -48,7 +48,6 @@ class Turn:
         over: no more steps are admitted: the handler has ended, or is being ended.
         refused: whether the handler got BudgetExhausted.
         replaying: whether every step so far had a record.
-        counts: how often each identity was asked for, by the path of its branch.
         once: the `once` steps under way, by name and arguments.
         insides: the open steps that asked for steps themselves, by the path of those.
         left_gathers: each `session.gather` that its caller cancelled.
@@ -58,7 +57,7 @@ class Turn:
     """
 
     __slots__ = (
-        "_endings", "_gone", "_left", "_parking", "_prefix", "counts", "ending", "finishing", "flight", "insides", "interruption",
+        "_endings", "_gone", "_left", "_parking", "_prefix", "ending", "finishing", "flight", "insides", "interruption",
         "journal", "left_gathers", "let_go", "message", "never_awaited", "node", "number", "once", "outbox", "over", "owner", "refused",
         "replaying", "result", "root", "started", "unstarted", "unsure", "waits",
     )  # fmt: skip
@@ -79,11 +78,10 @@ class Turn:
         self.let_go: list[asyncio.Future[Result]] = []
         self.insides: dict[str, Any] = {}
         self.left_gathers: list[Gathered] = []
-        self.counts: dict[str, dict[bytes, int]] = {}
-        self.root = Branch(self, "")
         self.waits = Waits(node.loop, node.clock)
         self._prefix = turn_id(owner.id, self.number)
-        self.flight = Flight(node.loop, node.clock.monotonic, self._prefix, self._all_waiting)
+        self.flight = Flight(node.loop, node.clock.monotonic, self._prefix, journal.order, self._all_waiting)
+        self.root = Branch(self.flight, "")
         self.unstarted = Unstarted()
         self.never_awaited: list[str] = []
         self._left: asyncio.Future[None] | None = None
@@ -108,6 +106,7 @@ class Turn:
             self.over = True
             if self._parking is not None:
                 self._parking.forget()
+                self._parking = None
             if self._gone is not None:
                 self._gone.set_result(None)
             ended = self.flight.all_ended or await self.flight.end(self.node.settings.quarantine_s, self.stuck)
@@ -116,7 +115,10 @@ class Turn:
             await self.written()
         if self.unsure and (self.interruption is None or self.interruption.why in GENTLE):
             self.interruption = Interrupted("lost", cause=self.unsure)
-        if not ended:
+        if ended:
+            self.flight.close()
+            self.root.task = None
+        else:
             self.interruption = self.interruption or Interrupted("lost", cause="its handler did not end when it was cancelled")
         if finished and self.interruption is not None and self.interruption.why in GENTLE:
             self.interruption = None  # it does not concern a handler that had ended by itself
@@ -128,15 +130,6 @@ class Turn:
             return Crashed(asyncio.CancelledError("the handler was cancelled from within"))
         error = running.exception()
         return Crashed(error) if error is not None else Returned(running.result())
-
-    @property
-    def seen(self) -> int:
-        """The place of the last outcome that the code of the run has seen (see Order)."""
-        return self.journal.order.seen
-
-    def task_made(self, task: asyncio.Task[Any], line: Branch) -> None:
-        """Code of the handler made a task itself, which is a line of its own."""
-        self.flight.task_made(task, line)
 
     @contextmanager
     def about_to_end(self) -> Iterator[None]:
@@ -211,7 +204,7 @@ class Turn:
             RuntimeStopped: the caller is other code that kept the session object.
         """
         await asyncio.sleep(0)  # code that swallows even this in a loop must not block the event loop
-        if here(self) is None:
+        if here(self.flight) is None:
             raise RuntimeStopped("this session object belongs to a turn that has ended: do not keep it")
         raise asyncio.CancelledError("its turn is being left: no step begins any more")
 

@@ -92,8 +92,8 @@ async def _diverging(count: int) -> None:
             )  # fmt: skip
             journal.put(Step(f"{number:016}{line}".encode(), StepState.CLOSED, record, 1))
     journal.rewind()
-    turn = SimpleNamespace(counts={}, seen=0)
-    branch = Branch(turn, "")
+    flight = SimpleNamespace(counts={}, seen=0)
+    branch = Branch(flight, "")
     for number in range(count):
         claim = journal.claim(branch, "step", "new", str(number).encode())
         assert journal.drift(claim, "step", "new") is None

@@ -67,8 +67,8 @@ from holdfast.errors import (
 
 if TYPE_CHECKING:
     from holdfast.calls.call import UNKNOWN, StepContext
-    from holdfast.calls.results import ToolResult
-    from holdfast.calls.tools import tool
+    from holdfast.calls.tools.definition import tool
+    from holdfast.calls.tools.results import ToolResult
     from holdfast.console.client.node import connect
     from holdfast.policies.breaker import BreakerSpec
     from holdfast.policies.budget import Budget, Usage
@@ -139,8 +139,8 @@ __all__ = [
 _WHERE = {
     "UNKNOWN": "holdfast.calls.call",
     "StepContext": "holdfast.calls.call",
-    "ToolResult": "holdfast.calls.results",
-    "tool": "holdfast.calls.tools",
+    "ToolResult": "holdfast.calls.tools.results",
+    "tool": "holdfast.calls.tools.definition",
     "connect": "holdfast.console.client.node",
     "Telemetry": "holdfast.telemetry.telemetry",
     "BreakerSpec": "holdfast.policies.breaker",

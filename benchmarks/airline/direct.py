@@ -12,7 +12,7 @@ from benchmarks.airline.tables import Tables, View
 from benchmarks.airline.tools import TOOLS
 from benchmarks.airline.world import attempt
 from benchmarks.airline.writes import WRITES, Refused
-from holdfast.calls.results import failed
+from holdfast.calls.tools.results import failed
 from holdfast.errors import HoldfastError
 
 Write = tuple[str, dict[str, Any]]

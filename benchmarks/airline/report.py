@@ -17,7 +17,7 @@ from benchmarks.airline.recordings import Conversation
 from benchmarks.airline.tables import Tables
 from benchmarks.airline.tools import TOOLS
 from benchmarks.airline.world import World
-from holdfast.calls.results import failed
+from holdfast.calls.tools.results import failed
 
 LEAST_IDENTICAL = 0.85
 

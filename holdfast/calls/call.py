@@ -92,6 +92,12 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     facts: Callable[[Any], dict[str, Any]] | None = None
 
 
+def cost_of(error: BaseException) -> Usage | None:
+    """The cost of a failed attempt, if its error has it; None: the cost is unknown, so the most that it can cost is charged."""
+    usage = getattr(error, "holdfast_usage", None)
+    return usage if isinstance(usage, Usage) else None
+
+
 class Steps(Protocol):
     """The step pipeline of one session's turn, which runs calls."""
 

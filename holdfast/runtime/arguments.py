@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from importlib import metadata
 from typing import Any
 
 from holdfast import errors
-from holdfast.calls.clients import ModelClient
-from holdfast.calls.prices import Prices
+from holdfast.calls.models.client import ModelClient
+from holdfast.calls.models.prices import Prices
 from holdfast.given import brief
 from holdfast.runtime.agents.definition import Agent
 from holdfast.supervisors import ChildSpec
@@ -77,6 +76,8 @@ def service(name: str) -> Service:
     Raises:
         ConfigError: no package offers it, or it cannot be imported.
     """
+    from importlib import metadata  # imported late: it imports much of `email`
+
     found = list(metadata.entry_points(group=SERVICES, name=name))
     if not found:
         raise errors.ConfigError(f"no installed package offers {name!r} ({SERVICES}): install holdfast again, or leave out {name}=")

@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from holdfast import errors, events
-from holdfast.calls.clients import ModelClient
+from holdfast.calls.models.client import ModelClient
 from holdfast.clock import Clock
 from holdfast.runtime.agents.settings import Settings
 from holdfast.runtime.gateway import LocalGateway

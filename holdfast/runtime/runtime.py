@@ -12,8 +12,8 @@ from typing import Any, Literal, Self
 import anyio
 
 from holdfast import errors, events
-from holdfast.calls import threads
-from holdfast.calls.prices import Prices
+from holdfast.calls.models.prices import Prices
+from holdfast.calls.tools import threads
 from holdfast.clock import Clock, SystemClock
 from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec, BreakerView

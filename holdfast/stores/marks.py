@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from holdfast.policies.culprit import SUSPECT_FROM
+
 _PASS = 1 << 40
 PASSED = f"crash_mark = CASE WHEN crash_mark < 0 THEN -1 - crash_mark ELSE crash_mark END + {_PASS}"
 """As `passed`, in SQL."""
@@ -25,10 +27,15 @@ def passed(mark: int) -> int:
     return _plain(mark) + _PASS
 
 
+def counts(crashes: Any) -> bool:
+    """Whether the crashes of a session, a cell of its row, can make it a suspect: only then its records have to be counted."""
+    return isinstance(crashes, int) and crashes >= SUSPECT_FROM
+
+
 def charges(crashes: Any, mark: Any, records: int | None) -> tuple[int, int, bool]:
-    """`crashes`, `passes` and `alone` of a Runnable; zeros where the turn has another number of records since. Takes any values, since a
-    row may be damaged."""
-    if isinstance(crashes, int) and isinstance(mark, int) and crashes > 0 and _plain(mark) % _PASS == records:
+    """`crashes`, `passes` and `alone` of a Runnable; zeros where they cannot make it a suspect, or its turn has another number of records
+    since. Takes any values, since a row may be damaged."""
+    if counts(crashes) and isinstance(mark, int) and _plain(mark) % _PASS == records:
         return crashes, _plain(mark) // _PASS, mark < 0
     return 0, 0, False
 

@@ -374,7 +374,7 @@ class Runnable(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         since: store time at which it was parked.
-        crashes: its count, as `Activate` left it; 0 where the open turn has another number of records since.
+        crashes: its count, as `Activate` left it; 0 where that makes it no suspect, or the open turn has another number of records since.
         passes: how often it has `passed` meanwhile.
         alone: the `alone` of the last Activate; False where it has `passed` since.
     """

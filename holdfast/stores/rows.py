@@ -11,6 +11,7 @@ import msgspec
 
 from holdfast.policies import stored
 from holdfast.policies.budget import ZERO, Budget, Usage
+from holdfast.policies.culprit import SUSPECT_FROM
 from holdfast.stores import marks
 from holdfast.stores.excerpt import left_out, outcome_left_out
 from holdfast.stores.listed import MAX_ENDING, Listed, Place, listed
@@ -91,7 +92,8 @@ _session_cells = _checked(*_SESSION_TYPES)
 
 def charges(steps: str) -> str:
     """The last columns of a Runnable, of a session in a table `s`; `steps` is the table of steps."""
-    return f"crashes, crash_mark, CASE WHEN crashes > 0 THEN (SELECT count(*) FROM {steps} WHERE session = s.id AND turn = s.turn + 1) END"
+    records = f"SELECT count(*) FROM {steps} WHERE session = s.id AND turn = s.turn + 1"
+    return f"crashes, crash_mark, CASE WHEN crashes >= {SUSPECT_FROM} THEN ({records}) END"
 
 
 def session_of(row: Sequence[Any]) -> Session:
@@ -239,7 +241,7 @@ def runnable_of(row: Sequence[Any]) -> Runnable:
     park = Park("", "")
     if parked is not None:
         park, _ = read(lambda: decode_park(parked), park)  # the activation reports a park that does not decode
-    return Runnable(id, wake_at, park.waits_on, park.since, *(marks.charges(crashes, mark, records) if crashes else ()))
+    return Runnable(id, wake_at, park.waits_on, park.since, *marks.charges(crashes, mark, records))
 
 
 _MESSAGE_TYPES: Any = (
@@ -311,9 +313,9 @@ def _within(column: str, most: int | None) -> str:
     return f" CASE WHEN length({column}) <= {most} THEN {column} END," if most is not None else f" {column},"
 
 
-def step_of(row: Sequence[Any]) -> Step:
-    key = row[1] if isinstance(row[1], bytes) else str(row[1]).encode(errors="replace")
-    return read_step(key, row[2], row[3], row[0])
+def step_of(turn: int, key: Any, state: int, body: bytes) -> Step:
+    """The columns of a step's row."""
+    return read_step(key if isinstance(key, bytes) else str(key).encode(errors="replace"), state, body, turn)
 
 
 _checkpoint_cells = _checked(int, bytes, int, str | None, float, float, bytes, int | bool)

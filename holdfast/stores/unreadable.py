@@ -16,6 +16,7 @@ from holdfast.stores.records import Step, StepRecord, StepState
 
 T = TypeVar("T")
 _decode_record = msgspec.msgpack.Decoder(StepRecord).decode
+_STATES: dict[int, StepState] = {int(state): state for state in StepState}
 
 FAULTS = (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError)
 """The errors of reading a row that does not decode: no MessagePack, another type, no UTF-8, an unknown state, too deeply nested."""
@@ -39,13 +40,13 @@ def read(decode: Callable[[], T], instead: T) -> tuple[T, str]:
 
 def read_state(state: int) -> StepState:
     """A stored state of a step; OPEN, where its outcome counts as unknown, for one that is none."""
-    return StepState(state) if state in set(StepState) else StepState.OPEN
+    return _STATES.get(state, StepState.OPEN)
 
 
 def read_step(key: bytes, state: int, body: bytes, turn: int) -> Step:
     """A step's row. One that does not decode is a stand-in: it may be of any effect, so it is listed with the effects of its turn."""
     try:
-        return Step(key, StepState(state), _decode_record(body), turn)
+        return Step(key, _STATES.get(state) or StepState(state), _decode_record(body), turn)
     except FAULTS as error:
         there = read_state(state)
         name = f"unreadable record {key.hex()}"

@@ -37,7 +37,7 @@ from holdfast import (
     events,
     tool,
 )
-from holdfast.calls.tools import Tool
+from holdfast.calls.tools.tool import Tool
 from holdfast.errors import SessionError
 from holdfast.stores.listed import Filter, Listed
 from holdfast.stores.memory.store import MemoryStore

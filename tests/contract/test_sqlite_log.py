@@ -173,6 +173,9 @@ DAMAGE = {
     ),
     "links in a circle": "UPDATE steps SET prev = (SELECT max(num) FROM steps WHERE session = 's') WHERE session = 's'",
     "the number in the session's row": "UPDATE sessions SET last_step = 'x' WHERE id = 's'",
+    "the number of another session's row": (
+        "UPDATE sessions SET last_step = (SELECT max(num) FROM steps WHERE session = 'other') WHERE id = 's'"
+    ),
 }
 
 

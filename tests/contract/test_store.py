@@ -400,7 +400,8 @@ async def test_crashes_are_counted_until_the_turn_gets_further(store: Store) -> 
 
 
 async def test_a_start_finds_what_is_known_of_a_sessions_crashes(store: Store) -> None:
-    """How many, how many of them it passed, and whether it was alone at the last one; nothing after a new record."""
+    """How many, how many of them it passed, and whether it was alone at the last one; nothing after a new record, and nothing after one
+    crash, which makes no session a suspect."""
     await active(store, "m")
 
     async def known(*ops: Any) -> tuple[int, int, bool]:
@@ -409,16 +410,17 @@ async def test_a_start_finds_what_is_known_of_a_sessions_crashes(store: Store) -
         return found.crashes, found.passes, found.alone
 
     assert await known() == (0, 0, False)
-    assert await known(Activate("s", 4.0, count_crash=True)) == (1, 0, False)
+    assert await known(Activate("s", 4.0, count_crash=True)) == (0, 0, False)
     assert await known(Activate("s", 4.0, count_crash=True, alone=True)) == (2, 0, True)
     assert await known(Activate("s", 4.0, alone=True)) == (2, 0, True)
     assert await known(UpdateSession("s", 3, 5.0, passed=True)) == (2, 0, True), "fenced"
     assert await known(UpdateSession("s", 4, 5.0, passed=True)) == (2, 1, False)
     assert await known(UpdateSession("s", 4, 5.0, passed=True), Activate("s", 4.0, count_crash=True, alone=True)) == (3, 2, True)
     assert await known(step(b"a", epoch=5)) == (0, 0, False)
-    assert await known(UpdateSession("s", 5, 5.0, passed=True), Activate("s", 4.0, count_crash=True)) == (1, 0, False)
-    assert await known(UpdateSession("s", 6, 5.0, status="parked", park=Park("wait", "?", 9.0))) == (1, 0, False)
-    assert await known(UpdateSession("s", 6, 5.0, settled=True)) == (0, 0, False)
+    assert await known(UpdateSession("s", 5, 5.0, passed=True), Activate("s", 4.0, count_crash=True)) == (0, 0, False)
+    assert await known(Activate("s", 4.0, count_crash=True)) == (2, 0, False)
+    assert await known(UpdateSession("s", 7, 5.0, status="parked", park=Park("wait", "?", 9.0))) == (2, 0, False)
+    assert await known(UpdateSession("s", 7, 5.0, settled=True)) == (0, 0, False)
 
 
 async def test_an_update_changes_what_it_names(store: Store) -> None:

@@ -400,7 +400,7 @@ async def test_a_stream_is_whole_with_its_last_word(
     end: Any, usage: dict[str, int] | None, monkeypatch: pytest.MonkeyPatch, steps: FakeSteps
 ) -> None:
     """Whatever becomes of the connection then, also where no usage came: the answer is there, and paid."""
-    monkeypatch.setattr("holdfast.calls.streams.USAGE_GRACE_S", 0.05)
+    monkeypatch.setattr("holdfast.calls.models.streams.USAGE_GRACE_S", 0.05)
     events = chat_chunks("one two")
     events[-1]["choices"][0]["finish_reason"] = "stop"
     events += [{**events[0], "choices": [], "usage": usage}] if usage else []
@@ -416,7 +416,7 @@ async def test_a_stream_is_whole_with_its_last_word(
 
 async def test_an_empty_reason_to_finish_is_no_last_word(monkeypatch: pytest.MonkeyPatch, steps: FakeSteps) -> None:
     """Some servers send one in every chunk: what takes its time is not cut for that, and what breaks is not whole."""
-    monkeypatch.setattr("holdfast.calls.streams.USAGE_GRACE_S", 0.0)
+    monkeypatch.setattr("holdfast.calls.models.streams.USAGE_GRACE_S", 0.0)
     events = chat_chunks("one two three")
     for event in events[:-1]:
         event["choices"][0]["finish_reason"] = ""

@@ -404,7 +404,7 @@ async def test_a_stream_is_whole_with_its_last_event(
     end: Any, monkeypatch: pytest.MonkeyPatch, server: ModelServer, client: Any, steps: FakeSteps
 ) -> None:
     """Whatever becomes of the connection then: the answer is there, and paid."""
-    monkeypatch.setattr("holdfast.calls.streams.USAGE_GRACE_S", 0.05)
+    monkeypatch.setattr("holdfast.calls.models.streams.USAGE_GRACE_S", 0.05)
     server.script.append(Says(events=message_events(text_deltas("one two"), end=CACHED), end=end))
     with anyio.fail_after(5):
         async with await create(client, steps, stream=True) as stream:

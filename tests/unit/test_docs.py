@@ -198,7 +198,8 @@ def missing_of(page: str) -> list[str]:
 def packages_of(page: str) -> set[str]:
     """The names in the list of the packages, without what they are for."""
     block = re.findall(r"```text\n(.*?)```", page, re.DOTALL)[0]
-    return {name for line in block.splitlines() for name in re.sub(r"(\S)  .*", r"\1", re.sub(r"^runtime +", "", line).strip()).split()}
+    lines = [re.sub(r"^(calls|runtime) +", "", line).strip() for line in block.splitlines()]
+    return {name for line in lines for name in re.sub(r"(\S)  .*", r"\1", line).split()}
 
 
 def test_every_file_and_name_of_the_architecture_exists() -> None:
@@ -207,9 +208,10 @@ def test_every_file_and_name_of_the_architecture_exists() -> None:
 
 
 def test_the_list_of_packages_is_complete() -> None:
-    """Each package, and each module that stands beside the packages, of holdfast and of its runtime."""
-    there = {path.stem for folder in (ROOT / "holdfast", RUNTIME) for path in folder.iterdir() if not path.name.startswith("_")}
-    assert packages_of(ARCHITECTURE) | {"runtime"} == {name for name in there if name != "py"}
+    """Each package, and each module that stands beside the packages, of holdfast, its calls and its runtime."""
+    folders = (ROOT / "holdfast", ROOT / "holdfast" / "calls", RUNTIME)
+    there = {path.stem for folder in folders for path in folder.iterdir() if not path.name.startswith("_")}
+    assert packages_of(ARCHITECTURE) | {"calls", "runtime"} == {name for name in there if name != "py"}
 
 
 def test_the_reader_of_the_architecture_finds_what_is_wrong() -> None:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from holdfast import codec
-from holdfast.calls import places
+from holdfast.calls.tools import places
 from holdfast.clock import TIMER_S
 from holdfast.console.process.main import NO_STORE, REFUSED
 from holdfast.console.process.settings import ProcessLimits

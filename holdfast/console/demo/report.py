@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast.calls.prices import Prices
+from holdfast.calls.models.prices import Prices
 from holdfast.console.demo.facts import Exchange, Fact, Kill, calls_asked, notes_kept, refunds_made, repeats
 
 # As examples/support has them.

@@ -22,7 +22,7 @@ import anyio
 import msgspec
 
 from holdfast import redact
-from holdfast.calls import threads
+from holdfast.calls.tools import threads
 from holdfast.console.process import loader
 from holdfast.console.process.keeper import Keeper, complain, say
 from holdfast.console.process.notify import Notifier

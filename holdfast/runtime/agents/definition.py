@@ -8,8 +8,8 @@ from typing import Any, TypedDict, Unpack, overload
 import msgspec
 
 from holdfast.calls.call import Call
-from holdfast.calls.tools import Tool
-from holdfast.calls.toolset import Toolset
+from holdfast.calls.tools.tool import Tool
+from holdfast.calls.tools.toolset import Toolset
 from holdfast.codec import Codec, codec_for
 from holdfast.errors import ConfigError, NotJournalable, StateError
 from holdfast.given import brief

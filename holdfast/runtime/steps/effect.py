@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 
 from holdfast import events
-from holdfast.calls.call import Call, StepContext
-from holdfast.calls.clients import cost_of
+from holdfast.calls.call import Call, StepContext, cost_of
 from holdfast.errors import BudgetExhausted, NotDone, RepetitionDetected
 from holdfast.policies import retry
 from holdfast.policies.budget import ZERO, Usage

@@ -10,9 +10,9 @@ from hashlib import blake2b
 from typing import Any, TypeVar, overload
 
 from holdfast.calls.call import Call, StepContext
-from holdfast.calls.results import ToolResult, done_without_result, failed, succeeded
-from holdfast.calls.tools import spec_for
-from holdfast.calls.toolset import Toolset
+from holdfast.calls.tools.functions import spec_for
+from holdfast.calls.tools.results import ToolResult, done_without_result, failed, succeeded
+from holdfast.calls.tools.toolset import Toolset
 from holdfast.codec import canonical
 from holdfast.errors import BudgetExhausted, ConfigError, HoldfastError, NotJournalable, StepError
 from holdfast.given import brief, is_a

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.calls.clients import ModelClient
+from holdfast.calls.models.client import ModelClient
 from holdfast.clock import Clock, SteadyClock
 from holdfast.events import Event, Observers
 from holdfast.policies.breaker import Breaker

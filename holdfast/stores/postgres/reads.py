@@ -143,14 +143,14 @@ class Reads:
         small = 2 * most + _RECORD
         sql = f"SELECT t.session, t.turn, t.key, t.state, CASE WHEN length(t.body) <= {small} THEN t.body END, length(t.body) {which}"
         sizes = await self._fetch(sql, *values)
-        found = {(row[0], row[1], row[2]): brief_step(step_of(row[1:5]), most) for row in sizes if row[4] is not None}
+        found = {(row[0], row[1], row[2]): brief_step(step_of(*row[1:5]), most) for row in sizes if row[4] is not None}
         for some in _groups([row for row in sizes if row[4] is None]):
             sql = (
                 f"SELECT t.session, t.turn, t.key, t.state, t.body FROM unnest($1::text[], $2::bigint[], $3::bytea[])"
                 f" w(session, turn, key) JOIN {self._steps} t USING (session, turn, key)"
             )
             for row in await self._fetch(sql, *(list(column) for column in zip(*(row[:3] for row in some), strict=True))):
-                found[row[0], row[1], row[2]] = brief_step(step_of(row[1:]), most)
+                found[row[0], row[1], row[2]] = brief_step(step_of(*row[1:]), most)
         # One that is gone was dropped between two statements.
         places = [(row[0], row[1], row[2]) for row in sizes]
         return [(place[0], found[place]) for place in places if place in found]
@@ -186,7 +186,7 @@ class Reads:
         )
         values = (session, turn, limit, *(() if before is None else (before,)))
         if most is None:
-            return [step_of(row) for row in reversed(await self._fetch(f"SELECT {columns(STEP, 't')} {which}", *values))]
+            return [step_of(*row) for row in reversed(await self._fetch(f"SELECT {columns(STEP, 't')} {which}", *values))]
         return [step for _, step in reversed(await self._briefly(most, which, *values))]
 
     async def checkpoints(self, session: str, *, first: int = 0, last: int | None = None, most: int | None = None) -> list[Checkpoint]:

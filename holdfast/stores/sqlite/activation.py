@@ -11,7 +11,7 @@ from holdfast.stores import marks
 from holdfast.stores.ops import Activate, Result, Status
 from holdfast.stores.records import Loaded, Message
 from holdfast.stores.rows import CHECKPOINT, MESSAGE, SESSION, checkpoint_of, message_of, qualified, session_of
-from holdfast.stores.sqlite.log import StepLog, as_json, journals
+from holdfast.stores.sqlite.log import StepLog, Tail, as_json, journals
 
 _WANTED = "FROM json_each(?) AS wanted CROSS JOIN"
 _SESSIONS = f"SELECT {qualified(SESSION, 's')}, s.id, s.crash_mark, s.last_step {_WANTED} sessions s ON s.id = wanted.value"
@@ -32,8 +32,9 @@ def activate(db: sqlite3.Connection, log: StepLog, waking: Sequence[Activate]) -
     for id, row in rows.items():
         if isinstance(row[-1], int):
             log.found(id, row[-1])
-    tails = {id: log.tails[id] for id in rows if id in log.tails}
-    steps = journals(db, tails.values()) if tails else {}
+    sessions = {id: session_of(row) for id, row in rows.items()}
+    tails = [Tail(id, session.turn + 1, log.tails[id]) for id, session in sessions.items() if id in log.tails]
+    steps = journals(db, tails) if tails else {}
     checkpoints = {id: checkpoint_of(row) for id, *row in db.execute(_CHECKPOINTS, (ids,)).fetchall()}
     queued: dict[str, list[Message]] = {}
     for row in db.execute(_QUEUED, (ids,)).fetchall():
@@ -41,7 +42,7 @@ def activate(db: sqlite3.Connection, log: StepLog, waking: Sequence[Activate]) -
     results, changed = [], []
     for op in waking:
         id = op.session
-        session = session_of(rows[id]) if id in rows else None
+        session = sessions.get(id)
         if session is None or session.unreadable:  # its row stays as it is
             results.append(Result(Status.REFUSED, "unknown" if session is None else session.unreadable))
             continue
@@ -51,7 +52,7 @@ def activate(db: sqlite3.Connection, log: StepLog, waking: Sequence[Activate]) -
         if id not in checkpoints:
             results.append(Result(Status.REFUSED, f"the row of its turn {session.turn} is missing"))
             continue
-        journal, mark, crashes = steps[tails[id]] if id in tails else [], rows[id][-2], session.crashes
+        journal, mark, crashes = steps.get(id, []), rows[id][-2], session.crashes
         if op.count_crash:
             crashes, mark = marks.charge(crashes, mark, len(journal), op.alone)
         session = msgspec.structs.replace(session, epoch=session.epoch + 1, crashes=crashes)

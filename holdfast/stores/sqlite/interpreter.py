@@ -211,7 +211,7 @@ class Interpreter:
     def _drop_steps(self, op: ops.DropSteps) -> Result:
         if self._open(op.session) != (op.epoch, op.turn):
             return FENCED
-        there = {step.key for step in self.log.steps(op.session)}
+        there = {step.key for step in self.log.steps(op.session, op.turn)}
         dropped = there.intersection(op.keys)
         for key in dropped:
             self.log.append(op.session, op.turn, key, DROPPED, b"")

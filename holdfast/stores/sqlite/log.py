@@ -11,8 +11,8 @@ scanned: at a start, and by reads of an open turn. It has WINDOW rows, or a few 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Container, Iterable
-from typing import Any
+from collections.abc import Container, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -34,10 +34,11 @@ _WAITING = int(StepState.WAITING)
 APPEND = "INSERT INTO steps (num, session, turn, key, state, body, prev) VALUES (?, ?, ?, ?, ?, ?, ?)"
 Row = tuple[int, str, int, bytes, int, bytes, int]
 
+# Each number is lower than the one after it in the turn, so that damaged links end, too. A row that is gone has only its number.
 _CHAINS = (
-    "WITH RECURSIVE chain (last, num) AS (SELECT value, value FROM json_each(?)"
-    " UNION SELECT chain.last, steps.prev FROM chain JOIN steps ON steps.num = chain.num WHERE steps.prev > 0)"
-    f" SELECT last, chain.num, prev, session, {STEP} FROM chain LEFT JOIN steps ON steps.num = chain.num ORDER BY chain.num"
+    "WITH RECURSIVE chain (at, num) AS (SELECT key, value FROM json_each(?)"
+    " UNION ALL SELECT at, prev FROM chain CROSS JOIN steps USING (num) WHERE prev > 0 AND prev < num)"
+    f" SELECT at, num, prev, session, {STEP} FROM chain LEFT JOIN steps USING (num) ORDER BY num"
 )
 # A damaged `steps_from` is no number of the log: all of it is scanned.
 _FROM = (
@@ -56,7 +57,7 @@ _NUM = (
 )
 _OPEN_TAILS = (
     f"WITH tails AS MATERIALIZED ({_TAILS})"
-    " SELECT s.id, max(s.last_step, ifnull(t.num, 0)) FROM json_each(?) AS wanted CROSS JOIN sessions s ON s.id = wanted.value"
+    " SELECT s.id, s.turn + 1, max(s.last_step, ifnull(t.num, 0)) FROM json_each(?) AS wanted CROSS JOIN sessions s ON s.id = wanted.value"
     " LEFT JOIN tails t ON t.session = s.id AND t.turn = s.turn + 1"
 )
 
@@ -72,16 +73,24 @@ def last_of(db: sqlite3.Connection, session: str, turn: int) -> int:
     return last
 
 
-def open_tails(db: sqlite3.Connection, sessions: Iterable[str]) -> dict[str, int]:
-    """The number of the last row of each session's open turn, without those that have none."""
+class Tail(NamedTuple):
+    """A turn, and the number of its last row."""
+
+    session: str
+    turn: int
+    last: int
+
+
+def open_tails(db: sqlite3.Connection, sessions: Iterable[str]) -> list[Tail]:
+    """The open turn of each session, without those that have no row."""
     rows = db.execute(_OPEN_TAILS, (as_json(sessions),)).fetchall()
-    return {id: last for id, last in rows if last}
+    return [Tail(*row) for row in rows if row[2]]
 
 
 def journals(
-    db: sqlite3.Connection, lasts: Iterable[int], *, most: int | None = None, only: Container[bytes] | None = None
-) -> dict[int, list[Step]]:
-    """The records of turns, by the numbers of their last rows, in the order in which they were first written.
+    db: sqlite3.Connection, tails: Sequence[Tail], *, most: int | None = None, only: Container[bytes] | None = None
+) -> dict[str, list[Step]]:
+    """The records of turns of different sessions, by session, in the order in which they were first written.
 
     Where a row is gone, or a link leads elsewhere, a stand-in has its place: what came before it is unknown.
 
@@ -89,42 +98,42 @@ def journals(
         most: leave values over so many bytes out (stores.excerpt); None leaves nothing out.
         only: the steps with these keys; None: all.
     """
-    cursor = db.execute(_CHAINS, (as_json(lasts),))
+    cursor = db.execute(_CHAINS, (as_json(tail.last for tail in tails),))
     try:
-        return _journals(cursor, most, only)
+        return _journals(cursor, tails, most, only)
     finally:
         cursor.close()  # one that was left half-way would keep the snapshot
 
 
-def page(db: sqlite3.Connection, last: int, limit: int | None, before: bytes | None, most: int | None) -> list[Step]:
-    """The last `limit` records of a turn before the one with the key `before`, by the number of the turn's last row; as `journals`."""
+def page(db: sqlite3.Connection, tail: Tail, limit: int | None, before: bytes | None, most: int | None) -> list[Step]:
+    """The last `limit` records of a turn before the one with the key `before`; as `journals`."""
     if limit is None and before is None:
-        return journals(db, [last], most=most)[last]
-    keys = [step.key for step in journals(db, [last], most=0)[last]]
+        return journals(db, [tail], most=most)[tail.session]
+    keys = [step.key for step in journals(db, [tail], most=0)[tail.session]]
     if before is not None:
         keys = keys[: keys.index(before) if before in keys else 0]
-    return journals(db, [last], most=most, only=frozenset(keys[-limit if limit else 0 :]))[last]
+    return journals(db, [tail], most=most, only=frozenset(keys[-limit if limit else 0 :]))[tail.session]
 
 
-def _journals(rows: Iterable[Any], most: int | None, only: Container[bytes] | None) -> dict[int, list[Step]]:
-    found: dict[int, dict[Any, Step]] = {}
-    ends: dict[int, tuple[int, str, int]] = {}
-    for last, num, prev, session, *row in rows:
-        if last not in found:
-            found[last], ends[last] = {}, (0, session, row[0])
-        turn = found[last]
-        if (prev, session, row[0]) != ends[last]:
-            missing = missing_step(num if session is None else prev)
+def _journals(rows: Iterable[Any], tails: Sequence[Tail], most: int | None, only: Container[bytes] | None) -> dict[str, list[Step]]:
+    found: list[dict[Any, Step]] = [{} for _ in tails]
+    before = [0] * len(tails)
+    for at, num, prev, session, turn, key, state, body in rows:
+        journal, tail = found[at], tails[at]
+        ours = session == tail.session and turn == tail.turn
+        if not ours or prev != before[at]:
+            missing = missing_step(prev if ours else num)
             if only is None or missing.key in only:
-                turn[num, "before"] = missing
-        ends[last] = num, session, row[0]
-        if session is None:
+                journal[num, "before"] = missing
+        before[at] = num
+        if not ours:
             continue
-        if row[2] == DROPPED:
-            turn.pop(row[1], None)
-        elif only is None or row[1] in only:
-            turn[row[1]] = brief_step(step_of(row), most)
-    return {last: list(turn.values()) for last, turn in found.items()}
+        if state == DROPPED:
+            journal.pop(key, None)
+        elif only is None or key in only:
+            step = step_of(turn, key, state, body)
+            journal[key] = step if most is None else brief_step(step, most)
+    return {tail.session: list(journal.values()) for tail, journal in zip(tails, found, strict=True)}
 
 
 class StepLog:
@@ -219,10 +228,10 @@ class StepLog:
 
     # ------------------------------------------------------------ the open turn
 
-    def steps(self, session: str) -> list[Step]:
+    def steps(self, session: str, turn: int) -> list[Step]:
         """The records of the open turn."""
         last = self.tails.get(session, 0)
-        return journals(self._db, [last])[last] if last else []
+        return journals(self._db, [Tail(session, turn, last)])[session] if last else []
 
     def waiting(self, session: str) -> dict[Any, int]:
         """The steps of the open turn that wait: the number of the row, by key."""

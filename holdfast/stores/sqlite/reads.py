@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from holdfast.stores import marks
 from holdfast.stores.listed import ALL, Filter, Listed, Place
 from holdfast.stores.records import RANK_ENDED, Checkpoint, DeadLetter, Message, Runnable, Session, Step
 from holdfast.stores.returns import Account
@@ -28,7 +29,7 @@ from holdfast.stores.rows import (
     runnable_of,
     session_of,
 )
-from holdfast.stores.sqlite.log import as_json, journals, last_of, open_tails, page
+from holdfast.stores.sqlite.log import Tail, as_json, journals, last_of, open_tails, page
 
 T = TypeVar("T")
 
@@ -103,9 +104,8 @@ class Reads:
 
     async def open_steps(self, sessions: Sequence[str]) -> dict[str, list[Step]]:
         def read(db: sqlite3.Connection) -> dict[str, list[Step]]:
-            tails = open_tails(db, sessions)
-            found = journals(db, tails.values(), most=0)
-            return {id: found[last] for id, last in tails.items() if found[last]}
+            found = journals(db, open_tails(db, sessions), most=0)
+            return {id: steps for id, steps in found.items() if steps}
 
         return await self._read(read)
 
@@ -129,7 +129,7 @@ class Reads:
     ) -> list[Step]:
         def read(db: sqlite3.Connection) -> list[Step]:
             last = last_of(db, session, turn)
-            return page(db, last, limit, before, most) if last else []
+            return page(db, Tail(session, turn, last), limit, before, most) if last else []
 
         return await self._read(read)
 
@@ -182,9 +182,9 @@ class Reads:
 
         def read(db: sqlite3.Connection) -> list[Runnable]:
             rows = db.execute(sql).fetchall()
-            tails = open_tails(db, charged) if (charged := [row[0] for row in rows if row[3]]) else {}
-            found = journals(db, tails.values())
-            return [runnable_of((*row, len(found.get(tails.get(row[0], 0), ())))) for row in rows]
+            crashed = [row[0] for row in rows if marks.counts(row[3])]
+            steps = journals(db, open_tails(db, crashed)) if crashed else {}
+            return [runnable_of((*row, len(steps.get(row[0], ())))) for row in rows]
 
         return await self._read(read)
 

@@ -17,7 +17,7 @@ import anyio
 import msgspec
 
 from holdfast import Agent, Budget, Handle, NotDone, Runtime, Session, StepContext, Usage, agent, events, tool
-from holdfast.calls.tools import Tool
+from holdfast.calls.tools.tool import Tool
 from holdfast.errors import SessionError
 from holdfast.stores.listed import Listed
 from holdfast.stores.memory.store import MemoryStore

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from holdfast import Budget, NotDone, Session, Usage, agent, tool
-from holdfast.calls.tools import Tool
+from holdfast.calls.tools.tool import Tool
 
 Inside = Callable[[Session[Any], Any], Awaitable[Any]]
 INSIDE: dict[str, Inside] = {}

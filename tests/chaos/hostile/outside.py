@@ -12,7 +12,7 @@ import httpx
 
 from holdfast import BreakerSpec, Budget, Handle, Intensity, RepetitionSpec, Retry, Runtime, Session, Usage, agent, tool
 from holdfast.calls import ModelClient, Prices
-from holdfast.calls.tools import ToolOptions
+from holdfast.calls.tools.definition import ToolOptions
 from holdfast.runtime.agents.definition import AgentOptions
 from tests.chaos.hostile.inside import NotHere, text
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast import NotDone, Runtime, Session, StepError, agent, tool
-from holdfast.calls.tools import Tool
+from holdfast.calls.tools.tool import Tool
 from tests.unit.runtime.support import World
 
 

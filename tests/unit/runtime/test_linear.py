@@ -15,6 +15,7 @@ from holdfast.events import Resumed
 from holdfast.runtime.agents.ids import MAX_CHARS
 from holdfast.runtime.sessions.waiters import Waiter, Waiters
 from holdfast.runtime.turns.branches import Branch
+from holdfast.runtime.turns.failures import trace, where
 from holdfast.runtime.turns.journal import Journal
 from holdfast.stores.records import Outcome, Step, StepRecord, StepState
 from tests.unit.runtime.support import World, idle, rest
@@ -384,3 +385,22 @@ def test_an_ask_of_a_session_that_timed_out_is_asked_again_with_its_id(id: str) 
         return answer, (await other.row()).turn
 
     assert world.life([slow, asks], main) == ("answer", 1)
+
+
+def test_what_a_deep_recursion_died_of_is_told_from_its_last_frames() -> None:
+    """The loop writes the text: it takes no step for each frame but the one to the next."""
+
+    def down(depth: int) -> int:
+        return 1 // depth + down(depth - 1)
+
+    def died(depth: int) -> ZeroDivisionError:
+        try:
+            raise AssertionError(down(depth))
+        except ZeroDivisionError as error:
+            return error
+
+    shallow, deep = died(100), died(600)
+    for tell in (trace, where):
+        tell(shallow)  # the lines of the file are read
+        assert instructions_of(lambda: tell(deep)) < instructions_of(lambda: tell(shallow)) + 500 * 20  # noqa: B023 — called at once
+        assert "down" in tell(deep)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from holdfast import ConfigError, Intensity, NotDone, Runtime, Session, SessionError, StepError, TurnFailed, agent, tool
-from holdfast.calls import places
+from holdfast.calls.tools import places
 from holdfast.stores.records import StepState
 from tests.unit.runtime.support import World, rest, steps
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from holdfast import NO_RETRY, Runtime, Session, StepError, agent, tool
-from holdfast.calls import places
+from holdfast.calls.tools import places
 from holdfast.policies.budget import Usage
 
 ENDED = threading.Event()  # lets all hung threads end

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.calls.dialect import (
+from holdfast.calls.models.dialect import (
     Answer,
     Asked,
     Fields,
@@ -23,7 +23,7 @@ from holdfast.calls.dialect import (
     variants,
     whole,
 )
-from holdfast.calls.replies import EmptyReply, reported
+from holdfast.calls.models.replies import EmptyReply, reported
 
 _THOUGHTS = ("thinking", "redacted_thinking")
 _TEXT_FIELDS = ("text", "thinking", "partial_json")

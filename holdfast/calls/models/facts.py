@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.calls.dialect import Dialect, Fields, Tokens
+from holdfast.calls.models.dialect import Dialect, Fields, Tokens
 
 
 def facts_of(dialect: Dialect, model: str, reply: Fields | None, tokens: Tokens | None = None) -> dict[str, Any]:

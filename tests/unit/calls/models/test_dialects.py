@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.calls.anthropic_messages import AnthropicMessages
-from holdfast.calls.dialect import Dialect, Fields, Tokens
-from holdfast.calls.facts import facts_of
-from holdfast.calls.meter import Contexts, Meter, estimate_prompt
-from holdfast.calls.openai_chat import OpenAIChat
-from holdfast.calls.openai_responses import OpenAIResponses
-from holdfast.calls.prices import Prices
-from holdfast.calls.replies import EmptyReply, ReportedError, reported
+from holdfast.calls.models.anthropic_messages import AnthropicMessages
+from holdfast.calls.models.dialect import Dialect, Fields, Tokens
+from holdfast.calls.models.facts import facts_of
+from holdfast.calls.models.metering import Contexts, Meter, estimate_prompt
+from holdfast.calls.models.openai_chat import OpenAIChat
+from holdfast.calls.models.openai_responses import OpenAIResponses
+from holdfast.calls.models.prices import Prices
+from holdfast.calls.models.replies import EmptyReply, ReportedError, reported
 from holdfast.codec import canonical, codec_for
 from holdfast.policies.budget import Usage
 

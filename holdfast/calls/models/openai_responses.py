@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from holdfast.calls.dialect import (
+from holdfast.calls.models.dialect import (
     Answer,
     Asked,
     Fields,
@@ -21,7 +21,7 @@ from holdfast.calls.dialect import (
     variants,
     whole,
 )
-from holdfast.calls.replies import EmptyReply, reported
+from holdfast.calls.models.replies import EmptyReply, reported
 
 _LAST = ("response.completed", "response.incomplete", "response.failed")
 _OWN_TOOLS = ("function", "custom", "local_shell", "shell", "apply_patch", "namespace")

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from holdfast.calls.dialect import Dialect, Fields, Tokens, text_size
-from holdfast.calls.prices import Prices, tokens_of
+from holdfast.calls.models.dialect import Asked, Dialect, Fields, Tokens, text_size
+from holdfast.calls.models.prices import Prices, tokens_of
+from holdfast.calls.models.refusals import checked_window, refuse_unbounded_uses, refuse_unpriced
 from holdfast.policies.budget import Usage
 
 MOST = 1 << 50
@@ -91,6 +92,52 @@ class Meter:
             searches=tokens.searches,
             file_searches=tokens.file_searches,
         )
+
+
+class Metering:
+    """Makes the meters of one client's calls."""
+
+    __slots__ = ("_context_tokens", "_contexts", "_max_tokens", "_prices", "_provider")
+
+    def __init__(self, prices: Prices, provider: str | None, *, max_tokens: int, context_tokens: int | None) -> None:
+        """Takes the settings of the client (see `ModelClient`)."""
+        self._prices, self._provider, self._max_tokens, self._context_tokens = prices, provider, max_tokens, context_tokens
+        self._contexts = Contexts()
+
+    def meter(self, dialect: Dialect, model: str, asked: Asked, args: bytes, *, cap_tokens: bool, cap_money: bool) -> Meter:
+        """The meter of one request.
+
+        Args:
+            dialect: the dialect of the request.
+            model: its model.
+            asked: the parts of it that decide its cost.
+            args: the request as MessagePack.
+            cap_tokens: whether the session's tokens are limited.
+            cap_money: whether its money is limited.
+
+        Raises:
+            ConfigError: the session is limited, and the most that the request can cost is not known.
+        """
+        prompt = estimate_prompt(args)
+        most = prompt
+        if asked.elsewhere is not None:
+            before = self._contexts.get(asked.elsewhere)
+            if before is not None:
+                prompt = most = prompt + before
+            elif cap_tokens or cap_money:
+                window = self._context_tokens or self._prices.window(model, self._provider)
+                most = max(prompt, checked_window(model, window))
+        limit = self._max_tokens if asked.limit is None else asked.limit
+        worst = msgspec.structs.replace(
+            dialect.worst(args, most, limit * asked.answers),
+            searches=asked.uses.get("web_search") or 0,
+            file_searches=asked.uses.get("file_search") or 0,
+        )
+        meter = Meter(self._prices, model, self._provider, self._contexts, prompt=prompt, worst=worst)
+        if cap_money:
+            refuse_unpriced(model, meter.most_microusd)
+            refuse_unbounded_uses(dialect, model, asked, self._prices, self._provider)
+        return meter
 
 
 def estimate_prompt(request: bytes) -> int:

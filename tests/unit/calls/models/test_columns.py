@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.calls.columns import Columns, pack, unpack
+from holdfast.calls.models.columns import Columns, pack, unpack
 
 encode = msgspec.msgpack.encode
 TEXTS = st.sampled_from(["", "a", "delta", "word " * 10, "é", "🙂", "null"])

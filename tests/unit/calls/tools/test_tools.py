@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from holdfast.calls import ToolArgumentError, Toolset, failed, spec_for, succeeded, tool
 from holdfast.calls.call import UNKNOWN, Call, StepContext
-from holdfast.calls.threads import abandoned
+from holdfast.calls.tools.threads import abandoned
 from holdfast.codec import canonical
 from holdfast.errors import ConfigError, NotJournalable
 from holdfast.policies.budget import Usage

@@ -1,4 +1,4 @@
-"""Clients of model providers as a handler sees them: pre-authenticated, and limited to calls that are durable steps."""
+"""A provider's client, prepared for all sessions: each request of a handler becomes a call, which is a durable, metered step."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from holdfast import redact
-from holdfast.calls.anthropic_messages import AnthropicMessages
 from holdfast.calls.call import ONE_STEP, Call, StepContext, Steps
-from holdfast.calls.dialect import Asked, Dialect, Fields, mapped
-from holdfast.calls.facts import facts_of
-from holdfast.calls.meter import Contexts, Meter, estimate_prompt
-from holdfast.calls.openai_chat import OpenAIChat
-from holdfast.calls.openai_responses import OpenAIResponses
-from holdfast.calls.prices import Prices
-from holdfast.calls.replies import ReplyCodec, fields_of
-from holdfast.calls.streams import ModelStream, StreamCodec
+from holdfast.calls.models.anthropic_messages import AnthropicMessages
+from holdfast.calls.models.dialect import Dialect, Fields, mapped
+from holdfast.calls.models.facts import facts_of
+from holdfast.calls.models.metering import Metering
+from holdfast.calls.models.openai_chat import OpenAIChat
+from holdfast.calls.models.openai_responses import OpenAIResponses
+from holdfast.calls.models.prices import Prices
+from holdfast.calls.models.proxy import Proxy
+from holdfast.calls.models.refusals import checked_model
+from holdfast.calls.models.replies import ReplyCodec, fields_of
+from holdfast.calls.models.streams import ModelStream, StreamCodec
 from holdfast.codec import canonical
 from holdfast.errors import ConfigError
-from holdfast.given import brief, is_number
-from holdfast.policies.budget import Usage
+from holdfast.given import is_number
 from holdfast.policies.retry import Retry
 
 DIALECTS: tuple[Dialect, ...] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
@@ -40,8 +39,6 @@ _SECRET = ("extra_headers", "timeout")
 """The arguments that are sent but neither recorded nor part of the call's identity: headers can hold secrets."""
 
 _RETRY = Retry()
-_MODEL_MAX = 512
-"""The most characters of the name of a model."""
 
 
 class ModelClient:
@@ -82,15 +79,14 @@ class ModelClient:
         apis = _apis_of(name, client)
         for secret in ("api_key", "auth_token"):
             redact.remember(str(getattr(client, secret, None) or ""))
-        self.name, self.prices, self.provider, self.retry, self.max_tokens = name, prices or Prices(), provider, retry, max_tokens
-        self.context_tokens = context_tokens
+        self.name, self.retry, self.max_tokens = name, retry, max_tokens
+        self._metering = Metering(prices or Prices(), provider, max_tokens=max_tokens, context_tokens=context_tokens)
         # The client's own retries would multiply those of the step.
         client = client.with_options(max_retries=0)
         self._apis = {dialect.path: (dialect, _create_of(client, dialect), codec) for dialect, codec in apis}
         read_s = getattr(getattr(client, "timeout", None), "read", getattr(client, "timeout", None))
         self.timeout_s = float(read_s) if isinstance(read_s, int | float) and read_s > 0 else MODEL_TIMEOUT_S
         self._host = str(getattr(getattr(client, "base_url", None), "host", ""))
-        self._contexts = Contexts()
 
     def __repr__(self) -> str:
         return f"<client {self.name!r}>"
@@ -111,26 +107,17 @@ class ModelClient:
 
             return create
 
-        return _Namespace(self.name, "", tuple(self._apis), bind)
+        return Proxy(self.name, "", tuple(self._apis), bind)
 
     async def _create(self, path: str, steps: Steps, given: Fields, *, cap_tokens: bool, cap_money: bool) -> Any:
         dialect, send, codec = self._apis[path]
         given = {name: value for name, value in given.items() if type(value).__name__ not in ("NotGiven", "Omit")}
         # Merged as the SDK merges it, since the fields of `extra_body` count, too.
         request = {**given, **mapped(given.get("extra_body"))}
-        model = request.get("model")
-        if not isinstance(model, str) or not 0 < len(model) <= _MODEL_MAX or not model.isprintable():
-            raise TypeError(f"{path}.create needs model=, the name of a model, and not {brief(model)}")
+        model = checked_model(path, request.get("model"))
         asked = dialect.asked(request)
         args = canonical({name: value for name, value in given.items() if name not in _SECRET})
-        meter = self._meter(dialect, model, asked, args, capped=cap_tokens or cap_money)
-        if cap_money and meter.most_microusd is None:
-            raise ConfigError(
-                f"the price of model {model!r} is not known, and the session's money is limited: "
-                f"set it with Prices(overrides={{{model!r}: (usd_per_mtok_in, usd_per_mtok_out)}}), or lift the limit"
-            )
-        if cap_money:
-            self._refuse_unpriced(dialect, model, asked)
+        meter = self._metering.meter(dialect, model, asked, args, cap_tokens=cap_tokens, cap_money=cap_money)
         # The lists are copied: a handler that changes its own lists during a stream or a retry does not change the request.
         sent = {name: [*value] if isinstance(value, list) else value for name, value in given.items()}
         if asked.limit is None:
@@ -170,52 +157,6 @@ class ModelClient:
                 facts=functools.partial(_facts, dialect, model),
             )
         )
-
-    def _meter(self, dialect: Dialect, model: str, asked: Asked, args: bytes, *, capped: bool) -> Meter:
-        prompt = estimate_prompt(args)
-        most = prompt
-        if asked.elsewhere is not None:
-            before = self._contexts.get(asked.elsewhere)
-            if before is not None:
-                prompt = most = prompt + before
-            elif capped:
-                most = max(prompt, self._window(model))
-        limit = self.max_tokens if asked.limit is None else asked.limit
-        worst = msgspec.structs.replace(
-            dialect.worst(args, most, limit * asked.answers),
-            searches=asked.uses.get("web_search") or 0,
-            file_searches=asked.uses.get("file_search") or 0,
-        )
-        return Meter(self.prices, model, self.provider, self._contexts, prompt=prompt, worst=worst)
-
-    def _refuse_unpriced(self, dialect: Dialect, model: str, asked: Asked) -> None:
-        for tool, most in asked.uses.items():
-            if self.prices.use(tool, model, self.provider) is None:
-                third = f"set it with Prices(overrides={{{model!r}: (usd_per_mtok_in, usd_per_mtok_out, usd_per_1000_searches)}}), "
-                raise ConfigError(
-                    f"what {tool} costs a use is not known for model {model!r}, and the session's money is limited: "
-                    f"{third if tool == 'web_search' else ''}do without it, or lift the limit"
-                )
-            if most is None:
-                raise ConfigError(
-                    f"{tool} costs by use, the request does not say how often the provider may use it, and the session's money is "
-                    f"limited: give {dialect.use_limit}, or lift the limit"
-                )
-
-    def _window(self, model: str) -> int:
-        found = self.context_tokens or self.prices.window(model, self.provider)
-        if found is None:
-            raise ConfigError(
-                f"a part of the prompt is kept by the provider, or fetched, how much fits into model {model!r} is not known, and the "
-                "session's tokens or money are limited: send all of it, set ModelClient(context_tokens=...), or lift the limits"
-            )
-        return found
-
-
-def cost_of(error: BaseException) -> Usage | None:
-    """The cost of a failed attempt, if its error has it; None: the cost is unknown, so the most that it can cost is charged."""
-    usage = getattr(error, "holdfast_usage", None)
-    return usage if isinstance(usage, Usage) else None
 
 
 async def _send(create: Callable[..., Any], request: Fields, step: StepContext) -> Fields:
@@ -259,32 +200,3 @@ def _apis_of(name: str, client: Any) -> list[tuple[Dialect, ReplyCodec]]:
     except ImportError as error:
         package = found[0].provider
         raise ConfigError(f"client {name!r} needs the package {package}: install holdfast[{package}]") from error
-
-
-class _Namespace:
-    """A part of a client that has durable calls and no other attributes: the client itself is not reachable from it."""
-
-    __slots__ = ("_bind", "_name", "_path", "_paths")
-
-    def __init__(self, name: str, path: str, paths: tuple[str, ...], bind: Callable[[str], Any]) -> None:
-        self._name, self._path, self._paths, self._bind = name, path, paths, bind
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "create" and self._path in self._paths:
-            return self._bind(self._path)
-        path = f"{self._path}.{name}" if self._path else name
-        if any(each == path or each.startswith(f"{path}.") for each in self._paths):
-            return _Namespace(self._name, path, self._paths, self._bind)
-        known = " and ".join(f"{each}.create" for each in self._paths)
-        raise AttributeError(
-            f"{path!r} of client {self._name!r} is not available to a handler: only {known} "
-            f"{'is a durable step' if len(self._paths) == 1 else 'are durable steps'}; call anything else from a tool"
-        )
-
-    def __dir__(self) -> list[str]:
-        depth = self._path.count(".") + 1 if self._path else 0
-        below = {each.split(".")[depth] for each in self._paths if each.startswith(f"{self._path}." if self._path else "")}
-        return sorted(below | ({"create"} if self._path in self._paths else set()))
-
-    def __repr__(self) -> str:
-        return f"<{self._path} of {self._name!r}>" if self._path else f"<client {self._name!r}>"

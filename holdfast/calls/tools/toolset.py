@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from holdfast.calls.tools import Tool
+from holdfast.calls.tools.tool import Tool
 from holdfast.errors import ConfigError
 from holdfast.given import brief
 

@@ -15,7 +15,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from holdfast.calls.call import StepContext
-from holdfast.calls.places import Places
+from holdfast.calls.tools.places import Places
 
 
 class _Pool:
@@ -27,7 +27,7 @@ class _Pool:
         self.unbounded = anyio.CapacityLimiter(float("inf"))
 
 
-_pool: anyio.lowlevel.RunVar[_Pool] = anyio.lowlevel.RunVar("holdfast.calls.threads")
+_pool: anyio.lowlevel.RunVar[_Pool] = anyio.lowlevel.RunVar("holdfast.calls.tools.threads")
 
 
 def _of_this_loop() -> _Pool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.calls.prices import Prices
+from holdfast.calls.models.prices import Prices
 from holdfast.errors import ConfigError
 
 
@@ -90,6 +90,6 @@ def test_the_price_list_and_the_sdk_are_loaded_late() -> None:
 
 def test_the_list_can_be_read_ahead() -> None:
     """So that no call waits for it in the middle of the loop."""
-    loads = "import sys; from holdfast.calls.prices import Prices; Prices().load(); print('genai_prices' in sys.modules)"
+    loads = "import sys; from holdfast.calls.models.prices import Prices; Prices().load(); print('genai_prices' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "True"

@@ -1,32 +1,31 @@
-"""Tools: functions that a model or a handler may call, with an effect class, a schema, and a query whether they ran (reconcile)."""
+"""A tool: a function that a model or a handler may call, with an effect class, a schema, and a query whether it ran (reconcile)."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import msgspec
 
-from holdfast.calls.call import DEFAULT_TIMEOUT_S, EFFECTS, ONE_STEP, Call, Effect, StepContext
-from holdfast.calls.signature import Reader, Signature, read, read_docstring, schema_of
-from holdfast.calls.threads import in_thread
+from holdfast.calls.call import DEFAULT_TIMEOUT_S, ONE_STEP, Call, Effect, StepContext
+from holdfast.calls.tools.docstring import read_docstring
+from holdfast.calls.tools.reader import Reader
+from holdfast.calls.tools.schema import schema_of
+from holdfast.calls.tools.signature import Signature, read
+from holdfast.calls.tools.threads import in_thread
 from holdfast.codec import arguments, codec_for
 from holdfast.errors import ConfigError, HoldfastError, NotJournalable
-from holdfast.given import brief, is_a, is_number, text_of
-from holdfast.policies.budget import MOST, Usage
+from holdfast.given import text_of
+from holdfast.policies.budget import Usage
 from holdfast.policies.classify import MESSAGE_MAX
 from holdfast.policies.retry import NO_RETRY, Retry
-from holdfast.policies.stored import bounded
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_CACHED = "__holdfast_tool__"
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_NO_KWARGS: dict[str, Any] = {}
+NO_KWARGS: dict[str, Any] = {}
 _RETRY = Retry()
 
 
@@ -104,7 +103,7 @@ class Tool(Generic[P, R]):
 
     # ---------------------------------------------------------------- as a call
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any] = _NO_KWARGS, kind: str = "step") -> Call:
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any] = NO_KWARGS, kind: str = "step") -> Call:
         """A call of it with these arguments.
 
         Args:
@@ -246,151 +245,3 @@ class Tool(Generic[P, R]):
 
 def _read(raw: msgspec.Raw, type_: Any) -> Any:
     return codec_for(type_).decode(bytes(raw))
-
-
-class ToolOptions(TypedDict, total=False):
-    """The options of `tool`; an option that is left out, or None, has the default that `tool` documents."""
-
-    effect: Effect
-    name: str | None
-    timeout_s: float
-    retry: Retry | None
-    reconcile: Callable[..., Awaitable[Any]] | None
-    settles_s: float
-    dependency: str | None
-    cost: Usage | None
-    description: str | None
-
-
-@overload
-def tool(fn: Callable[P, R], /) -> Tool[P, R]: ...
-
-
-@overload
-def tool(fn: None = None, /, **options: Unpack[ToolOptions]) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
-
-
-def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]) -> Any:
-    """Make a tool of an async or a plain function; a plain one runs in a thread.
-
-    A parameter annotated `StepContext` gets the context of the step; callers and models do not pass it.
-
-    Args:
-        fn: the function, when the decorator is used without parentheses.
-        effect: "read" (run again freely), "idempotent" (run again with the same key) or "once" (never run again by itself).
-        name: by default that of the function.
-        timeout_s: the time limit of one attempt, in seconds.
-        retry: by default `Retry()`, for `once` no retry.
-        reconcile: for `once`: an async function that gets the arguments of the tool and finds out whether the effect happened: it returns
-            the result, raises `NotDone`, or returns `UNKNOWN`. It is called only when the attempt can no longer take effect.
-        settles_s: for `once`: how long after an attempt has ended, in seconds, its effect may still appear (if the service queues it, say);
-            default 0. `reconcile` is not called before.
-        dependency: the name of its dependency; all calls with the same name share a breaker.
-        cost: the most that one attempt costs, in money or tokens.
-        description: the description for a model; by default the docstring up to its first section.
-
-    Raises:
-        ConfigError: the function or an option is wrong; the message names every fault.
-    """
-
-    unknown = sorted(options.keys() - ToolOptions.__annotations__.keys())
-    if unknown:
-        raise TypeError(f"tool() has no option {', '.join(unknown)}: it takes {', '.join(ToolOptions.__annotations__)}")
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-
-    def make(function: Callable[..., Any]) -> Tool[..., Any]:
-        if not callable(function):
-            raise ConfigError(f"tool needs a function, not {brief(function)}: options are given by name, as in @tool(effect=...)")
-        own = given.get("name", getattr(function, "__name__", type(function).__name__))
-        signature = read(function)
-        faults = [*signature.faults, *_option_faults(own, given), *_effect_faults(signature, given)]
-        if faults:
-            raise ConfigError("\n".join(f"tool {brief(own)}: {fault}" for fault in faults))
-        return Tool(function, signature, **{**given, "name": own})
-
-    return make if fn is None else make(fn)
-
-
-def _option_faults(name: str, given: dict[str, Any]) -> list[str]:
-    faults: list[str] = []
-    if not is_a(name, str) or not _NAME.fullmatch(name):
-        faults.append("its name has to be 1 to 64 letters, digits, _ or - (give name=)")
-    effect = given.get("effect", "read")
-    if effect not in EFFECTS:
-        faults.append(f"effect {brief(effect)} is unknown: it is one of {', '.join(EFFECTS)}")
-    timeout_s, settles_s = given.get("timeout_s", DEFAULT_TIMEOUT_S), given.get("settles_s", 0.0)
-    if not is_number(timeout_s) or timeout_s <= 0:
-        faults.append(f"timeout_s is {brief(timeout_s)}: give seconds, more than 0")
-    if not is_number(settles_s) or settles_s < 0:
-        faults.append(f"settles_s is {brief(settles_s)}: give seconds, 0 or more")
-    if not isinstance(given.get("retry", _RETRY), Retry):
-        faults.append(f"retry is {brief(given['retry'])}: give a Retry")
-    if not isinstance(given.get("cost", Usage()), Usage):
-        faults.append(f"cost is {brief(given['cost'])}: give a Usage")
-    elif bounded(cost := given.get("cost", Usage())) != cost:
-        faults.append(f"cost is {brief(cost)}: give whole amounts, from 0 to {MOST:,}")
-    return faults
-
-
-def _effect_faults(signature: Signature, given: dict[str, Any]) -> list[str]:
-    """The faults of a `once` tool, and of options for one."""
-    effect, reconcile = given.get("effect", "read"), given.get("reconcile")
-    faults: list[str] = []
-    if effect == "once" and not signature.annotated:
-        faults.append("an effect that cannot be made again needs a return annotation, so that its result can be kept: -> None, -> str, ...")
-    if reconcile is None:
-        return faults
-    if effect != "once":
-        faults.append(f'reconcile is for effect="once": the effect is {brief(effect)}')
-    if not callable(reconcile):
-        return [*faults, f"reconcile is {brief(reconcile)}: give an async function"]
-    asked = read(reconcile)
-    if not asked.asynchronous:
-        faults.append("reconcile has to be an async function")
-    mine, its = ([p.name for p in each.parameters] for each in (signature, asked))
-    if mine != its:
-        faults.append(f"reconcile takes ({', '.join(its)}) and the tool ({', '.join(mine)}): give it the same parameters")
-    return faults
-
-
-def spec_for(fn: Callable[..., Any]) -> Tool[..., Any]:
-    """The tool for a function that `session.step` got: the function itself if it is a tool, otherwise a `read` of plain data.
-
-    Arguments inside a `functools.partial` count as arguments of the call, so that they are part of its identity.
-
-    Raises:
-        NotJournalable: its return type cannot be journaled.
-        TypeError: `fn` cannot be called.
-    """
-    if isinstance(fn, Tool):
-        return fn
-    cached = getattr(fn, _CACHED, None)
-    # The attribute may be of the class or the unbound function.
-    if cached is not None and cached.__wrapped__ is fn:
-        return cached  # type: ignore[no-any-return]
-    if isinstance(fn, functools.partial):
-        return _Partial(spec_for(fn.func), fn.args, fn.keywords)
-    if not callable(fn):
-        raise TypeError(f"a step needs a function, not a {type(fn).__qualname__}: give the function and its arguments, uncalled")
-    signature = read(fn)
-    codec_for(signature.returns)
-    spec: Tool[..., Any] = Tool(fn, signature, name=_name_of(fn))
-    if inspect.isfunction(fn):
-        setattr(fn, _CACHED, spec)
-    return spec
-
-
-def _name_of(fn: Callable[..., Any]) -> str:
-    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    return cast(str, name).rpartition("<locals>.")[2]
-
-
-class _Partial(Tool[..., Any]):
-    """A tool with some arguments already bound."""
-
-    def __init__(self, inner: Tool[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.__dict__.update(inner.__dict__)
-        self._args, self._kwargs = args, kwargs
-
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any] = _NO_KWARGS, kind: str = "step") -> Call:
-        return super().call((*self._args, *args), {**self._kwargs, **kwargs}, kind)

@@ -12,11 +12,11 @@ import anyio
 import msgspec
 
 from holdfast.calls.call import Call, StepContext, Steps
-from holdfast.calls.columns import Columns, Packer, pack, unpack
-from holdfast.calls.dialect import Dialect, Fields, Tokens
-from holdfast.calls.facts import facts_of
-from holdfast.calls.meter import Meter
-from holdfast.calls.replies import BrokenStream, EmptyReply, NoReply, ReportedError, fields_of, journalable, reported, reported_by
+from holdfast.calls.models.columns import Columns, Packer, pack, unpack
+from holdfast.calls.models.dialect import Dialect, Fields, Tokens
+from holdfast.calls.models.facts import facts_of
+from holdfast.calls.models.metering import Meter
+from holdfast.calls.models.replies import BrokenStream, EmptyReply, NoReply, ReportedError, fields_of, journalable, reported, reported_by
 from holdfast.codec import Codec, encode
 from holdfast.errors import StepError
 from holdfast.policies.budget import Usage

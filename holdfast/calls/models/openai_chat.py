@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.calls.dialect import (
+from holdfast.calls.models.dialect import (
     Answer,
     Asked,
     Fields,
@@ -19,7 +19,7 @@ from holdfast.calls.dialect import (
     text_size,
     whole,
 )
-from holdfast.calls.replies import EmptyReply, reported
+from holdfast.calls.models.replies import EmptyReply, reported
 
 _CUT = ("length", "content_filter")
 """Finish reasons that explain an empty answer."""

@@ -1,4 +1,4 @@
-"""The answer of a gate to a step: go, wait until a time, or a refusal with the error that the handler gets."""
+"""The answer of a gate to an attempt: it may go, or has to wait until a time."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class LocalGateway:
             raise errors.MessageRefused(session, f"agent {agent.name!r} does not take this message: {error}") from error
         op = Enqueue(session, id, body, codec.digest(body), self._node.clock.time(), limit=agent.mailbox, context=carried())
         self._check_accepting()
-        result = await self._node.group.submit(op, lambda done: self._sessions.delivery.dispatch((op,), (done,)))
+        result = await self._node.group.submit(op, lambda done: self._sessions.dispatch((op,), (done,)))
         if result.status is Status.DUPLICATE:
             if result.value.reply is None:
                 self._sessions.wake(session)

@@ -1,4 +1,4 @@
-"""Sessions in lists for people: the part of a row that lists show, their order, and the place where a page ends."""
+"""Sessions in lists for people: which of them, the part of a row that lists show, their order, and the place where a page ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from holdfast.errors import ConfigError
 from holdfast.policies.budget import Budget, Usage
-from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Park, Session, SessionStatus, rank
+from holdfast.stores.records import RANK_ENDED, RANK_PERSON, Park, Session, SessionStatus, display_status, rank
 
 MAX_ENDING = 1 << 16
 """The longest `ending` that a list gives, in bytes."""
@@ -95,25 +95,53 @@ class Span(NamedTuple):
     after: tuple[float, int] | None = None
 
 
-def spans(status: str | None, ended: bool, after: Place | None) -> list[Span]:
-    """The spans of ranks that hold the sessions of a list, in order. Within each, an index on (rank, updated, num) gives them in order."""
-    if status is None:
-        found = [Span(0, RANK_ENDED if ended else RANK_ENDED - 1)]
-    elif status in _RANKS:
-        found = [Span(*_RANKS[status])]
-    else:
-        found = [Span(RANK_PERSON, RANK_PERSON), Span(RANK_ENDED, RANK_ENDED)]
-    if after is None:
-        return found
-    rest: list[Span] = []
-    for span in found:
-        if span.first <= after.rank <= span.last:
-            rest.append(Span(after.rank, after.rank, (after.updated, after.num)))
-        if after.rank < span.last:
-            rest.append(Span(max(span.first, after.rank + 1), span.last))
-    return rest
+class Filter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Which sessions a list for people has; by default all.
+
+    Attributes:
+        status: only these, as `records.display_status` names them: "working" is idle or unfinished with something queued.
+        ended: include ended sessions. Where `status` is an ended one, they are included in any case; so are ended sessions that still need
+            a person.
+        agent, tenant: only those of it.
+    """
+
+    status: str | None = None
+    ended: bool = True
+    agent: str | None = None
+    tenant: str | None = None
+
+    def takes(self, session: Session) -> bool:
+        """Whether the list has this session."""
+        if self.agent not in (None, session.agent) or self.tenant not in (None, session.tenant):
+            return False
+        return self.ended or rank(session) < RANK_ENDED if self.status is None else display_status(session) == self.status
+
+    def columns(self) -> dict[str, str]:
+        """The columns that must have a certain value, beyond a rank of `spans`: some statuses share their rank with others."""
+        status = self.status if self.status == "parked" or self.status not in _RANKS else None
+        wanted = {"status": status, "agent": self.agent, "tenant": self.tenant}
+        return {column: value for column, value in wanted.items() if value is not None}
+
+    def spans(self, after: Place | None) -> list[Span]:
+        """The spans of ranks that hold the sessions of the list behind `after`, in order.
+
+        Within each, an index on (rank, updated, num) gives them in order.
+        """
+        if self.status is None:
+            found = [Span(0, RANK_ENDED if self.ended else RANK_ENDED - 1)]
+        elif self.status in _RANKS:
+            found = [Span(*_RANKS[self.status])]
+        else:
+            found = [Span(RANK_PERSON, RANK_PERSON), Span(RANK_ENDED, RANK_ENDED)]
+        if after is None:
+            return found
+        rest: list[Span] = []
+        for span in found:
+            if span.first <= after.rank <= span.last:
+                rest.append(Span(after.rank, after.rank, (after.updated, after.num)))
+            if after.rank < span.last:
+                rest.append(Span(max(span.first, after.rank + 1), span.last))
+        return rest
 
 
-def status_in(status: str | None) -> str | None:
-    """The stored status that a row has to have beyond its rank: other sessions share the ranks of these."""
-    return status if status == "parked" or status not in _RANKS else None
+ALL = Filter()

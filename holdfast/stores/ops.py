@@ -71,10 +71,10 @@ class Enqueue(msgspec.Struct, frozen=True, gc=False):
     """Put a message into a mailbox.
 
     DONE with None; DUPLICATE with the stored Message where the id came before with the same digest; REFUSED with "unknown" (no such
-    session), "ended" (value is the pair ("ended", Session)), "full" (as many `queued` as `limit`; None is no limit) or "conflict" (the
-    id came before with another digest). All REFUSED values but "ended" are plain strings. A `watch` sent to an ended session is refused
-    as "ended" too: the row has the result. A watch is not counted against the limit nor in `pending`. `context` is the sender's trace
-    (holdfast.telemetry.context); it is no part of the message's identity.
+    session), "ended" (value is the pair ("ended", Session)), "full" (as many `queued` as `limit`; None is no limit), "conflict" (the
+    id came before with another digest) or "unreadable" (the session's row does not decode). All REFUSED values but "ended" are plain
+    strings. A `watch` sent to an ended session is refused as "ended" too: the row has the result. A watch is not counted against the
+    limit nor in `pending`. `context` is the sender's trace (holdfast.telemetry.context); it is no part of the message's identity.
 
     A duplicate while the message is still queued, with another `reply_to`: that step waits for the answer too (`Message.also`).
     """
@@ -93,9 +93,11 @@ class Enqueue(msgspec.Struct, frozen=True, gc=False):
 class Activate(msgspec.Struct, frozen=True, gc=False):
     """Take ownership: the epoch grows by one, which fences every write of an earlier activation.
 
-    DONE with Loaded; REFUSED with "unknown". An ended session is loaded too. `count_crash` means that the last activation of the session
-    was not stopped cleanly: the session's `crashes` grows by one, or starts again at one where the open turn has a different number of
-    records than at the last count. `alone` is kept with such a count: see `records.Runnable`.
+    DONE with Loaded; REFUSED with "unknown", or the reason why its row cannot be loaded. An ended session is loaded too.
+
+    `count_crash` means that the last activation of the session was not stopped cleanly: the session's `crashes` grows by one, or starts
+    again at one where the open turn has a different number of records than at the last count. `alone` is kept with such a count: see
+    `records.Runnable`.
     """
 
     session: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from holdfast.stores.listed import Listed, Place
+from holdfast.stores.listed import ALL, Filter, Listed, Place
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import Checkpoint, DeadLetter, Message, Owner, Runnable, Session, Step
 from holdfast.stores.returns import Account
@@ -78,25 +78,13 @@ class Store(Protocol):
 
     # ------------------------------------------------------------ lists for people
 
-    async def sessions(
-        self,
-        *,
-        limit: int = 1000,
-        after: Place | None = None,
-        status: str | None = None,
-        ended: bool = True,
-        agent: str | None = None,
-        tenant: str | None = None,
-    ) -> list[Listed]:
+    async def sessions(self, which: Filter = ALL, *, limit: int = 1000, after: Place | None = None) -> list[Listed]:
         """Sessions for people, those that need a person first: by `records.rank`, then the latest updated, then the latest made.
 
         Args:
+            which: only these.
             limit: how many at most.
             after: only those after this place: that of the last one on the page before.
-            status: only these, as `records.display_status` names them: "working" is idle or unfinished with something queued.
-            ended: include ended sessions. Where `status` is an ended one, they are included in any case; so are ended sessions that
-                still need a person.
-            agent, tenant: only those of it.
         """
         ...
 

@@ -35,7 +35,7 @@ class ChildView(msgspec.Struct, frozen=True):
             deadline of its stop).
         restarts: how often it was started again.
         age_s: seconds in this state.
-        error: text of its last crash, not redacted; None if it never crashed.
+        error: one redacted line about its last crash; None if it never crashed.
         supervisor: the tree below it, if it is a supervisor.
     """
 

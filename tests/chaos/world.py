@@ -39,7 +39,7 @@ from holdfast import (
 )
 from holdfast.calls.tools.tool import Tool
 from holdfast.errors import SessionError
-from holdfast.stores.listed import Listed
+from holdfast.stores.listed import Filter, Listed
 from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import MessageState, Outcome, Step, StepRecord, StepState
@@ -428,7 +428,7 @@ class World:
     def parked(self, reason: str) -> int:
         """The process is gone; how many sessions are parked for this reason."""
         at_once(self.store.open())
-        rows = at_once(self.store.sessions(status="parked"))
+        rows = at_once(self.store.sessions(Filter(status="parked")))
         self.disk.crash()
         return sum(row.park is not None and row.park.reason == reason for row in rows)
 

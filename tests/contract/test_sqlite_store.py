@@ -19,6 +19,7 @@ from holdfast.policies.budget import Budget, Usage
 from holdfast.policies.ledger import Ledger
 from holdfast.stores import open_store
 from holdfast.stores.group import GroupCommit
+from holdfast.stores.listed import Filter
 from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, Result, Status, Touch, UpdateSession
 from holdfast.stores.records import Outcome, Park, SessionStatus
 from holdfast.stores.sqlite.schema import APPLICATION_ID, MIGRATIONS
@@ -99,7 +100,7 @@ async def test_a_database_of_the_first_schema_is_brought_forward_with_its_data(p
         assert [(m.id, m.body, m.context) for m in await store.messages("works")] == [("m", b"\x02", "")]
         await store.apply([Enqueue("works", "n", b"", b"", 3.0, context="trace"), UpdateSession("doubts", 1, 4.0, status="idle")])
         assert [m.context for m in await store.messages("works")] == ["", "trace"]
-        assert [s.id for s in await store.sessions(status="working")] == ["doubts", "works"]
+        assert [s.id for s in await store.sessions(Filter(status="working"))] == ["doubts", "works"]
     finally:
         await store.close()
 

@@ -14,6 +14,7 @@ import pytest
 
 from holdfast.errors import NotWritten, StoreError, StoreLocked
 from holdfast.policies.budget import ZERO, Budget, Usage
+from holdfast.stores.listed import Filter
 from holdfast.stores.ops import (
     DONE,
     FENCED,
@@ -883,8 +884,8 @@ async def test_an_ended_session_in_doubt_is_listed_with_those_that_need_a_person
         await store.apply([create(id), EndSession(id, status, GONE, now, park=park)])
     await store.apply([UpdateSession("parked", 1, 11.5, status="parked", park=Park("doubt", "?"))])
 
-    async def listed(**filters: Any) -> list[str]:
-        return [session.id for session in await store.sessions(**filters)]
+    async def listed(limit: int = 1000, **filters: Any) -> list[str]:
+        return [session.id for session in await store.sessions(Filter(**filters), limit=limit)]
 
     asks = ["cancelled doubt", "parked", "doubt", "old doubt"]
     assert await listed() == [*asks, "idle", "done", "unclaimed"]
@@ -1052,7 +1053,7 @@ async def test_what_needs_a_person_is_listed_first(store: Store) -> None:
     listed = [s.id for s in await store.sessions()]
     assert listed == ["failed-4", "failed-2", "parked-6", "parked-1", "unfinished-5", "idle-3", "idle-0"]
     assert [s.id for s in await store.sessions(limit=3)] == listed[:3]
-    assert [s.id for s in await store.sessions(status="failed", limit=1)] == ["failed-4"]
+    assert [s.id for s in await store.sessions(Filter(status="failed"), limit=1)] == ["failed-4"]
 
 
 async def every_kind(store: Store) -> list[Session]:
@@ -1083,7 +1084,7 @@ async def test_sessions_are_listed_by_rank_then_update_then_age(store: Store) ->
     rows = await every_kind(store)
     assert [session.id for session in await store.sessions()] == for_people(rows)
     shown = [session for session in rows if session.status not in ENDED or session.unresolved is not None]
-    assert [session.id for session in await store.sessions(ended=False)] == for_people(shown)
+    assert [session.id for session in await store.sessions(Filter(ended=False))] == for_people(shown)
     assert sum(session.status in ENDED for session in shown) == 4
 
 
@@ -1092,7 +1093,7 @@ async def test_a_list_can_be_narrowed_to_a_status_as_people_see_it(store: Store,
     """ "working" is whoever has a message and may handle it; a status that is an end is shown whatever `ended` says."""
     rows = [session for session in await every_kind(store) if display_status(session) == status]
     for ended in (True, False):
-        assert [session.id for session in await store.sessions(status=status, ended=ended)] == for_people(rows)
+        assert [session.id for session in await store.sessions(Filter(status=status, ended=ended))] == for_people(rows)
 
 
 async def test_a_list_can_be_narrowed_to_an_agent_and_a_tenant(store: Store) -> None:
@@ -1100,9 +1101,9 @@ async def test_a_list_can_be_narrowed_to_an_agent_and_a_tenant(store: Store) -> 
     rows = await every_kind(store)
     for agent, tenant in (("agent-1", None), (None, "tenant-2"), ("agent-0", "tenant-1"), ("nobody", None)):
         wanted = [s for s in rows if agent in (None, s.agent) and tenant in (None, s.tenant)]
-        assert [s.id for s in await store.sessions(agent=agent, tenant=tenant)] == for_people(wanted)
+        assert [s.id for s in await store.sessions(Filter(agent=agent, tenant=tenant))] == for_people(wanted)
         parked = [s for s in wanted if s.status == "parked"]
-        assert [s.id for s in await store.sessions(status="parked", agent=agent, tenant=tenant, limit=2)] == for_people(parked)[:2]
+        assert [s.id for s in await store.sessions(Filter(status="parked", agent=agent, tenant=tenant), limit=2)] == for_people(parked)[:2]
 
 
 async def test_sessions_are_counted_by_the_status_that_people_see(store: Store) -> None:

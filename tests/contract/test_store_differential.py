@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import NotWritten
 from holdfast.policies.budget import Budget, Usage
-from holdfast.stores.listed import Listed
+from holdfast.stores.listed import Filter, Listed
 from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.ops import (
     Activate,
@@ -267,8 +267,8 @@ class Builder:
 async def _rows(store: Store) -> dict[str, Any]:
     rows: dict[str, Any] = {
         "sessions": _unnumbered(await store.sessions()),
-        "living or in doubt": _unnumbered(await store.sessions(ended=False)),
-        "by status": [_unnumbered(await store.sessions(status=status, limit=2)) for status in DISPLAY_STATUSES],
+        "living or in doubt": _unnumbered(await store.sessions(Filter(ended=False))),
+        "by status": [_unnumbered(await store.sessions(Filter(status=status), limit=2)) for status in DISPLAY_STATUSES],
         "page by page": _unnumbered(await _paged(store)),
         "counts": await store.counts(),
         "orphans": await store.orphans(),

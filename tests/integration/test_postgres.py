@@ -24,7 +24,7 @@ from holdfast.stores.group import GroupCommit
 from holdfast.stores.ops import DONE, Activate, CreateSession, Enqueue, FailTurn, Op, UpdateSession, WriteStep
 from holdfast.stores.postgres import link as postgres_link
 from holdfast.stores.postgres.dev import DevServer
-from holdfast.stores.postgres.link import Address, PooledConnection
+from holdfast.stores.postgres.link import Address, PooledConnection, Readers
 from holdfast.stores.postgres.store import PostgresStore
 from holdfast.stores.records import DeadLetter, Owner, StepRecord, StepState
 
@@ -81,6 +81,19 @@ def own_server(server_folder: Path) -> Iterator[DevServer]:
 
 
 # ---------------------------------------------------------------- ownership
+
+
+@pytest.mark.parametrize("options", ["", "&statement_cache_size=0"], ids=["direct", "through a pooler"])
+async def test_the_server_refuses_a_write_of_a_reader(store: PostgresStore, postgres_url: str, options: str) -> None:
+    """What people read comes from connections that can change nothing."""
+    address = Address(f"{postgres_url}{options}")
+    readers, sql = Readers(address), f'UPDATE "{address.schema}".sessions SET pending = 7 RETURNING id'
+    with pytest.raises(StoreError, match="in a read-only transaction"):
+        await readers.run(lambda connection: connection.fetch(sql))
+    await readers.close()
+    row = await store.session("s")
+    assert row is not None
+    assert row.pending == 0
 
 
 async def test_a_second_owner_is_refused_in_one_line(store: PostgresStore, postgres_url: str) -> None:

@@ -29,6 +29,10 @@ CLOSE_S = 2.0
 """How long it may take to close the connection of a cut stream, in seconds."""
 
 
+RECORD_S = 5.0
+"""How long a handler whose scope was cancelled waits, in seconds, until the stream that it leaves is recorded."""
+
+
 class Streamed(msgspec.Struct, frozen=True, omit_defaults=True):
     """The outcome of a streamed step.
 
@@ -38,12 +42,14 @@ class Streamed(msgspec.Struct, frozen=True, omit_defaults=True):
         cut: whether the consumer left before the end.
         tokens: its tokens, if they are not in the chunks.
         columns: the chunks as columns: all that a record has of them.
+        waiting: whether a consumer that left early was cancelled while it waited for the next chunk, by a timeout of its own, say.
     """
 
     chunks: list[Fields] = []
     cut: bool = False
     tokens: Tokens | None = None
     columns: Columns | None = None
+    waiting: bool = False
 
     def recorded(self) -> list[Fields]:
         """The chunks, of a record too."""
@@ -81,6 +87,8 @@ class ModelStream:
         self._context: StepContext | None = None
         self._scope: anyio.CancelScope | None = None
         self._left = self._ended = self._cut = self._content_complete = False
+        self._waiting = self._was_cancelled = False
+        self._longest_s = 0.0
         self._error: Exception | None = None
         self._changed = asyncio.Event()
 
@@ -90,6 +98,10 @@ class ModelStream:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        with anyio.move_on_after(RECORD_S, shield=True):
+            # Shielded, within a deadline: a cancelled scope of anyio would let the handler run on before the step is recorded, and replay
+            # would not give it what it had taken.
+            await self.close()
         await self.close()
 
     def __aiter__(self) -> ModelStream:
@@ -105,9 +117,10 @@ class ModelStream:
                     # From the record also live, so that a replay gives the same.
                     return self._dialect.chunk(self._records[at])
             if self._ended:
+                await self._leave_again()
                 self._raise()
                 raise StopAsyncIteration
-            await self._change()
+            await self._wait()
 
     async def final(self) -> Any:
         """The whole answer, as if it had not been streamed. Waits for its end; the handler may take chunks before, after or not at all.
@@ -116,7 +129,8 @@ class ModelStream:
             StepError: the step failed, or the stream was left early.
         """
         while not self._ended:
-            await self._change()
+            await self._wait()
+        await self._leave_again()
         self._raise()
         return self._whole()
 
@@ -144,9 +158,9 @@ class ModelStream:
 
         If cancelled, the request is ended all the same, and its step recorded by the end of the turn.
         """
+        self._left = True
         if self._ended:
             return
-        self._left = True
         if self._scope is not None:
             self._cut_short(self._scope)
         while not self._ended:
@@ -154,6 +168,20 @@ class ModelStream:
 
     def _whole(self) -> Any:
         return self._dialect.reply_type().model_construct(**self._dialect.assemble(self._records))
+
+    async def _leave_again(self) -> None:
+        """On replay, where the consumer was cancelled before while it waited: wait until it is cancelled again.
+
+        Where it does not, as long as the request might have taken; then it gets the error of a stream that was left.
+        """
+        if self._was_cancelled and not self._left:
+            await anyio.sleep(self._longest_s)
+
+    async def _wait(self) -> None:
+        """Wait for a chunk, or the end. Where the consumer is cancelled here, `waiting` stays noted."""
+        self._waiting = True
+        await self._change()
+        self._waiting = False
 
     async def _change(self) -> None:
         self._changed.clear()
@@ -176,11 +204,13 @@ class ModelStream:
 
     async def follow(self, steps: Steps, call: Call) -> None:
         """Run the step to its end, in a branch concurrent with the handler; `attempt` makes its attempts."""
+        self._longest_s = call.timeout_s
         try:
             outcome: Streamed = await steps.run(call)
             if self._context is None:
                 self._records = outcome.recorded()
             self._cut = outcome.cut
+            self._was_cancelled = outcome.waiting and self._context is None
         except Exception as error:
             # The error belongs to the consumer, for which this branch runs.
             self._error = error
@@ -277,7 +307,7 @@ class ModelStream:
         if self._left:
             tokens = self._so_far()
             del self._records[self._taken :]
-            return Streamed(self._records, cut=True, tokens=tokens)
+            return Streamed(self._records, cut=True, tokens=tokens, waiting=self._waiting)
         raise BrokenStream(f"the stream ended after {len(self._records)} chunks without saying that it was complete")
 
     def _so_far(self) -> Tokens:

@@ -20,6 +20,7 @@ from holdfast.console.reading.amounts import number, span
 from holdfast.console.reading.values import clean
 from holdfast.console.wire.answers import Check, Diagnosis
 from holdfast.runtime.runtime import Runtime
+from holdfast.stores.listed import Filter
 from holdfast.stores.records import ENDED
 
 OK, WARNING, FAIL = "ok", "warning", "fail"
@@ -133,17 +134,17 @@ async def _people(control: Control) -> list[Check]:
     failed = counts.get("failed", 0)
     hint = ": holdfast ps --status failed" if failed else ""
     checks.append(_check("failed", WARNING if failed else OK, f"{number(failed, 'session has', 'sessions have')} failed{hint}"))
-    parks = [row.park for row in await store.sessions(limit=1000, status="parked", ended=False) if row.park is not None]
+    parks = [row.park for row in await store.sessions(Filter(status="parked")) if row.park is not None]
     waiting = [park for park in parks if park.until is None and not park.waits_on]
     hint = ": holdfast ps --status parked" if waiting else ""
     parked = number(len(waiting), "session is", "sessions are")
     checks.append(_check("parked", WARNING if waiting else OK, f"{parked} parked until a person acts{hint}"))
-    ended = [row for row in await store.sessions(limit=1000, ended=False) if row.status in ENDED]
+    ended = [row for row in await store.sessions(Filter(ended=False)) if row.status in ENDED]
     hint = ": holdfast ps" if ended else ""
     unknown = number(len(ended), "ended session has", "ended sessions have")
     checks.append(_check("unresolved", WARNING if ended else OK, f"{unknown} effects whose outcome is unknown{hint}"))
     checks.append(_agents(await store.agents(), control.runtime.agents))
-    working = await store.sessions(limit=1000, status="working", ended=False)
+    working = await store.sessions(Filter(status="working"))
     oldest = max((control.now() - row.updated for row in working), default=0.0)
     level = WARNING if oldest > _OLD_S else OK
     checks.append(_check("oldest", level, f"oldest running session: last write {span(oldest)} ago" if working else "no session is running"))

@@ -19,7 +19,7 @@ from holdfast.console.wire.problems import problem_of
 from holdfast.console.wire.verbs import HELP
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.runtime.handle import Handle
-from holdfast.stores.listed import Listed, Place
+from holdfast.stores.listed import Filter, Listed, Place
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import DISPLAY_STATUSES, PARK_REASONS, RANK_PERSON, display_status
 
@@ -130,7 +130,8 @@ async def _matching(control: Control, verb: str, given: bodies.Many) -> tuple[li
 
 async def _pages(store: Store, given: bodies.Many, status: str | None) -> AsyncIterator[list[Listed]]:
     after: Place | None = None
-    while page := await store.sessions(limit=_PAGE, after=after, status=status, ended=False, agent=given.agent, tenant=given.tenant):
+    which = Filter(status=status, ended=False, agent=given.agent, tenant=given.tenant)
+    while page := await store.sessions(which, limit=_PAGE, after=after):
         yield page
         after = page[-1].place
 

@@ -16,7 +16,7 @@ from holdfast.console.reading.line import Line, line
 from holdfast.console.reading.values import LARGEST, clean
 from holdfast.errors import ConfigError, SessionNotFound
 from holdfast.runtime.live import Live
-from holdfast.stores.listed import Listed, Place, listed
+from holdfast.stores.listed import Filter, Listed, Place, listed
 from holdfast.stores.protocol import Store
 from holdfast.stores.records import DISPLAY_STATUSES, ENDED, DeadLetter, Message, Session, Step
 from holdfast.stores.returns import Sums, sums
@@ -72,7 +72,8 @@ async def overview(
         raise ConfigError(f"there is no status {status!r}: use one of {', '.join(DISPLAY_STATUSES)}")
     now = time.time() if now is None else now
     place = None if after is None else Place.of(after)
-    found = await store.sessions(limit=limit + 1, after=place, status=status, ended=ended, agent=agent, tenant=tenant)
+    which = Filter(status=status, ended=ended, agent=agent, tenant=tenant)
+    found = await store.sessions(which, limit=limit + 1, after=place)
     sessions = found[:limit]
     counts, owner = await store.counts(), await store.owner()
     return views.Overview(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Container, Coroutine, Sequence
+from collections.abc import Container, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -66,8 +66,8 @@ class Host(Protocol):
     def reread(self, actor: Actor, at_once: bool = True) -> None:
         """Its memory may differ from the store: drop it and read it again."""
 
-    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a follow-up that no code waits for."""
+    async def write_rest(self, actor: Actor) -> None:
+        """It was cancelled or killed: what is known of its effects is still to be written, and the doubts that are left."""
 
 
 class Actor:
@@ -122,6 +122,11 @@ class Actor:
         self._journal = self._journal or Journal()
         return self._journal
 
+    def open_turn(self) -> Turn:
+        """Its open turn, while no handler runs. That of an ended session has no message."""
+        message = self.mailbox[0] if self.mailbox else Message(self.id, "", b"", b"")
+        return Turn(self.owner, self.node, message, self.journal)
+
     def push(self, message: Message) -> None:
         """A message was accepted."""
         if not isinstance(self.mailbox, deque):
@@ -173,11 +178,8 @@ class Actor:
 
     async def _work(self) -> None:
         try:
-            while self.life in WORKING and self._runnable():
-                await self._handle(self.mailbox[0])
+            await self._handle_messages()
             await self._grant()
-        except WriteRefused as error:
-            await self._refused(error)
         except Exception as error:
             # The store failed, or holdfast has a bug: the session is read again (a bug is logged), and no other session is affected.
             if not isinstance(error, StoreError):
@@ -192,12 +194,15 @@ class Actor:
             self.host.idle(self)
             self.kick()  # a person's request may have come too late for its turn, or the next message waits
 
-    async def _refused(self, error: WriteRefused) -> None:
-        """A write of the session is at fault itself, and would be refused again at once: park the session."""
+    async def _handle_messages(self) -> None:
         try:
-            await self._park(refused(describe(error), self.node.clock.time()))
-        except StoreError as again:
-            self._lost(describe(again), at_once=False)
+            while self.life in WORKING and self._runnable():
+                await self._handle(self.mailbox[0])
+        except WriteRefused as error:  # the write is at fault itself, and would be refused again at once: park the session
+            try:
+                await self._park(refused(describe(error), self.node.clock.time()))
+            except StoreError as again:
+                self._lost(describe(again), at_once=False)
 
     async def _grant(self) -> None:
         """Between turns: grant a person's request, or read the session again."""
@@ -207,19 +212,16 @@ class Actor:
             await self._give_up(self.wish)
         elif self.life is Life.STALE:
             self._lost(_UNKNOWN)
-        elif self.status in ("cancelled", "killed") and self.current is not None:
-            await self._write_doubts(self.current)
+        elif self.status in ("cancelled", "killed"):
+            await self.host.write_rest(self)
 
     async def _give_up(self, wish: GiveUp) -> None:
         self.wish = None
         if self.current is not None:
             await self.current.written()
         if self.mailbox and self.mailbox[0].id == wish.message and self.status not in ("failed", *ENDED):
-            turn = self.current = Turn(self.owner, self.node, self.mailbox[0], self.journal)
-            await turn.unless_left(doubt.ask_about_all(turn, threads=False))
-            if turn.interruption is not None:
-                return await self._interrupted(turn, turn.interruption)
-            await self._fail(turn, wish.cause)
+            self.current = self.open_turn()
+            await self._fail(self.current, wish.cause, threads=False)
 
     async def _handle(self, message: Message) -> None:
         why = self.unreadable or unreadable_message(message)
@@ -314,16 +316,17 @@ class Actor:
         events.log.warning("turn %d of %s crashed: %s\n%s", turn.number, self.id, cause, trace(error))
         turn.emit(events.TurnCrashed, cause, then)
         if then is None:
-            await turn.unless_left(doubt.ask_about_all(turn))
-            if turn.interruption is not None:
-                return await self._interrupted(turn, turn.interruption)
             await self._fail(turn, cause)
         elif self.life in WORKING and self._runnable():  # else its task is about to end, without a restart
             self.signal(Signal.CRASH)
             await self.pause.wait(then)
             self.signal(Signal.RESTART)
 
-    async def _fail(self, turn: Turn, cause: str) -> None:
+    async def _fail(self, turn: Turn, cause: str, *, threads: bool = True) -> None:
+        """Give the message up, once the doubts that `reconcile` can decide are resolved. `threads`: as for `ask_about_all`."""
+        await turn.unless_left(doubt.ask_about_all(turn, threads=threads))
+        if turn.interruption is not None:
+            return await self._interrupted(turn, turn.interruption)
         op = conclusion.fail(turn, cause)
         self._check((await self.node.group.submit(op, partial(self._failed, op), keep=True)).status)
 
@@ -365,32 +368,9 @@ class Actor:
         if self.life is Life.WOKEN and wish is None:
             self.status = "idle"  # the answer that it was parked for came meanwhile
 
-    async def _write_doubts(self, turn: Turn) -> None:
-        """The session was cancelled or killed while effects were under way: store the doubts that are left, so that people see them, and
-        again once the threads that still run have ended."""
-        await turn.written()
-        await self._write_what_is_left()
-        threads = [task for step in self.journal.in_doubt() if (task := self.node.remains.get(turn.place_of(step.key))) is not None]
-        if threads:
-            self.host.in_background(self._write_after(threads))
-
-    async def _write_after(self, threads: list[asyncio.Task[None]]) -> None:
-        await asyncio.wait(threads)
-        await self._write_what_is_left()
-
-    async def _write_what_is_left(self) -> None:
-        park = conclusion.doubt_left(self.journal)
-        if park != self.park:
-            self.park = park
-            status = None if park is not None else self.status  # any status clears the stored park
-            await self.node.group.submit(
-                UpdateSession(self.id, self.owner.epoch, self.node.clock.time(), status=status, park=park), keep=True
-            )
-
-    def _check(self, status: Status) -> bool:
+    def _check(self, status: Status) -> None:
         if status is not Status.DONE:
             self._lost("another activation of the session owns it: this one is fenced")
-        return status is Status.DONE
 
     def _lost(self, cause: str, at_once: bool = True) -> None:
         """Memory may differ from the store: drop it, and read it again; after a bug of holdfast not at once."""

@@ -18,7 +18,7 @@ from holdfast.runtime.sessions.endings import Endings
 from holdfast.runtime.sessions.graph import WaitGraph
 from holdfast.runtime.sessions.life import Signal
 from holdfast.runtime.sessions.recovery import Recovery
-from holdfast.runtime.sessions.unwritten import write_in_hand
+from holdfast.runtime.sessions.unwritten import write_in_hand, write_rest
 from holdfast.runtime.sessions.waiters import END, Waiters
 from holdfast.runtime.turns import tasks
 from holdfast.runtime.turns.failures import describe
@@ -67,13 +67,10 @@ class Sessions:
             self.alarms.set(row.id, at)
         total = len(self.recovery)
         for orphan in orphans:
-            self.in_background(self._end_orphan(orphan))
+            self.in_background(self.endings.end(orphan, "cancelled", "its parent has ended"))
         self.recovery.more()
         self._sweep = self.node.loop.call_later(self.node.settings.idle_s, self._passivate_idle)
         return total
-
-    async def _end_orphan(self, id: str) -> None:
-        await self.endings.end(id, "cancelled", "its parent has ended")
 
     def reconfigure(self, settings: Settings) -> None:
         """Use other limits: waits timed by the old ones begin anew."""
@@ -104,7 +101,7 @@ class Sessions:
         await write_in_hand(self.node, self.actor)
         return not late
 
-    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def in_background(self, work: Coroutine[Any, Any, object]) -> None:
         """Run a follow-up that no code waits for; it ends with the runtime at the latest."""
         task = tasks.start(work, "follow-up")
         self._background.add(task)
@@ -233,11 +230,10 @@ class Sessions:
         if actor.status in ENDED:
             if actor.row.result is not None:
                 self.replied(actor.id, END, actor.row.result)
-            if actor.owner.parent is not None:
-                self._read_again(
-                    {actor.owner.parent}
-                )  # its account may have changed: this session, or a child of it, may have returned budget
+            if actor.owner.parent is not None:  # its account may have changed: this session, or a child of it, may have returned budget
+                self._read_again({actor.owner.parent})
             self.in_background(self.endings.end_children(actor.id))
+            self.in_background(self.write_rest(actor))
 
     async def _look_up(self, session: str, message: str) -> None:
         stored = await self.node.store.message(session, message)
@@ -365,6 +361,10 @@ class Sessions:
         """A message is done or dead; `also` has it once for each step that was answered with it too."""
         self.delivery.answered(also)
         self.delivery.replied(session, message, outcome)
+
+    async def write_rest(self, actor: Actor) -> None:
+        """It was cancelled or killed: what is known of its effects is still to be written."""
+        await write_rest(actor, self.in_background)
 
     def unanswerable(self, session: str, error: SessionError) -> None:
         """The session can answer none of its messages for now."""

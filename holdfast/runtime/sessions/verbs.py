@@ -19,6 +19,7 @@ from holdfast.runtime.turns.journal import cost
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import DropLetter, DropSteps, FailTurn, Op, Result, RetryLetter, Status, UpdateSession, WriteStep
 from holdfast.stores.records import ENDED, Failure, Outcome, Park, Session, Step, StepState
+from holdfast.stores.unreadable import cannot_load
 
 _plain = codec.codec_for(Any)
 _BY_PERSON = "resolved by a person"
@@ -65,6 +66,8 @@ class Verbs:
         if actor.status in ENDED:
             raise errors.SessionEnded(session, f"session {session!r} is {actor.status}: its budget cannot be raised")
         owner = actor.owner
+        if owner.unreadable:  # its row stays as it is
+            raise cannot_load(session, owner.unreadable)
         self._check_accepting()
         # In memory before the write: two concurrent calls add up, and a turn that is about to park for the old limit runs again instead.
         owner.gates.raise_(by)

@@ -6,9 +6,9 @@ from holdfast.calls.call import ONE_STEP, Call
 from holdfast.errors import BudgetExhausted
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.policies.ledger import Ledger
-from holdfast.runtime.steps.refusal import refuse
+from holdfast.runtime.steps.refusal import exhausts, refuse
 from holdfast.runtime.steps.step import Phase, Step
-from holdfast.runtime.turns.branches import enclosing
+from holdfast.runtime.turns.branches import enclosing, follows
 from holdfast.runtime.turns.line import WAIT, Line, Waiter
 from holdfast.runtime.turns.parking import SETTLE_S
 from holdfast.stores.listed import Listed
@@ -45,10 +45,10 @@ async def room(step: Step, most: Usage) -> None:
     """Wait until `most` fits into the budget: reserve it then, before the next await.
 
     What is only reserved, by concurrent steps or by running children, is waited for. What is spent is refused: the handler gets
-    BudgetExhausted once, after that the session parks until its budget is raised.
+    BudgetExhausted once (so does each branch of a gather), after that the session parks until its budget is raised.
 
     Raises:
-        BudgetExhausted: for the first refusal of the turn.
+        BudgetExhausted: for the first refusal of the turn, or of a branch that cannot know of it.
     """
     turn, gates, hold_s = step.turn, step.turn.owner.gates, step.turn.owner.agent.park_after_s
     if gates.timed and _inside_once(step) and not gates.ledger.lacks(most):
@@ -71,7 +71,7 @@ async def room(step: Step, most: Usage) -> None:
                 pass  # raised during that read, or a child returned its rest: asks again
             elif children:
                 await _wait_for_others(step, waiter, f"waits for budget that its children have reserved: {', '.join(children)}", hold_s)
-            elif turn.refused:
+            elif turn.refused and _can_know(step):
                 await turn.wait(step.lane, waiter, Park("budget", f"budget exhausted: {why}; raise it, then it resumes"), SETTLE_S)
             else:
                 turn.refused = True
@@ -85,6 +85,13 @@ async def room(step: Step, most: Usage) -> None:
 
 async def _wait_for_others(step: Step, waiter: Waiter, text: str, hold_s: float) -> None:
     await step.turn.wait(step.lane, waiter, Park("reserved", text, step.turn.node.clock.time() + _LOOK_S), hold_s)
+
+
+def _can_know(step: Step) -> bool:
+    """Whether the code that asks for the step can know of a BudgetExhausted in this turn: not of one in a sibling branch of its gather,
+    which raises it only when all of its branches have ended."""
+    ended = (each.record for each in step.turn.journal.records.values())
+    return any(exhausts(record.outcome) and follows(step.branch, record.branch) for record in ended)
 
 
 def _around(step: Step) -> dict[object, Usage]:

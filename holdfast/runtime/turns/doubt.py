@@ -138,11 +138,12 @@ async def settle_all(turn: Turn) -> None:
 
 
 async def ask_about_all(turn: Turn, *, threads: bool = True) -> None:
-    """Before the turn is given up: resolve the doubts that `reconcile` can decide; the others stay.
+    """Before the turn is given up: write what is known, and resolve the doubts that `reconcile` can decide; the others stay.
 
     Args:
         threads: whether to wait for attempts that still run in a thread.
     """
+    await write_what_is_known(turn)
     for step in turn.journal.in_doubt():
         if threads or turn.place_of(step.key) not in turn.node.remains:
             await settle(turn, step.key)

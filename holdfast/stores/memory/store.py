@@ -19,11 +19,10 @@ import msgspec
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import NotWritten, StoreError, StoreLocked, WriteRefused
 from holdfast.stores.excerpt import brief, brief_outcome, brief_step
-from holdfast.stores.listed import Listed, Place, listed
+from holdfast.stores.listed import ALL, Filter, Listed, Place, listed
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import (
     ENDED,
-    RANK_ENDED,
     Address,
     Checkpoint,
     DeadLetter,
@@ -136,25 +135,10 @@ class MemoryStore:
         self._check_open()
         return self._tables.sessions.get(id)
 
-    async def sessions(
-        self,
-        *,
-        limit: int = 1000,
-        after: Place | None = None,
-        status: str | None = None,
-        ended: bool = True,
-        agent: str | None = None,
-        tenant: str | None = None,
-    ) -> list[Listed]:
+    async def sessions(self, which: Filter = ALL, *, limit: int = 1000, after: Place | None = None) -> list[Listed]:
         """Sessions for people, those that need a person first."""
         self._check_open()
-
-        def wanted(session: Session) -> bool:
-            if (agent is not None and session.agent != agent) or (tenant is not None and session.tenant != tenant):
-                return False
-            return display_status(session) == status if status is not None else ended or rank(session) < RANK_ENDED
-
-        rows = [row for row in self._listed(wanted) if after is None or _order(row.place) > _order(after)]
+        rows = [row for row in self._listed(which.takes) if after is None or _order(row.place) > _order(after)]
         return sorted(rows, key=lambda row: _order(row.place))[:limit]
 
     def _listed(self, wanted: Callable[[Session], bool]) -> list[Listed]:

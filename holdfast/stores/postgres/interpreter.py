@@ -1,4 +1,4 @@
-"""The interpreter of ops on Postgres: a batch is one statement that writes, after at most two that read.
+"""The interpreter of ops on Postgres: a batch is one statement that writes, after those that read the rows it needs.
 
 The statement that writes locks the node's row `FOR SHARE`, and writes nothing where the row has a newer incarnation. It is one statement,
 not a transaction of several: it commits or fails without the client, and never waits for a client that is gone. Only through a pooler it

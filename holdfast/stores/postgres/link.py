@@ -34,6 +34,7 @@ _PLANS = (
     "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;"
     " SET plan_cache_mode = force_generic_plan; SET jit = off"
 )
+_READS_ONLY = "SET default_transaction_read_only = on"
 
 
 class Address:
@@ -73,11 +74,12 @@ class Address:
             # Checked here: the system may take the last 16 bits of a larger number, and reach another server.
             raise ConfigError(f"{self.display} cannot be understood: a port is a number from 1 to 65535")
 
-    async def connect(self, name: str, *, plan_for_growth: bool = False) -> asyncpg.Connection:
+    async def connect(self, name: str, *, reads_only: bool = False, plan_for_growth: bool = False) -> asyncpg.Connection:
         """A new connection. Raises one of ERRORS.
 
         Args:
             name: the application name in the server's list of connections.
+            reads_only: the server refuses every write on it.
             plan_for_growth: for statements that touch few rows of large tables: never scan a whole table.
         """
         dsn = self._dsn if self.dev is None else await self.dev.start()
@@ -89,7 +91,7 @@ class Address:
                 statement_cache_size=self._cache,
                 max_cached_statement_lifetime=0,
                 server_settings={"application_name": f"holdfast {name}"},
-                connection_class=PooledConnection if self.pooled else asyncpg.Connection,
+                connection_class=asyncpg.Connection if not self.pooled else PooledReader if reads_only else PooledConnection,
             )
         except (ValueError, OverflowError):  # the latter of a port that does not exist
             # The error's text may hold a part of the password: a character that is not percent-encoded shifts the parts of a URL.
@@ -97,6 +99,8 @@ class Address:
                 f"{self.display} cannot be understood: check its options, and percent-encode what is special in user and password"
             ) from None
         try:
+            if reads_only and not self.pooled:
+                await connection.execute(_READS_ONLY)
             if plan_for_growth and not self.pooled:
                 await connection.execute(_PLANS)
         except BaseException:
@@ -112,6 +116,8 @@ class PooledConnection(asyncpg.Connection):  # type: ignore[misc]
     transaction that fails for another reason than the server's refusal is not rolled back: the caller drops the connection.
     """
 
+    _begin = "BEGIN"
+
     async def fetch(self, *args: Any, **options: Any) -> Any:
         return await self._together(super().fetch, *args, **options)
 
@@ -125,7 +131,7 @@ class PooledConnection(asyncpg.Connection):  # type: ignore[misc]
         if self.is_in_transaction():
             return await call(*args, **options)
         # A process suspended here would block the next owner for as long: the server ends its transaction.
-        await self.execute(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{round(IDLE_S * 1000)}ms'")
+        await self.execute(f"{self._begin}; SET LOCAL idle_in_transaction_session_timeout = '{round(IDLE_S * 1000)}ms'")
         try:
             result = await call(*args, **options)
         except asyncpg.PostgresError:
@@ -134,6 +140,12 @@ class PooledConnection(asyncpg.Connection):  # type: ignore[misc]
             raise
         await self.execute("COMMIT")
         return result
+
+
+class PooledReader(PooledConnection):
+    """The same, for reads only."""
+
+    _begin = "BEGIN READ ONLY"
 
 
 def _count(text: str) -> int:
@@ -224,7 +236,7 @@ class Readers:
                     except ERRORS as error:
                         if not is_gone(error):
                             raise
-                return await self._on(await self._address.connect("reader"), read)
+                return await self._on(await self._address.connect("reader", reads_only=True), read)
         except ERRORS as error:
             raise StoreError(f"{self._address.display} cannot be read: {text_of(error)}") from error
 

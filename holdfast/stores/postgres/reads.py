@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from holdfast.stores.excerpt import brief_step
-from holdfast.stores.listed import Listed, Place, spans, status_in
+from holdfast.stores.listed import ALL, Filter, Listed, Place
 from holdfast.stores.postgres import rows
 from holdfast.stores.postgres.rows import columns, letter_of
 from holdfast.stores.postgres.schema import quoted
@@ -76,16 +76,7 @@ class Reads:
         found = await self._fetch(f"{self._session_rows} WHERE id = $1", id)
         return session_of(found[0]) if found else None
 
-    async def sessions(
-        self,
-        *,
-        limit: int = 1000,
-        after: Place | None = None,
-        status: str | None = None,
-        ended: bool = True,
-        agent: str | None = None,
-        tenant: str | None = None,
-    ) -> list[Listed]:
+    async def sessions(self, which: Filter = ALL, *, limit: int = 1000, after: Place | None = None) -> list[Listed]:
         """Sessions for people, those that need a person first."""
         values: list[Any] = [limit]
 
@@ -93,11 +84,10 @@ class Reads:
             values.append(value)
             return f"${len(values)}"
 
-        wanted = {"status": status_in(status), "agent": agent, "tenant": tenant}
-        condition = "".join(f" AND {column} = {given(value)}" for column, value in wanted.items() if value is not None)
+        condition = "".join(f" AND {column} = {given(value)}" for column, value in which.columns().items())
         # One query for each span of ranks, so that each follows the index: a query over several spans would sort all their rows.
         queries = []
-        for first, last, rest in spans(status, ended, after):
+        for first, last, rest in which.spans(after):
             beyond = f" AND (updated, num) < ({given(rest[0])}::float8, {given(rest[1])}::bigint)" if rest is not None else ""
             queries.append(f"{self._listed_rows} WHERE rank BETWEEN {first} AND {last}{beyond}{condition} {_FOR_PEOPLE}")
         if not queries:

@@ -89,7 +89,7 @@ class PostgresStore(Reads):
         dev = self.address.dev
         if dev is not None and not dev.data.exists():
             raise StoreError(f"{self.address.display} has no database in {dev.folder}: start holdfast on it first")
-        connection = await self.address.connect("reader")
+        connection = await self.address.connect("reader", reads_only=True)
         try:
             version = await schema.version_of(connection, self.address.schema, self.address.display)
         finally:
@@ -258,7 +258,10 @@ class PostgresStore(Reads):
     # ------------------------------------------------------------ writes
 
     async def apply(self, ops: Sequence[Op]) -> list[Result]:
-        """One statement that writes, after at most two that read. If cancelled, the outcome is unknown and the connection is dropped."""
+        """One statement that writes, after those that read the rows it needs.
+
+        If cancelled, the outcome is unknown and the connection is dropped.
+        """
         if self.readonly:
             raise NotWritten(f"{self.address.display} is open for reading only: nothing was written", passing=False)
         try:

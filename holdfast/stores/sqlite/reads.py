@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from holdfast.stores import marks
-from holdfast.stores.listed import Listed, Place, spans, status_in
+from holdfast.stores.listed import ALL, Filter, Listed, Place
 from holdfast.stores.records import RANK_ENDED, Checkpoint, DeadLetter, Message, Runnable, Session, Step
 from holdfast.stores.returns import Account
 from holdfast.stores.rows import (
@@ -67,27 +67,17 @@ class Reads:
         found = await self._all(session_of, f"SELECT {SESSION} FROM sessions WHERE id = ?", id)
         return found[0] if found else None
 
-    async def sessions(
-        self,
-        *,
-        limit: int = 1000,
-        after: Place | None = None,
-        status: str | None = None,
-        ended: bool = True,
-        agent: str | None = None,
-        tenant: str | None = None,
-    ) -> list[Listed]:
-        where = {"status = ?": status_in(status), "agent = ?": agent, "tenant = ?": tenant}
-        condition = "".join(f" AND {test}" for test, value in where.items() if value is not None)
-        values = [value for value in where.values() if value is not None]
+    async def sessions(self, which: Filter = ALL, *, limit: int = 1000, after: Place | None = None) -> list[Listed]:
+        where = which.columns()
+        condition = "".join(f" AND {column} = ?" for column in where)
 
         def read(db: sqlite3.Connection) -> list[Listed]:
             found: list[Listed] = []
-            for first, last, rest in spans(status, ended, after):
+            for first, last, rest in which.spans(after):
                 beyond, place = ("AND (updated, num) < (?, ?)", rest) if rest is not None else ("", ())
                 ranks = "rank = ?2" if first == last else "rank BETWEEN ?1 AND ?2"
                 sql = f"{_LISTED} WHERE {ranks} {beyond}{condition} {_FOR_PEOPLE} LIMIT ?"
-                found += _listed(db, sql, first, last, *place, *values, limit - len(found))
+                found += _listed(db, sql, first, last, *place, *where.values(), limit - len(found))
                 if len(found) >= limit:
                     break
             return found

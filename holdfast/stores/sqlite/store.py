@@ -172,7 +172,7 @@ class SqliteStore(Reads):
 
         Raises:
             StoreLost: they are not: from now on, nothing is written.
-            NotWritten: the store is not open.
+            StoreError: they cannot be looked at now.
         """
         if self._files is not None:
             await self._guarded(self._run(self._files.look))

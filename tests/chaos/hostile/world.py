@@ -17,6 +17,7 @@ from holdfast.clock import Clock
 from holdfast.console.api.app import build
 from holdfast.console.api.control import Control
 from holdfast.console.reading.inspect import detail, overview
+from holdfast.stores.listed import Filter
 from holdfast.stores.protocol import Store
 from tests.chaos.hostile.inside import INSIDE, TOOLS, NotHere, child, given
 from tests.chaos.hostile.models import FakeClient
@@ -169,7 +170,7 @@ class Campaign:
 
     async def _look(self, place: str) -> None:
         store = self.runtime.store
-        for row in await store.sessions(agent="healthy", limit=100):
+        for row in await store.sessions(Filter(agent="healthy"), limit=100):
             whole = await store.session(row.id)
             if row.status != "idle" or row.pending or whole is None or whole.crashes:
                 self.faults.append(f"{place}: {row.id} is {row.status} {row.park}")

@@ -113,6 +113,13 @@ class World:
 
         return restore
 
+    def lose(self, session: str) -> Callable[[], None]:
+        """Remove the row of a session's last commit, so that it cannot be loaded; call what this returns to restore it."""
+        table = self.store._tables.checkpoints[session]
+        lost = dict(table)
+        table.clear()
+        return lambda: table.update(lost)
+
     def now_s(self) -> float:
         """The virtual time of the life that is under way."""
         assert self._simulation is not None

@@ -112,7 +112,7 @@ def test_being_told_is_remembered_over_a_crash() -> None:
 
 
 def test_steps_at_once_do_not_overshoot_together() -> None:
-    """Each is reserved before it runs: of ten at once only as many run as are paid for."""
+    """Each is reserved before it runs: of ten at once only as many run as are paid for, and the code that awaits them learns of it."""
     world = World()
 
     @tool(cost=Usage(microusd=100_000))
@@ -126,16 +126,14 @@ def test_steps_at_once_do_not_overshoot_together() -> None:
         try:
             await session.gather(*(session.step(buy, number) for number in range(10)))
         except BudgetExhausted:
-            pass
+            return "exhausted"
         return "done"
 
-    async def main(runtime: Runtime) -> int:
+    async def main(runtime: Runtime) -> Any:
         handle = await runtime.spawn(worker, id="s")
-        await handle.tell("go")
-        await rest(handle)
-        return (await handle.row()).usage.microusd
+        return await handle.ask("go"), (await handle.row()).usage.microusd
 
-    world.life(worker, main)
+    assert world.life(worker, main) == ("exhausted", 300_000)
     assert len(world.done) == 3
 
 

@@ -129,6 +129,39 @@ def test_the_children_of_a_turn_that_is_given_up_end() -> None:
     assert World().life([parent, child], main) == [["idle", "idle"], ["cancelled", "cancelled"]]
 
 
+def test_a_crash_at_any_moment_of_a_drop_leaves_no_child_and_no_budget_behind() -> None:
+    """The process is killed at every point of it; the next one ends the children of a turn that was dropped, or drops it then."""
+    parent, points = parent_of(2, part=Budget(steps=30), budget=Budget(steps=100)), list[int]()
+
+    async def first(runtime: Runtime) -> None:
+        loop: Any = asyncio.get_running_loop()
+        handle = await runtime.spawn(parent, id="p")
+        with pytest.raises(TurnFailed):
+            await handle.ask("made, then a bug")
+        await asyncio.sleep(1)
+        points.append(loop.points)
+        await handle.drop()
+        for number in range(2):
+            await rest(runtime.session(f"c{number}"))
+        points.append(loop.points)
+
+    async def second(runtime: Runtime) -> Any:
+        handle = runtime.session("p")
+        if (await handle.row()).status == "failed":
+            await handle.drop()
+        await asyncio.sleep(1)
+        return [(await runtime.session(f"c{number}").row()).status for number in range(2)], await left_of(runtime, "p")
+
+    World().life([parent, child], first)
+    begun, over = points
+    for crash_at in range(begun, over):
+        world = World()
+        assert isinstance(world.life([parent, child], first, crash_at=crash_at), Crashed)
+        # Two spawns cost a step each; the children got no message, since the turn that sent it was not committed.
+        assert world.life([parent, child], second) == (["cancelled", "cancelled"], 98), crash_at
+    assert over - begun > 20
+
+
 def test_the_children_of_a_failed_parent_live_over_a_restart() -> None:
     """A retry in the next process finds them as they were."""
     world, parent = World(), parent_of(1)

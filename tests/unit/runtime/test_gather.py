@@ -128,3 +128,36 @@ def test_gathering_nothing_gives_nothing() -> None:
         return await (await runtime.spawn(worker)).ask("go")
 
     assert World().life(worker, main) == []
+
+
+@pytest.mark.parametrize("together", ["session.gather", "asyncio.gather"])
+def test_a_branch_that_waits_for_a_child_does_not_hold_up_the_one_that_ends_it(together: str) -> None:
+    """Longer than the session would hold a wait in memory: it parks only when every branch waits."""
+    world = World()
+
+    async def tick(number: int) -> None:
+        await asyncio.sleep(1)
+        world.done.append(number)
+
+    @agent
+    async def child(session: Session[Any], text: str) -> None:
+        session.finish("the end")
+
+    @agent(park_after_s=2.0)
+    async def parent(session: Session[Any], text: str) -> Any:
+        made = await session.spawn(child)
+
+        async def ends() -> None:
+            for number in range(10):
+                await session.step(tick, number)
+            await made.ask("finish")
+
+        gather = session.gather if together == "session.gather" else asyncio.gather
+        return (await gather(made.result(), ends()))[0]
+
+    async def main(runtime: Runtime) -> Any:
+        return await (await runtime.spawn(parent, id="p")).ask("go", timeout_s=1000)
+
+    assert world.life([parent, child], main) == "the end"
+    assert world.done == list(range(10))
+    assert world.time_s < 60

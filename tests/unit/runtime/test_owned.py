@@ -14,6 +14,7 @@ import pytest
 from holdfast import Budget, BudgetExhausted, Intensity, Runtime, Session, TurnFailed, agent, tool
 from holdfast.events import SessionParked, SessionStuck, TurnCrashed
 from holdfast.stores.records import StepState
+from holdfast.testing import Crashed
 from tests.unit.runtime.support import World, idle, rest, steps
 
 NO_RESTART = Intensity(0, 60.0)
@@ -416,8 +417,29 @@ def test_another_attempt_of_an_outer_step_does_not_do_its_effects_again() -> Non
     assert world.done == ["attempt", "refund", "attempt"]
 
 
-def test_a_budget_that_runs_out_inside_a_step_reaches_the_handler() -> None:
-    """As BudgetExhausted, in the same run and on replay; also out of a gather inside."""
+Make = Callable[[int], Any]
+"""Makes the coroutine of a step."""
+
+
+async def _one_by_one(session: Session[Any], make: Make) -> None:
+    await make(0)
+    await make(1)
+
+
+async def _asyncio_gather(session: Session[Any], make: Make) -> None:
+    await asyncio.gather(make(0), make(1))
+
+
+async def _session_gather(session: Session[Any], make: Make) -> None:
+    await session.gather(make(0), make(1))
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["stops", "goes on"])
+@pytest.mark.parametrize("two", [_one_by_one, _asyncio_gather, _session_gather])
+def test_a_budget_that_runs_out_inside_a_step_reaches_the_handler(
+    two: Callable[[Session[Any], Make], Awaitable[None]], goes_on: bool
+) -> None:
+    """As BudgetExhausted, in the same run and on replay, also out of a gather inside; code that runs more steps after it parks."""
     world = World()
 
     async def note(number: int) -> int:
@@ -427,17 +449,32 @@ def test_a_budget_that_runs_out_inside_a_step_reaches_the_handler() -> None:
     async def worker(session: Session[Any], text: str) -> str:
         async def outer() -> None:
             for number in range(10):
-                await asyncio.gather(session.step(note, 2 * number), session.step(note, 2 * number + 1))
+                await two(session, lambda nth, first=2 * number: session.step(note, first + nth))  # type: ignore[misc]
 
         try:
             await session.step(outer)
         except BudgetExhausted:
             world.done.append("exhausted")
+        if goes_on:
+            await session.step(note, 100)
+        elif world.lives == 1:
+            await world.crash()
         return "what there is"
 
     async def main(runtime: Runtime) -> Any:
-        return await (await runtime.spawn(worker, id="s")).ask("go", id="m", timeout_s=100)
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go", id="m")
+        if not goes_on:
+            return await handle.ask("go", id="m", timeout_s=100)
+        row = await rest(handle)
+        await handle.raise_budget(Budget(steps=20))
+        return row.park.reason, await handle.ask("go", id="m", timeout_s=100)
 
-    assert world.life(worker, main) == "what there is"
-    assert world.done == ["exhausted"]
+    if goes_on:
+        assert world.life(worker, main) == ("budget", "what there is")
+        assert world.done == ["exhausted"]  # what the raise leaves room for is asked again
+    else:
+        assert isinstance(world.life(worker, main), Crashed)
+        assert world.life(worker, main) == "what there is"
+        assert world.done == ["exhausted"] * 2
     assert world.seen(TurnCrashed) == []

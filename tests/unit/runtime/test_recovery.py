@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from holdfast import NO_RETRY, BreakerSpec, Runtime, Session, agent, tool
+from holdfast import NO_RETRY, Agent, BreakerSpec, Runtime, Session, agent, tool
 from holdfast.testing import Crashed, FaultPlan
 from tests.unit.runtime.support import World, idle
 
 IDS = [f"s{number}" for number in range(12)]
 
 
-def test_a_handler_that_waits_outside_a_step_gives_its_place_back() -> None:
-    """One place, and the first session waits for minutes before it asks for a step: the others are not held up, and it is shown."""
-    world = World()
+def crashed(world: World, late_s: float = 0.0) -> Agent:
+    """Let the process die when each of the sessions has got a message; returns their agent. The first waits so long outside a step."""
 
     @agent
     async def worker(session: Session[Any], text: str) -> str:
-        if session.id == "s0":
-            await asyncio.sleep(300)
+        if session.id == IDS[0]:
+            await asyncio.sleep(late_s)
         await session.sleep(1)
         world.done.append(session.id)
         return "done"
@@ -28,6 +27,15 @@ def test_a_handler_that_waits_outside_a_step_gives_its_place_back() -> None:
         for id in IDS:
             await (await runtime.spawn(worker, id=id)).tell("go", id="m")
         await world.crash()
+
+    assert isinstance(world.life(worker, first), Crashed)
+    return worker
+
+
+def test_a_handler_that_waits_outside_a_step_gives_its_place_back() -> None:
+    """One place, and the first session waits for minutes before it asks for a step: the others are not held up, and it is shown."""
+    world = World()
+    worker = crashed(world, late_s=300)
 
     async def second(runtime: Runtime) -> list[Any]:
         before = runtime.statistics()
@@ -37,26 +45,13 @@ def test_a_handler_that_waits_outside_a_step_gives_its_place_back() -> None:
         after = runtime.statistics()
         return [[counts[name] for counts in (before, meanwhile, after) for name in ("recovering", "delayed")], sorted(ended)]
 
-    assert isinstance(world.life(worker, first), Crashed)
     assert world.life(worker, second, max_recovering=1) == [[12, 0, 0, 1, 0, 0], sorted(IDS[1:])]
 
 
 def test_sessions_that_clients_need_leave_the_queue() -> None:
     """Asked, cancelled or paused while they stand in it: each is served at once, and no place is lost."""
     world = World()
-
-    @agent
-    async def worker(session: Session[Any], text: str) -> str:
-        if session.id == "s0":
-            await asyncio.sleep(4)
-        await session.sleep(1)
-        world.done.append(session.id)
-        return "done"
-
-    async def first(runtime: Runtime) -> None:
-        for id in IDS:
-            await (await runtime.spawn(worker, id=id)).tell("go", id="m")
-        await world.crash()
+    worker = crashed(world, late_s=4)
 
     async def second(runtime: Runtime) -> list[Any]:
         answer = await runtime.session("s5").ask("go", id="m")
@@ -68,31 +63,19 @@ def test_sessions_that_clients_need_leave_the_queue() -> None:
                 await idle(runtime.session(id), within_s=60)
         return [answer, soon, runtime.statistics()["recovering"], len(world.done)]
 
-    assert isinstance(world.life(worker, first), Crashed)
     assert world.life(worker, second, max_recovering=1) == ["done", ["s5"], 0, 10]
 
 
 def test_sessions_whose_read_fails_are_read_again_and_hold_no_place() -> None:
     """The store fails while sessions resume, two at a time: all of them come to their end."""
     world = World()
-
-    @agent
-    async def worker(session: Session[Any], text: str) -> str:
-        await session.sleep(1)
-        world.done.append(session.id)
-        return "done"
-
-    async def first(runtime: Runtime) -> None:
-        for id in IDS:
-            await (await runtime.spawn(worker, id=id)).tell("go", id="m")
-        await world.crash()
+    worker = crashed(world)
 
     async def second(runtime: Runtime) -> list[Any]:
         for id in IDS:
             await idle(runtime.session(id), within_s=120)
         return [sorted(world.done), runtime.statistics()["recovering"]]
 
-    assert isinstance(world.life(worker, first), Crashed)
     batches = world.store.batches
     world.store.faults = FaultPlan(store_at={batches + number: "fail" for number in range(1, 5)}).store_hook()
     assert world.life(worker, second, max_recovering=2) == [sorted(IDS), 0]

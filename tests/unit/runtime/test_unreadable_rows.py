@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from holdfast import Agent, Runtime, Session, StateError, TurnFailed, agent
+from holdfast import Agent, Budget, Runtime, Session, StateError, TurnFailed, agent
 from holdfast.stores.records import StepState
 from holdfast.stores.sqlite.store import SqliteStore
 from holdfast.testing import Crashed
-from tests.unit.runtime.support import World, idle, rest
+from tests.unit.runtime.support import BAD, World, idle, rest
 
 DAMAGES = ["record", "state", "usage", "message", "sender", "gates"]
 
@@ -100,6 +100,28 @@ def test_a_turn_with_a_row_that_does_not_decode_can_be_given_up(what: str) -> No
     letter, row = world.life(handler, second)
     assert [name.split()[0] for name in letter.effects] == (["unreadable"] if what == "record" else [])
     assert (row.status, row.park) == ("cancelled", None)
+
+
+def test_gates_that_do_not_decode_are_not_written_over() -> None:
+    """A raise of the budget is stored with them: it is refused until the row is restored."""
+    world = World()
+    handler = two_steps(world)
+    crashed(world, handler)
+    restore = world.damage("gates")
+
+    async def raises(runtime: Runtime) -> None:
+        await rest(runtime.session("s"))
+        with pytest.raises(StateError, match="column 'gates'"):
+            await runtime.session("s").raise_budget(Budget(steps=5))
+
+    async def resumes(runtime: Runtime) -> Any:
+        await runtime.session("s").raise_budget(Budget(steps=5))
+        return await runtime.session("s").ask("go", id="m")
+
+    world.life(handler, raises)
+    assert world.store._tables.sessions["s"].gates == BAD
+    restore()
+    assert world.life(handler, resumes) == "go"
 
 
 def test_a_record_that_waits_for_a_reply_and_does_not_decode_stays_as_it_is() -> None:

@@ -7,6 +7,8 @@ objects, paths and images in base64 stay. Any text takes time in proportion to i
 
 from __future__ import annotations
 
+import re
+
 from holdfast.redact import known, named, tokens
 from holdfast.redact.known import remember
 from holdfast.redact.mask import MASK, SHORTEST, storable
@@ -14,6 +16,8 @@ from holdfast.redact.named import is_secret
 from holdfast.redact.randomness import is_random
 
 __all__ = ["MASK", "SHORTEST", "is_secret", "remember", "remember_named", "storable", "text"]
+
+_SENSITIVE = re.compile(r"(?i)key|token|auth|secret|pass|cred|cookie|sig")
 
 
 def text(value: str, name: str = "") -> str:
@@ -32,6 +36,6 @@ def text(value: str, name: str = "") -> str:
 def remember_named(name: str, value: str) -> None:
     """Remember what stands in a header or parameter of this name, with and without its scheme (`Bearer`); except a plain value under a name
     that says nothing of a secret, such as `application/json`."""
-    if is_secret(name) is not False or is_random(value):
+    if _SENSITIVE.search(name) or is_random(value):
         remember(value)
         remember(value.rpartition(" ")[2])

@@ -45,10 +45,10 @@ _STRONG: Final = _words(
 _WEAK: Final = _words(("t", "oken"), ("p", "wd|ass"), ("c", "redentials?"), ("a", "uth"), ("s", "ig(?:nature)?"))
 
 _LIKE_NOTHING: Final = (
-    r"\\{0,7}[\"'`](?!\w)|\[redacted|(?i:none|null|nil|true|false|undefined|str|string|bytes|int)(?![\w-])|[*x.\u2022]{3,}+(?!\w)"
+    r"\\{0,7}[\"'`](?!\w)|\s{0,4}(?:[,;:)}\]]{1,3}\s{0,4}(?:\\{0,7}[\"'`{\[]|\Z)|\Z)|\[redacted|(?i:none|null|nil|true|false|undefined|str|string|bytes|int)(?![\w-])|[*x.\u2022]{3,}+(?!\w)"
     r"|\$[{(]|\$[A-Z_]{1,64}+(?!\w)|\{|<|%\(|%s(?!\w)"
 )
-"""Values that are none: an empty text, a type, a placeholder, a variable of a template."""
+"""Values that are none: an empty text (or a quote that ends one), a type, a placeholder, a variable of a template."""
 
 _LIKE_CODE: Final = (
     r"(?:[a-z_.]{3,64}|(?:[A-Z][a-z]{1,20}){1,4})[(\[]|(?:[A-Za-z_]\w{0,32}\.){1,3}(?i:\w{0,16}(?:key|password|token|secret))(?![\w-])"
@@ -59,7 +59,7 @@ _BARE: Final = r"[^\s\"'`,;&<>\\]"
 _OPENED: Final = r"(?:[bBrRuUfF]{0,2}\\{0,7}[\"'`])"
 _NAMED: Final = r"\\{0,7}[\"'`]?\]?\s{0,4}"  # from the end of the name to the sign
 _EQUALS: Final = r"(?:=>|:=|={1,2}|%3[dD])\s{0,4}"
-_COLON: Final = r"(?::|(?<!=)>)\s{0,4}"
+_COLON: Final = r":\s{0,4}"
 _ODD: Final = r"(?=\S{6})(?=[A-Za-z]{0,32}[^A-Za-z\s.,;:!?'\"`(){}\[\]<>\\-])"
 """With a digit or a sign in its first word: in prose, a word follows the colon (`password: incorrect`)."""
 
@@ -71,7 +71,7 @@ _OPTION: Final = "|".join(
 
 _SOME: Final = f"(?!{_LIKE_NOTHING})"
 _AFTER_STRONG: Final = (
-    rf"(?:{_NAMED}(?:{_EQUALS}(?:{_OPENED}|(?!{_LIKE_CODE})){_SOME}|{_COLON}(?:{_OPENED}{_SOME}|{_SOME}{_ODD}))"
+    rf"(?:{_NAMED}(?:{_EQUALS}(?:{_OPENED}|(?!{_LIKE_CODE})){_SOME}|{_COLON}{_OPENED}{_SOME}|(?:{_COLON}|(?<!=)>){_SOME}{_ODD})"
     rf"|(?:{_OPTION})(?:\s{{1,4}}|[\"'],\s?(?=[\"'])){_OPENED}?{_SOME}(?!-))"
 )
 _AFTER_WEAK: Final = rf"{_NAMED}(?:{_EQUALS}|{_COLON}){_OPENED}?(?=[A-Za-z0-9._~+/-]{{12}})(?={CERTAIN})"

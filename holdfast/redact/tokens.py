@@ -65,6 +65,10 @@ _Check: TypeAlias = Callable[[str], bool] | None
 """Whether a text of a shape is a secret; None: it always is."""
 
 
+_ESCAPED: Final = r"(?<=\\)[nrtbf]|(?<=\\)u[0-9A-Fa-f]{4}|(?<=%)[0-9A-Fa-f]{2}"
+"""The rest of an escape, a line feed in JSON or a character in a URL: no part of the word behind it."""
+
+
 class _Family(NamedTuple):
     prefixes: tuple[str, ...]
     bodies: tuple[tuple[str, _Check], ...]  # what can follow them
@@ -112,8 +116,7 @@ def _scanner() -> tuple[re.Pattern[str], tuple[_Check, ...]]:
                 letters.setdefault(first, []).append(f"(?:{rest})(?:{'|'.join(f'{body}()' for body, _ in family.bodies)})")
                 checks += (check for _, check in family.bodies)
     found = "|".join(f"{first}(?:{'|'.join(rest)})" for first, rest in letters.items())
-    escape = r"(?<=\\)[nrtbf]|(?<=\\)u[0-9A-Fa-f]{4}|(?<=%)[0-9A-Fa-f]{2}"
-    return re.compile(rf"([^A-Za-z0-9](?=[A-Za-z0-9])(?:{escape})?)(?:{found})"), tuple(checks)
+    return re.compile(rf"([^A-Za-z0-9](?=[A-Za-z0-9])(?:{_ESCAPED})?)(?:{found})"), tuple(checks)
 
 
 def _rest(prefix: str, alone: bool) -> str:
@@ -123,18 +126,20 @@ def _rest(prefix: str, alone: bool) -> str:
 
 _SCANNER, _CHECKS = _scanner()
 
+_BREAK: Final = r"(?:\s|\\{1,4}[rn]|%0[AaDd]|[\"'+,])"
+_TO_DASHES: Final = "[^-]*+(?:-{1,4}(?!-)[^-]*+)*+"
 _PEM: Final = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-    r"(?:[^A-Za-z0-9\\%-]|\\{1,4}[rn]|%0[AaDd]){0,16}+(?=[A-Za-z0-9+/=]{16}|Proc-Type:|Version:|Comment:)"
-    r"[^-]*+(?:-{1,4}(?!-)[^-]*+)*+"
-    r"(?:-----END [A-Z0-9 ]{0,40}-----)?"
+    rf"(?={_BREAK}{{0,16}}+(?:[A-Za-z0-9+/=]{{16}}|Proc-Type:|Version:|Comment:))"
+    rf"(?:{_TO_DASHES}-----END [A-Z0-9 ]{{0,40}}-----|(?:{_BREAK}{{0,16}}+[A-Za-z0-9+/=]{{16,}}+)++|{_TO_DASHES})"
 )
-"""A private key with all its lines, also where they are joined by escapes, and where its end was cut off."""
+"""A private key with all its lines, also where they are joined by escapes. Where its end was cut off, up to the last long line; with
+headers, up to the next dashes."""
 
 _AZURE: Final = re.compile(r"[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}")
 _TELEGRAM: Final = re.compile(r"(?<![0-9])[0-9]{8,10}:AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])")
 _BARE: Final = re.compile(
-    r"([^A-Za-z0-9+/=_.-])(?=[A-Za-z0-9+])"
+    rf"([^A-Za-z0-9+/_.-](?:{_ESCAPED})?)(?=[A-Za-z0-9+])"
     r"(?=(?:[a-z]++|[A-Z]++|[0-9+/]++){15})(?=[^a-z]{0,39}[a-z])(?=[^A-Z]{0,39}[A-Z])(?=[^0-9]{0,39}[0-9])(?!(?:[A-Za-z0-9+]*+/){4})"
     r"(?:[A-Za-z0-9+/]{40}|[A-Za-z0-9+/]{86}==)(?![A-Za-z0-9+/=_-]|\.[A-Za-z])"
 )

@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from holdfast import redact
-from holdfast.calls.keys import remember_keys
+from holdfast.calls.models.keys import remember_keys
 from holdfast.redact import known
 
 SECRETS = (

@@ -40,4 +40,5 @@ def is_random(text: str) -> bool:
 
 def has_random_letters(text: str) -> bool:
     """Whether a part of `text` is of letters that are too many, or of too many kinds, for a word."""
-    return any(len(word) >= _LONG or len(set(word)) >= _DISTINCT for word in _WORD.findall(text, 0, _LOOKED_AT))
+    words = _WORD.findall(text, 0, _LOOKED_AT)
+    return max(map(len, map(set, words)), default=0) >= _DISTINCT or max(map(len, words), default=0) >= _LONG

@@ -65,7 +65,7 @@ _Check: TypeAlias = Callable[[str], bool] | None
 """Whether a text of a shape is a secret; None: it always is."""
 
 
-_ESCAPED: Final = r"(?<=\\)[nrtbf]|(?<=\\)u[0-9A-Fa-f]{4}|(?<=%)[0-9A-Fa-f]{2}"
+_ESCAPED: Final = r"(?:(?<=\\)[nrtbf]|(?<=\\)u[0-9A-Fa-f]{4}|(?<=%)[0-9A-Fa-f]{2})(?=[A-Za-z0-9+])"
 """The rest of an escape, a line feed in JSON or a character in a URL: no part of the word behind it."""
 
 
@@ -139,7 +139,7 @@ headers, up to the next dashes."""
 _AZURE: Final = re.compile(r"[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}")
 _TELEGRAM: Final = re.compile(r"(?<![0-9])[0-9]{8,10}:AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])")
 _BARE: Final = re.compile(
-    rf"([^A-Za-z0-9+/_.-](?:{_ESCAPED})?)(?=[A-Za-z0-9+])"
+    rf"([^A-Za-z0-9+/_.-](?=[A-Za-z0-9+/]{{40}})(?:{_ESCAPED})?)(?=[A-Za-z0-9+])"
     r"(?=(?:[a-z]++|[A-Z]++|[0-9+/]++){15})(?=[^a-z]{0,39}[a-z])(?=[^A-Z]{0,39}[A-Z])(?=[^0-9]{0,39}[0-9])(?!(?:[A-Za-z0-9+]*+/){4})"
     r"(?:[A-Za-z0-9+/]{40}|[A-Za-z0-9+/]{86}==)(?![A-Za-z0-9+/=_-]|\.[A-Za-z])"
 )

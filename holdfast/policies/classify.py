@@ -21,8 +21,9 @@ Category = Literal["transient", "semantic", "permanent", "cancelled", "not_done"
 _HEADER_MAX = 200
 """The most characters of a header that are read."""
 
-MESSAGE_MAX = 2_000
-"""The longest message of a fault, in characters: some clients put the whole response into it."""
+MESSAGE_MAX = 4_000
+"""The longest message of a fault, in characters: some clients put the whole response into it. The record keeps half: a secret where that
+ends has to be whole when it is redacted."""
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):

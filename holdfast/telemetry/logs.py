@@ -90,7 +90,7 @@ class JsonFormatter(logging.Formatter):
             "message": _bounded(_message(record), MAX_MESSAGE),
         }
         line |= _about(record.__dict__.get(_EXTRA))
-        line |= {_clean(key): _plain(value) for key, value in record.__dict__.items() if key not in _STANDARD and key not in line}
+        line |= {_clean(key): _plain(value, key) for key, value in record.__dict__.items() if key not in _STANDARD and key not in line}
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = _bounded(self.formatException(record.exc_info), MAX_EXCEPTION)
         if record.stack_info:
@@ -198,7 +198,7 @@ def _ids(here: TurnFrame | StepFrame | None, turn: TurnFrame | None, session: st
 def _about(fields: Any) -> dict[str, Any]:
     """The fields of an event, or the ids of the turn and step of the code that logs."""
     if isinstance(fields, dict):
-        return {key: _plain(value) for key, value in fields.items()}
+        return {key: _plain(value, key) for key, value in fields.items()}
     here = _here.get()
     return {} if here is None else {key: _plain(value) for key, value in _ids(here, None, here.of.session).items()}
 
@@ -211,15 +211,17 @@ def _message(record: logging.LogRecord) -> str:
         return f"{record.msg} (its arguments do not fit: {type(error).__name__})"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, name: str = "") -> Any:
+    if value is not None and not isinstance(value, bool | str) and name and redact.is_secret(name):
+        return redact.MASK
     if value is None or isinstance(value, bool | int | float):
         return value if not isinstance(value, int) or abs(value) < 1 << 63 else str(value)
-    return _bounded(value if isinstance(value, str) else str(value), MAX_MESSAGE)
+    return _bounded(value if isinstance(value, str) else str(value), MAX_MESSAGE, name)
 
 
-def _bounded(value: str, limit: int) -> str:
-    """The text without secrets. If it is too long, its first third and its last two thirds within `limit`."""
-    value = _clean(redact.text(value))
+def _bounded(value: str, limit: int, name: str = "") -> str:
+    """The text of a field without secrets. If it is too long, its first third and its last two thirds within `limit`."""
+    value = _clean(redact.text(value, name))
     return value if len(value) <= limit else f"{value[: limit // 3]} [...] {value[-(limit * 2 // 3) :]}"
 
 

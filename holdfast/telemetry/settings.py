@@ -62,8 +62,7 @@ def checked(settings: Settings) -> Settings:
     faults.number("interval_s", settings.interval_s, positive=True)
     faults.number("flush_s", settings.flush_s)
     for name, value in settings.headers.items():
-        redact.remember(value)
-        redact.remember(value.rpartition(" ")[2])  # without its scheme
+        redact.remember_named(name, value)
         if not name.isascii() or not (name + value).isprintable() or not name or " " in name or ":" in name:
             faults.add(f"the header {name!r} cannot be sent: names and values are printable, names without spaces and colons")
     faults.check()

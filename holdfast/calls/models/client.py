@@ -7,11 +7,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from holdfast import redact
 from holdfast.calls.call import ONE_STEP, Call, StepContext, Steps
 from holdfast.calls.models.anthropic_messages import AnthropicMessages
 from holdfast.calls.models.dialect import Dialect, Fields, mapped
 from holdfast.calls.models.facts import facts_of
+from holdfast.calls.models.keys import remember_keys
 from holdfast.calls.models.metering import Metering
 from holdfast.calls.models.openai_chat import OpenAIChat
 from holdfast.calls.models.openai_responses import OpenAIResponses
@@ -77,8 +77,7 @@ class ModelClient:
             ConfigError: it is not such a client.
         """
         apis = _apis_of(name, client)
-        for secret in ("api_key", "auth_token"):
-            redact.remember(str(getattr(client, secret, None) or ""))
+        remember_keys(client)
         self.name, self.retry, self.max_tokens = name, retry, max_tokens
         self._metering = Metering(prices or Prices(), provider, max_tokens=max_tokens, context_tokens=context_tokens)
         # The client's own retries would multiply those of the step.

@@ -38,27 +38,34 @@ def _too_large(size: int) -> str:
     return f"({size:,} bytes, left out: show --turn N --whole prints them)"
 
 
-def masked(value: Any) -> Any:
-    """Plain data for JSON, with secrets masked; bytes that are text become that text, other bytes a note of their size."""
+def masked(value: Any, name: str = "") -> Any:
+    """Plain data for JSON, with secrets masked; bytes that are text become that text, other bytes a note of their size.
+
+    What stands under a name such as `password`, in a dict, is a secret whatever it is.
+    """
     match value:
         case str():
-            return value if len(value) < redact.SHORTEST else redact.text(value)
+            return value if len(value) < redact.SHORTEST and not name else redact.text(value, name)
         case bytes():
             # Bytes that are text can hold a secret as well as a text can; other bytes mean nothing to a person.
             try:
-                return redact.text(value.decode())
+                return redact.text(value.decode(), name)
             except UnicodeDecodeError:
                 return f"({len(value)} bytes)"
         case list() | tuple():
-            return [masked(item) for item in value]
+            return [masked(item, name) for item in value]
         case dict():
-            return {_key(key): masked(item) for key, item in value.items()}
+            return {_key(key): masked(item, key if isinstance(key, str) else "") for key, item in value.items()}
+        case None | bool():
+            return value
+        case int() | float() if name and redact.is_secret(name):
+            return redact.MASK
         case int() if not -(1 << 63) <= value < 1 << 64:
             return str(value)
-        case None | bool() | int() | float():
+        case int() | float():
             return value
         case _:
-            return redact.text(str(value))
+            return redact.text(str(value), name)
 
 
 def _key(key: Any) -> str:

@@ -87,7 +87,7 @@ def _trace(error: BaseException, most: int) -> Iterator[str]:
         yield "".join(traceback.format_tb(_end_of(each.__traceback__))) + describe(each)
         notes = getattr(each, "__notes__", None)
         if isinstance(notes, list):
-            yield from (note[:_MAX_TEXT] for note in notes[:most] if isinstance(note, str))
+            yield from (redact.text(note[: 2 * _MAX_TEXT])[:_MAX_TEXT] for note in notes[:most] if isinstance(note, str))
         if isinstance(each, BaseExceptionGroup) and most > 1:
             for inner in each.exceptions[:most]:
                 yield from _trace(inner, most // 2)

@@ -1,0 +1,62 @@
+"""Texts that are made to hold a pattern up: each is repeated to the length that a test needs."""
+
+from __future__ import annotations
+
+HOSTILE = (
+    "eyJ-",
+    "eyJaaaaaaaa.",
+    "sk-",
+    "xsk-",
+    "/sk-a-",
+    "sk-a1b2c3d4e5f6 ",
+    "hf_abcdefghijkl ",
+    "Bearer ",
+    "Bearer a1b2c3d4 ",
+    "basic dXNlcjpw ",
+    "password=",
+    "password=a ",
+    "password: ",
+    'secret="',
+    'secret=\\"',
+    'secret=\\\\"',
+    "pass=",
+    "token=a1b2c3d4e5f6 ",
+    "--password ",
+    "key",
+    "apikey",
+    "Authorization: ",
+    "Authorization: Bearer a1b2c3d4 ",
+    "cookie:",
+    "cookie:a=",
+    "://",
+    "://@",
+    "://a:",
+    "://a:a@",
+    "@://a:b/",
+    "://a:a@a@",
+    "://a1b2c3d4a1b2c3d4@",
+    "-----BEGIN ",
+    "-----BEGIN PRIVATE KEY-----",
+    "-----BEGIN PRIVATE KEY-----\nMIIEaaaaaaaaaaaaaaaaaaaa",
+    "aB3+",
+    "aB3dE5gHaB3dE5gHaB3dE5gHaB3dE5gHaB3dE5gH ",
+    '"',
+    "\\",
+    "\\n",
+    "%",
+    "%3D",
+    " ",
+    "=",
+    "a",
+    " k",
+    "-a",
+    "\u00e9",
+    '{"a":',
+    '{"password":"',
+    "hunter2/correct",
+)
+
+
+def filled(unit: str, length: int) -> str:
+    """A text of this many characters. An "@" behind it lets no pattern give up at once for want of one."""
+    return (unit * (length // len(unit) + 1))[: length - 1] + "@"

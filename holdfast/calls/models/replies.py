@@ -21,8 +21,7 @@ class EmptyReply(Exception):
     The provider answered, so this does not count against its health, and is not bought without end.
     """
 
-    holdfast_category = "transient"
-    holdfast_dependency = False
+    holdfast_failure = "empty_answer"
 
 
 class BrokenStream(ConnectionError):
@@ -32,7 +31,7 @@ class BrokenStream(ConnectionError):
 class NoReply(Exception):
     """The response is not an answer of the API but, say, a web page: most likely the client's `base_url` is wrong."""
 
-    holdfast_category = "permanent"
+    holdfast_failure = "unreadable_answer"
 
 
 class ReportedError(Exception):

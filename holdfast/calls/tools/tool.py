@@ -32,7 +32,7 @@ _RETRY = Retry()
 class ToolArgumentError(HoldfastError):
     """The arguments that a model gave for a tool are not valid; the message names the fault for the model. `tool` is the tool's name."""
 
-    holdfast_category = "semantic"
+    holdfast_failure = "input"
 
     def __init__(self, tool: str, text: str) -> None:
         super().__init__(f"tool {tool!r}: {text}")

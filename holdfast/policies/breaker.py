@@ -103,12 +103,12 @@ class Breaker:
         "_count",
         "_failed",
         "_held",
-        "_lasts_s",
         "_out",
         "_retry_at",
         "_ring",
         "_since",
         "_state",
+        "_stated_s",
         "error",
         "generation",
         "name",
@@ -120,14 +120,15 @@ class Breaker:
     # `_ring` holds a mark for each of the last `window` calls, at its number modulo `window`; None while all of them succeeded.
     # `_count` numbers the calls since the last change of state, `_held` those that `before` held back since then. `_out` has the half-open
     # calls that have not ended: the time at which each was let through, by its generation. `_since` is the generation of the last change of
-    # state; `_retry_at` the latest time to which a failure since then asked to wait.
+    # state. `_retry_at` is the latest time to which a failure since then asked to wait, and `_stated_s` the length of the present opening
+    # where it comes from that.
 
     def __init__(self, spec: BreakerSpec, name: str = "") -> None:
         self.spec = spec
         self.name = name
         self.generation = 0
         self.openings = 0
-        self.until = self._lasts_s = self._retry_at = 0.0
+        self.until = self._stated_s = self._retry_at = 0.0
         self.error = ""
         self.status: int | None = None
         self._cause = ""
@@ -229,7 +230,7 @@ class Breaker:
             "generation": self.generation,
             "openings": self.openings,
             "until": self.until,
-            "lasts_s": self._lasts_s,
+            "stated_s": self._stated_s,
             "cause": self._cause,
             "marks": self._marks() if self._state == _CLOSED else "",
             "error": self.error,
@@ -248,8 +249,9 @@ class Breaker:
         """
         breaker = cls(spec, name)
         breaker.openings = snapshot["openings"]
-        breaker._lasts_s = snapshot.get("lasts_s") or breaker._opening_s(max(breaker.openings - 1, 0))
-        breaker.until = snapshot["until"] if now is None else min(snapshot["until"], now + breaker._lasts_s)
+        breaker._stated_s = snapshot.get("stated_s", 0.0)
+        lasts_s = breaker._stated_s or breaker._opening_s(max(breaker.openings - 1, 0))
+        breaker.until = snapshot["until"] if now is None else min(snapshot["until"], now + lasts_s)
         breaker._cause = snapshot["cause"]
         breaker.error, breaker.status = snapshot.get("error", ""), snapshot.get("status")
         # The snapshot has no half-open calls in flight. If one ends later, its generation must not match, or it would count.
@@ -306,9 +308,8 @@ class Breaker:
 
     def _open(self, now: float, what: str, calls: int) -> None:
         self._cause = f"{self._failed} of {calls} {what} failed"
-        stated = self._retry_at > now
-        self._lasts_s = max(self._retry_at - now, self.spec.open_s) if stated else self._opening_s(self.openings)
-        self.until = now + self._lasts_s
+        self._stated_s = max(self._retry_at - now, self.spec.open_s) if self._retry_at > now else 0.0
+        self.until = now + (self._stated_s or self._opening_s(self.openings))
         self.openings += 1
         self._enter(_OPEN)
 

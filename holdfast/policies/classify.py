@@ -239,7 +239,9 @@ _KINDS: dict[str, str] = {
         "unreached",
     ),
     # Of httpx, openai, requests, urllib3
-    **dict.fromkeys(("TimeoutError", "TimeoutException", "APITimeoutError", "Timeout", "ReadTimeoutError"), "timeout"),
+    **dict.fromkeys(
+        ("TimeoutError", "TimeoutException", "APITimeoutError", "ReadTimeout", "WriteTimeout", "Timeout", "ReadTimeoutError"), "timeout"
+    ),
     **dict.fromkeys(
         (
             # Python, anyio, websockets

@@ -178,6 +178,8 @@ def _by_status(error: BaseException) -> str | None:
         return "unavailable" if codes & _TRANSIENT_TYPES else None
     if codes & _OUT_OF_MONEY:
         return "quota"
+    if status == 403 and _is_flagged(error):
+        return "request"
     kind = _KIND_OF_STATUS.get(status) or ("unavailable" if status >= 500 else "request")
     # OpenAI and Anthropic send this header where the status is misleading; their own clients obey it first.
     advice = _header(_get(response, "headers"), "x-should-retry")
@@ -186,6 +188,14 @@ def _by_status(error: BaseException) -> str | None:
     if advice == "false" and TABLE[kind].category == "transient":
         return "declined" if TABLE[kind].health == "dependency" else "request"
     return kind
+
+
+def _is_flagged(error: BaseException) -> bool:
+    """Whether a 403 is about the prompt, as OpenRouter's moderation says it, and not about the credentials."""
+    body = _get(error, "body")
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
+    about = inner.get("metadata") if isinstance(inner, Mapping) else None
+    return isinstance(about, Mapping) and "flagged_input" in about
 
 
 def _status(error: BaseException, response: object) -> int | None:

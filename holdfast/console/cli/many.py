@@ -168,9 +168,7 @@ def _do(
         if session is not None and dry_run:
             refuse(f"--dry-run lists the sessions that filters match: for one session, holdfast show {session} prints what there is")
         if session is None and not filtered:
-            refuse(
-                f"give a session or a filter: holdfast {verb} SESSION, or --agent, --tenant, --status, --where-reason, --dependency or --all"
-            )
+            refuse(f"give a session or a filter: holdfast {verb} SESSION, or --agent, --status, --dependency, or --all")
         from holdfast.console.cli import words
         from holdfast.console.client.node import path_of
         from holdfast.console.wire.answers import Did, DidMany

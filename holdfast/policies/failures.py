@@ -59,7 +59,8 @@ class FailureRule(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         faults = Faults("FailureRule")
-        faults.whole("attempts", self.attempts, 1, optional=True, most=1_000)
+        if self.attempts is not None:
+            faults.whole("attempts", self.attempts, 1, most=1_000)
         for field, known in (("health", Health), ("charge", Charge), ("then", Then)):
             value = getattr(self, field)
             if value is not None and value not in get_args(known):
@@ -118,6 +119,7 @@ ALL = "all"
 """The name under which holdfast.toml has rules for every tool and client."""
 
 _STATUS, _CLASS, _CODE = re.compile(r"[1-5][0-9][0-9]"), re.compile(r"_*[A-Z]\w*"), re.compile(r"code:[!-~]{1,200}")
+_PLAIN = re.compile(r"[\w.:-]{1,100}")
 
 
 def answers(kind: str, keys: Iterable[str], tables: Iterable[Rules], attempts: int) -> Answers:
@@ -157,7 +159,7 @@ def read_rules(given: object, found: list[str], at: str = "failures") -> Rules:
     rules: dict[str, FailureRule] = {}
     for name, rule in given.items():
         key = _key(name)
-        where = f"{at}.{key or brief(name)}"
+        where = f"{at}.{_shown(name)}"
         if key is None:
             found.append(f"{where} is no kind of failure{_alike(name)}")
         elif isinstance(rule, FailureRule):
@@ -172,7 +174,7 @@ def read_rules(given: object, found: list[str], at: str = "failures") -> Rules:
 def _read_rule(rules: dict[str, FailureRule], key: str, fields: Mapping[Any, Any], where: str, found: list[str]) -> None:
     unknown = [name for name in fields if name not in _FIELDS]
     if unknown:
-        found += [f"{where}.{name if isinstance(name, str) else brief(name)} is an unknown key: use {_FIELD_NAMES}" for name in unknown]
+        found += [f"{where}.{_shown(name)} is an unknown key: use {_FIELD_NAMES}" for name in unknown]
         return
     try:
         rules[key] = FailureRule(**fields)
@@ -180,6 +182,12 @@ def _read_rule(rules: dict[str, FailureRule], key: str, fields: Mapping[Any, Any
         # Split only where the next fault begins: a value quoted in a fault may hold a semicolon.
         text = str(error).removeprefix("FailureRule: ")
         found += [f"{where}.{fault}" for fault in re.split(rf"; (?=(?:{'|'.join(_FIELDS)}) is )", text)]
+
+
+def _shown(name: object) -> str:
+    if isinstance(name, type):
+        return name.__name__
+    return name if isinstance(name, str) and _PLAIN.fullmatch(name) else brief(name)
 
 
 def _key(name: object) -> str | None:

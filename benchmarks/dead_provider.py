@@ -41,7 +41,7 @@ class Count:
         unanswered: sessions whose caller got an error.
         twice, missing: purchases that were made twice, or not at all.
         for_a_person: sessions that parked for a person, or failed.
-        said: the last error by the breaker, and by the park of one session, at the end of each phase.
+        errors: the last error by the breaker, and by the park of one session, at the end of each phase.
     """
 
     sessions: int
@@ -56,7 +56,7 @@ class Count:
     twice: int
     missing: int
     for_a_person: int
-    said: tuple[str, ...]
+    errors: tuple[str, ...]
 
     def faults(self) -> list[str]:
         """What is not as it should be, for a person."""
@@ -71,7 +71,7 @@ class Count:
             faults.append(f"{self.while_dead} requests reached it while it was down, expected {self.most_while_dead} at most")
         if self.while_limited > self.most_while_limited:
             faults.append(f"{self.while_limited} requests while it limited its rate, expected {self.most_while_limited} at most")
-        faults += [f"no status and text of the last error: {text}" for text in self.said if "error" not in text.lower()]
+        faults += [f"no status and text of the last error: {text}" for text in self.errors if "error" not in text.lower()]
         if self.afterwards != self.sessions:
             faults.append(f"{self.afterwards} requests once it was back, expected one a session")
         if self.done_s > self.most_done_s:
@@ -123,7 +123,7 @@ async def measure(
     async def shop(handle: Handle) -> str:
         return str(await handle.ask("Which one?", timeout_s=20 * dead_s + 600))
 
-    ways, said = (("503",) if limited_s else WAYS), list[str]()
+    ways, errors = (("503",) if limited_s else WAYS), list[str]()
     async with flaky_server(ways) as server, openai.AsyncOpenAI(base_url=server.base_url, api_key="none", timeout=timeout_s) as client:
         runtime = Runtime(f"sqlite:///{path}", [shopper], clients={CLIENT: client}, breaker=spec)
         runtime.observe(observe)
@@ -132,11 +132,11 @@ async def measure(
             waiting = [asyncio.ensure_future(shop(handle)) for handle in handles]
             await asyncio.sleep(dead_s)
             while_dead = server.requests
-            said += await _said(runtime)
+            errors += await _errors(runtime)
             if limited_s:
                 server.limit(retry_after_s)
                 await asyncio.sleep(limited_s)
-                said += await _said(runtime)
+                errors += await _errors(runtime)
             while_limited, most_done_s = server.requests - while_dead, SPREAD_S + _opening_s(runtime)
             back = server.recover()
             answers = await asyncio.gather(*waiting, return_exceptions=True)
@@ -155,11 +155,11 @@ async def measure(
         twice=sum(times > 1 for times in bought.values()),
         missing=sum(not bought[what] for what in expected),
         for_a_person=len(stopped),
-        said=tuple(said),
+        errors=tuple(errors),
     )
 
 
-async def _said(runtime: Runtime) -> list[str]:
+async def _errors(runtime: Runtime) -> list[str]:
     """What `holdfast breakers` and `holdfast ps` say about the provider."""
     view = runtime.breakers()[CLIENT]
     parks = [row.park.text for row in await runtime.store.sessions(limit=1, status="parked") if row.park is not None]
@@ -188,9 +188,9 @@ def main() -> int:
         result = asyncio.run(measure(sessions, dead_s, timeout_s, spec, directory / "dead.db", limited_s=options.limited))
     print(f"{sessions} sessions, a provider that is down for {dead_s:g} s:")
     for name, value in asdict(result).items():
-        if name != "said":
+        if name != "errors":
             print(f"  {name.replace('_', ' '):18} {value:>8,.6g}")
-    print(*(f"  {text}" for text in result.said), sep="\n")
+    print(*(f"  {text}" for text in result.errors), sep="\n")
     if options.json is not None:
         options.json.write_text(json.dumps(asdict(result), indent=2) + "\n")
     faults = result.faults()

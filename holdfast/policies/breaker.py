@@ -160,7 +160,7 @@ class Breaker:
 
     def _wait(self, until: float, reason: str) -> Wait:
         self._held += 1
-        last = f"; last error: {told(self.status, self.error)}" if self.error else ""
+        last = f"; last error: {in_a_line(self.status, self.error)}" if self.error else ""
         return Wait(until, f"{self._title()} {reason}{last}", self._held > self.spec.half_open_calls)
 
     def blame(self, error: str, status: int | None, retry_at: float | None) -> None:
@@ -327,6 +327,6 @@ class Breaker:
         return f"breaker {self.name!r}" if self.name else "breaker"
 
 
-def told(status: int | None, error: str) -> str:
+def in_a_line(status: int | None, error: str) -> str:
     """A failure in one line for people: "HTTP 503 InternalServerError: out of order"."""
     return error if status is None else f"HTTP {status} {error}"

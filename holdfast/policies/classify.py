@@ -16,7 +16,7 @@ import msgspec
 from holdfast.errors import MailboxFull, NotDone, StepError
 from holdfast.given import brief, is_number, text_of
 from holdfast.policies import failures
-from holdfast.policies.breaker import told
+from holdfast.policies.breaker import in_a_line
 from holdfast.policies.failures import TABLE, Answers, Category, Rules
 
 _HEADER_MAX = 200
@@ -37,7 +37,7 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
         status: the HTTP status of the answer; None if there is none.
         keys: the keys by which rules of users find it, the most specific first; its kind is the last.
         of: the error of a step inside that failed for good: its attempts are used up and counted, so nothing is tried or counted again.
-        blameless: its caller or a person ended the attempt, so that it counts against nobody.
+        blameless: its caller or a person ended the attempt, so that it counts against no breaker.
         refused: the dependency certainly did not execute the request, though it is of a kind whose cost is unknown.
     """
 
@@ -59,7 +59,7 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def line(self) -> str:
         """Status, type and message, for people."""
-        return told(self.status, f"{self.type}: {self.message}")
+        return in_a_line(self.status, f"{self.type}: {self.message}")
 
 
 def classify(error: BaseException, now: float) -> Fault:
@@ -88,10 +88,10 @@ def answers(fault: Fault, tables: Iterable[Rules], attempts: int) -> Answers:
     """What a failure means; the arguments are those of `holdfast.policies.failures.answers`."""
     if fault.of is None:
         found = failures.answers(fault.kind, fault.keys or (fault.kind,), tables, attempts)
-        return msgspec.structs.replace(found, health="nobody") if fault.blameless else found
+        return msgspec.structs.replace(found, health="none") if fault.blameless else found
     inner: Any = fault.of.then
     category: Any = fault.of.category
-    return Answers(TABLE[fault.kind].what, category, 1, "nobody", "most", inner)
+    return Answers(TABLE[fault.kind].what, category, 1, "none", "most", inner)
 
 
 def _keys(error: BaseException, kind: str, status: int | None) -> Iterator[str]:

@@ -18,24 +18,9 @@ from holdfast.given import brief
 from holdfast.policies._faults import Faults
 
 Category = Literal["transient", "semantic", "permanent"]
-Health = Literal["dependency", "session", "nobody"]
+Health = Literal["dependency", "session", "none"]
 Charge = Literal["nothing", "step", "metered", "most"]
 Then = Literal["handler", "dead letter", "park", "person"]
-
-MEANINGS: dict[str, str] = {
-    "dependency": "counts against the breaker of its dependency, and against that of its session",
-    "session": "counts against the breaker of its session only",
-    "nobody": "counts against no breaker",
-    "nothing": "costs nothing",
-    "step": "costs one step, since the work was certainly not done; more where its answer or its error reports that",
-    "metered": "costs what its answer or its error reports; where neither does, the most that it can cost",
-    "most": "costs the most that it can cost, since the true cost is unknown; less where its error reports that",
-    "handler": "the handler gets the error; an error that leaves the handler is a crash of its turn",
-    "dead letter": "the handler gets the error; an error that leaves the handler makes its message a dead letter at once",
-    "park": "the handler gets the error; an error that leaves the handler parks its session until a stated time",
-    "person": "the handler gets the error; an error that leaves the handler parks its session until a person resumes its dependency",
-}
-"""What each answer means, for docs/failures.md."""
 
 
 class FailureRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +29,7 @@ class FailureRule(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         attempts: attempts in total, the first one included; 1 does not try again. It replaces `Retry.attempts` for this kind. A `once` tool
             is tried again only where its effect certainly did not happen (`not_done`).
-        health: whose breaker counts it: "dependency", "session" or "nobody".
+        health: whose breaker counts it: "dependency", "session" or "none".
         charge: the cost of the attempt: "nothing", "step", "metered" or "most".
         then: what follows once the attempts are used up: "handler", "dead letter", "park" or "person".
 
@@ -93,20 +78,20 @@ TABLE: dict[str, Answers] = {
     "slow": Answers("no first chunk within `first_chunk_s`, where a client asks for that", "transient", None, "dependency", "most", "park"),
     "unavailable": Answers("408, 5xx, or a stream that reports such an error", "transient", None, "dependency", "step", "park"),
     "rate_limit": Answers("429", "transient", None, "dependency", "step", "park"),
-    "busy": Answers("409, 425, a deadlock, a full mailbox or connection pool", "transient", None, "nobody", "most", "park"),
-    "no_reply": Answers("another session did not answer an ask in time", "transient", 1, "nobody", "step", "park"),
-    "no_thread": Answers("no thread was free for a plain function", "transient", None, "nobody", "step", "park"),
+    "busy": Answers("409, 425, a deadlock, a full mailbox or connection pool", "transient", None, "none", "most", "park"),
+    "no_reply": Answers("another session did not answer an ask in time", "transient", 1, "none", "step", "park"),
+    "no_thread": Answers("no thread was free for a plain function", "transient", None, "none", "step", "park"),
     "empty_answer": Answers("a whole answer without content", "transient", 3, "session", "metered", "dead letter"),
     "refused_answer": Answers("a filter or policy of the provider refused the answer", "semantic", 2, "session", "metered", "dead letter"),
     "unreadable_answer": Answers("a whole answer that is no JSON, or of another form", "transient", 3, "session", "most", "dead letter"),
-    "request": Answers("400, 404, 413, 422 and every other 4xx", "semantic", 1, "nobody", "step", "dead letter"),
+    "request": Answers("400, 404, 413, 422 and every other 4xx", "semantic", 1, "none", "step", "dead letter"),
     "declined": Answers("408, 429 or 5xx with `x-should-retry: false`", "permanent", 1, "dependency", "step", "dead letter"),
-    "access": Answers("401, 403, 407, or a certificate that cannot be verified", "permanent", 1, "nobody", "step", "person"),
+    "access": Answers("401, 403, 407, or a certificate that cannot be verified", "permanent", 1, "none", "step", "person"),
     "quota": Answers("402, or a 429 that says that the account is out of money", "permanent", 1, "dependency", "step", "person"),
-    "input": Answers("ValueError, TypeError, KeyError or a validation error", "semantic", 1, "nobody", "most", "handler"),
-    "bug": Answers("every other exception", "permanent", 1, "nobody", "most", "handler"),
-    "not_done": Answers("NotDone: the effect certainly did not happen", "permanent", 1, "nobody", "most", "handler"),
-    "cancelled": Answers("the effect was cancelled from within", "permanent", 1, "nobody", "most", "handler"),
+    "input": Answers("ValueError, TypeError, KeyError or a validation error", "semantic", 1, "none", "most", "handler"),
+    "bug": Answers("every other exception", "permanent", 1, "none", "most", "handler"),
+    "not_done": Answers("NotDone: the effect certainly did not happen", "permanent", 1, "none", "most", "handler"),
+    "cancelled": Answers("the effect was cancelled from within", "permanent", 1, "none", "most", "handler"),
 }  # fmt: skip
 """The answers for each kind of failure."""
 
@@ -159,7 +144,7 @@ def read_rules(given: object, found: list[str], at: str = "failures") -> Rules:
     rules: dict[str, FailureRule] = {}
     for name, rule in given.items():
         key = _key(name)
-        where = f"{at}.{_shown(name)}"
+        where = f"{at}.{_quoted(name)}"
         if key is None:
             found.append(f"{where} is no kind of failure{_alike(name)}")
         elif isinstance(rule, FailureRule):
@@ -174,7 +159,7 @@ def read_rules(given: object, found: list[str], at: str = "failures") -> Rules:
 def _read_rule(rules: dict[str, FailureRule], key: str, fields: Mapping[Any, Any], where: str, found: list[str]) -> None:
     unknown = [name for name in fields if name not in _FIELDS]
     if unknown:
-        found += [f"{where}.{_shown(name)} is an unknown key: use {_FIELD_NAMES}" for name in unknown]
+        found += [f"{where}.{_quoted(name)} is an unknown key: use {_FIELD_NAMES}" for name in unknown]
         return
     try:
         rules[key] = FailureRule(**fields)
@@ -184,7 +169,7 @@ def _read_rule(rules: dict[str, FailureRule], key: str, fields: Mapping[Any, Any
         found += [f"{where}.{fault}" for fault in re.split(rf"; (?=(?:{'|'.join(_FIELDS)}) is )", text)]
 
 
-def _shown(name: object) -> str:
+def _quoted(name: object) -> str:
     if isinstance(name, type):
         return name.__name__
     return name if isinstance(name, str) and _PLAIN.fullmatch(name) else brief(name)

@@ -20,7 +20,7 @@ from holdfast.console.api.control import Control
 from holdfast.console.reading.amounts import number, span
 from holdfast.console.reading.values import clean
 from holdfast.console.wire.answers import Check, Diagnosis
-from holdfast.policies.breaker import told
+from holdfast.policies.breaker import in_a_line
 from holdfast.runtime.runtime import Runtime
 from holdfast.stores.records import ENDED, Park
 
@@ -112,7 +112,7 @@ def _restart(count: int) -> str:
 def _breakers(runtime: Runtime) -> Iterator[Check]:
     refusing = {name: view for name, view in runtime.breakers().items() if view.state != "closed"}
     for name, view in refusing.items():
-        last = f"; last error: {told(view.status, view.error)}" if view.error else ""
+        last = f"; last error: {in_a_line(view.status, view.error)}" if view.error else ""
         yield _check("breaker", WARNING, f"the breaker of {name} is {view.state.replace('_', '-')}: {view.cause}{last}")
     if not refusing:
         yield _check("breaker", OK, "no breaker of a dependency is open")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from holdfast.clock import Clock
 from holdfast.errors import BudgetExhausted, StepError, StoreError
-from holdfast.policies.breaker import told
+from holdfast.policies.breaker import in_a_line
 from holdfast.runtime.turns.gates import Gates
 from holdfast.stores.records import Park
 from holdfast.supervisors.intensity import Backoff, Restarts
@@ -38,7 +38,7 @@ def after_crash(
         return restarts.after_crash(backoff, clock.monotonic(), uniform)
     if isinstance(failed, BudgetExhausted):
         return Park("budget", f"budget exhausted: {failed.message}; raise it, then it resumes")
-    line = f"{failed.step}: {told(failed.status, f'{failed.type}: {failed.message}')}"
+    line = f"{failed.step}: {in_a_line(failed.status, f'{failed.type}: {failed.message}')}"
     if failed.then == "person":
         return Park("repair", line, dependency=failed.of or failed.step)
     if failed.dependency and failed.then == "park":

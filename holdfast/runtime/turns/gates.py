@@ -118,7 +118,7 @@ class Gates:
     def blame(self, permits: Permits, fault: Fault, health: Health, now: float) -> Permits:
         """The attempt failed: the permits of the breakers that count it; the others are returned. People see the failure with the breakers,
         and an opening lasts as long as the dependency asked to wait."""
-        counting = {"nobody": 0, "session": 1, "dependency": 2}[health]
+        counting = {"none": 0, "session": 1, "dependency": 2}[health]
         for breaker, generation in permits[counting:]:
             breaker.after(now, None, generation)
         retry_at = None if fault.retry_after_s is None else now + fault.retry_after_s

@@ -210,7 +210,7 @@ def test_all_faults_are_told_at_once_each_with_its_file_and_key(tmp_path: Path) 
         ]),
         ('[failures.all.429]\nattempts = 0\nthen = "no; attempts"\nhealth = 3', [
             "failures.all.429.attempts is 0: give a whole number, 1 or more",
-            "failures.all.429.health is 3: give 'dependency', 'session', 'nobody'",
+            "failures.all.429.health is 3: give 'dependency', 'session', 'none'",
             "failures.all.429.then is 'no; attempts': give 'handler', 'dead letter', 'park', 'person'",
         ]),
         ("[failures.all]\nempty_anwser = { attempts = 1 }\ntimeout = 3\n600 = {}\nbusy = { attemps = 1 }", [

@@ -249,7 +249,7 @@ def test_a_step_that_failed_for_good_is_not_tried_again_by_the_one_around_it() -
     fault = classify(error, NOW)
     assert fault == Fault("unavailable", "InternalServerError", "down", status=503, of=error)
     so = answers(fault, (), 4)
-    assert (so.attempts, so.health, so.then, so.category) == (1, "nobody", "park", "transient")
+    assert (so.attempts, so.health, so.then, so.category) == (1, "none", "park", "transient")
     so = answers(classify(StepError("inner", "E", "m"), NOW), (), 4)
     assert (so.attempts, so.then, so.category) == (1, "handler", "permanent")
 

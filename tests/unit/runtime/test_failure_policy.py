@@ -311,7 +311,7 @@ def test_a_rule_decides_whose_health_it_is_and_what_it_costs() -> None:
     @tool(
         dependency="shop",
         cost=Usage(tokens=50),
-        failures={404: FailureRule(health="dependency", charge="nothing"), 500: FailureRule(health="nobody")},
+        failures={404: FailureRule(health="dependency", charge="nothing"), 500: FailureRule(health="none")},
     )
     async def fetch(status: int) -> str:
         raise HTTPError(status)

@@ -33,7 +33,7 @@ IDLE_S = 30.0
 """How long the server keeps running after its last user has left, in seconds."""
 
 _LONGEST_SOCKET = 103  # bytes of a socket's path that every system accepts
-_UNPRIVILEGED = "none"
+_UNPRIVILEGED = "nobody"
 
 
 class DevServer:

@@ -103,7 +103,7 @@ def test_the_result_of_an_unknown_session_is_an_error() -> None:
 
     async def main(runtime: Runtime) -> None:
         with pytest.raises(SessionNotFound):
-            await runtime.session("none").result(timeout_s=5)
+            await runtime.session("nobody").result(timeout_s=5)
 
     World().life(worker, main)
 

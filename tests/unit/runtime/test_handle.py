@@ -57,7 +57,7 @@ def test_what_is_not_there_or_has_ended_says_so() -> None:
 
     async def main(runtime: Runtime) -> None:
         with pytest.raises(SessionNotFound):
-            await runtime.session("none").live()
+            await runtime.session("nobody").live()
         handle = await runtime.spawn(echo, id="s")
         await handle.cancel()
         with pytest.raises(SessionEnded):

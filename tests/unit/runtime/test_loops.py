@@ -152,7 +152,7 @@ def test_a_loop_of_refused_calls_ends_at_the_budget() -> None:
 
 
 @pytest.mark.parametrize("verb", ["ask", "tell"])
-@pytest.mark.parametrize("target", ["s", "other", "none"])
+@pytest.mark.parametrize("target", ["s", "other", "nobody"])
 def test_a_loop_of_refused_messages_ends_at_the_budget(verb: str, target: str) -> None:
     """To itself, of a kind that the other does not take, or to nobody: each refusal costs a step."""
 

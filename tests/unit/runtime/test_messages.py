@@ -132,9 +132,9 @@ def test_an_unknown_session_is_an_error() -> None:
 
     async def main(runtime: Runtime) -> None:
         with pytest.raises(SessionNotFound):
-            await runtime.session("none").tell(1)
+            await runtime.session("nobody").tell(1)
         with pytest.raises(SessionNotFound):
-            await runtime.session("none").ask(1)
+            await runtime.session("nobody").ask(1)
 
     World().life(slow, main)
 

@@ -54,7 +54,7 @@ def test_a_tell_to_nobody_fails_where_it_is_said() -> None:
     @agent
     async def sender(session: Session[Any], text: str) -> str:
         try:
-            await session.tell("none", 1)
+            await session.tell("nobody", 1)
         except StepError as error:
             return error.type
         return "sent"
@@ -273,10 +273,10 @@ def test_two_who_ask_each_other_at_once_do_not_wait_for_each_other() -> None:
 
     @agent
     async def asker(session: Session[Any], target: str) -> str:
-        if target == "none":
+        if target == "nobody":
             return "hello"
         try:
-            return str(await session.ask(target, "none"))
+            return str(await session.ask(target, "nobody"))
         except AskCycle:
             return "refused"
 

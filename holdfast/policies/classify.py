@@ -9,12 +9,12 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
 from holdfast.errors import MailboxFull, NotDone, StepError
-from holdfast.given import brief, is_number, text_of
+from holdfast.given import LONGEST, brief, is_number, text_of
 from holdfast.policies import failures
 from holdfast.policies.breaker import in_a_line
 from holdfast.policies.failures import TABLE, Answers, Category, Rules
@@ -161,7 +161,7 @@ def _kind(error: BaseException) -> str:
     own = _get(error, "holdfast_failure")
     if own is not None:
         # The kind is misspelt: take the one that repeats no effect.
-        return own if isinstance(own, str) and own in TABLE else "bug"
+        return own if type(own) is str and own in TABLE else "bug"
     if isinstance(error, NotDone):
         return "not_done"
     if isinstance(error, MailboxFull):
@@ -219,11 +219,16 @@ def _codes(error: BaseException) -> set[str]:
     found: set[str] = set()
     for part in (body, inner, details):
         if isinstance(part, Mapping):
-            found.update(value for key in ("code", "type", "error_code") if isinstance(value := part.get(key), str))
+            found.update(value for key in ("code", "type", "error_code") if _is_code(value := part.get(key)))
     code = _get(error, "code")
-    if isinstance(code, str):
+    if _is_code(code):
         found.add(code)
     return found
+
+
+def _is_code(value: object) -> TypeGuard[str]:
+    # Not a subclass: its own methods could raise.
+    return type(value) is str and len(value) <= LONGEST
 
 
 # ---------------------------------------------------------------- by the name of its class

@@ -34,7 +34,7 @@ class BreakerSpec(msgspec.Struct, frozen=True, kw_only=True):
             many for a session.
         failure_ratio: share of failed calls at which it opens, over 0 and at most 1.
         open_s: how long the first opening lasts, in seconds. Each further opening lasts twice as long, until a whole window of calls
-            succeeds; where the dependency says for how long to wait, it lasts that long, and `open_s` at least.
+            succeeds; where the dependency says for how long to wait, it lasts that long, from `open_s` to `open_max_s`.
         open_max_s: the longest opening, in seconds.
         half_open_calls: calls that a half-open breaker lets through.
         kill_after: openings in a row after which the owner is killed; None is never.
@@ -308,7 +308,7 @@ class Breaker:
 
     def _open(self, now: float, what: str, calls: int) -> None:
         self._cause = f"{self._failed} of {calls} {what} failed"
-        self._stated_s = max(self._retry_at - now, self.spec.open_s) if self._retry_at > now else 0.0
+        self._stated_s = min(max(self._retry_at - now, self.spec.open_s), self.spec.open_max_s) if self._retry_at > now else 0.0
         self.until = now + (self._stated_s or self._opening_s(self.openings))
         self.openings += 1
         self._enter(_OPEN)

@@ -22,6 +22,9 @@ from holdfast.policies.failures import TABLE, Answers, Category, Rules
 _HEADER_MAX = 200
 """The most characters of a header that are read."""
 
+_LONGEST_S = 10 * 366 * 86_400.0
+"""The longest Retry-After, in seconds: a longer one would be a time that no calendar has."""
+
 MESSAGE_MAX = 2_000
 """The longest message of a fault, in characters: some clients put the whole response into it."""
 
@@ -334,11 +337,12 @@ def _retry_after_s(error: BaseException, now: float) -> float | None:
         for name in ("retry-after-ms", "x-ms-retry-after-ms"):
             wait = _number(_header(headers, name))
             if wait is not None:
-                return max(wait / 1000, 0.0)
+                return min(max(wait / 1000, 0.0), _LONGEST_S)
         wait_text = _header(headers, "retry-after")
         if wait_text is not None:
             wait = _number(wait_text)
-            return max(wait, 0.0) if wait is not None else _until_date(wait_text, now)
+            wait = max(wait, 0.0) if wait is not None else _until_date(wait_text, now)
+            return None if wait is None else min(wait, _LONGEST_S)
     return None
 
 

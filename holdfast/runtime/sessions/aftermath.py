@@ -23,19 +23,30 @@ STORE_S = 5.0
 
 
 def after_crash(
-    error: BaseException, gates: Gates, restarts: Restarts, backoff: Backoff, clock: Clock, uniform: Callable[[float, float], float]
+    error: BaseException,
+    gates: Gates,
+    restarts: Restarts,
+    backoff: Backoff,
+    clock: Clock,
+    uniform: Callable[[float, float], float],
+    *,
+    asks_again: bool = False,
 ) -> Park | float | None:
     """What to do: a Park, a restart after so many seconds, or give the message up (None).
 
     Only bugs count against the intensity. A failed step is treated as the table of failures says (docs/failures.md). A spent budget waits
     for a person. A dependency that is down is called again after growing pauses, without a limit; any other failure of a step makes a turn
     run again a few times only, since what it costs must not be bought without end.
+
+    Args:
+        asks_again: whether another run makes an attempt again that has failed, whatever the error is.
     """
     if isinstance(error, StoreError):
         return Park("store", f"the store could not be read: {error}", clock.time() + STORE_S)
     failed = _step_error(error)
     if failed is None:
-        return restarts.after_crash(backoff, clock.monotonic(), uniform)
+        gates.tries += asks_again
+        return None if gates.tries >= TRIES else restarts.after_crash(backoff, clock.monotonic(), uniform)
     if isinstance(failed, BudgetExhausted):
         return Park("budget", f"budget exhausted: {failed.message}; raise it, then it resumes")
     line = f"{failed.step}: {in_a_line(failed.status, f'{failed.type}: {failed.message}')}"
@@ -53,10 +64,14 @@ def after_crash(
 
 
 def _step_error(error: BaseException) -> StepError | None:
-    """The failed step that an error is about: of a group, such as that of a task group, the one that waits for the most; None where a part
-    of it is no failed step."""
-    if isinstance(error, StepError):
-        return error
+    """The failed step that an error is about, itself or as the cause that its `raise ... from` names: of a group, such as that of a task
+    group, the one that waits for the most; None where a part of it is no failed step."""
+    for _ in range(_CAUSES):
+        if isinstance(error, StepError):
+            return error
+        if isinstance(error, BaseExceptionGroup) or error.__cause__ is None:
+            break
+        error = error.__cause__
     if not isinstance(error, BaseExceptionGroup):
         return None
     found = [_step_error(each) for each in error.exceptions]
@@ -68,6 +83,7 @@ def _weight(error: StepError) -> tuple[bool, int, float]:
     return isinstance(error, BudgetExhausted), _ORDER.index(error.then) if error.then in _ORDER else 0, error.until or 0.0
 
 
+_CAUSES = 8
 _ORDER = ("park", "handler", "dead letter", "person")
 
 

@@ -132,7 +132,7 @@ async def perform(step: Step) -> Outcome:
             step.used = used if step.used is ZERO else step.used + used
             step.now = clock.time()
             if fault is not None and so is not None:
-                permits = gates.blame(permits, fault, so.health, step.now)
+                permits = gates.blame(permits, fault, so, step.now)
                 ok = False
             gates.leave(call, permits, cost, active_s, ok, step.now)
             if ok is not True and gates.breaker.spent():

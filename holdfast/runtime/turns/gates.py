@@ -14,7 +14,7 @@ from holdfast.calls.call import Call
 from holdfast.policies.breaker import Breaker, BreakerSpec
 from holdfast.policies.budget import Budget, Usage
 from holdfast.policies.classify import Fault
-from holdfast.policies.failures import Health
+from holdfast.policies.failures import Answers
 from holdfast.policies.gate import Wait
 from holdfast.policies.ledger import Ledger
 from holdfast.policies.repetition import Repetition, RepetitionSpec
@@ -115,12 +115,14 @@ class Gates:
         """`timeout_s`, cut to the active time that the budget leaves; 0 where it is used up."""
         return min(timeout_s, self.ledger.left().seconds or 0.0) if self.timed else timeout_s
 
-    def blame(self, permits: Permits, fault: Fault, health: Health, now: float) -> Permits:
+    def blame(self, permits: Permits, fault: Fault, so: Answers, now: float) -> Permits:
         """The attempt failed: the permits of the breakers that count it; the others are returned. People see the failure with the breakers,
-        and an opening lasts as long as the dependency asked to wait."""
-        counting = {"none": 0, "session": 1, "dependency": 2}[health]
+        also one that a person has to repair, and an opening lasts as long as the dependency asked to wait."""
+        counting = {"none": 0, "session": 1, "dependency": 2}[so.health]
         for breaker, generation in permits[counting:]:
             breaker.after(now, None, generation)
+            if so.then == "person":
+                breaker.blame(f"{fault.type}: {fault.message}", fault.status, None)
         retry_at = None if fault.retry_after_s is None else now + fault.retry_after_s
         for breaker, _ in permits[:counting]:
             breaker.blame(f"{fault.type}: {fault.message}", fault.status, retry_at)

@@ -313,6 +313,8 @@ def test_a_group_waits_for_the_longest_retry_after() -> None:
         ({"retry-after": formatdate(NOW + 90, usegmt=True)}, 90.0),
         ({"retry-after": "Fri, 15 Jan 2027 08:01:00 GMT"}, 60.0),
         ({"retry-after": formatdate(NOW - 90, usegmt=True)}, 0.0),
+        ({"retry-after": "604800"}, 604_800.0),
+        ({"retry-after": "1e300"}, 316_224_000.0),
         ({"retry-after": "-3"}, 0.0),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),

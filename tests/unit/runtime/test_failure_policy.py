@@ -59,6 +59,8 @@ def test_sessions_whose_credentials_are_refused_wait_for_one_person_and_one_comm
         assert rows[0].park.text == "model: HTTP 401 HTTPError: status 401"
         assert rows[30].park.dependency == "shop"
         assert len(world.done) == 30
+        view = runtime.breakers()["openai"]
+        assert (view.state, view.status, view.error) == ("closed", 401, "HTTPError: status 401")
         key["openai"] = "new"
         await asyncio.sleep(100_000)
         assert len(world.done) == 30
@@ -113,9 +115,9 @@ def test_a_retry_after_of_any_length_is_kept_over_a_restart(retry_after: str, wa
     assert world.done[1] - world.done[0] >= wait_s
 
 
-@pytest.mark.parametrize("grouped", [False, True])
-def test_a_failure_inside_another_step_or_a_task_group_is_still_that_failure(grouped: bool) -> None:
-    """A provider that is down behind a step of the user's own, or in a task group, is no bug."""
+@pytest.mark.parametrize("where", ["step", "group", "cause"])
+def test_a_failure_inside_another_step_or_a_task_group_is_still_that_failure(where: str) -> None:
+    """A provider that is down behind a step of the user's own, in a task group, or as the cause of the user's own error, is no bug."""
     world = World()
 
     @tool(retry=NO_RETRY, dependency="openai")
@@ -130,8 +132,13 @@ def test_a_failure_inside_another_step_or_a_task_group_is_still_that_failure(gro
         async def plan() -> str:
             return await session.step(model)
 
-        if not grouped:
+        if where == "step":
             return await session.step(plan)
+        if where == "cause":
+            try:
+                return await session.step(model)
+            except StepError as error:
+                raise LookupError("no plan") from error
         async with asyncio.TaskGroup() as group:
             task = group.create_task(session.step(model))
         return task.result()
@@ -212,6 +219,31 @@ def test_a_bug_of_a_step_is_not_bought_without_end_however_slow_it_is(slow_s: fl
 
     world.life(worker, main)
     assert len(world.done) <= 5
+
+
+def test_an_empty_answer_is_not_bought_without_end_by_a_handler_with_a_bug() -> None:
+    """Its own error, and slow runs, so that the intensity is never spent."""
+    world = World()
+
+    @tool(cost=Usage(tokens=100), retry=NO_RETRY)
+    async def model() -> str:
+        world.done.append(world.now_s())
+        await asyncio.sleep(20.0)
+        raise EmptyReply("nothing")
+
+    @agent
+    async def worker(session: Session[Any], text: str) -> str:
+        try:
+            return await session.step(model)
+        except StepError:
+            return dict[str, str]()["missing"]
+
+    async def main(runtime: Runtime) -> Any:
+        with pytest.raises(TurnFailed, match="KeyError"):
+            await (await runtime.spawn(worker, id="s")).ask("go", timeout_s=1_000_000)
+
+    world.life(worker, main)
+    assert len(world.done) == 5
 
 
 def test_six_sessions_with_bad_prompts_do_not_hold_fifty_others_back() -> None:

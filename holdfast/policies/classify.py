@@ -1,29 +1,22 @@
 """The kind of failure that an exception is: a row of the table in `holdfast.policies.failures`.
 
 This module imports no SDK. It looks, in this order, at: the exception's own `holdfast_failure`, holdfast's own errors, an HTTP status
-(`status_code`, `status`, `code` or that of `response`), then the names of its classes, the most derived first.
+or one of gRPC (`holdfast.policies.evidence`), then the names of its classes, the most derived first.
 """
 
 from __future__ import annotations
 
 import errno
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 import msgspec
 
 from holdfast.errors import MailboxFull, NotDone, StepError
-from holdfast.given import LONGEST, brief, is_number, text_of
-from holdfast.policies import failures
+from holdfast.given import text_of
+from holdfast.policies import evidence, failures
 from holdfast.policies.breaker import in_a_line
 from holdfast.policies.failures import TABLE, Answers, Category, Rules
-
-_HEADER_MAX = 200
-"""The most characters of a header that are read."""
-
-_LONGEST_S = 10 * 366 * 86_400.0
-"""The longest Retry-After, in seconds: a longer one would be a time that no calendar has."""
 
 MESSAGE_MAX = 2_000
 """The longest message of a fault, in characters: some clients put the whole response into it."""
@@ -74,15 +67,15 @@ def classify(error: BaseException, now: float) -> Fault:
         error: what an attempt raised.
         now: seconds since the epoch, for a Retry-After that is a date.
     """
-    if isinstance(error, BaseExceptionGroup) and _get(error, "holdfast_failure") is None:
+    if isinstance(error, BaseExceptionGroup) and evidence.get(error, "holdfast_failure") is None:
         return max((classify(each, now) for each in error.exceptions), key=_gravity)
     if isinstance(error, StepError):
         kind = error.kind if error.kind in TABLE else "bug"
         return Fault(kind, error.type, error.message, status=error.status, of=error)
     name, message = type(error).__name__, text_of(error, MESSAGE_MAX)
     kind = _kind(error)
-    retry_after_s = _retry_after_s(error, now) if TABLE[kind].category == "transient" else None
-    status = _status(error, _get(error, "response"))
+    retry_after_s = evidence.retry_after_s(error, now) if TABLE[kind].category == "transient" else None
+    status = evidence.status(error)
     unpaid = TABLE[kind].charge == "most" and refused(error)
     return Fault(kind, name, message, retry_after_s, status, tuple(_keys(error, kind, status)), refused=unpaid)
 
@@ -99,7 +92,7 @@ def answers(fault: Fault, tables: Iterable[Rules], attempts: int) -> Answers:
 
 def _keys(error: BaseException, kind: str, status: int | None) -> Iterator[str]:
     yield from (cls.__name__ for cls in type(error).__mro__ if cls not in (Exception, BaseException, object))
-    yield from (f"code:{code}" for code in sorted(_codes(error)))
+    yield from (f"code:{code}" for code in sorted(evidence.codes(error)))
     if status is not None:
         yield str(status)
     yield kind
@@ -111,7 +104,7 @@ def refused(error: BaseException) -> bool:
     for _ in range(8):
         if cause is None:
             return False
-        status = _get(cause, "status_code")
+        status = evidence.get(cause, "status_code")
         if isinstance(status, int) and status >= 400:
             return True
         if any(_KINDS.get(cls.__name__) == "unreached" for cls in type(cause).__mro__):
@@ -154,6 +147,22 @@ _OUT_OF_MONEY = frozenset(
 _TRANSIENT_TYPES = frozenset({"api_error", "overloaded_error", "rate_limit_error", "rate_limit_exceeded", "server_error", "timeout_error"})
 
 
+# What AWS sends with a 400.
+_THROTTLED = frozenset(
+    {"Throttling", "ThrottlingException", "ThrottledException", "RequestLimitExceeded", "ProvisionedThroughputExceededException"}
+)
+
+_OF_GRPC = {
+    **dict.fromkeys(("UNAVAILABLE", "INTERNAL", "UNKNOWN"), "unavailable"),
+    **dict.fromkeys(("UNAUTHENTICATED", "PERMISSION_DENIED"), "access"),
+    **dict.fromkeys(("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "OUT_OF_RANGE", "UNIMPLEMENTED"), "request"),
+    "DATA_LOSS": "broken",
+    "DEADLINE_EXCEEDED": "timeout",
+    "RESOURCE_EXHAUSTED": "rate_limit",
+    "ABORTED": "busy",
+}
+
+
 def _gravity(fault: Fault) -> tuple[int, bool, float]:
     row = TABLE[fault.kind]
     severity = fault.kind if fault.kind in _SEVERITY else row.category
@@ -161,7 +170,7 @@ def _gravity(fault: Fault) -> tuple[int, bool, float]:
 
 
 def _kind(error: BaseException) -> str:
-    own = _get(error, "holdfast_failure")
+    own = evidence.get(error, "holdfast_failure")
     if own is not None:
         # The kind is misspelt: take the one that repeats no effect.
         return own if type(own) is str and own in TABLE else "bug"
@@ -175,17 +184,18 @@ def _kind(error: BaseException) -> str:
 def _by_status(error: BaseException) -> str | None:
     if not isinstance(error, Exception):
         return None
-    response = _get(error, "response")
-    status, codes = _status(error, response), _codes(error)
+    status, codes = evidence.status(error), evidence.codes(error)
     if status is None or status < 400:
-        return "unavailable" if codes & _TRANSIENT_TYPES else None
+        return _OF_GRPC.get(evidence.grpc_status(error)) or ("unavailable" if codes & _TRANSIENT_TYPES else None)
     if codes & _OUT_OF_MONEY:
         return "quota"
-    if status == 403 and _is_flagged(error):
+    if codes & _THROTTLED:
+        return "rate_limit"
+    if (status == 403 and _is_flagged(error)) or (status == 402 and not _is_of_a_model(error)):
         return "request"
     kind = _KIND_OF_STATUS.get(status) or ("unavailable" if status >= 500 else "request")
     # OpenAI and Anthropic send this header where the status is misleading; their own clients obey it first.
-    advice = _header(_get(response, "headers"), "x-should-retry")
+    advice = evidence.header(evidence.get(evidence.get(error, "response"), "headers"), "x-should-retry")
     if advice == "true":
         return kind if TABLE[kind].category == "transient" else "busy"
     if advice == "false" and TABLE[kind].category == "transient":
@@ -193,45 +203,17 @@ def _by_status(error: BaseException) -> str | None:
     return kind
 
 
+def _is_of_a_model(error: BaseException) -> bool:
+    """Whether a client of a model's provider raised it: a 402 of another service is about a customer's payment, as Stripe's are."""
+    return any(cls.__name__ in ("APIStatusError", "ReportedError") for cls in type(error).__mro__)
+
+
 def _is_flagged(error: BaseException) -> bool:
     """Whether a 403 is about the prompt, as OpenRouter's moderation says it, and not about the credentials."""
-    body = _get(error, "body")
+    body = evidence.get(error, "body")
     inner = body.get("error", body) if isinstance(body, Mapping) else None
     about = inner.get("metadata") if isinstance(inner, Mapping) else None
     return isinstance(about, Mapping) and "flagged_input" in about
-
-
-def _status(error: BaseException, response: object) -> int | None:
-    for holder, attribute in (
-        (error, "status_code"),
-        (response, "status_code"),
-        (error, "status"),
-        (response, "status"),
-        (error, "code"),
-    ):
-        value = _get(holder, attribute)
-        if isinstance(value, int) and 100 <= value <= 599:
-            return int(value)
-    return None
-
-
-def _codes(error: BaseException) -> set[str]:
-    body = _get(error, "body")
-    inner = body.get("error") if isinstance(body, Mapping) else None
-    details = inner.get("details") if isinstance(inner, Mapping) else None
-    found: set[str] = set()
-    for part in (body, inner, details):
-        if isinstance(part, Mapping):
-            found.update(value for key in ("code", "type", "error_code") if _is_code(value := part.get(key)))
-    code = _get(error, "code")
-    if _is_code(code):
-        found.add(code)
-    return found
-
-
-def _is_code(value: object) -> TypeGuard[str]:
-    # Not a subclass: its own methods could raise.
-    return type(value) is str and len(value) <= LONGEST
 
 
 # ---------------------------------------------------------------- by the name of its class
@@ -280,6 +262,8 @@ _KINDS: dict[str, str] = {
             # openai and anthropic
             "APIConnectionError",
             "RetryableError",
+            # pymongo
+            "AutoReconnect",
             # aiohttp, requests, urllib3, botocore
             "ClientConnectionError",
             "ClientPayloadError",
@@ -326,62 +310,3 @@ def _by_name(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in _NETWORK_ERRNOS:
         return "broken"
     return "bug"
-
-
-# ---------------------------------------------------------------- Retry-After
-
-
-def _retry_after_s(error: BaseException, now: float) -> float | None:
-    for holder in (_get(error, "response"), error):
-        headers = _get(holder, "headers")
-        for name in ("retry-after-ms", "x-ms-retry-after-ms"):
-            wait = _number(_header(headers, name))
-            if wait is not None:
-                return min(max(wait / 1000, 0.0), _LONGEST_S)
-        wait_text = _header(headers, "retry-after")
-        if wait_text is not None:
-            wait = _number(wait_text)
-            wait = max(wait, 0.0) if wait is not None else _until_date(wait_text, now)
-            return None if wait is None else min(wait, _LONGEST_S)
-    return None
-
-
-def _header(headers: Any, name: str) -> str | None:
-    get = _get(headers, "get")
-    if get is None:
-        return None
-    try:
-        # Clients' own header types ignore case; a plain dict does not.
-        value = get(name) or get(name.title())
-    except Exception:  # as in `_get`
-        return None
-    if isinstance(value, bytes):
-        value = value.decode("latin-1")
-    return value[:_HEADER_MAX].strip() if isinstance(value, str) else brief(value) if is_number(value) else None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _until_date(text: str, now: float) -> float | None:
-    # Imported late: it imports much of `email`, for a rare header.
-    from email.utils import mktime_tz, parsedate_tz
-
-    try:
-        parsed = parsedate_tz(text)
-        return None if parsed is None else max(mktime_tz(parsed) - now, 0.0)
-    except (ValueError, OverflowError, IndexError, TypeError):
-        # It is no date: without a Retry-After the backoff decides.
-        return None
-
-
-def _get(holder: Any, name: str) -> Any:
-    try:
-        return getattr(holder, name, None)
-    except Exception:  # a property of a foreign exception (httpx has one) can raise anything: treat it as absent
-        return None

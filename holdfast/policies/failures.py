@@ -87,7 +87,7 @@ TABLE: dict[str, Answers] = {
     "request": Answers("400, 404, 413, 422 and every other 4xx", "semantic", 1, "none", "step", "dead letter"),
     "declined": Answers("408, 429 or 5xx with `x-should-retry: false`", "permanent", 1, "dependency", "step", "dead letter"),
     "access": Answers("401, 403, 407, or a certificate that cannot be verified", "permanent", 1, "none", "step", "person"),
-    "quota": Answers("402, or a 429 that says that the account is out of money", "permanent", 1, "none", "step", "person"),
+    "quota": Answers("402 of a model, or a 429 that says that the account is out of money", "permanent", 1, "none", "step", "person"),
     "input": Answers("ValueError, TypeError, KeyError or a validation error", "semantic", 1, "none", "most", "handler"),
     "bug": Answers("every other exception", "permanent", 1, "none", "most", "handler"),
     "not_done": Answers("NotDone: the effect certainly did not happen", "permanent", 1, "none", "most", "handler"),

@@ -54,7 +54,7 @@ def _named(name: str, *bases: type[BaseException]) -> BaseException:
         (400, "request"),
         (401, "access"),
         (403, "access"),
-        (402, "quota"),
+        (402, "request"),
         (404, "request"),
         (407, "access"),
         (408, "unavailable"),
@@ -104,6 +104,68 @@ def test_what_is_no_status_decides_nothing(status: Any) -> None:
 def test_a_429_that_says_out_of_money_is_final(body: object) -> None:
     """Waiting does not fill an account; for everybody else who calls, the dependency is down."""
     assert _kind(ProviderError(429, body=body)) == "quota"
+
+
+def test_a_402_of_a_models_provider_is_final_and_one_of_a_shop_is_not() -> None:
+    """The first is about the account, which a person fills; the second about a customer's card, which the handler hears of."""
+    model = type("APIStatusError", (Exception,), {"status_code": 402})("insufficient credits")
+    shop = type("CardError", (Exception,), {"http_status": 402, "code": "card_declined"})("declined")
+    assert (_kind(model), _kind(shop)) == ("quota", "request")
+    assert "code:card_declined" in classify(shop, NOW).keys
+
+
+class Grpc(Exception):
+    """Shaped as grpc.aio.AioRpcError is."""
+
+    def __init__(self, name: Any) -> None:
+        super().__init__("it failed")
+        self._name = name
+
+    def code(self) -> Any:
+        return SimpleNamespace(name=self._name)
+
+    def details(self) -> str:
+        return "it failed"
+
+
+def aws(status: int, code: str, **headers: str) -> BaseException:
+    """Shaped as botocore.exceptions.ClientError is."""
+    error: Any = Exception("it failed")
+    error.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers}}
+    return error  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (aws(503, "ServiceUnavailable"), "unavailable"),
+        (aws(400, "ThrottlingException"), "rate_limit"),
+        (aws(400, "ValidationException"), "request"),
+        (aws(403, "AccessDeniedException"), "access"),
+        (Grpc("UNAVAILABLE"), "unavailable"),
+        (Grpc("RESOURCE_EXHAUSTED"), "rate_limit"),
+        (Grpc("DEADLINE_EXCEEDED"), "timeout"),
+        (Grpc("PERMISSION_DENIED"), "access"),
+        (Grpc("INVALID_ARGUMENT"), "request"),
+        (Grpc("CANCELLED"), "bug"),
+        (Grpc(3), "bug"),
+        (type("ApiError", (Exception,), {"meta": SimpleNamespace(status=429)})(), "rate_limit"),
+    ],
+)
+def test_the_errors_of_other_services_are_known_by_their_shape(error: BaseException, kind: str) -> None:
+    """Of AWS, gRPC and Elasticsearch: a tool raises whatever its client does."""
+    assert _kind(error) == kind
+
+
+def test_a_retry_after_of_aws_is_found() -> None:
+    """Among the headers of its metadata."""
+    assert classify(aws(429, "TooManyRequestsException", **{"retry-after": "9"}), NOW).retry_after_s == 9.0
+
+
+def test_a_403_about_the_prompt_is_not_about_the_credentials() -> None:
+    """A gateway's moderation answers with 403, too: no person can repair that prompt."""
+    flagged = ProviderError(403, body={"message": "flagged", "metadata": {"reasons": ["violence"], "flagged_input": "..."}})
+    assert (_kind(flagged), _kind(ProviderError(403, body={"message": "no"}))) == ("request", "access")
 
 
 def test_an_ordinary_429_is_transient() -> None:

@@ -16,7 +16,7 @@ from holdfast.errors import MailboxFull, NotDone, StepError
 from holdfast.given import text_of
 from holdfast.policies import evidence, failures
 from holdfast.policies.breaker import in_a_line
-from holdfast.policies.failures import TABLE, Answers, Category, Rules
+from holdfast.policies.failures import TABLE, Answers, Rules
 
 MESSAGE_MAX = 2_000
 """The longest message of a fault, in characters: some clients put the whole response into it."""
@@ -46,11 +46,6 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     of: StepError | None = None
     blameless: bool = False
     refused: bool = False
-
-    @property
-    def category(self) -> Category:
-        """The category of the StepError that the handler gets."""
-        return TABLE[self.kind].category
 
     @property
     def line(self) -> str:

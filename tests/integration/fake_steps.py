@@ -46,7 +46,7 @@ class FakeSteps:
                 after_s = fault.retry_after_s
                 wait = None if context.settled else delay(call.retry, most, attempt, 0.0, after_s, lambda low, high: low)
                 if wait is None:
-                    raise StepError(call.name, fault.type, fault.message, fault.category, kind=fault.kind) from error
+                    raise StepError(call.name, fault.type, fault.message, answers(fault, (), 1).category, kind=fault.kind) from error
                 self.waits.append(wait)
                 continue
             data, result = call.codec.round_trip(value)

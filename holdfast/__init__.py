@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from holdfast.console.client.node import connect
     from holdfast.policies.breaker import BreakerSpec
     from holdfast.policies.budget import Budget, Usage
+    from holdfast.policies.failures import FailureRule
     from holdfast.policies.repetition import RepetitionSpec
     from holdfast.policies.retry import NO_RETRY, Retry
     from holdfast.runtime.agents.definition import Agent, agent
@@ -95,6 +96,7 @@ __all__ = [
     "BudgetExhausted",
     "Child",
     "ConfigError",
+    "FailureRule",
     "Handle",
     "HoldfastError",
     "Intensity",
@@ -146,6 +148,7 @@ _WHERE = {
     "BreakerSpec": "holdfast.policies.breaker",
     "Budget": "holdfast.policies.budget",
     "Usage": "holdfast.policies.budget",
+    "FailureRule": "holdfast.policies.failures",
     "RepetitionSpec": "holdfast.policies.repetition",
     "NO_RETRY": "holdfast.policies.retry",
     "Retry": "holdfast.policies.retry",

@@ -41,15 +41,34 @@ class StepError(HoldfastError):
         step: name of the step.
         type: name of the exception class that caused it.
         message: its text, redacted.
-        category: "transient" (the retries are used up), "semantic" (the caller's input was wrong) or "permanent".
-        dependency: whether it says that a dependency is down. A turn that fails of it runs again until the dependency is back; of any
-            other transient failure, a few times, then its message is a dead letter.
+        category: "transient" (the attempts are used up), "semantic" (the caller's input was wrong) or "permanent".
+        dependency: whether it says that a dependency is down.
+        kind: which failure it is, a row of docs/failures.md such as "rate_limit"; "" where a session failed it and not an attempt.
+        status: the HTTP status of the answer; None if there was none.
+        of: the name of the dependency that failed, or else of the step; "" where it was no call to the outside.
+        then: what follows if the handler lets it out: "handler" (a crash of the turn), "dead letter", "park" (its session runs the turn
+            again later) or "person" (its session waits for a person); default "park" if it is transient, else "handler".
+        until: the time to which the dependency asked to wait, in seconds since the epoch; None if it did not say.
     """
 
-    def __init__(self, step: str, type: str, message: str, category: str = "permanent", *, dependency: bool = False) -> None:
+    def __init__(
+        self,
+        step: str,
+        type: str,
+        message: str,
+        category: str = "permanent",
+        *,
+        dependency: bool = False,
+        kind: str = "",
+        status: int | None = None,
+        of: str = "",
+        then: str = "",
+        until: float | None = None,
+    ) -> None:
         super().__init__(f"step {step!r} failed: {type}: {message}")
         self.step, self.type, self.message, self.category = step, type, message, category
-        self.dependency = dependency
+        self.dependency, self.kind, self.status, self.of, self.until = dependency, kind, status, of, until
+        self.then = then or ("park" if category == "transient" else "handler")
 
 
 class BudgetExhausted(StepError):
@@ -69,10 +88,8 @@ class AskTimeout(StepError):
         message_id: the id of the message; "" in errors that an older version recorded.
     """
 
-    def __init__(
-        self, step: str, type: str, message: str, category: str = "permanent", *, dependency: bool = False, message_id: str = ""
-    ) -> None:
-        super().__init__(step, type, message, category, dependency=dependency)
+    def __init__(self, step: str, type: str, message: str, category: str = "permanent", *, message_id: str = "", **about: Any) -> None:
+        super().__init__(step, type, message, category, **about)
         self.message_id = message_id
 
 

@@ -9,7 +9,6 @@ PENDING: dict[str, str] = {
     "calls/01_pydantic_state_mutated_defaults": "a pydantic value loses what was changed in place when it is stored",
     "calls/05_stream_tool_call_indexes": "tool calls of a stream are told apart by their index, not by their id",
     "calls/06_stream_finish_reasons": "the finish reason is taken for the end of a stream",
-    "calls/10_empty_after_tool_result": "an empty answer after a tool's result is retried for ever",
     "core/15_long_conversation_on_disk": "a long conversation is stored again at each call",
     "safety/02_id_that_is_an_option": "a session's id in a command that is shown can be read as an option",
     "safety/03_another_tenants_session": "a session reaches a session of another tenant",

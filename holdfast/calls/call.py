@@ -10,6 +10,7 @@ import msgspec
 
 from holdfast.codec import Codec
 from holdfast.policies.budget import Usage
+from holdfast.policies.failures import NO_RULES, Rules
 from holdfast.policies.retry import Retry
 
 Effect = Literal["read", "idempotent", "once"]
@@ -60,7 +61,8 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         run: performs one attempt.
         codec: the codec of the result.
         timeout_s: the time limit of one attempt, in seconds.
-        retry: how transient failures are retried.
+        retry: how often and how long an attempt that failed is made again.
+        failures: its user's rules on what a failure means.
         most: the most that one attempt can cost.
         meter: computes the cost of an attempt from its result, if it is known only then; None: the cost is exactly `most`.
         check: checks an answer before it is recorded. It raises to fail the attempt, which is charged by `meter` all the same.
@@ -82,6 +84,7 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     codec: Codec
     timeout_s: float = DEFAULT_TIMEOUT_S
     retry: Retry = Retry()
+    failures: Rules = NO_RULES
     most: Usage = ONE_STEP
     meter: Callable[[Any], Usage] | None = None
     check: Callable[[Any], None] | None = None

@@ -2,7 +2,8 @@
 
 from holdfast.policies.breaker import Breaker, BreakerSpec
 from holdfast.policies.budget import ZERO, Budget, Left, Usage
-from holdfast.policies.classify import Category, Fault, classify
+from holdfast.policies.classify import Fault, classify
+from holdfast.policies.failures import Category, FailureRule
 from holdfast.policies.gate import GO, Go, Verdict, Wait
 from holdfast.policies.ledger import Ledger
 from holdfast.policies.repetition import Repetition, RepetitionSpec
@@ -16,6 +17,7 @@ __all__ = [
     "BreakerSpec",
     "Budget",
     "Category",
+    "FailureRule",
     "Fault",
     "Go",
     "Ledger",

@@ -1,11 +1,11 @@
 """A circuit breaker: stops calls to a dependency that keeps failing, then tests it with a fixed number of half-open calls.
 
-A closed breaker counts the last `window` calls. It opens when it has counted at least `minimum` calls and the share of failed (or slow)
-calls reaches its ratio. While it is open, every call waits. After `open_s` it is half-open: exactly `half_open_calls` calls pass, and their
+A closed breaker counts the last `window` calls. It opens when it has counted at least `minimum` calls and the share of failed calls reaches
+its ratio. While it is open, every call waits. After `open_s` it is half-open: exactly `half_open_calls` calls pass, and their
 outcomes close it or open it again. The scheme and the meaning of the fields are those of resilience4j's count-based window
 (https://resilience4j.readme.io/docs/circuitbreaker).
 
-Cancelled calls and the caller's own errors never count.
+Which failures count is in docs/failures.md. A slow call that succeeds is no failure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ HALF_OPEN_WAIT_S = 1.0
 
 _CLOSED, _OPEN, _HALF_OPEN = 0, 1, 2
 _STATES = ("closed", "open", "half_open")
-_FAILED, _SLOW = 1, 2
 _NO_CALLS: dict[int, float] = {}  # one for all breakers that are not half-open: nothing is put into it
 
 
@@ -34,10 +33,8 @@ class BreakerSpec(msgspec.Struct, frozen=True, kw_only=True):
         minimum: calls in the window before it can open; a number over `window` counts as `window`. resilience4j's default is 100, too
             many for a session.
         failure_ratio: share of failed calls at which it opens, over 0 and at most 1.
-        slow_s: a call that takes longer is slow, in seconds.
-        slow_ratio: share of slow calls at which it opens.
         open_s: how long the first opening lasts, in seconds. Each further opening lasts twice as long, until a whole window of calls
-            succeeds.
+            succeeds; where the dependency says for how long to wait, it lasts that long, from `open_s` to `open_max_s`.
         open_max_s: the longest opening, in seconds.
         half_open_calls: calls that a half-open breaker lets through.
         kill_after: openings in a row after which the owner is killed; None is never.
@@ -49,8 +46,6 @@ class BreakerSpec(msgspec.Struct, frozen=True, kw_only=True):
     window: int = 100
     minimum: int = 20
     failure_ratio: float = 0.5
-    slow_s: float = 60.0
-    slow_ratio: float = 1.0
     open_s: float = 60.0
     open_max_s: float = 600.0
     half_open_calls: int = 5
@@ -61,9 +56,8 @@ class BreakerSpec(msgspec.Struct, frozen=True, kw_only=True):
         for field in ("window", "minimum", "half_open_calls"):
             faults.whole(field, getattr(self, field), 1)
         faults.whole("kill_after", self.kill_after, 1, optional=True)
-        for field in ("failure_ratio", "slow_ratio"):
-            faults.ratio(field, getattr(self, field))
-        for field in ("slow_s", "open_s", "open_max_s"):
+        faults.ratio("failure_ratio", self.failure_ratio)
+        for field in ("open_s", "open_max_s"):
             faults.number(field, getattr(self, field), positive=True)
         faults.check()
 
@@ -92,8 +86,8 @@ class Breaker:
     """The breaker of one session or one dependency.
 
     Call `before`. On `GO`, read `generation` before the next await, and pass it to `after` once the call has ended. The outcome of a call
-    that began before the last change of state is dropped. A half-open call that has not ended after `slow_s` or `open_s`, whichever is
-    longer, is replaced by another one, and its outcome is dropped, too.
+    that began before the last change of state is dropped. A half-open call that has not ended after `open_s` no longer keeps another one
+    back; its outcome counts as long as the breaker is half-open.
 
     Attributes:
         spec: when it opens.
@@ -101,7 +95,7 @@ class Breaker:
         generation: grows with each change of state and each half-open call.
         openings: how often it opened without a whole window of successful calls in between.
         until: when the present opening ends, on the clock of the `now` that callers pass.
-        error: the last failure that counted, for people; its HTTP `status`, if it had one. Callers set them.
+        error: the last failure that counted, for people; its HTTP `status`, if it had one.
     """
 
     __slots__ = (
@@ -110,9 +104,11 @@ class Breaker:
         "_failed",
         "_held",
         "_out",
+        "_retry_at",
         "_ring",
-        "_slow",
+        "_since",
         "_state",
+        "_stated_s",
         "error",
         "generation",
         "name",
@@ -123,14 +119,16 @@ class Breaker:
     )
     # `_ring` holds a mark for each of the last `window` calls, at its number modulo `window`; None while all of them succeeded.
     # `_count` numbers the calls since the last change of state, `_held` those that `before` held back since then. `_out` has the half-open
-    # calls that have not ended: the time at which each was let through, by its generation.
+    # calls that have not ended: the time at which each was let through, by its generation. `_since` is the generation of the last change of
+    # state. `_retry_at` is the latest time to which a failure since then asked to wait, and `_stated_s` the length of the present opening
+    # where it comes from that.
 
     def __init__(self, spec: BreakerSpec, name: str = "") -> None:
         self.spec = spec
         self.name = name
         self.generation = 0
         self.openings = 0
-        self.until = 0.0
+        self.until = self._stated_s = self._retry_at = 0.0
         self.error = ""
         self.status: int | None = None
         self._cause = ""
@@ -153,7 +151,7 @@ class Breaker:
         if self._count + len(self._out) >= spec.half_open_calls:
             oldest = next(iter(self._out))
             # One that seems to begin in the future, by a clock that was set back, is replaced, too.
-            if 0.0 <= now - self._out[oldest] < max(spec.slow_s, spec.open_s):
+            if 0.0 <= now - self._out[oldest] < spec.open_s:
                 return self._wait(now + HALF_OPEN_WAIT_S, f"half open: waits for its {spec.half_open_calls} half-open calls")
             del self._out[oldest]
         self.generation += 1
@@ -162,36 +160,45 @@ class Breaker:
 
     def _wait(self, until: float, reason: str) -> Wait:
         self._held += 1
-        return Wait(until, f"{self._title()} {reason}", self._held > self.spec.half_open_calls)
+        last = f"; last error: {in_a_line(self.status, self.error)}" if self.error else ""
+        return Wait(until, f"{self._title()} {reason}{last}", self._held > self.spec.half_open_calls)
 
-    def after(self, now: float, ok: bool | None, duration_s: float, generation: int) -> None:
+    def blame(self, error: str, status: int | None, retry_at: float | None) -> None:
+        """A call failed, and `after` is about to count it.
+
+        Args:
+            error: the failure as "type: message", without secrets.
+            status: its HTTP status; None for none.
+            retry_at: the time to which the dependency asked to wait; None if it did not say.
+        """
+        self.error, self.status = error, status
+        if retry_at is not None:
+            self._retry_at = max(self._retry_at, retry_at)
+
+    def after(self, now: float, ok: bool | None, generation: int) -> None:
         """Count a call that `before` let through.
 
         Args:
             now: when the call ended.
             ok: whether it succeeded; None if that is not known (cancelled, or the caller's own error): the call does not count, and a
                 half-open breaker lets another one through in its place.
-            duration_s: how long it took, in seconds.
             generation: the value of `generation` when `before` returned `GO`.
         """
         if self._state == _HALF_OPEN:
-            if self._out.pop(generation, None) is None:
+            if self._out.pop(generation, None) is None and not self._since < generation <= self.generation:
                 return
         elif generation != self.generation:
             return
         if ok is None:
             return
-        spec = self.spec
-        if ok and self._ring is None and duration_s <= spec.slow_s and self._state == _CLOSED:
+        if ok and self._ring is None and self._state == _CLOSED:
             self._count += 1
-            if self.openings and self._count >= spec.window:
+            if self.openings and self._count >= self.spec.window:
                 self.openings = 0
-            return
-        mark = (0 if ok else _FAILED) | (_SLOW if duration_s > spec.slow_s else 0)
-        if self._state == _HALF_OPEN:
-            self._count_half_open(now, mark)
+        elif self._state == _HALF_OPEN:
+            self._count_half_open(now, not ok)
         else:
-            self._count_call(now, mark)
+            self._count_call(now, not ok)
 
     def has_waited(self, until: float, now: float) -> None:
         """Its owner has waited to `until`, whatever the clock reads: an opening that was to end by then ends `now`."""
@@ -210,7 +217,7 @@ class Breaker:
 
     @property
     def remembers(self) -> bool:
-        """Whether it has to be stored: it opened, or failures or slow calls are in its window."""
+        """Whether it has to be stored: it opened, or failures are in its window."""
         return self._state != _CLOSED or self.openings > 0 or self._ring is not None
 
     def snapshot(self) -> dict[str, Any]:
@@ -223,6 +230,7 @@ class Breaker:
             "generation": self.generation,
             "openings": self.openings,
             "until": self.until,
+            "stated_s": self._stated_s,
             "cause": self._cause,
             "marks": self._marks() if self._state == _CLOSED else "",
             "error": self.error,
@@ -241,7 +249,9 @@ class Breaker:
         """
         breaker = cls(spec, name)
         breaker.openings = snapshot["openings"]
-        breaker.until = snapshot["until"] if now is None else min(snapshot["until"], now + breaker._opening_s(max(breaker.openings - 1, 0)))
+        breaker._stated_s = snapshot.get("stated_s", 0.0)
+        lasts_s = breaker._stated_s or breaker._opening_s(max(breaker.openings - 1, 0))
+        breaker.until = snapshot["until"] if now is None else min(snapshot["until"], now + lasts_s)
         breaker._cause = snapshot["cause"]
         breaker.error, breaker.status = snapshot.get("error", ""), snapshot.get("status")
         # The snapshot has no half-open calls in flight. If one ends later, its generation must not match, or it would count.
@@ -250,20 +260,21 @@ class Breaker:
         if state != _CLOSED:
             breaker._enter(state)
         for mark in snapshot["marks"][-spec.window :]:
-            breaker._put(int(mark))
+            breaker._put(int(mark) & 1)  # an older version counted slow calls in another bit
         return breaker
 
     def _enter(self, state: int) -> None:
         self._state = state
         self.generation += 1
+        self._since = self.generation
+        self._retry_at = 0.0
         self._ring: bytearray | None = None
-        self._count = self._failed = self._slow = self._held = 0
+        self._count = self._failed = self._held = 0
         self._out = {} if state == _HALF_OPEN else _NO_CALLS
 
-    def _count_half_open(self, now: float, mark: int) -> None:
+    def _count_half_open(self, now: float, failed: bool) -> None:
         self._count += 1
-        self._failed += mark & _FAILED
-        self._slow += mark >> 1
+        self._failed += failed
         # The ratio is of all half-open calls, also those in flight: it opens as soon as these cannot change that, and closes when all
         # have ended.
         if self._tripped(self.spec.half_open_calls):
@@ -271,8 +282,8 @@ class Breaker:
         elif self._count >= self.spec.half_open_calls:
             self._enter(_CLOSED)
 
-    def _count_call(self, now: float, mark: int) -> None:
-        self._put(mark)
+    def _count_call(self, now: float, failed: bool) -> None:
+        self._put(failed)
         spec = self.spec
         calls = min(self._count, spec.window)
         if calls >= min(spec.minimum, spec.window) and self._tripped(calls):
@@ -280,26 +291,25 @@ class Breaker:
         elif self.openings and self._count >= spec.window:
             self.openings = 0
 
-    def _put(self, mark: int) -> None:
+    def _put(self, failed: int) -> None:
         ring, at = self._ring, self._count % self.spec.window
         self._count += 1
         if ring is None:
-            if not mark:
+            if not failed:
                 return
             ring = self._ring = bytearray(self.spec.window)
-        gone, ring[at] = ring[at], mark
-        self._failed += (mark & _FAILED) - (gone & _FAILED)
-        self._slow += (mark >> 1) - (gone >> 1)
-        if not self._failed and not self._slow:
+        gone, ring[at] = ring[at], failed
+        self._failed += failed - gone
+        if not self._failed:
             self._ring = None
 
     def _tripped(self, calls: int) -> bool:
-        return self._failed >= self.spec.failure_ratio * calls or self._slow >= self.spec.slow_ratio * calls
+        return self._failed >= self.spec.failure_ratio * calls
 
     def _open(self, now: float, what: str, calls: int) -> None:
-        slow = self._failed < self.spec.failure_ratio * calls
-        self._cause = f"{self._slow if slow else self._failed} of {calls} {what} {'were slow' if slow else 'failed'}"
-        self.until = now + self._opening_s(self.openings)
+        self._cause = f"{self._failed} of {calls} {what} failed"
+        self._stated_s = min(max(self._retry_at - now, self.spec.open_s), self.spec.open_max_s) if self._retry_at > now else 0.0
+        self.until = now + (self._stated_s or self._opening_s(self.openings))
         self.openings += 1
         self._enter(_OPEN)
 
@@ -315,3 +325,8 @@ class Breaker:
 
     def _title(self) -> str:
         return f"breaker {self.name!r}" if self.name else "breaker"
+
+
+def in_a_line(status: int | None, error: str) -> str:
+    """A failure in one line for people: "HTTP 503 InternalServerError: out of order"."""
+    return error if status is None else f"HTTP {status} {error}"

@@ -1,25 +1,22 @@
-"""The kind of failure that an exception is: transient, the caller's mistake, or permanent.
+"""The kind of failure that an exception is: a row of the table in `holdfast.policies.failures`.
 
-This module imports no SDK. It looks, in this order, at: the exception's own `holdfast_category`, holdfast's own errors, an HTTP status
-(`status_code`, `status`, `code` or that of `response`), then the names of its classes, the most derived first.
+This module imports no SDK. It looks, in this order, at: the exception's own `holdfast_failure`, holdfast's own errors, an HTTP status
+or one of gRPC (`holdfast.policies.evidence`), then the names of its classes, the most derived first.
 """
 
 from __future__ import annotations
 
 import errno
-import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
 from holdfast.errors import MailboxFull, NotDone, StepError
-from holdfast.given import brief, is_number, text_of
-
-Category = Literal["transient", "semantic", "permanent", "cancelled", "not_done"]
-
-_HEADER_MAX = 200
-"""The most characters of a header that are read."""
+from holdfast.given import text_of
+from holdfast.policies import evidence, failures
+from holdfast.policies.breaker import in_a_line
+from holdfast.policies.failures import TABLE, Answers, Rules
 
 MESSAGE_MAX = 4_000
 """The longest message of a fault, in characters: some clients put the whole response into it. The record keeps half: a secret where that
@@ -30,49 +27,71 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     """The failure of an attempt.
 
     Attributes:
-        category: "transient" (another attempt may succeed), "semantic" (the input was wrong: its author gets the error), "permanent",
-            "cancelled", or "not_done" (the effect certainly did not happen).
+        kind: its row in `holdfast.policies.failures.TABLE`.
         type: name of the exception's class.
         message: its text, not redacted yet, cut to `MESSAGE_MAX` characters.
         retry_after_s: how long the dependency asked to wait, in seconds.
-        dependency: whether it counts against the breaker of the dependency.
-        raised_as: name of the class in holdfast.errors that the handler gets.
-        status: the HTTP status of the answer; None if there is none, or if it does not count against the dependency.
+        status: the HTTP status of the answer; None if there is none.
+        keys: the keys by which rules of users find it, the most specific first; its kind is the last.
+        of: the error of a step inside that failed for good: its attempts are used up and counted, so nothing is tried or counted again.
+        blameless: its caller or a person ended the attempt, so that it counts against no breaker.
+        refused: the dependency certainly did not execute the request, though it is of a kind whose cost is unknown.
     """
 
-    category: Category
+    kind: str
     type: str
     message: str
     retry_after_s: float | None = None
-    dependency: bool = False
-    raised_as: str = "StepError"
     status: int | None = None
+    keys: tuple[str, ...] = ()
+    of: StepError | None = None
+    blameless: bool = False
+    refused: bool = False
+
+    @property
+    def line(self) -> str:
+        """Status, type and message, for people."""
+        return in_a_line(self.status, f"{self.type}: {self.message}")
 
 
 def classify(error: BaseException, now: float) -> Fault:
     """Classify `error`. Never raises.
 
-    An exception group has the category of the worst exception in it. An exception can carry its category in the attribute
-    `holdfast_category`; a transient one counts against the dependency unless its attribute `holdfast_dependency` is False.
+    An exception group is of the kind of the worst exception in it. An exception can name its kind in the attribute `holdfast_failure`.
 
     Args:
         error: what an attempt raised.
         now: seconds since the epoch, for a Retry-After that is a date.
     """
-    if isinstance(error, BaseExceptionGroup) and _get(error, "holdfast_category") is None:
+    if isinstance(error, BaseExceptionGroup) and evidence.get(error, "holdfast_failure") is None:
         return max((classify(each, now) for each in error.exceptions), key=_gravity)
-    name, message = type(error).__name__, text_of(error, MESSAGE_MAX)
     if isinstance(error, StepError):
-        # The retries of a failed step are used up: another retry here would multiply them.
-        own = "semantic" if error.category == "semantic" else "permanent"
-        return Fault(_category(own), error.type, error.message)
-    category, dependency = _judge(error)
-    retry_after_s = _retry_after_s(error, now) if category == "transient" else None
-    status = _status(error, _get(error, "response")) if dependency else None
-    return Fault(category, name, message, retry_after_s, dependency, status=status)
+        kind = error.kind if error.kind in TABLE else "bug"
+        return Fault(kind, error.type, error.message, status=error.status, of=error)
+    name, message = type(error).__name__, text_of(error, MESSAGE_MAX)
+    kind = _kind(error)
+    retry_after_s = evidence.retry_after_s(error, now) if TABLE[kind].category == "transient" else None
+    status = evidence.status(error)
+    unpaid = TABLE[kind].charge == "most" and refused(error)
+    return Fault(kind, name, message, retry_after_s, status, tuple(_keys(error, kind, status)), refused=unpaid)
 
 
-_UNREACHED = frozenset({"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror", "ClientConnectorError"})
+def answers(fault: Fault, tables: Iterable[Rules], attempts: int) -> Answers:
+    """What a failure means; the arguments are those of `holdfast.policies.failures.answers`."""
+    if fault.of is None:
+        found = failures.answers(fault.kind, fault.keys or (fault.kind,), tables, attempts)
+        return msgspec.structs.replace(found, health="none") if fault.blameless else found
+    inner: Any = fault.of.then
+    category: Any = fault.of.category
+    return Answers(TABLE[fault.kind].what, category, 1, "none", "most", inner)
+
+
+def _keys(error: BaseException, kind: str, status: int | None) -> Iterator[str]:
+    yield from (cls.__name__ for cls in type(error).__mro__ if cls not in (Exception, BaseException, object))
+    yield from (f"code:{code}" for code in sorted(evidence.codes(error)))
+    if status is not None:
+        yield str(status)
+    yield kind
 
 
 def refused(error: BaseException) -> bool:
@@ -81,10 +100,10 @@ def refused(error: BaseException) -> bool:
     for _ in range(8):
         if cause is None:
             return False
-        status = _get(cause, "status_code")
+        status = evidence.get(cause, "status_code")
         if isinstance(status, int) and status >= 400:
             return True
-        if any(cls.__name__ in _UNREACHED for cls in type(cause).__mro__):
+        if any(_KINDS.get(cls.__name__) == "unreached" for cls in type(cause).__mro__):
             return True
         cause = cause.__cause__
     return False
@@ -92,10 +111,18 @@ def refused(error: BaseException) -> bool:
 
 # ---------------------------------------------------------------- by its attributes
 
-_SEVERITY: tuple[Category, ...] = ("cancelled", "not_done", "transient", "semantic", "permanent")
+_SEVERITY = ("cancelled", "not_done", "transient", "semantic", "permanent")
 
-_TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
-_SEMANTIC_STATUSES = frozenset({400, 422})
+_KIND_OF_STATUS = {
+    401: "access",
+    402: "quota",
+    403: "access",
+    407: "access",
+    408: "unavailable",
+    409: "busy",
+    425: "busy",
+    429: "rate_limit",
+}
 
 # A 429 that means "out of money", not "slow down": OpenAI's `error.code` and Anthropic's `error.details.error_code`.
 _OUT_OF_MONEY = frozenset(
@@ -116,88 +143,106 @@ _OUT_OF_MONEY = frozenset(
 _TRANSIENT_TYPES = frozenset({"api_error", "overloaded_error", "rate_limit_error", "rate_limit_exceeded", "server_error", "timeout_error"})
 
 
+# What AWS sends with a 400.
+_THROTTLED = frozenset(
+    {"Throttling", "ThrottlingException", "ThrottledException", "RequestLimitExceeded", "ProvisionedThroughputExceededException"}
+)
+
+_OF_GRPC = {
+    **dict.fromkeys(("UNAVAILABLE", "INTERNAL", "UNKNOWN"), "unavailable"),
+    **dict.fromkeys(("UNAUTHENTICATED", "PERMISSION_DENIED"), "access"),
+    **dict.fromkeys(("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "OUT_OF_RANGE", "UNIMPLEMENTED"), "request"),
+    "DATA_LOSS": "broken",
+    "DEADLINE_EXCEEDED": "timeout",
+    "RESOURCE_EXHAUSTED": "rate_limit",
+    "ABORTED": "busy",
+}
+
+
 def _gravity(fault: Fault) -> tuple[int, bool, float]:
-    return _SEVERITY.index(fault.category), fault.dependency, fault.retry_after_s or 0.0
+    row = TABLE[fault.kind]
+    severity = fault.kind if fault.kind in _SEVERITY else row.category
+    return _SEVERITY.index(severity), row.health == "dependency", fault.retry_after_s or 0.0
 
 
-def _judge(error: BaseException) -> tuple[Category, bool]:
-    own = _get(error, "holdfast_category")
+def _kind(error: BaseException) -> str:
+    own = evidence.get(error, "holdfast_failure")
     if own is not None:
-        category = _category(own)
-        return category, category == "transient" and _get(error, "holdfast_dependency") is not False
+        # The kind is misspelt: take the one that repeats no effect.
+        return own if type(own) is str and own in TABLE else "bug"
     if isinstance(error, NotDone):
-        return "not_done", False
+        return "not_done"
     if isinstance(error, MailboxFull):
-        return "transient", False
+        return "busy"
     return _by_status(error) or _by_name(error)
 
 
-def _category(own: object) -> Category:
-    for category in _SEVERITY:
-        if own == category:
-            return category
-    # The category is misspelt: take the one that repeats no effect.
-    return "permanent"
-
-
-def _by_status(error: BaseException) -> tuple[Category, bool] | None:
+def _by_status(error: BaseException) -> str | None:
     if not isinstance(error, Exception):
         return None
-    response = _get(error, "response")
-    status, codes = _status(error, response), _codes(error)
+    status, codes = evidence.status(error), evidence.codes(error)
     if status is None or status < 400:
-        return ("transient", True) if codes & _TRANSIENT_TYPES else None
-    dependency = status >= 500 or status in (408, 429)
+        return _OF_GRPC.get(evidence.grpc_status(error)) or ("unavailable" if codes & _TRANSIENT_TYPES else None)
     if codes & _OUT_OF_MONEY:
-        return "permanent", dependency
+        return "quota"
+    if codes & _THROTTLED:
+        return "rate_limit"
+    if (status == 403 and _is_flagged(error)) or (status == 402 and not _is_of_a_model(error)):
+        return "request"
+    kind = _KIND_OF_STATUS.get(status) or ("unavailable" if status >= 500 else "request")
     # OpenAI and Anthropic send this header where the status is misleading; their own clients obey it first.
-    advice = _header(_get(response, "headers"), "x-should-retry")
-    if advice == "true" or (advice != "false" and (status >= 500 or status in _TRANSIENT_STATUSES)):
-        return "transient", dependency
-    return ("semantic" if status in _SEMANTIC_STATUSES else "permanent"), dependency
+    advice = evidence.header(evidence.get(evidence.get(error, "response"), "headers"), "x-should-retry")
+    if advice == "true":
+        return kind if TABLE[kind].category == "transient" else "busy"
+    if advice == "false" and TABLE[kind].category == "transient":
+        return "declined" if TABLE[kind].health == "dependency" else "request"
+    return kind
 
 
-def _status(error: BaseException, response: object) -> int | None:
-    for holder, attribute in (
-        (error, "status_code"),
-        (response, "status_code"),
-        (error, "status"),
-        (response, "status"),
-        (error, "code"),
-    ):
-        value = _get(holder, attribute)
-        if isinstance(value, int) and 100 <= value <= 599:
-            return int(value)
-    return None
+def _is_of_a_model(error: BaseException) -> bool:
+    """Whether a client of a model's provider raised it: a 402 of another service is about a customer's payment, as Stripe's are."""
+    return any(cls.__name__ in ("APIStatusError", "ReportedError") for cls in type(error).__mro__)
 
 
-def _codes(error: BaseException) -> set[str]:
-    body = _get(error, "body")
-    inner = body.get("error") if isinstance(body, Mapping) else None
-    details = inner.get("details") if isinstance(inner, Mapping) else None
-    found: set[str] = set()
-    for part in (body, inner, details):
-        if isinstance(part, Mapping):
-            found.update(value for key in ("code", "type", "error_code") if isinstance(value := part.get(key), str))
-    code = _get(error, "code")
-    if isinstance(code, str):
-        found.add(code)
-    return found
+def _is_flagged(error: BaseException) -> bool:
+    """Whether a 403 is about the prompt, as OpenRouter's moderation says it, and not about the credentials."""
+    body = evidence.get(error, "body")
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
+    about = inner.get("metadata") if isinstance(inner, Mapping) else None
+    return isinstance(about, Mapping) and "flagged_input" in about
 
 
 # ---------------------------------------------------------------- by the name of its class
 
-_KINDS: dict[str, tuple[Category, bool]] = {
-    **dict.fromkeys(("CancelledError", "Cancelled"), ("cancelled", False)),
-    # Of the dependency, or of the connection to it.
+_KINDS: dict[str, str] = {
+    **dict.fromkeys(("CancelledError", "Cancelled"), "cancelled"),
+    **dict.fromkeys(
+        (
+            # Python; httpx and aiohttp; urllib3 and botocore
+            "ConnectionRefusedError",
+            "gaierror",
+            "herror",
+            "ConnectError",
+            "ConnectTimeout",
+            "ClientConnectorError",
+            "NewConnectionError",
+            "ConnectTimeoutError",
+            "EndpointConnectionError",
+            # asyncpg
+            "CannotConnectNowError",
+            "TooManyConnectionsError",
+        ),
+        "unreached",
+    ),
+    # Of httpx, openai, requests, urllib3
+    **dict.fromkeys(
+        ("TimeoutError", "TimeoutException", "APITimeoutError", "ReadTimeout", "WriteTimeout", "Timeout", "ReadTimeoutError"), "timeout"
+    ),
     **dict.fromkeys(
         (
             # Python, anyio, websockets
-            "TimeoutError",
             "ConnectionError",
             "EOFError",
-            "gaierror",
-            "herror",
             "SSLError",
             "EndOfStream",
             "BrokenResourceError",
@@ -205,47 +250,35 @@ _KINDS: dict[str, tuple[Category, bool]] = {
             "WebSocketConnectionClosedError",
             # httpx and httpcore
             "TransportError",
-            "TimeoutException",
             "NetworkError",
             "RemoteProtocolError",
-            "ConnectError",
-            "ConnectTimeout",
             "ReadError",
-            "ReadTimeout",
             "WriteError",
-            "WriteTimeout",
             "ProxyError",
             # openai and anthropic
             "APIConnectionError",
-            "APITimeoutError",
             "RetryableError",
+            # pymongo
+            "AutoReconnect",
             # aiohttp, requests, urllib3, botocore
             "ClientConnectionError",
             "ClientPayloadError",
-            "Timeout",
             "ChunkedEncodingError",
             "MaxRetryError",
-            "NewConnectionError",
             "ProtocolError",
-            "ReadTimeoutError",
             "URLError",
-            "ConnectTimeoutError",
             "ConnectionClosedError",
-            "EndpointConnectionError",
             # asyncpg
-            "CannotConnectNowError",
             "ConnectionDoesNotExistError",
-            "TooManyConnectionsError",
         ),
-        ("transient", True),
+        "broken",
     ),
     # Transient, but the dependency is healthy.
-    **dict.fromkeys(("PoolTimeout", "SerializationError", "DeadlockDetectedError"), ("transient", False)),
+    **dict.fromkeys(("PoolTimeout", "SerializationError", "DeadlockDetectedError"), "busy"),
     **dict.fromkeys(
-        ("ValueError", "TypeError", "KeyError", "ValidationError", "LocalProtocolError", "UnsupportedProtocol", "InvalidURL"),
-        ("semantic", False),
+        ("ValueError", "TypeError", "KeyError", "ValidationError", "LocalProtocolError", "UnsupportedProtocol", "InvalidURL"), "input"
     ),
-    "SSLCertVerificationError": ("permanent", False),
+    "SSLCertVerificationError": "access",
 }
 
 # `OSError` alone is ambiguous: these are network errors, the others are file errors.
@@ -265,69 +298,11 @@ _NETWORK_ERRNOS = frozenset(
 )
 
 
-def _by_name(error: BaseException) -> tuple[Category, bool]:
+def _by_name(error: BaseException) -> str:
     for cls in type(error).__mro__:
         kind = _KINDS.get(cls.__name__)
         if kind is not None:
-            return kind
+            return "unreached" if kind == "broken" and refused(error) else kind
     if isinstance(error, OSError) and error.errno in _NETWORK_ERRNOS:
-        return "transient", True
-    return "permanent", False
-
-
-# ---------------------------------------------------------------- Retry-After
-
-
-def _retry_after_s(error: BaseException, now: float) -> float | None:
-    for holder in (_get(error, "response"), error):
-        headers = _get(holder, "headers")
-        for name in ("retry-after-ms", "x-ms-retry-after-ms"):
-            wait = _number(_header(headers, name))
-            if wait is not None:
-                return max(wait / 1000, 0.0)
-        wait_text = _header(headers, "retry-after")
-        if wait_text is not None:
-            wait = _number(wait_text)
-            return max(wait, 0.0) if wait is not None else _until_date(wait_text, now)
-    return None
-
-
-def _header(headers: Any, name: str) -> str | None:
-    get = _get(headers, "get")
-    if get is None:
-        return None
-    try:
-        # Clients' own header types ignore case; a plain dict does not.
-        value = get(name) or get(name.title())
-    except Exception:  # as in `_get`
-        return None
-    if isinstance(value, bytes):
-        value = value.decode("latin-1")
-    return value[:_HEADER_MAX].strip() if isinstance(value, str) else brief(value) if is_number(value) else None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _until_date(text: str, now: float) -> float | None:
-    # Imported late: it imports much of `email`, for a rare header.
-    from email.utils import mktime_tz, parsedate_tz
-
-    try:
-        parsed = parsedate_tz(text)
-        return None if parsed is None else max(mktime_tz(parsed) - now, 0.0)
-    except (ValueError, OverflowError, IndexError, TypeError):
-        # It is no date: without a Retry-After the backoff decides.
-        return None
-
-
-def _get(holder: Any, name: str) -> Any:
-    try:
-        return getattr(holder, name, None)
-    except Exception:  # a property of a foreign exception (httpx has one) can raise anything: treat it as absent
-        return None
+        return "broken"
+    return "bug"

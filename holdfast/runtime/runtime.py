@@ -97,6 +97,7 @@ class Runtime:
             quarantine_s=quarantine_s,
             max_recovering=max_recovering,
             reconciles=reconciles,
+            clients=tuple(self._clients),
         )
         self._clock = clock or SystemClock()
         self._random = random or _random.Random()

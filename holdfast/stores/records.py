@@ -41,7 +41,8 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A final error as data; `error` names its class in holdfast.errors.
 
     `effects` were done before it, the outcome of those `in_doubt` is unknown, `failed` were tried and not done. `dependency`: whether it
-    says that a dependency is down. `message_id`: of an ask that timed out, the message to ask again with.
+    says that a dependency is down. `message_id`: of an ask that timed out, the message to ask again with. `kind`, `status`, `of`, `then`
+    and `until` are those of a StepError.
     """
 
     error: str
@@ -54,6 +55,11 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     failed: tuple[str, ...] = ()
     dependency: bool = False
     message_id: str = ""
+    kind: str = ""
+    status: int | None = None
+    of: str = ""
+    then: str = ""
+    until: float | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -190,6 +196,7 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         since: store time at which it was parked; 0 in old rows. A clock set back since then does not make the wait longer.
         waits_on: ids of the sessions it waits for (the wait-for graph).
         keys: the steps of the open turn that wait; where one of them has its answer already, the session must not park.
+        dependency: the dependency that it waits for; "" for none.
     """
 
     reason: str
@@ -198,6 +205,7 @@ class Park(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     waits_on: tuple[str, ...] = ()
     keys: tuple[bytes, ...] = ()
     since: float = 0.0
+    dependency: str = ""
 
     def due(self, now: float) -> float | None:
         """Store time at which it is over; None where it waits for a person or an answer."""
@@ -259,11 +267,11 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     unreadable: str = ""
 
 
-ASKS_A_PERSON: frozenset[str] = frozenset({"doubt", "budget", "drift", "unclaimed", "state", "crashes"})
+ASKS_A_PERSON: frozenset[str] = frozenset({"doubt", "budget", "drift", "unclaimed", "state", "crashes", "repair"})
 """The park reasons that only a person can resolve."""
 
 PARK_REASONS = (
-    *("doubt", "budget", "drift", "unclaimed", "state", "crashes", "paused"),  # for a person
+    *("doubt", "budget", "drift", "unclaimed", "state", "crashes", "repair", "paused"),  # for a person
     *("wait", "retry", "breaker", "provider", "reconcile", "reserved", "store"),  # for a time or an answer
 )
 """Every reason to park. Stored reasons are not checked: an old row always loads."""

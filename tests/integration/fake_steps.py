@@ -10,7 +10,7 @@ from holdfast.calls import ModelClient, Prices, cost_of
 from holdfast.calls.call import Call, StepContext
 from holdfast.errors import StepError
 from holdfast.policies.budget import ZERO, Usage
-from holdfast.policies.classify import classify, refused
+from holdfast.policies.classify import answers, classify, refused
 from holdfast.policies.retry import delay
 
 
@@ -42,9 +42,11 @@ class FakeSteps:
                 fault = classify(error, 0.0)
                 self.faults.append(fault.type)
                 self.used.append(self._cost(call, value, error))
-                wait = None if context.settled else delay(call.retry, attempt, 0.0, fault, lambda low, high: low)
+                most = answers(fault, (call.failures,), call.retry.attempts).attempts or 1
+                after_s = fault.retry_after_s
+                wait = None if context.settled else delay(call.retry, most, attempt, 0.0, after_s, lambda low, high: low)
                 if wait is None:
-                    raise StepError(call.name, fault.type, fault.message, fault.category) from error
+                    raise StepError(call.name, fault.type, fault.message, answers(fault, (), 1).category, kind=fault.kind) from error
                 self.waits.append(wait)
                 continue
             data, result = call.codec.round_trip(value)

@@ -18,6 +18,7 @@ class Says:
 
     Attributes:
         held: how many of the last events, and the end, wait for `ModelServer.released`; None: nothing waits.
+        kind: the content type of a body that is a text.
     """
 
     body: dict[str, Any] | str | None = None
@@ -25,6 +26,7 @@ class Says:
     events: Sequence[dict[str, Any]] = ()
     end: End = "whole"
     held: int | None = None
+    kind: str = "text/html"
 
 
 class ModelServer:
@@ -51,7 +53,7 @@ class ModelServer:
             writer.close()
 
     async def _answer(self, says: Says, writer: asyncio.StreamWriter) -> None:
-        kind = "text/event-stream" if says.events else "text/html" if isinstance(says.body, str) else "application/json"
+        kind = "text/event-stream" if says.events else says.kind if isinstance(says.body, str) else "application/json"
         lines = [f"HTTP/1.1 {says.status} -", f"content-type: {kind}", "connection: close", "transfer-encoding: chunked"]
         writer.write("\r\n".join([*lines, "", ""]).encode())
         if not says.events:

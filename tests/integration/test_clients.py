@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from llmock.scenarios import Fail, Reply, StreamFault, ToolCall
 from llmock.testing import LLMockServer
 
+from holdfast import FailureRule
 from holdfast.calls import ModelClient, ModelStream, Prices
 from holdfast.errors import ConfigError, StepError
 from holdfast.policies.budget import Usage
@@ -131,6 +133,65 @@ async def test_an_error_with_status_200_is_judged_like_the_http_error(code: Any,
         assert (caught.value.category, caught.value.type) == (category, "ReportedError")
         assert set(steps.used) == {Usage(steps=1)}
         assert (len(server.requests) > 1) is (category == "transient")
+
+
+@pytest.mark.parametrize(
+    ("body", "type_", "kind", "requests"),
+    [
+        ("  \n", "EmptyReply", "empty_answer", 3),
+        ("<html>busy</html>", "UnreadableReply", "unreadable_answer", 3),
+        ('{"id": "x", "choices": [}', "UnreadableReply", "unreadable_answer", 3),
+        ('{"id": "x", "choices": [{"message": {"content": "The answ', "BrokenReply", "broken", 4),
+    ],
+    ids=["blank", "page", "garbled", "half"],
+)
+async def test_a_whole_answer_that_does_not_decode_is_asked_for_a_few_times(
+    body: str, type_: str, kind: str, requests: int, steps: FakeSteps
+) -> None:
+    """The provider has answered, so it is healthy; a body that was cut short is a connection that broke."""
+    async with model_server() as server, openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY) as client:
+        server.script += [Says(body, kind="application/json")] * 5
+        with pytest.raises(StepError) as caught:
+            await models(client, steps).chat.completions.create(model=MODEL, messages=ASK)
+        assert (caught.value.type, caught.value.kind, len(server.requests)) == (type_, kind, requests)
+
+
+@pytest.mark.parametrize("first_chunk_s", [None, 0.05])
+async def test_a_stream_is_too_slow_only_for_a_client_that_asks_for_that(first_chunk_s: float | None, steps: FakeSteps) -> None:
+    """By the time to its first chunk; the next attempt may be quick."""
+    async with model_server() as server, openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY) as client:
+        slow, quick = chat_chunks("slow but good"), chat_chunks("quick")
+        done = {**quick[0], "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        server.script += [Says(events=[*slow, done], held=4), Says(events=[*quick, done])]
+        asyncio.get_running_loop().call_later(0.3, server.released.set)
+        proxy = ModelClient("openai", client, first_chunk_s=first_chunk_s).proxy(steps)
+        async with await proxy.chat.completions.create(model=MODEL, messages=ASK, stream=True) as stream:
+            chunks = [chunk async for chunk in stream]
+        assert text_of(chunks) == ("slow but good " if first_chunk_s is None else "quick ")
+        assert steps.faults == ([] if first_chunk_s is None else ["SlowStart"])
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"first_chunk_s": 0}, "client 'openai': first_chunk_s is 0: it has to be over 0"),
+        ({"failures": {"emtpy_answer": FailureRule()}}, "client 'openai': failures.emtpy_answer is no kind of failure: did you mean"),
+    ],
+)
+async def test_wrong_options_of_a_client_are_refused(options: dict[str, Any], fault: str, client: Any) -> None:
+    """Where the client is made, in one line."""
+    with pytest.raises(ConfigError, match=re.escape(fault)):
+        ModelClient("openai", client, **options)
+
+
+async def test_a_rule_of_the_client_decides_how_often_an_answer_is_bought(steps: FakeSteps) -> None:
+    """Instead of the table."""
+    async with model_server() as server, openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY) as client:
+        server.script += [Says("", kind="application/json")] * 2
+        proxy = ModelClient("openai", client, failures={"empty_answer": FailureRule(attempts=2)}).proxy(steps)
+        with pytest.raises(StepError):
+            await proxy.chat.completions.create(model=MODEL, messages=ASK)
+        assert len(server.requests) == 2
 
 
 async def test_an_answer_cut_at_its_length_is_an_answer(server: LLMockServer, client: Any, steps: FakeSteps) -> None:

@@ -243,7 +243,7 @@ async def test_an_empty_answer_is_paid_and_asked_again(server: ModelServer, clie
 
 @pytest.mark.parametrize(
     ("code", "category"),
-    [("server_error", "transient"), ("rate_limit_exceeded", "transient"), ("invalid_prompt", "semantic"), ("bio_policy", "permanent")],
+    [("server_error", "transient"), ("rate_limit_exceeded", "transient"), ("invalid_prompt", "semantic"), ("bio_policy", "semantic")],
 )
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_response_that_failed_is_judged_like_the_http_error(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import json
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from holdfast.calls.call import ONE_STEP, Call, StepContext, Steps
 from holdfast.calls.models.anthropic_messages import AnthropicMessages
 from holdfast.calls.models.dialect import Dialect, Fields, mapped
 from holdfast.calls.models.facts import facts_of
+from holdfast.calls.models.first_chunk import begun_within
 from holdfast.calls.models.keys import remember_keys
 from holdfast.calls.models.metering import Metering
 from holdfast.calls.models.openai_chat import OpenAIChat
@@ -18,11 +20,13 @@ from holdfast.calls.models.openai_responses import OpenAIResponses
 from holdfast.calls.models.prices import Prices
 from holdfast.calls.models.proxy import Proxy
 from holdfast.calls.models.refusals import checked_model
-from holdfast.calls.models.replies import ReplyCodec, fields_of
-from holdfast.calls.models.streams import ModelStream, StreamCodec
+from holdfast.calls.models.replies import ReplyCodec, fields_of, unreadable
+from holdfast.calls.models.streams import CLOSE_S, ModelStream, StreamCodec
 from holdfast.codec import canonical
 from holdfast.errors import ConfigError
 from holdfast.given import is_number
+from holdfast.policies._faults import Faults
+from holdfast.policies.failures import FailureRule, read_rules
 from holdfast.policies.retry import Retry
 
 DIALECTS: tuple[Dialect, ...] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
@@ -56,8 +60,10 @@ class ModelClient:
         prices: Prices | None = None,
         provider: str | None = None,
         retry: Retry = _RETRY,
+        failures: Mapping[Any, FailureRule | Mapping[str, Any]] | None = None,
         max_tokens: int = MAX_TOKENS,
         context_tokens: int | None = None,
+        first_chunk_s: float | None = None,
     ) -> None:
         """Checks the client and turns its own retries off.
 
@@ -66,16 +72,24 @@ class ModelClient:
             client: an `openai.AsyncOpenAI` or an `anthropic.AsyncAnthropic`, or an object with `with_options` and one of their `create`s.
             prices: the price list.
             provider: the id in genai-prices of the provider that serves the models; None guesses by the name of the model.
-            retry: how its calls are retried.
+            retry: how often and how long its calls are tried again.
+            failures: your own rules on what failures mean, by kind of failure, HTTP status, class of exception or "code:" and the
+                provider's error code; see docs/failures.md.
             max_tokens: the limit of an answer that is sent if money or tokens are limited and the handler gives none. Anthropic requires a
                 limit, so it always gets one.
             context_tokens: the tokens that are reserved for a prompt of which the provider keeps a part (`previous_response_id`) or fetches
                 a part (its own tools, documents by url or file id), if money or tokens are limited. None: the model's context window, which
                 is the most that it can cost.
+            first_chunk_s: an attempt of a streamed call fails if its first chunk takes longer, in seconds. None: as long as the client's
+                timeout lets it take.
 
         Raises:
-            ConfigError: it is not such a client.
+            ConfigError: it is not such a client, or an option is wrong.
         """
+        faults = Faults(f"client {name!r}")
+        faults.number("first_chunk_s", first_chunk_s, positive=True, optional=True)
+        self.failures, self._first_chunk_s = read_rules(failures, faults.found), first_chunk_s
+        faults.check()
         apis = _apis_of(name, client)
         remember_keys(client)
         self.name, self.retry, self.max_tokens = name, retry, max_tokens
@@ -128,12 +142,15 @@ class ModelClient:
             effect="read",
             args=args,
             retry=self.retry,
+            failures=self.failures,
             most=meter.most,
             dependency=self.name,
             costs=True,
         )
         if given.get("stream"):
-            open_ = functools.partial(_request, send, dialect.streamed(sent))
+            open_: Callable[[], Awaitable[Any]] = functools.partial(_request, send, dialect.streamed(sent))
+            if self._first_chunk_s is not None:
+                open_ = functools.partial(begun_within, self._first_chunk_s, CLOSE_S, open_)
             stream = ModelStream(open_, dialect=dialect, request=request, meter=meter)
             made = call(
                 run=stream.attempt,
@@ -159,7 +176,10 @@ class ModelClient:
 
 
 async def _send(create: Callable[..., Any], request: Fields, step: StepContext) -> Fields:
-    return fields_of(await _request(create, request))
+    try:
+        return fields_of(await _request(create, request))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise unreadable(error) from error
 
 
 async def _request(create: Callable[..., Any], request: Fields) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ import msgspec
 
 from holdfast.codec import Codec, encode
 from holdfast.errors import NotJournalable
-from holdfast.given import LONGEST, brief, is_number
+from holdfast.given import LONGEST, brief, is_number, text_of
 from holdfast.policies.classify import MESSAGE_MAX
 from holdfast.redact import storable
 
@@ -21,18 +22,27 @@ class EmptyReply(Exception):
     The provider answered, so this does not count against its health, and is not bought without end.
     """
 
-    holdfast_category = "transient"
-    holdfast_dependency = False
+    holdfast_failure = "empty_answer"
 
 
 class BrokenStream(ConnectionError):
     """A streamed answer that ended, or became unreadable, before its end mark."""
 
 
+class BrokenReply(ConnectionError):
+    """The body of an answer was cut short."""
+
+
+class UnreadableReply(Exception):
+    """The provider sent a whole answer that is no JSON."""
+
+    holdfast_failure = "unreadable_answer"
+
+
 class NoReply(Exception):
     """The response is not an answer of the API but, say, a web page: most likely the client's `base_url` is wrong."""
 
-    holdfast_category = "permanent"
+    holdfast_failure = "request"
 
 
 class ReportedError(Exception):
@@ -47,6 +57,8 @@ class ReportedError(Exception):
     def __init__(self, message: str, status_code: int, code: str, body: Mapping[str, Any]) -> None:
         super().__init__(message)
         self.status_code, self.code, self.body = status_code, code, body
+        if code in _KINDS:
+            self.holdfast_failure = _KINDS[code]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.status_code, self.code, self.body)
@@ -83,6 +95,15 @@ _STATUSES = {
     "unsupported_image_media_type": 400,
     "vector_store_timeout": 504,
 }
+_KINDS = {
+    "bio_policy": "request",
+    "content_filter": "refused_answer",
+    "content_policy_violation": "refused_answer",
+    "misalignment_policy_violation": "request",
+}
+"""The kinds of failure of these codes, whose status would mislead: a filter of the answer may let another answer pass, a policy against the
+prompt does not, and neither is about the credentials."""
+
 _INPUT = ("invalid_", "image_", "unsupported_")
 """The beginnings of the codes for a wrong request."""
 
@@ -99,6 +120,16 @@ def reported(error: Mapping[str, Any], otherwise: str = "the provider reported a
     message = about.get("message")
     text = message[:MESSAGE_MAX] if isinstance(message, str) else "" if message is None else brief(message)
     return ReportedError(text or otherwise, status, codes[0] if codes else "", about)
+
+
+def unreadable(error: ValueError) -> Exception:
+    """The exception for the body of a whole answer that does not decode: blank, cut short, or no JSON."""
+    text = error.doc.strip() if isinstance(error, json.JSONDecodeError) else ""
+    if isinstance(error, json.JSONDecodeError) and not text:
+        return EmptyReply("the model answered with a blank body")
+    if text[:1] in ("{", "[") and text[-1:] not in ("}", "]"):
+        return BrokenReply(f"the answer was cut short after {len(text):,} characters")
+    return UnreadableReply(f"the answer is no JSON: {text_of(error, MESSAGE_MAX)}")
 
 
 def _code(value: Any) -> str:

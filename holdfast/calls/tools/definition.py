@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from holdfast.calls.call import DEFAULT_TIMEOUT_S, EFFECTS, Effect
@@ -12,6 +12,7 @@ from holdfast.calls.tools.tool import Tool
 from holdfast.errors import ConfigError
 from holdfast.given import brief, is_a, is_number
 from holdfast.policies.budget import MOST, Usage
+from holdfast.policies.failures import FailureRule, read_rules
 from holdfast.policies.retry import Retry
 from holdfast.policies.stored import bounded
 
@@ -28,6 +29,7 @@ class ToolOptions(TypedDict, total=False):
     name: str | None
     timeout_s: float
     retry: Retry | None
+    failures: Mapping[Any, FailureRule | Mapping[str, Any]] | None
     reconcile: Callable[..., Awaitable[Any]] | None
     settles_s: float
     dependency: str | None
@@ -54,6 +56,8 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
         name: by default that of the function.
         timeout_s: the time limit of one attempt, in seconds.
         retry: by default `Retry()`, for `once` no retry.
+        failures: your own rules on what failures mean, by kind of failure, HTTP status, class of exception or "code:" and an error code;
+            see docs/failures.md.
         reconcile: for `once`: an async function that gets the arguments of the tool and finds out whether the effect happened: it returns
             the result, raises `NotDone`, or returns `UNKNOWN`. It is called only when the attempt can no longer take effect.
         settles_s: for `once`: how long after an attempt has ended, in seconds, its effect may still appear (if the service queues it, say);
@@ -77,9 +81,10 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
         own = given.get("name", getattr(function, "__name__", type(function).__name__))
         signature = read(function)
         faults = [*signature.faults, *_option_faults(own, given), *_effect_faults(signature, given)]
+        rules = read_rules(given.get("failures"), faults)
         if faults:
             raise ConfigError("\n".join(f"tool {brief(own)}: {fault}" for fault in faults))
-        return Tool(function, signature, **{**given, "name": own})
+        return Tool(function, signature, **{**given, "name": own, "failures": rules})
 
     return make if fn is None else make(fn)
 

@@ -20,6 +20,7 @@ from holdfast.errors import ConfigError, HoldfastError, NotJournalable
 from holdfast.given import text_of
 from holdfast.policies.budget import Usage
 from holdfast.policies.classify import MESSAGE_MAX
+from holdfast.policies.failures import NO_RULES, Rules
 from holdfast.policies.retry import NO_RETRY, Retry
 
 P = ParamSpec("P")
@@ -32,7 +33,7 @@ _RETRY = Retry()
 class ToolArgumentError(HoldfastError):
     """The arguments that a model gave for a tool are not valid; the message names the fault for the model. `tool` is the tool's name."""
 
-    holdfast_category = "semantic"
+    holdfast_failure = "input"
 
     def __init__(self, tool: str, text: str) -> None:
         super().__init__(f"tool {tool!r}: {text}")
@@ -46,7 +47,8 @@ class Tool(Generic[P, R]):
         name: its name for models and in the journal.
         effect: its effect class.
         timeout_s: the time limit of one attempt, in seconds.
-        retry: how transient failures are retried.
+        retry: how often and how long a failed attempt is made again.
+        failures: its own rules on what failures mean.
         reconcile: for `once`: finds out whether an attempt of unknown outcome happened.
         settles_s: how long after an attempt has ended, in seconds, its effect may still appear.
         dependency: the name of its dependency; all calls with the same name share a breaker.
@@ -64,6 +66,7 @@ class Tool(Generic[P, R]):
         effect: Effect = "read",
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: Retry | None = None,
+        failures: Rules = NO_RULES,
         reconcile: Callable[..., Awaitable[Any]] | None = None,
         settles_s: float = 0.0,
         dependency: str | None = None,
@@ -73,7 +76,7 @@ class Tool(Generic[P, R]):
         functools.update_wrapper(self, function)
         self.name, self.effect, self.timeout_s, self.dependency = name, effect, timeout_s, dependency
         self.retry = retry if retry is not None else NO_RETRY if effect == "once" else _RETRY
-        self.reconcile, self.settles_s = reconcile, settles_s
+        self.failures, self.reconcile, self.settles_s = failures, reconcile, settles_s
         self.cost = cost or Usage()
         self._description = description
         self._function: Callable[..., Any] = function
@@ -147,6 +150,7 @@ class Tool(Generic[P, R]):
             codec=self._codec,
             timeout_s=self.timeout_s,
             retry=self.retry,
+            failures=self.failures,
             most=self._most[kind],
             reconcile=None if self.reconcile is None else functools.partial(self._reconcile, args, kwargs),
             settles_s=self.settles_s,

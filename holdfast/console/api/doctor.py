@@ -7,10 +7,11 @@ a person, and dependencies that are down, are warnings: the process itself is he
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sqlite3
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import anyio
 
@@ -19,9 +20,10 @@ from holdfast.console.api.control import Control
 from holdfast.console.reading.amounts import number, span
 from holdfast.console.reading.values import clean
 from holdfast.console.wire.answers import Check, Diagnosis
+from holdfast.policies.breaker import in_a_line
 from holdfast.runtime.runtime import Runtime
 from holdfast.stores.listed import Filter
-from holdfast.stores.records import ENDED
+from holdfast.stores.records import ENDED, Park
 
 OK, WARNING, FAIL = "ok", "warning", "fail"
 
@@ -111,7 +113,8 @@ def _restart(count: int) -> str:
 def _breakers(runtime: Runtime) -> Iterator[Check]:
     refusing = {name: view for name, view in runtime.breakers().items() if view.state != "closed"}
     for name, view in refusing.items():
-        yield _check("breaker", WARNING, f"the breaker of {name} is {view.state.replace('_', '-')}: {view.cause}")
+        last = f"; last error: {in_a_line(view.status, view.error)}" if view.error else ""
+        yield _check("breaker", WARNING, f"the breaker of {name} is {view.state.replace('_', '-')}: {view.cause}{last}")
     if not refusing:
         yield _check("breaker", OK, "no breaker of a dependency is open")
 
@@ -135,6 +138,7 @@ async def _people(control: Control) -> list[Check]:
     hint = ": holdfast ps --status failed" if failed else ""
     checks.append(_check("failed", WARNING if failed else OK, f"{number(failed, 'session has', 'sessions have')} failed{hint}"))
     parks = [row.park for row in await store.sessions(Filter(status="parked")) if row.park is not None]
+    checks += _repairs(parks)
     waiting = [park for park in parks if park.until is None and not park.waits_on]
     hint = ": holdfast ps --status parked" if waiting else ""
     parked = number(len(waiting), "session is", "sessions are")
@@ -149,6 +153,19 @@ async def _people(control: Control) -> list[Check]:
     level = WARNING if oldest > _OLD_S else OK
     checks.append(_check("oldest", level, f"oldest running session: last write {span(oldest)} ago" if working else "no session is running"))
     return checks
+
+
+def _repairs(parks: Sequence[Park]) -> Iterator[Check]:
+    """The dependencies that a person has to repair, such as one that refuses the credentials: one line for each, however many wait."""
+    waiting: dict[str, list[Park]] = {}
+    for park in parks:
+        if park.reason == "repair":
+            waiting.setdefault(park.dependency, []).append(park)
+    for dependency, those in sorted(waiting.items()):
+        name, count = clean(dependency), number(len(those), "session waits", "sessions wait")
+        last = max(those, key=lambda park: park.since).text
+        command = f"repair it, then holdfast resume --dependency {shlex.quote(name)}"
+        yield _check("repair", WARNING, f"{count} for {name}: {last}: {command}")
 
 
 def _agents(found: Mapping[str, int], here: Container[str]) -> Check:

@@ -21,12 +21,12 @@ from holdfast.errors import ConfigError, HoldfastError
 from holdfast.runtime.handle import Handle
 from holdfast.stores.listed import Filter, Listed, Place
 from holdfast.stores.protocol import Store
-from holdfast.stores.records import DISPLAY_STATUSES, PARK_REASONS, RANK_PERSON, display_status
+from holdfast.stores.records import DISPLAY_STATUSES, PARK_REASONS, RANK_PERSON, Park, display_status
 
 _AT_ONCE = 32
 _MEANT = {"resume": "parked", "retry": "failed", "drop": "failed", "interrupt": "working"}
 _DOUBT = "doubt"
-_PAGE = 1000
+_PAGE, _LIMIT = 1000, 1000
 
 Act = Callable[[Handle], Awaitable[bool]]
 
@@ -108,24 +108,30 @@ async def _one(control: Control, session: Listed, act: Act | None) -> One:
 
 async def _matching(control: Control, verb: str, given: bodies.Many) -> tuple[list[Listed], bool]:
     """The sessions that match every filter and that the verb is for, and whether there are more than the limit."""
-    if not given.all and given.status is None and given.agent is None and given.tenant is None and given.why is None:
-        raise ConfigError("give at least one of status, agent, tenant and why, or all")
+    if not given.all and (given.status, given.agent, given.tenant, given.why, given.dependency) == (None,) * 5:
+        raise ConfigError("give at least one of status, agent, tenant, why and dependency, or all")
     check_names(agent=given.agent, tenant=given.tenant)
     if given.status is not None and given.status not in DISPLAY_STATUSES:
         raise ConfigError(f"there is no status {given.status!r}: use one of {', '.join(DISPLAY_STATUSES)}")
     if given.why is not None and given.why not in PARK_REASONS:
         raise ConfigError(f"no session parks for {given.why!r}: use one of {', '.join(PARK_REASONS)}")
     store, found = control.runtime.store, list[Listed]()
-    in_doubt = verb == "resolve" and given.why in (None, _DOUBT)
-    status = None if in_doubt else given.status or ("parked" if given.why is not None else _MEANT.get(verb))
+    limit = given.limit or (bodies.MAX_LISTED if given.dependency is not None else _LIMIT)
+    in_doubt = verb == "resolve" and given.why in (None, _DOUBT) and given.dependency is None
+    by_park = given.why is not None or given.dependency is not None
+    status = None if in_doubt else given.status or ("parked" if by_park else _MEANT.get(verb))
     async for page in _pages(store, given, status):
         if in_doubt:
             found += await _in_doubt(store, [row for row in page if given.status in (None, display_status(row))])
         else:
-            found += [row for row in page if given.why is None or (row.park is not None and row.park.reason == given.why)]
-        if len(found) > given.limit or (in_doubt and page[-1].place.rank > RANK_PERSON):
+            found += [row for row in page if not by_park or (row.park is not None and _waits_so(row.park, given))]
+        if len(found) > limit or (in_doubt and page[-1].place.rank > RANK_PERSON):
             break
-    return found[: given.limit], len(found) > given.limit
+    return found[:limit], len(found) > limit
+
+
+def _waits_so(park: Park, given: bodies.Many) -> bool:
+    return given.why in (None, park.reason) and given.dependency in (None, park.dependency)
 
 
 async def _pages(store: Store, given: bodies.Many, status: str | None) -> AsyncIterator[list[Listed]]:

@@ -28,9 +28,14 @@ Why = Annotated[
         help="Every session parked for this, such as doubt (outcome unknown); resolve also finds failed and ended ones in doubt.",
     ),
 ]
+Dependency = Annotated[
+    str | None, typer.Option("--dependency", metavar="NAME", help="Every session parked for this dependency, such as a client.")
+]
 All = Annotated[bool, typer.Option("--all", help="Every session that the verb is for.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="With filters: list the sessions that match, and change nothing.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, metavar="N", help="How many at most.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, max=100_000, metavar="N", help="How many at most; default 1000, or all of a dependency.")
+]
 
 _WORD_S = 2.0
 """After so long, in seconds, the command prints what it waits for."""
@@ -56,12 +61,13 @@ def _command(verb: str) -> Callable[..., None]:
         agent: Agent = None,
         tenant: Tenant = None,
         where_reason: Why = None,
+        dependency: Dependency = None,
         all: All = False,
         dry_run: DryRun = False,
         reason: Reason = "",
-        limit: Limit = 1000,
+        limit: Limit = None,
     ) -> None:
-        filters = {"status": status, "agent": agent, "tenant": tenant, "why": where_reason}
+        filters = {"status": status, "agent": agent, "tenant": tenant, "why": where_reason, "dependency": dependency}
         _do(verb, session, (db, store, socket), json, filters, all, dry_run, limit, {"reason": reason})
 
     return command
@@ -77,13 +83,14 @@ def drop(
     agent: Agent = None,
     tenant: Tenant = None,
     where_reason: Why = None,
+    dependency: Dependency = None,
     all: All = False,
     dry_run: DryRun = False,
     reason: Reason = "",
-    limit: Limit = 1000,
+    limit: Limit = None,
     keep_letter: Annotated[bool, typer.Option("--keep-letter", help="Keep the message as a dead letter, which can be retried.")] = False,
 ) -> None:
-    filters = {"status": status, "agent": agent, "tenant": tenant, "why": where_reason}
+    filters = {"status": status, "agent": agent, "tenant": tenant, "why": where_reason, "dependency": dependency}
     _do("drop", session, (db, store, socket), json, filters, all, dry_run, limit, {"reason": reason, "keep_letter": keep_letter})
 
 
@@ -97,13 +104,14 @@ def interrupt(
     agent: Agent = None,
     tenant: Tenant = None,
     where_reason: Why = None,
+    dependency: Dependency = None,
     all: All = False,
     dry_run: DryRun = False,
     reason: Reason = "",
-    limit: Limit = 1000,
+    limit: Limit = None,
     step: Annotated[str | None, typer.Option("--step", metavar="NAME", help="Only attempts of the step of this name.")] = None,
 ) -> None:
-    filters = {"status": status, "agent": agent, "tenant": tenant, "why": where_reason}
+    filters = {"status": status, "agent": agent, "tenant": tenant, "why": where_reason, "dependency": dependency}
     _do("interrupt", session, (db, store, socket), json, filters, all, dry_run, limit, {"reason": reason, "step": step})
 
 
@@ -119,10 +127,11 @@ def resolve(
     agent: Agent = None,
     tenant: Tenant = None,
     where_reason: Why = None,
+    dependency: Dependency = None,
     all: All = False,
     dry_run: DryRun = False,
     reason: Reason = "",
-    limit: Limit = 1000,
+    limit: Limit = None,
     step: Annotated[
         str | None, typer.Option("--step", metavar="NAME|KEY", help="Only effects of this name, or the one of this key (show).")
     ] = None,
@@ -135,7 +144,7 @@ def resolve(
     *sessions, verdict = words
     if verdict not in ("done", "retry", "fail") or len(sessions) > 1:
         refuse("give the outcome: holdfast resolve SESSION done|retry|fail")
-    filters = {"status": status, "agent": agent, "tenant": tenant, "why": where_reason}
+    filters = {"status": status, "agent": agent, "tenant": tenant, "why": where_reason, "dependency": dependency}
     given = {"verdict": verdict, "step": step, "result": None if result is None else value_of(result, False), "reason": reason}
     _do("resolve", sessions[0] if sessions else None, (db, store, socket), json, filters, all, dry_run, limit, given)
 
@@ -148,7 +157,7 @@ def _do(
     filters: dict[str, str | None],
     all: bool,
     dry_run: bool,
-    limit: int,
+    limit: int | None,
     given: dict[str, Any],
 ) -> None:
     """Act on one session or on many, and print the outcome; exit code 1 if it failed for some."""
@@ -159,7 +168,7 @@ def _do(
         if session is not None and dry_run:
             refuse(f"--dry-run lists the sessions that filters match: for one session, holdfast show {session} prints what there is")
         if session is None and not filtered:
-            refuse(f"give a session or a filter: holdfast {verb} SESSION, or --agent, --tenant, --status, --where-reason, or --all")
+            refuse(f"give a session or a filter: holdfast {verb} SESSION, or --agent, --status, --dependency, or --all")
         from holdfast.console.cli import words
         from holdfast.console.client.node import path_of
         from holdfast.console.wire.answers import Did, DidMany

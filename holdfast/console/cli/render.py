@@ -67,6 +67,7 @@ def ps(view: Overview, *, all: bool) -> None:
         table(out, columns if wide else columns[:-1], (_row(line) if wide else _row(line)[:-1] for line in view.sessions))
         if not wide:
             _reasons(out, view.sessions)
+        _repairs(out, view.sessions)
     ended = sum(view.counts.get(status, 0) for status in ENDED) - sum(line.status in ENDED for line in view.sessions)
     if view.next is not None:
         out.print(f"only {len(view.sessions)} sessions: --limit lists more, --after {view.next} the next ones")
@@ -80,6 +81,16 @@ def _reasons(out: Console, lines: Iterable[Line]) -> None:
     for line in lines:
         if why := _why(line):
             out.print(Text.assemble((line.session, "bold"), f": {why}"))
+
+
+def _repairs(out: Console, lines: Iterable[Line]) -> None:
+    """One line for each dependency that a person has to repair, with the command for all sessions that wait for it."""
+    waiting: dict[str, list[Line]] = {}
+    for line in lines:
+        if line.reason == "repair":
+            waiting.setdefault(line.dependency, []).append(line)
+    for dependency, those in waiting.items():
+        out.print(f"{dependency}: {number(len(those), 'session waits', 'sessions wait')} for its repair; do: {those[0].next}")
 
 
 def _process(view: Overview) -> str:

@@ -5,6 +5,7 @@
     [process]                     # of `holdfast run`: recovery_s, blocked_s, stuck_s
     [agents.support]              # of the sessions of one agent: mailbox, park_after_s, crash_limit
     [agents.support.budget]       # also breaker, repetition, intensity, backoff
+    [failures.openai.rate_limit]  # of a client, dependency or tool, or "all"; by kind of failure: attempts, health, charge, then
 
 Unset keys keep the value from code. TOML has no null: "none" removes a limit.
 """
@@ -115,13 +116,14 @@ def _too_large(table: dict[str, Any]) -> Iterator[str]:
 def _settings(table: dict[str, Any]) -> tuple[Settings, list[str]]:
     """The valid settings of the file, and the faults of its tables and keys."""
     found: list[str] = []
-    _known(table, "", ("agents", "process", "runtime"), found)
-    agents = _table(table, "", "agents", found)
+    _known(table, "", ("agents", "failures", "process", "runtime"), found)
+    agents, failures = _table(table, "", "agents", found), _table(table, "", "failures", found)
     limits = Limits(
         runtime=RuntimeLimits(**_limits(_table(table, "", "runtime", found), "runtime.", RuntimeLimits, found)),
         agents={
             name: AgentLimits(**_limits(_table(agents, "agents.", name, found), f"agents.{name}.", AgentLimits, found)) for name in agents
         },
+        failures={name: _table(failures, "failures.", name, found) for name in failures},
     )
     return Settings(limits=limits, process=_process(_table(table, "", "process", found), found)), found
 

@@ -39,6 +39,7 @@ _NEXT = {
     "unclaimed": "deploy code that calls the recorded effect, then holdfast resume {id}",
     "state": "deploy the agent that knows this state, or restore the row, then holdfast resume {id}",
     "crashes": "find out why the process died, then holdfast resume {id}",
+    "repair": "repair {dependency}, then holdfast resume --dependency {dependency}",
     "paused": "holdfast resume {id}",
     "other": "holdfast resume {id}",
     "failed": "fix the cause, then holdfast retry {id}, or holdfast drop {id}",
@@ -63,6 +64,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         steps: records of the open turn.
         used, limits: what counts against the limits of its budget, and these: what it cost itself, the open turn included, and what it
             gave to children and did not get back. `show` has the cost of itself, and that with all below it.
+        dependency: the dependency that it waits for; "" for none.
         until: store time, seconds since the epoch, at which it resumes by itself; None if it does not wait for a time.
         updated: store time of the last change.
         age_s: seconds since then.
@@ -82,6 +84,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     steps: int
     used: Amounts
     limits: Amounts
+    dependency: str
     until: float | None
     updated: float
     age_s: float
@@ -137,6 +140,7 @@ def line(
         steps=len(steps),
         used=used,
         limits=limits(session.budget),
+        dependency="" if park is None or not park.dependency else clean(park.dependency),
         until=None if park is None else park.until,
         updated=updated,
         age_s=max(now - updated, 0.0),
@@ -186,7 +190,10 @@ def _why(session: Listed, status: str, letter: DeadLetter | None, steps: Sequenc
 
 def _next(session: Listed, reason: str, used: Amounts) -> str:
     """The next action of a person for this session; an id that a shell would split is quoted."""
-    return _NEXT[reason].format(id=shlex.quote(clean(session.id)), limit=_spent(used, limits(session.budget))) if reason else ""
+    if not reason:
+        return ""
+    waits_on = "" if session.park is None else shlex.quote(clean(session.park.dependency))
+    return _NEXT[reason].format(id=shlex.quote(clean(session.id)), limit=_spent(used, limits(session.budget)), dependency=waits_on)
 
 
 def _spent(used: Amounts, most: Amounts) -> str:

@@ -128,18 +128,20 @@ class Many(Request, frozen=True, kw_only=True):
 
     Attributes:
         why: the reason of their park, such as "doubt" or "budget"; `resolve` also finds those that have ended in doubt.
+        dependency: the dependency that they are parked for.
         dry_run: only list them.
-        limit: how many at most.
+        limit: how many at most; default 1,000, or all that wait for a dependency.
     """
 
     status: Name | None = None
     agent: Name | None = None
     tenant: Name | None = None
     why: Name | None = None
+    dependency: Name | None = None
     all: bool = False
     dry_run: bool = False
     reason: Reason = ""
-    limit: Annotated[int, Meta(ge=1, le=MAX_LISTED)] = 1000
+    limit: Annotated[int, Meta(ge=1, le=MAX_LISTED)] | None = None
 
 
 class DropMany(Many, frozen=True, kw_only=True):

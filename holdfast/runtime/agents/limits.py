@@ -17,6 +17,7 @@ from holdfast.given import brief
 from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec
 from holdfast.policies.budget import Budget
+from holdfast.policies.failures import ALL, Rules, read_rules
 from holdfast.policies.repetition import RepetitionSpec
 from holdfast.runtime.agents.definition import Agent
 from holdfast.supervisors.intensity import Backoff, Intensity, faults_of
@@ -76,10 +77,15 @@ class RuntimeLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """All overrides: of the Runtime, and of agents by name."""
+    """All overrides: of the Runtime, and of agents by name.
+
+    Attributes:
+        failures: rules on what failures mean: by the name of a client, dependency or tool, or "all"; then as `failures=` of a tool.
+    """
 
     runtime: RuntimeLimits = RuntimeLimits()
     agents: Mapping[str, AgentLimits] = {}
+    failures: Mapping[str, Any] = {}
 
 
 def apply(agent: Agent, limits: AgentLimits | None) -> Agent:
@@ -109,8 +115,8 @@ def apply_breaker(spec: BreakerSpec, overrides: Overrides) -> BreakerSpec:
     return changed
 
 
-def faults(limits: Limits, agents: Mapping[str, Agent], breaker: BreakerSpec) -> list[str]:
-    """The faults of limits for these agents and this breaker of dependencies; empty if there are none.
+def faults(limits: Limits, agents: Mapping[str, Agent], breaker: BreakerSpec, clients: Iterable[str]) -> list[str]:
+    """The faults of limits for these agents, this breaker of dependencies and the clients of these names; empty if there are none.
 
     Each fault begins with its key, such as "agents.support.budget.steps".
     """
@@ -121,7 +127,17 @@ def faults(limits: Limits, agents: Mapping[str, Agent], breaker: BreakerSpec) ->
             found.append(f"agents.{name} names no agent of this Runtime{alike(name, agents)}")
         else:
             found += [f"agents.{name}.{fault}" for fault in _overridden_agent(agent, wanted)[1]]
+    failure_rules(limits.failures, agents, clients, found)
     return found
+
+
+def failure_rules(given: Mapping[str, Any], agents: Mapping[str, Agent], clients: Iterable[str], found: list[str]) -> dict[str, Rules]:
+    """The rules on what failures mean, by the name that they are for; notes their faults in `found`."""
+    tools = [tool for agent in agents.values() for tool in agent.tools]
+    known = {ALL, *clients, *(tool.name for tool in tools), *(tool.dependency for tool in tools if tool.dependency is not None)}
+    strange = (name for name in given if name not in known)
+    found += [f"failures.{name} names no client, dependency or tool of this Runtime{alike(name, known)}" for name in strange]
+    return {name: read_rules(given[name], found, f"failures.{name}") for name in given if name in known}
 
 
 def alike(name: str, known: Iterable[str]) -> str:

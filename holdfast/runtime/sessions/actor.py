@@ -307,8 +307,8 @@ class Actor:
             self.host.ended(self.id, op.status, op.result or b"", result.value)
 
     async def _crashed(self, turn: Turn, error: BaseException) -> None:
-        node = self.node
-        then = after_crash(error, self.owner.gates, self.restarts, self.agent.backoff, node.clock, node.random.uniform)
+        node, again = self.node, bool(self.journal.trailing_failures())
+        then = after_crash(error, self.owner.gates, self.restarts, self.agent.backoff, node.clock, node.random.uniform, asks_again=again)
         if isinstance(then, Park):
             return await self._park(then)
         cause, place = describe(error), where(error)

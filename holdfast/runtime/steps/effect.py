@@ -17,7 +17,8 @@ from holdfast.calls.call import Call, StepContext, cost_of
 from holdfast.errors import BudgetExhausted, NotDone, RepetitionDetected
 from holdfast.policies import retry
 from holdfast.policies.budget import ZERO, Usage
-from holdfast.policies.classify import Fault, classify, refused
+from holdfast.policies.classify import Fault, answers, classify
+from holdfast.policies.failures import ALL, NO_RULES, Answers
 from holdfast.policies.gate import Wait
 from holdfast.policies.stored import bounded
 from holdfast.runtime.steps import pipeline
@@ -35,8 +36,12 @@ _RUNNING = Phase.RUNNING
 _SPREAD, _SPREAD_MAX_S = 0.25, 5.0
 """Where many wait for one breaker, each calls again later by a random part of the wait, at most this one and so many seconds."""
 
-_OUT_OF_TIME = Fault("permanent", "BudgetExhausted", "the session's active time was used up")
+_OUT_OF_TIME = Fault("cancelled", "BudgetExhausted", "the session's active time was used up")
 """The fault of an attempt that the session's own limit in seconds ended."""
+
+
+_NOT_DONE = ("not_done", "no_thread")
+"""The kinds of failure after which the effect certainly did not happen."""
 
 
 def run_effect(turn: Turn, call: Call) -> Coroutine[Any, Any, Any]:
@@ -75,7 +80,7 @@ async def perform(step: Step) -> Outcome:
             now = clock.time()
             continue
         context = step.attempt()
-        began, ok, cost, fault, reported = math.inf, None, ZERO, None, None
+        began, ok, cost, fault, reported, so = math.inf, None, ZERO, None, None, None
         try:
             timeout_s = time_for(step, call) if gates.timed else call.timeout_s
             if step.durable:
@@ -107,9 +112,13 @@ async def perform(step: Step) -> Outcome:
             if flight.nested and (path := step.inside_path()):
                 step.attempt_over = True
                 await flight.end_inside(path)
-            if fault is not None or call.meter is not None:
-                cost = _cost(step, call, fault, reported)
-            ok = True if fault is None else False if fault.dependency else None
+            if fault is not None:
+                so = _answers(step, call, fault)
+                cost = _cost(step, call, fault, so, reported)
+            else:
+                ok = True
+                if call.meter is not None:
+                    cost = bounded(call.meter(step.value))
         except asyncio.CancelledError:
             if flight.nested and (path := step.inside_path()):
                 flight.cancel_inside(path)
@@ -122,38 +131,51 @@ async def perform(step: Step) -> Outcome:
             used = Usage(cost.steps, cost.tokens, cost.microusd, active_s, cost.tool_calls)
             step.used = used if step.used is ZERO else step.used + used
             step.now = clock.time()
-            gates.leave(call, permits, cost, active_s, ok, max(ended - began, 0.0), step.now)
-            if ok is not True:
-                if fault is not None and fault.dependency:
-                    gates.blame(permits, fault)
-                if gates.breaker.spent():
-                    node.peers.condemn(turn.owner.id, f"its breaker opened {gates.breaker.openings} times")
-        if fault is None:
+            if fault is not None and so is not None:
+                permits = gates.blame(permits, fault, so, step.now)
+                ok = False
+            gates.leave(call, permits, cost, active_s, ok, step.now)
+            if ok is not True and gates.breaker.spent():
+                node.peers.condemn(turn.owner.id, f"its breaker opened {gates.breaker.openings} times")
+        if fault is None or so is None:
             return await step.close(kept(call, step.value))
-        outcome = await _after_failure(step, call, context, fault)
+        outcome = await _after_failure(step, call, context, fault, so)
         if outcome is not None:
             return await step.close(outcome)
         now = clock.time()
 
 
-async def _after_failure(step: Step, call: Call, context: StepContext, fault: Fault) -> Outcome | None:
+async def _after_failure(step: Step, call: Call, context: StepContext, fault: Fault, so: Answers) -> Outcome | None:
     """The final outcome of a step whose attempt failed; None after the pause before another attempt."""
     if fault is _OUT_OF_TIME:
         await _out_of_time(step)
         return None
-    if call.effect == "once" and fault.category != "not_done":
+    if call.effect == "once" and fault.kind not in _NOT_DONE:
         happened = await _settled(step, fault)
         if happened is not None:
             return happened
         fault = Fault("not_done", fault.type, fault.message)
+        so = _answers(step, call, fault)
     step.phase = Phase.BEFORE
     turn = step.turn
-    elapsed_s = turn.node.clock.time() - step.opened
-    wait_s = None if context.settled else retry.delay(call.retry, step.made, elapsed_s, fault, turn.node.random.uniform)
+    elapsed_s, attempts = turn.node.clock.time() - step.opened, so.attempts or 1
+    if context.settled:
+        attempts = 1
+    wait_s = retry.delay(call.retry, attempts, step.made, elapsed_s, fault.retry_after_s, turn.node.random.uniform)
     if wait_s is None:
-        return Outcome(failure=failure_of(call.name, fault))
+        until = None if fault.retry_after_s is None else step.now + fault.retry_after_s
+        return Outcome(failure=failure_of(call.name, fault, so, of=call.dependency or call.name, until=until))
     await _wait_for_retry(step, fault, wait_s)
     return None
+
+
+def _answers(step: Step, call: Call, fault: Fault) -> Answers:
+    """What the failure means: by the rules of holdfast.toml, those of the call, and the table."""
+    rules = step.turn.node.settings.failures
+    if not rules:
+        return answers(fault, (call.failures,), call.retry.attempts)
+    named, shared, all_ = rules.get(call.name, NO_RULES), rules.get(call.dependency or "", NO_RULES), rules.get(ALL, NO_RULES)
+    return answers(fault, (named, shared, call.failures, all_), call.retry.attempts)
 
 
 async def _out_of_time(step: Step) -> None:
@@ -218,7 +240,7 @@ async def _cancelled(step: Step, call: Call, context: StepContext, error: asynci
     if step.task.cancelling() > step.cancelled_before:
         raise error
     # This task was not cancelled: the effect awaited a cancelled task. That is a crash of the effect.
-    return Fault("permanent", "CancelledError", f"the effect was cancelled from within: {error}")
+    return Fault("cancelled", "CancelledError", f"the effect was cancelled from within: {error}")
 
 
 def _failed(step: Step, call: Call, error: BaseException, timeout_s: float) -> tuple[Fault, Usage | None]:
@@ -228,11 +250,11 @@ def _failed(step: Step, call: Call, error: BaseException, timeout_s: float) -> t
     if cancelled and call.effect != "once":
         raise asyncio.CancelledError from error  # its caller cancelled it, and the effect turned that into an error
     if late and timeout_s < call.timeout_s and not _by_person(step):
-        return _OUT_OF_TIME, _reported_cost(error, call)
+        return _OUT_OF_TIME, cost_of(error)
     fault = _fault(error, step.turn.node.clock.wall())
-    if fault.dependency and (cancelled or (late and _by_person(step))):
-        fault = msgspec.structs.replace(fault, dependency=False)
-    return fault, _reported_cost(error, call)
+    if cancelled or (late and _by_person(step)):
+        fault = msgspec.structs.replace(fault, blameless=True)
+    return fault, cost_of(error)
 
 
 def _by_person(step: Step) -> bool:
@@ -246,7 +268,7 @@ async def _timed_out(step: Step, call: Call, context: StepContext, text: str, *,
         at_fault: whether it counts against the dependency.
     """
     if not context.begun:
-        return Fault("not_done" if call.effect == "once" else "transient", "ThreadsBusy", f"{text}: no thread was free for it")
+        return Fault("no_thread", "ThreadsBusy", f"{text}: no thread was free for it")
     if call.effect == "once" and context.remains is not None:
         # A thread cannot be ended from outside. The outcome of the effect is unknown until it ends, and usually known then.
         step.turn.stuck(context.remains)
@@ -257,7 +279,7 @@ async def _timed_out(step: Step, call: Call, context: StepContext, text: str, *,
             return None
         if isinstance(error, NotDone):
             return _fault(error, step.turn.node.clock.wall())
-    return Fault("transient", "TimeoutError", text, dependency=at_fault)
+    return Fault("timeout", "TimeoutError", text, keys=("TimeoutError", "timeout"), blameless=not at_fault)
 
 
 def _fault(error: BaseException, now: float) -> Fault:
@@ -265,7 +287,7 @@ def _fault(error: BaseException, now: float) -> Fault:
     exhausted = _exhausted(error)
     if exhausted is not None:
         # From a step inside this one: the handler must see the same error.
-        return Fault("permanent", exhausted.type, exhausted.message, raised_as="BudgetExhausted")
+        return Fault("bug", exhausted.type, exhausted.message, of=exhausted)
     return redacted(classify(error, now))
 
 
@@ -275,19 +297,17 @@ def _exhausted(error: BaseException) -> BudgetExhausted | None:
     return error if isinstance(error, BudgetExhausted) else None
 
 
-def _reported_cost(error: BaseException, call: Call) -> Usage | None:
-    reported = cost_of(error)
-    if reported is None and refused(error):
-        return Usage(steps=call.most.steps, tool_calls=call.most.tool_calls)
-    return reported
-
-
-def _cost(step: Step, call: Call, fault: Fault | None, reported: Usage | None) -> Usage:
-    """The cost of the attempt: metered from its answer, if it has one, or as its error reports; one step where the other side refused it;
-    else the most it can cost."""
-    if call.meter is not None and (fault is None or step.value is not None):
+def _cost(step: Step, call: Call, fault: Fault, so: Answers, reported: Usage | None) -> Usage:
+    """The cost of an attempt that failed: metered from its answer, if it has one, or as its error reports; else as the table says."""
+    if so.charge == "nothing":
+        return ZERO
+    if call.meter is not None and step.value is not None:
         return bounded(call.meter(step.value))
-    return call.most if reported is None else bounded(reported)
+    if reported is not None:
+        return bounded(reported)
+    if so.charge == "step" or fault.refused:
+        return Usage(steps=call.most.steps, tool_calls=call.most.tool_calls)
+    return call.most
 
 
 async def _settled(step: Step, fault: Fault) -> Outcome | None:
@@ -314,7 +334,7 @@ async def _wait_for_retry(step: Step, fault: Fault, wait_s: float) -> None:
     until = turn.node.clock.time() + wait_s
     if step.durable or wait_s > turn.owner.agent.park_after_s:
         await step.write(StepState.WAITING, until=until)
-    await turn.pause(step.lane, until, "retry", f"{step.name}: {fault.message}")
+    await turn.pause(step.lane, until, "retry", f"{step.name}: {fault.line}")
     await _begin_anew(step)
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from holdfast.codec import canonical, digest
 from holdfast.errors import AskCycle, MailboxFull, NotJournalable, SessionEnded, SessionNotFound
+from holdfast.policies.classify import Fault
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.ids import check_id
 from holdfast.runtime.steps import pipeline
@@ -19,7 +20,7 @@ from holdfast.runtime.steps.refusal import refuse
 from holdfast.runtime.steps.room import spend_step
 from holdfast.runtime.steps.step import Step
 from holdfast.runtime.steps.wait import begin, check_time, wait_for
-from holdfast.runtime.turns.failures import describe
+from holdfast.runtime.turns.failures import describe, failure_of
 from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.ops import Enqueue, Op, Result, Status
 from holdfast.stores.records import ENDED, Address, Failure, Outcome, Session
@@ -61,7 +62,8 @@ async def _ask(step: Step, *, sent: Sent, timeout_s: float) -> Outcome:
         return outcome
     id = message_id(step, sent)
     text = f"no answer within {timeout_s:g} s; ask again with id {id!r}"
-    return await step.close(Outcome(failure=Failure("AskTimeout", target, "AskTimeout", text, "transient", message_id=id)))
+    failed = failure_of(target, Fault("no_reply", "AskTimeout", text))
+    return await step.close(Outcome(failure=msgspec.structs.replace(failed, error="AskTimeout", message_id=id)))
 
 
 async def _refuse_cycle(step: Step, id: str | None) -> None:
@@ -213,5 +215,5 @@ def _answered_at_once(result: Result, *, target: str) -> Outcome | None:
         if ended.result is not None:
             return _decode_outcome(ended.result)
         return Outcome(failure=Failure("StepError", ended.id, "SessionEnded", f"session {ended.id!r} is {ended.status}"))
-    category = "transient" if last.value == "full" else "permanent"
-    return Outcome(failure=Failure("StepError", target, _KINDS[last.value], _WHY[last.value].format(target), category))
+    kind = "busy" if last.value == "full" else "bug"
+    return Outcome(failure=failure_of(target, Fault(kind, _KINDS[last.value], _WHY[last.value].format(target))))

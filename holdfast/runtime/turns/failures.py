@@ -13,9 +13,10 @@ from holdfast import redact
 from holdfast.errors import AskCycle, AskTimeout, BudgetExhausted, RepetitionDetected, StepError
 from holdfast.given import text_of
 from holdfast.policies.classify import Fault
+from holdfast.policies.failures import TABLE, Answers
 from holdfast.stores.records import Failure, Outcome, Park, StepState
 
-_BY_NAME: dict[str, type[StepError]] = {cls.__name__: cls for cls in (StepError, BudgetExhausted, RepetitionDetected, AskCycle)}
+_BY_NAME: dict[str, type[StepError]] = {cls.__name__: cls for cls in (StepError, BudgetExhausted, RepetitionDetected, AskCycle, AskTimeout)}
 _MAX_TEXT = 2_000
 _FRAMES, _CAUSES = 30, 4
 CUT = Failure("StepError", "", "CancelledError", "cancelled by its caller")
@@ -32,11 +33,24 @@ def redacted(fault: Fault) -> Fault:
     return msgspec.structs.replace(fault, message=redact.text(fault.message)[:_MAX_TEXT])
 
 
-def failure_of(step: str, fault: Fault) -> Failure:
-    """The record of a final failure. To the caller, "not_done" and "cancelled" are permanent."""
-    category = fault.category if fault.category in ("transient", "semantic") else "permanent"
-    down = fault.dependency and category == "transient"
-    return Failure(fault.raised_as, step, fault.type, redact.text(fault.message)[:_MAX_TEXT], category, dependency=down)
+def failure_of(step: str, fault: Fault, so: Answers | None = None, *, of: str = "", until: float | None = None) -> Failure:
+    """The record of a final failure.
+
+    Args:
+        so: what it means; default what the table says.
+        of: the dependency, or else the step, that failed.
+        until: the store time to which the dependency asked to wait; None if it did not say.
+    """
+    so, inner = so or TABLE[fault.kind], fault.of
+    error, down = "StepError", so.health == "dependency" and so.then == "park"
+    if inner is not None:
+        error = "BudgetExhausted" if isinstance(inner, BudgetExhausted) else error
+        down, of, until = inner.dependency, inner.of, inner.until
+    message = redact.text(fault.message)[:_MAX_TEXT]
+    return Failure(
+        error, step, fault.type, message, so.category, dependency=down, kind=fault.kind, status=fault.status, of=of, then=so.then,
+        until=until,
+    )  # fmt: skip
 
 
 STATE_S = 60.0
@@ -60,10 +74,13 @@ def state_of(outcome: Outcome) -> StepState:
 
 def error_of(failure: Failure) -> StepError:
     """The error that a failure on record raises."""
-    about, down = (failure.step, failure.type, failure.message, failure.category), failure.dependency
+    about = {
+        "dependency": failure.dependency, "kind": failure.kind, "status": failure.status, "of": failure.of, "then": failure.then,
+        "until": failure.until,
+    }  # fmt: skip
     if failure.error == AskTimeout.__name__:
-        return AskTimeout(*about, dependency=down, message_id=failure.message_id)
-    return _BY_NAME.get(failure.error, StepError)(*about, dependency=down)
+        about["message_id"] = failure.message_id
+    return _BY_NAME.get(failure.error, StepError)(failure.step, failure.type, failure.message, failure.category, **about)  # type: ignore[arg-type] # by the name of each
 
 
 def describe(error: BaseException) -> str:

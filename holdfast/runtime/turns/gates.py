@@ -14,6 +14,7 @@ from holdfast.calls.call import Call
 from holdfast.policies.breaker import Breaker, BreakerSpec
 from holdfast.policies.budget import Budget, Usage
 from holdfast.policies.classify import Fault
+from holdfast.policies.failures import Answers
 from holdfast.policies.gate import Wait
 from holdfast.policies.ledger import Ledger
 from holdfast.policies.repetition import Repetition, RepetitionSpec
@@ -31,7 +32,7 @@ class Gates:
 
     Attributes:
         failures: how many runs of the turn in a row ended because a dependency was down.
-        tries: how many in a row ended by another transient failure.
+        tries: how many in a row ended by another failure of a step.
         line: the steps that wait for budget; None where none does.
         timed: whether the active time is limited.
         overtime: the next reservation may be made although that time is used up.
@@ -71,12 +72,12 @@ class Gates:
             return (own,)
         verdict = shared.before(now)
         if isinstance(verdict, Wait):
-            self.breaker.after(now, None, 0.0, own[1])
+            self.breaker.after(now, None, own[1])
             self._release(call.most)
             return verdict
         return own, (shared, shared.generation)
 
-    def leave(self, call: Call, permits: Permits, cost: Usage, active_s: float, ok: bool | None, took_s: float, now: float) -> None:
+    def leave(self, call: Call, permits: Permits, cost: Usage, active_s: float, ok: bool | None, now: float) -> None:
         """The attempt has ended: settle its cost, and its active time in place of the seconds in `cost`. `ok` None counts neither for nor
         against a breaker."""
         if cost.seconds:
@@ -85,7 +86,7 @@ class Gates:
         if self.line is not None:
             self.line.settled()
         for breaker, generation in permits:
-            breaker.after(now, ok, took_s, generation)
+            breaker.after(now, ok, generation)
 
     def spend(self, cost: Usage) -> bool:
         """Charge a cost that is known before; False, with nothing charged, where it does not fit for now."""
@@ -114,10 +115,18 @@ class Gates:
         """`timeout_s`, cut to the active time that the budget leaves; 0 where it is used up."""
         return min(timeout_s, self.ledger.left().seconds or 0.0) if self.timed else timeout_s
 
-    def blame(self, permits: Permits, fault: Fault) -> None:
-        """The attempt failed by a fault of its dependency: people see it with the breakers."""
-        for breaker, _ in permits:
-            breaker.error, breaker.status = f"{fault.type}: {fault.message}", fault.status
+    def blame(self, permits: Permits, fault: Fault, so: Answers, now: float) -> Permits:
+        """The attempt failed: the permits of the breakers that count it; the others are returned. People see the failure with the breakers,
+        also one that a person has to repair, and an opening lasts as long as the dependency asked to wait."""
+        counting = {"none": 0, "session": 1, "dependency": 2}[so.health]
+        for breaker, generation in permits[counting:]:
+            breaker.after(now, None, generation)
+            if so.then == "person":
+                breaker.blame(f"{fault.type}: {fault.message}", fault.status, None)
+        retry_at = None if fault.retry_after_s is None else now + fault.retry_after_s
+        for breaker, _ in permits[:counting]:
+            breaker.blame(f"{fault.type}: {fault.message}", fault.status, retry_at)
+        return permits[:counting]
 
     def raise_(self, by: Budget) -> None:
         """Add to the limits."""

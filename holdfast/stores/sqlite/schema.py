@@ -160,6 +160,22 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE messages ADD COLUMN also BLOB;
     """,
+    # A session whose dependency a person has to repair needs a person.
+    """
+    DROP INDEX sessions_for_people;
+    ALTER TABLE sessions DROP COLUMN rank;
+    ALTER TABLE sessions ADD COLUMN rank INTEGER AS (
+        CASE status
+            WHEN 'failed' THEN 0
+            WHEN 'parked' THEN
+                CASE WHEN reason IN ('doubt', 'budget', 'drift', 'unclaimed', 'state', 'crashes', 'repair') THEN 1 ELSE 2 END
+            WHEN 'idle' THEN CASE WHEN pending > 0 THEN 3 ELSE 5 END
+            WHEN 'unfinished' THEN CASE WHEN pending > 0 THEN 3 ELSE 4 END
+            ELSE CASE WHEN reason = 'doubt' THEN 1 ELSE 6 END
+        END
+    ) VIRTUAL;
+    CREATE INDEX sessions_for_people ON sessions (rank, updated DESC, num DESC, status);
+    """,
 )
 
 

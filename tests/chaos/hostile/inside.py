@@ -235,7 +235,7 @@ def _failing(how: str) -> None:
 
 
 for _how in (
-    "text", "texts", "key", "group", "note", "cause", "retry-after", "cost", "status_code", "holdfast_category", "body", "code", "headers",
+    "text", "texts", "key", "group", "note", "cause", "retry-after", "cost", "status_code", "holdfast_failure", "body", "code", "headers",
 ):  # fmt: skip
     _failing(_how)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -20,11 +19,13 @@ from holdfast.console.api import doctor
 from holdfast.console.api.app import application, build
 from holdfast.console.api.control import Control, Gone
 from holdfast.console.api.events import Entry, Feed, Hub, happened, name_of
+from holdfast.console.cli import render
 from holdfast.console.cli.app import app as command
 from holdfast.console.reading.inspect import overview
 from holdfast.console.wire.answers import Happened
 from holdfast.console.wire.problems import MSGPACK, Problem
 from holdfast.console.wire.verbs import HELP
+from holdfast.policies.breaker import BreakerView
 from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.records import SessionStatus
 
@@ -294,6 +295,53 @@ async def test_resolve_on_many_finds_every_effect_of_unknown_outcome(api: Api) -
     assert await chosen("resolve", status="killed", verdict="fail") == {}
 
 
+class Refused(Exception):
+    status_code = 401
+
+
+async def test_sessions_that_wait_for_the_repair_of_a_dependency_are_one_line_and_one_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of ps, of the doctor, and of resume; those of another dependency stay parked."""
+    keys: set[str] = set()
+
+    @tool(dependency="open ai")
+    async def model(text: str) -> str:
+        if text not in keys:
+            raise Refused("invalid key")
+        return text
+
+    @tool(dependency="shop")
+    async def order(text: str) -> str:
+        raise Refused("invalid key")
+
+    @agent(tools=[model, order], park_after_s=0.0)
+    async def worker(session: Session[None], text: str) -> str:
+        return await session.step(order if text == "order" else model, text)
+
+    async with Runtime("memory:", [worker], telemetry=False) as runtime:
+        api = Api(runtime)
+        for id in ("a", "b", "c", "shopper"):
+            await api.post("/sessions", 201, agent="worker", id=id)
+            await api.post(f"/sessions/{id}/messages", 202, message="order" if id == "shopper" else "hello", id="m")
+            await api.until(id, "parked")
+        command = "holdfast resume --dependency 'open ai'"
+        lines = [check["text"] for check in (await api.get("/doctor"))["checks"] if check["name"] == "repair"]
+        assert lines == [
+            f"3 sessions wait for open ai: model: HTTP 401 Refused: invalid key: repair it, then {command}",
+            "1 session waits for shop: order: HTTP 401 Refused: invalid key: repair it, then holdfast resume --dependency shop",
+        ]
+        render.ps(await overview(runtime.store, now=runtime.time()), all=False)
+        listed = capsys.readouterr().out
+        assert f"open ai: 3 sessions wait for its repair; do: repair 'open ai', then {command}" in listed
+        assert listed.count("parked (repair)") == 4
+        keys.add("hello")
+        assert await api.post("/resume", 422) is not None
+        done = await api.post("/resume", dependency="open ai")
+        assert {one["session"]: one["changed"] for one in done["sessions"]} == {"a": True, "b": True, "c": True}
+        for id in ("a", "b", "c"):
+            assert await runtime.session(id).ask("hello", id="m") == "hello"
+        assert (await runtime.session("shopper").row()).status == "parked"
+
+
 async def test_many_turns_are_given_up_and_many_attempts_interrupted(api: Api) -> None:
     """A drop is for failed sessions unless a filter says otherwise, an interruption for running ones."""
     for id in ("a", "b"):
@@ -367,7 +415,7 @@ async def test_a_doctor_finds_what_is_wrong(api: Api, monkeypatch: pytest.Monkey
     monkeypatch.setattr(api.runtime, "check_health", silent)
     monkeypatch.setattr(api.runtime, "statistics", lambda: counts)
     monkeypatch.setattr(
-        api.runtime, "breakers", lambda: {"openai": SimpleNamespace(state="half_open", openings=1, until=None, cause="9 of 10 failed")}
+        api.runtime, "breakers", lambda: {"openai": BreakerView("half_open", 1, None, "9 of 10 failed", "APIStatusError: down", 503)}
     )
     found = await doctor.diagnose(api.control)
     assert not found.healthy

@@ -16,7 +16,7 @@ from holdfast.console.wire.answers import Did, DidMany, One
 def line(status: str, reason: str | None) -> Line:
     return Line(
         session="s", agent="a", tenant="t", status=status, reason=reason, why="", next="", asks_a_person=False, turn=0, queued=0, steps=0,
-        used=Amounts(), limits=Amounts(), until=None, updated=1.0, age_s=0.0,
+        used=Amounts(), limits=Amounts(), dependency="", until=None, updated=1.0, age_s=0.0,
     )  # fmt: skip
 
 

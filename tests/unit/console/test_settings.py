@@ -11,11 +11,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from holdfast import Backoff, BreakerSpec, Budget, ConfigError, Intensity, RepetitionSpec, Runtime, Session, agent
+from holdfast import Backoff, BreakerSpec, Budget, ConfigError, FailureRule, Intensity, RepetitionSpec, Runtime, Session, agent
 from holdfast.console.process.settings import ProcessLimits, Settings, Source
-from holdfast.runtime.agents.limits import SINGLE, AgentLimits, Limits, RuntimeLimits, apply, apply_breaker, faults
+from holdfast.policies.failures import TABLE
+from holdfast.runtime.agents.limits import SINGLE, AgentLimits, Limits, RuntimeLimits, apply, apply_breaker, failure_rules, faults
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -26,7 +28,7 @@ async def support(session: Session[Any], text: str) -> str:
 
 
 def check(limits: Limits) -> Iterable[str]:
-    return faults(limits, {"support": support}, BreakerSpec())
+    return faults(limits, {"support": support}, BreakerSpec(), ())
 
 
 def read(folder: Path, text: str) -> Settings:
@@ -111,11 +113,23 @@ def test_the_example_names_every_limit() -> None:
     for table, of in (
         (named["runtime"], RuntimeLimits),
         (named["runtime"]["breaker"], BreakerSpec),
+        (named["failures"]["all"]["empty_answer"], FailureRule),
         (named["process"], ProcessLimits),
         (own, AgentLimits),
         *((own[key], of) for key, of in specs.items()),
     ):
         assert set(table) == set(of.__struct_fields__), of
+
+
+def test_the_rules_of_the_example_are_those_of_the_table() -> None:
+    """What people copy from names the defaults."""
+    settings = Source(str(EXAMPLES / "holdfast.toml"), check).read()
+    assert settings is not None
+    found: list[str] = []
+    rules = failure_rules(settings.limits.failures, {}, (), found)
+    assert found == []
+    for kind, rule in rules["all"].items():
+        assert {field: getattr(TABLE[kind], field) for field in FailureRule.__struct_fields__} == msgspec.structs.asdict(rule)
 
 
 def test_what_is_not_named_stays_as_the_code_has_it(tmp_path: Path) -> None:
@@ -155,7 +169,7 @@ def test_all_faults_are_told_at_once_each_with_its_file_and_key(tmp_path: Path) 
     backoff = { factor = 0.5 }
     """
     assert refused(tmp_path, text) == [
-        "unknown key drain_s: there is agents, process, runtime",
+        "unknown key drain_s: there is agents, failures, process, runtime",
         "unknown key runtime.idle: did you mean 'idle_s'?",
         "agents.support.intensity is 3: it has to be a table, [agents.support.intensity]",
         "process.blocked_s is 0.001: it cannot be below 0.1",
@@ -193,6 +207,22 @@ def test_all_faults_are_told_at_once_each_with_its_file_and_key(tmp_path: Path) 
         ("[agents]\nsupport = 3", ["agents.support is 3: it has to be a table, [agents.support]"]),
         ("[runtime]\nidle_s = 'x'\nreconciles = 0", [
             "runtime.idle_s is 'x': give a finite number", "runtime.reconciles is 0: give a whole number, 1 or more",
+        ]),
+        ('[failures.all.429]\nattempts = 0\nthen = "no; attempts"\nhealth = 3', [
+            "failures.all.429.attempts is 0: give a whole number, 1 or more",
+            "failures.all.429.health is 3: give 'dependency', 'session', 'none'",
+            "failures.all.429.then is 'no; attempts': give 'handler', 'dead letter', 'park', 'person'",
+        ]),
+        ("[failures.all]\nempty_anwser = { attempts = 1 }\ntimeout = 3\n600 = {}\nbusy = { attemps = 1 }", [
+            "failures.all.empty_anwser is no kind of failure: did you mean 'empty_answer'?",
+            "failures.all.timeout is 3: give a FailureRule, or a table of its fields (attempts, health, charge, then)",
+            f"failures.all.600 is no kind of failure: use {', '.join(TABLE)}; an HTTP status; "
+            "an exception's class; or 'code:' and a provider's error code",
+            "failures.all.busy.attemps is an unknown key: use attempts, health, charge, then",
+        ]),
+        ("[failures]\nall = 3\nopenay = {}", [
+            "failures.all is 3: it has to be a table, [failures.all]",
+            "failures.openay names no client, dependency or tool of this Runtime: there is all",
         ]),
         ("[runtime\n", ["it is not TOML: Expected ']' at the end of a table declaration (at line 1, column 9)"]),
     ],

@@ -35,4 +35,6 @@ class Outbox:
 
     def all(self) -> tuple[Enqueue, ...]:
         """All messages."""
+        if not self._of:
+            return ()
         return tuple(message for _, message in sorted((each for of in self._of.values() for each in of), key=lambda each: each[0]))

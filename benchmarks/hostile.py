@@ -180,6 +180,11 @@ def p99(url: str, seconds: float, places: list[str]) -> float:
 
 
 @contextmanager
+def _memory() -> Iterator[Callable[[], str]]:
+    yield lambda: "memory:"
+
+
+@contextmanager
 def _sqlite() -> Iterator[Callable[[], str]]:
     with raw.scratch() as directory:
         numbers = itertools.count()
@@ -208,7 +213,7 @@ def run(quick: bool) -> list[Figure]:
     places = [*PLACES, TELL, MESSAGE_ID]
     values()
     figures = []
-    for name, store in (("SQLite", _sqlite), ("Postgres", _postgres)):
+    for name, store in (("memory", _memory), ("SQLite", _sqlite), ("Postgres", _postgres)):
         with store() as url:
             figures.append(_figure(name, url, places, quick))
     with _sqlite() as url:

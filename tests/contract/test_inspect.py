@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import Any
 
 import msgspec
@@ -90,13 +91,15 @@ async def test_a_line_says_why_and_names_the_command_that_helps(store: Store) ->
     found = await lines(store)
     assert {id: (line.why, line.next) for id, line in found.items()} == {
         "bug": ("ValueError: bug", "fix the cause, then holdfast retry bug, or holdfast drop bug"),
-        "doubt": ("doubt!", "holdfast resolve doubt done|retry|fail"),
+        "doubt": ("doubt!", "holdfast resolve doubt 'done|retry|fail'"),
         "spent": ("budget!", "holdfast budget spent --steps ..."),
         "crashes": ("crashes!", "find out why the process died, then holdfast resume crashes"),
         "paused": ("paused!", "holdfast resume paused"),
         "odd one": ("migration!", "holdfast resume 'odd one'"),
         "wait": ("wait!", ""),
     }
+    pasted = [word for line in found.values() for word in shlex.shlex(line.next, punctuation_chars=True)]
+    assert not {"|", "&", ";", ">", "<"} & set(pasted), "a shell runs no part of a command that still needs a choice"
     assert {id for id, line in found.items() if line.asks_a_person} == {"bug", "doubt", "spent", "crashes"}
     assert (found["paused"].status, found["paused"].reason) == ("parked", "paused")
 
@@ -106,7 +109,7 @@ async def test_a_session_that_was_ended_in_the_middle_of_an_effect_says_so(store
     outcome = msgspec.msgpack.encode(Outcome(failure=Failure("SessionEnded", "", "killed", "it misbehaved")))
     await store.apply([*spawn("s"), step("s", "refund", StepState.DOUBT), EndSession("s", "killed", outcome, 5.0)])
     line = (await lines(store, ended=True))["s"]
-    assert (line.why, line.next) == ("it misbehaved; refund may or may not have happened", "holdfast resolve s done|retry|fail")
+    assert (line.why, line.next) == ("it misbehaved; refund may or may not have happened", "holdfast resolve s 'done|retry|fail'")
     assert not line.asks_a_person
 
 
@@ -118,7 +121,7 @@ async def test_an_ended_session_that_left_a_doubt_asks_a_person_until_that_is_re
     await store.apply([EndSession("odd one", "cancelled", outcome, 5.0, park=left)])
     line, _ = (await inspect.overview(store, now=10.0)).sessions
     assert (line.session, line.status, line.reason, line.asks_a_person) == ("odd one", "cancelled", "doubt", True)
-    assert (line.why, line.next, line.until) == (left.text, "holdfast resolve 'odd one' done|retry|fail", None)
+    assert (line.why, line.next, line.until) == (left.text, "holdfast resolve 'odd one' 'done|retry|fail'", None)
     view = await detail(store, "odd one")
     assert (view.line, view.ended, view.result) == (line, "cancelled: its parent has ended", None)
     await store.apply([UpdateSession("odd one", 2, 11.0, status="cancelled")])
@@ -133,7 +136,7 @@ async def test_a_failed_session_in_doubt_is_resolved_before_it_is_dropped(store:
     await store.apply([*spawn("s", messages=1), failed])
     line = (await lines(store))["s"]
     assert line.why == "ValueError: s; outcome unknown: wire"
-    assert line.next == "holdfast resolve s done|retry|fail, then holdfast retry s, or holdfast drop s"
+    assert line.next == "holdfast resolve s 'done|retry|fail', then holdfast retry s, or holdfast drop s"
     (letter,) = (await detail(store, "s")).dead_letters
     assert (letter.effects, letter.in_doubt, letter.failed) == (["refund"], ["wire"], ["book", "mail"])
     entry = (await timeline.read(store, "s")).entries[-1]
@@ -164,7 +167,7 @@ async def test_a_session_whose_agent_is_gone_says_so_and_how_to_end_it(store: St
         "over": "no",
     }
     assert found["busy"].next == "add it to agents=, or holdfast cancel busy"
-    assert found["unsure"].next == "holdfast resolve unsure done|retry|fail"
+    assert found["unsure"].next == "holdfast resolve unsure 'done|retry|fail'"
     assert {id for id, line in found.items() if line.asks_a_person} == {"busy", "bug", "nap", "unsure"}
     assert (await detail(store, "bug", agents=())).line == found["bug"]
 

@@ -333,7 +333,7 @@ def test_ps_says_why_and_what_to_do(dead: Path) -> None:
     assert "crashed; sessions resume" in ran.stdout
     for said in ("ZeroDivisionError: oops", "resumes at the next start", "steps: 6 of 6 used"):
         assert said in ran.stdout
-    for verb in ("retry bug", "drop bug", "resolve transfer done|retry|fail", "budget greedy --steps ..."):
+    for verb in ("retry bug", "drop bug", "resolve transfer 'done|retry|fail'", "budget greedy --steps ..."):
         assert f"holdfast {verb}" in ran.stdout
     assert "\x1b" not in ran.stdout
     assert "abcdefghijkl" not in ran.stdout

@@ -374,7 +374,7 @@ def test_a_turn_can_be_interrupted_and_given_up(fed: Node) -> None:
     assert "the outcome of wire is unknown, so the dead letter of 'up/2' is kept: resolve it" in said(hold(fed, "drop", "up/2"))
     shown = " ".join(hold(fed, "show", "up/2").stdout.split())
     assert "outcome unknown: wire" in shown
-    assert "holdfast resolve up/2 done|retry|fail, then holdfast retry up/2, or holdfast drop up/2" in shown
+    assert "holdfast resolve up/2 'done|retry|fail', then holdfast retry up/2, or holdfast drop up/2" in shown
     assert "resolve: 1 of 1 session" in hold(fed, "resolve", "fail", "--tenant", "given-up").stdout
     assert hold(fed, "drop", "up/2", "--reason", "wrong order").stdout == "up/2: dropped\n"
     for id in ("up/1", "up/2"):

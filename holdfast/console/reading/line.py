@@ -33,7 +33,7 @@ _name = lru_cache(1024)(clean)  # thousands of sessions have few agents and tena
 _outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 _NEXT = {
-    "doubt": "holdfast resolve {id} done|retry|fail",
+    "doubt": "holdfast resolve {id} 'done|retry|fail'",
     "budget": "holdfast budget {id} --{limit} ...",
     "drift": "fix the code, then holdfast resume {id}",
     "unclaimed": "deploy code that calls the recorded effect, then holdfast resume {id}",
@@ -43,11 +43,13 @@ _NEXT = {
     "paused": "holdfast resume {id}",
     "other": "holdfast resume {id}",
     "failed": "fix the cause, then holdfast retry {id}, or holdfast drop {id}",
-    "failed in doubt": "holdfast resolve {id} done|retry|fail, then holdfast retry {id}, or holdfast drop {id}",
+    "failed in doubt": "holdfast resolve {id} 'done|retry|fail', then holdfast retry {id}, or holdfast drop {id}",
     "no agent": "add it to agents=, or holdfast cancel {id}",
     "no process": "holdfast run",
 }
-"""The next action of a person: by the reason of the park, for a failed session, for a missing agent, for a session that no process runs."""
+"""The next action of a person: by the reason of the park, for a failed session, for a missing agent, for a session that no process runs.
+
+The quotes: pasted into a shell without them, `done|retry|fail` is a pipe whose first command resolves as done."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):

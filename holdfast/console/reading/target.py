@@ -117,7 +117,8 @@ def store_url(path: str | None, url: str | None) -> str:
         return _SQLITE + (_only_one(Path.cwd()) if path is None else path)
     if (url.startswith(_SQLITE) and url != _SQLITE) or url.startswith(_POSTGRES):
         return url
-    raise ConfigError(f"{name(url)!r} cannot be read from outside: use sqlite:///path.db or postgresql://host/database, or --db path.db")
+    known = "sqlite:///path.db, postgresql://host/database or postgres:dev, or --db path.db"
+    raise ConfigError(f"{name(url)!r} cannot be read from outside: use {known}")
 
 
 def name(url: str) -> str:
@@ -129,6 +130,7 @@ def name(url: str) -> str:
 
 
 def _only_one(folder: Path) -> str:
+    from holdfast.stores.postgres.dev import DEFAULT_FOLDER
     from holdfast.stores.sqlite.file import is_database
 
     try:
@@ -148,4 +150,6 @@ def _only_one(folder: Path) -> str:
         raise ConfigError(f"this folder has {len(found)} databases ({', '.join(found)}): name one with --db")
     if unreadable:
         raise ConfigError(f"this folder has no database that can be read ({'; '.join(unreadable)}): name one with --db path.db")
-    raise ConfigError("this folder has no holdfast database: name one with --db path.db")
+    if (folder / DEFAULT_FOLDER).is_dir():
+        raise ConfigError("this folder has no SQLite file of holdfast: name its Postgres with --store postgres:dev")
+    raise ConfigError("this folder has no holdfast database: name one with --db path.db or --store URL")

@@ -14,6 +14,7 @@ from holdfast.console.reading import target
 from holdfast.console.wire import identity
 from holdfast.console.wire.socket import default_path, listen
 from holdfast.stores.memory.store import MemoryStore
+from holdfast.stores.postgres.dev import DEFAULT_FOLDER
 from holdfast.stores.postgres.store import PostgresStore
 from holdfast.stores.sqlite.lock import take_lock
 from holdfast.stores.sqlite.store import SqliteStore
@@ -81,6 +82,15 @@ def test_a_url_that_makes_no_sense_is_told_without_its_password(url: str) -> Non
             reach.find(url=url)
     else:
         assert reach.find(url=url) is None
+
+
+def test_a_folder_without_a_sqlite_file_says_how_to_name_another_store(here: Path) -> None:
+    """Also where the database is the Postgres that postgres:dev keeps in this folder."""
+    with pytest.raises(ConfigError, match=r"--db path\.db or --store URL$"):
+        reach.find()
+    (here / DEFAULT_FOLDER).mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"--store postgres:dev$"):
+        reach.find()
 
 
 @pytest.mark.parametrize(

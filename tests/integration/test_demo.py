@@ -11,8 +11,14 @@ import pytest
 from holdfast.console.demo import main as demo
 from holdfast.console.demo import report as demo_report
 from holdfast.console.demo.facts import Answered, Asked, Exchange, Fact, Kill, OpenStep, Repeats, refunds_made, repeats
+from holdfast.console.demo.processes import Processes
 from holdfast.console.demo.report import Scene, summary
+from holdfast.console.demo.screen import Quiet
 from holdfast.errors import ConfigError
+from holdfast.policies.budget import Budget
+from holdfast.stores.ops import Activate, CreateSession, UpdateSession
+from holdfast.stores.records import Park
+from holdfast.stores.sqlite.store import SqliteStore
 
 SEED = 25  # a 429, a 503 and a cut stream, no stall
 KILL = Kill(at=100.0, restarted=101.0, open=[OpenStep("refund", "ORD-1001")])
@@ -36,6 +42,28 @@ def test_a_small_demo_keeps_its_promises_and_exits_with_0(capsys: pytest.Capture
     assert "kill -9 with" in shown
     assert "BROKEN" not in shown
     assert "Every promise was kept" in shown
+
+
+def test_a_pause_is_told_once_until_there_is_an_answer_again() -> None:
+    """A viewer learns why nothing moves, in one line a pause."""
+    quiet = Quiet(5.0)
+    assert [quiet.over(count, now) for count, now in [(0, 0.0), (0, 4.9), (0, 5.0), (0, 60.0), (1, 61.0), (1, 66.0), (1, 67.0)]] == [
+        *(False, False, True, False),
+        *(False, True, False),
+    ]
+
+
+async def test_sessions_that_a_breaker_holds_back_are_counted(tmp_path: Path) -> None:
+    """From the database, as people see them in `ps`: one that waits for itself is not among them."""
+    processes = Processes(tmp_path, tmp_path, {})
+    assert processes.held_back() == 0
+    store = SqliteStore(str(tmp_path / "sessions.db"))
+    await store.open()
+    for id, why in {"held": "breaker", "sleeps": "wait"}.items():
+        create = CreateSession(id, "support", "shop", "", 1, b"", Budget(), b"", 1.0)
+        await store.apply([create, Activate(id, 2.0), UpdateSession(id, 1, 3.0, status="parked", park=Park(why, ""))])
+    await store.close()
+    assert processes.held_back() == 1
 
 
 def test_an_installed_package_without_examples_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

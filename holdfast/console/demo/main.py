@@ -23,7 +23,7 @@ import holdfast
 from holdfast.console.demo.facts import Answered, Asked, Fact, Kill, Left, Tail, exchanges
 from holdfast.console.demo.processes import DemoError, Processes
 from holdfast.console.demo.report import LOOP_ORDER, LOOPER, Row, Scene, done, paid_and_open, summary
-from holdfast.console.demo.screen import Screen, Tally
+from holdfast.console.demo.screen import Quiet, Screen, Tally
 from holdfast.errors import ConfigError
 
 BROKEN = 1
@@ -34,6 +34,8 @@ _REFUND_WAIT_S = 3.0
 """How long, in seconds, a kill that is due waits for the worst moment: a refund is paid, and its answer has not arrived."""
 _ANSWER_S = 0.15
 """How long after a payment, in seconds, its answer has certainly not arrived, at pace 1."""
+_QUIET_S = 5.0
+"""After so long without an answer of the model, in seconds, the demo looks whether a breaker holds the sessions back."""
 
 
 def main(*, sessions: int = 50, kills: int = 3, seed: int | None = None, pace: float = 1.0, deadline_s: float = 170.0) -> int:
@@ -113,6 +115,7 @@ class _Demo:
         self._answers, self._replayed, self._refunds = 0, 0, 0
         self._done: set[str] = set()
         self._due_since, self._paid_at, self._answer_s = 0.0, 0.0, _ANSWER_S * pace
+        self._quiet = Quiet(_QUIET_S)
 
     def run(self, deadline: float) -> list[Row]:
         """From the start of the processes to the summary. Raises DemoError."""
@@ -126,6 +129,8 @@ class _Demo:
             while len(self._done) < scene.sessions + 1:
                 processes.check_worker()
                 self._look()
+                if self._quiet.over(self._answers, time.monotonic()) and (held := processes.held_back()):
+                    screen.say(f"the circuit breaker of the model server is open: {held} sessions wait; they resume within two minutes")
                 if self._due(processes):
                     self._kill(processes)
                 if time.monotonic() > deadline:

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import msgspec
 
@@ -109,18 +109,25 @@ class Processes:
 
     def open_steps(self) -> list[OpenStep]:
         """Steps that have begun and not ended: read from the database, by a connection that cannot write."""
+        latest = "SELECT max(num) FROM steps GROUP BY session, turn, key"  # of two rows for a step the later one counts
+        rows = self._rows(f"SELECT body FROM steps WHERE state = ? AND num IN ({latest})", int(StepState.OPEN))
+        return [_open_step(_record(body)) for (body,) in rows]
+
+    def held_back(self) -> int:
+        """How many sessions are parked until the circuit breaker of the model server lets calls through: read in the same way."""
+        return len(self._rows("SELECT id FROM sessions WHERE status = 'parked' AND reason = 'breaker'"))
+
+    def _rows(self, query: str, *values: int) -> list[tuple[Any, ...]]:
         path = self._folder / "sessions.db"
         if not path.exists():
             return []
         db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
         try:
-            latest = "SELECT max(num) FROM steps GROUP BY session, turn, key"  # of two rows for a step the later one counts
-            rows = db.execute(f"SELECT body FROM steps WHERE state = ? AND num IN ({latest})", (int(StepState.OPEN),)).fetchall()
+            return db.execute(query, values).fetchall()
         except sqlite3.OperationalError:
             return []  # the tables are not made yet
         finally:
             db.close()
-        return [_open_step(_record(body)) for (body,) in rows]
 
     def _start(self, log: str, *args: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
         file = (self._folder / log).open("ab")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -40,6 +41,22 @@ class Tally(msgspec.Struct, frozen=True):
         """The text for a line of its own."""
         sessions = f"{self.done} of {self.sessions} sessions done"
         return f"{sessions} · {self.answers} model answers · {self.refunds} refunds · {self.replayed} steps replayed"
+
+
+class Quiet:
+    """Tells once that a count has stood still for a time, in seconds, and again only after it has moved."""
+
+    def __init__(self, after_s: float) -> None:
+        self._after_s, self._count, self._until = after_s, -1, math.inf
+
+    def over(self, count: int, now: float) -> bool:
+        """Whether it has just stood still for so long; `now` is monotonic."""
+        if count != self._count:
+            self._count, self._until = count, now + self._after_s
+        if now < self._until:
+            return False
+        self._until = math.inf
+        return True
 
 
 class Screen:

@@ -57,10 +57,9 @@ class Unstarted:
         if not self._others:
             return found
         for what, made, within in self._others:
-            if _begun(made):
-                continue
-            found.append(what if "(" in what else f"step({what})")
-            for each in (made, *within):
+            if not _begun(made):
+                found.append(what if "(" in what else f"step({what})")
+            for each in (made, *within):  # one that was cancelled before it began never awaits those within it
                 if not _begun(each):
                     each.close()
         self._others.clear()

@@ -10,6 +10,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 import msgspec
 
 from holdfast.calls.call import DEFAULT_TIMEOUT_S, ONE_STEP, Call, Effect, StepContext
+from holdfast.calls.caller import unrecorded
 from holdfast.calls.tools.docstring import read_docstring
 from holdfast.calls.tools.reader import Reader
 from holdfast.calls.tools.schema import schema_of
@@ -90,6 +91,13 @@ class Tool(Generic[P, R]):
         self._binder: inspect.Signature | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it here, without a record: outside a turn, or in a step, which has one.
+
+        Raises:
+            ConfigError: a handler itself calls a tool with an effect: after a crash that would happen again.
+        """
+        if self.effect != "read" and unrecorded():
+            raise ConfigError(f"{self.name} is {self.effect}, and its handler calls it unrecorded: await session.step({self.name}, ...)")
         return self.__wrapped__(*args, **kwargs)
 
     def __repr__(self) -> str:

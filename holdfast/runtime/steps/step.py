@@ -61,6 +61,7 @@ class Step:
         "task", "turn", "until", "used", "value",
     )  # fmt: skip
 
+    in_step = True
     passed: Passed | None
     cancelled_before: int
     attempt_over: bool

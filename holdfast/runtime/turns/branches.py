@@ -8,8 +8,10 @@ for names, and its steps are found by content among the steps of the whole branc
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import Token
 from typing import Any, NamedTuple, Protocol
+
+from holdfast.calls.caller import Caller, caller
 
 
 class Run(Protocol):
@@ -50,6 +52,11 @@ class Branch:
         self.task: object = None
         self._numbers: dict[str, int] | None = None
 
+    @property
+    def in_step(self) -> bool:
+        """Whether it is inside a step."""
+        return _STEP in self.path
+
     def number(self, what: str) -> str:
         """The next name of a kind of thing in this branch."""
         if self._numbers is None:
@@ -72,38 +79,35 @@ class Branch:
         return Branch(self.run, self.path, f"{self.line}{self.path}{name}~", (*self.since, self.run.seen))
 
 
-class Inside(Protocol):
+class Inside(Caller, Protocol):
     """A step that is being performed, with the branch of the steps inside it, made when the first of these asks."""
 
     def inside(self) -> Branch: ...
 
 
-_here: ContextVar[Branch | Inside | None] = ContextVar("holdfast_branch", default=None)
-
-
 def here(run: object) -> Branch | None:
     """The branch of `run` that the calling code is in; None where it is in no branch of `run`."""
-    found = _here.get()
+    found = caller.get()
     if type(found) is not Branch:
         if found is None:
             return None
-        found = found.inside()  # type: ignore[union-attr] # the two kinds that are put there
+        found = found.inside()  # type: ignore[attr-defined] # the two kinds that are put there
     return found if found.run is run else None
 
 
 def of_a_new_task() -> Branch | None:
     """The line of a task that the calling code makes; None where the code belongs to no turn."""
-    found = _here.get()
+    found = caller.get()
     if found is None:
         return None
-    branch = found if type(found) is Branch else found.inside()  # type: ignore[union-attr] # the two kinds that are put there
+    branch = found if type(found) is Branch else found.inside()  # type: ignore[attr-defined] # the two kinds that are put there
     return branch.another_line()
 
 
-enter: Callable[[Branch | Inside], Token[Branch | Inside | None]] = _here.set
+enter: Callable[[Branch | Inside], Token[Caller | None]] = caller.set
 """Put the calling code into a branch; `leave` takes the token."""
 
-leave = _here.reset
+leave = caller.reset
 
 _STEP = "@"
 """The prefix of a path's part that is the inside of a step."""

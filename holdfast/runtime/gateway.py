@@ -152,12 +152,12 @@ class LocalGateway:
         """Put a message into the mailbox; returns its outcome if it was handled before."""
         check_id("message id", id)
         body = codec.body_of(message)
-        if agent.message.plain and (why := codec.why_untyped(message)):
-            raise errors.NotJournalable(why)
         try:
-            agent.message.decode(body)
+            got = agent.message.decode(body)
         except (msgspec.ValidationError, ValueError, TypeError, RecursionError) as error:
             raise errors.MessageRefused(session, f"agent {agent.name!r} does not take this message: {error}") from error
+        if why := agent.message.why_lost(message, got):
+            raise errors.NotJournalable(why)
         op = Enqueue(session, id, body, codec.digest(body), self._node.clock.time(), limit=agent.mailbox, context=carried())
         self._check_accepting()
         result = await self._node.group.submit(op, lambda done: self._sessions.dispatch((op,), (done,)))

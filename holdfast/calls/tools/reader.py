@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from holdfast.calls.tools.signature import Parameter
-from holdfast.codec import read_model
+from holdfast.codec import read_json
 from holdfast.given import LONGEST, is_a
 
 MAX_JSON = 1 << 23
@@ -26,7 +26,7 @@ def _dec_hook(type_: Any, value: Any) -> Any:
     from pydantic import ValidationError
 
     try:
-        return read_model(type_, value)
+        return read_json(type_, value)
     except ValidationError as error:
         texts = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}".lstrip(": ") for each in error.errors())
         raise ValueError("; ".join(texts)) from error

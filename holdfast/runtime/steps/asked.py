@@ -56,12 +56,13 @@ def kept(asked: Asked, value: Any) -> Outcome:
     """The outcome of a step whose effect returned `value`.
 
     A value that the journal cannot hold fails a step that may run again. A `once` effect still counts as done: its outcome records that,
-    and that the result is lost.
+    and that the result is lost. What of it can be kept, is: as the plain data that a part without a type of its own is made of.
     """
     try:
-        data = asked.codec.encode(value)
-        if asked.effect == "once":
-            asked.codec.decode(data)
+        if asked.effect != "once":
+            return Outcome(asked.codec.encode(value))
+        data = asked.codec.encode_anyhow(value)
+        asked.codec.decode(data)
         return Outcome(data)
     except Exception as error:  # a user's own type can raise any error; no error may keep a `once` effect from being recorded as done
         if asked.effect != "once":

@@ -185,14 +185,16 @@ async def _agent_of(turn: Turn, target: str, row: Session | None = None) -> Agen
 
 async def _refuse_misfit(step: Step, agent: Agent | None, sent: Sent) -> None:
     """Refuse a message that does not fit the agent's type: it is the sender's fault, and must not fail the receiver's turn."""
-    if sent.untyped and (agent is None or agent.message.plain):
-        raise NotJournalable(sent.untyped)
-    if agent is None:
-        return  # the store checks the target when the message is sent
+    if agent is None:  # the store checks the target when the message is sent
+        if why := sent.why_lost(None):
+            raise NotJournalable(why)
+        return
     try:
-        agent.message.decode(sent.body)
+        got = agent.message.decode(sent.body)
     except Exception as error:  # a user's own validator can raise any error
         await _misfit(step, f"agent {agent.name!r} does not take this message: {describe(error)}", type(error).__name__)
+    if why := sent.why_lost(agent.message, got):
+        raise NotJournalable(why)
 
 
 async def _misfit(step: Step, text: str, cause: str) -> NoReturn:

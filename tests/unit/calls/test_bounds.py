@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from pydantic import BaseModel, model_serializer
 
 from holdfast import NotJournalable
 from holdfast.codec import MAX_BYTES, body_of, canonical, codec_for, encode
@@ -45,10 +46,9 @@ def test_a_value_over_the_bound_is_not_encoded_to_its_end() -> None:
     """What comes after the bound is not even looked at: that would hold up the other sessions."""
     asked: list[int] = []
 
-    class Model:
-        __pydantic_validator__ = None
-
-        def model_dump(self, **options: Any) -> str:
+    class Model(BaseModel):
+        @model_serializer
+        def dump(self) -> str:
             asked.append(1)
             return "x" * 1_000_000
 

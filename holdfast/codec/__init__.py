@@ -1,0 +1,28 @@
+"""Values to bytes and back: MessagePack through msgspec, with closed types. Only the annotated type decides how bytes are decoded; the
+bytes cannot name a class.
+
+There are two codecs. What users' types hold (`typed`) is stored whole, by the type's own rules, and comes back equal; a type that cannot
+is refused where it is declared. What a provider answers (`answers`) is stored as it came, and built unchecked.
+"""
+
+from holdfast.codec.bounds import MAX_BYTES
+from holdfast.codec.digests import arguments, body_of, canonical, digest
+from holdfast.codec.encoding import NIL, encode
+from holdfast.codec.models import read_json, read_model
+from holdfast.codec.plain import why_untyped
+from holdfast.codec.typed import Codec, codec_for
+
+__all__ = [
+    "MAX_BYTES",
+    "NIL",
+    "Codec",
+    "arguments",
+    "body_of",
+    "canonical",
+    "codec_for",
+    "digest",
+    "encode",
+    "read_json",
+    "read_model",
+    "why_untyped",
+]

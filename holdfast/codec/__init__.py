@@ -7,8 +7,9 @@ is refused where it is declared. What a provider answers (`answers`) is stored a
 
 from holdfast.codec.bounds import MAX_BYTES
 from holdfast.codec.digests import arguments, body_of, canonical, digest
-from holdfast.codec.encoding import NIL, encode
+from holdfast.codec.encoding import NIL, decode, encode
 from holdfast.codec.models import read_json, read_model
+from holdfast.codec.numbers import pack, unpack
 from holdfast.codec.plain import why_untyped
 from holdfast.codec.typed import Codec, codec_for
 
@@ -20,9 +21,12 @@ __all__ = [
     "body_of",
     "canonical",
     "codec_for",
+    "decode",
     "digest",
     "encode",
+    "pack",
     "read_json",
     "read_model",
+    "unpack",
     "why_untyped",
 ]

@@ -46,7 +46,10 @@ def _ordered(value: Any) -> bytes:
     try:
         return with_offsets(_canonical, value, "deterministic")
     except TypeError:
-        pass
+        return _with_odd_keys(value)
+
+
+def _with_odd_keys(value: Any) -> bytes:
     try:  # the encoder sorts keys only where all are text
         return with_offsets(_as_given, msgspec.to_builtins(value, builtin_types=AS_THEY_ARE, enc_hook=dumped, order="sorted"))
     except TypeError:  # keys of several types have no order but their own
@@ -59,12 +62,19 @@ def arguments(of: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     value = args if not kwargs else {"": args, **kwargs} if args else kwargs
     try:
         if not kwargs:
+            # The arguments that most are: none needs the bound.
             for each in args:
                 if type(each) not in SCALARS and (type(each) is not str or len(each) > _SHORT):
                     break
             else:
-                return _canonical.encode(args)  # the arguments that most are: none needs the bound
-        return _ordered(value)
+                try:
+                    return _canonical.encode(args)
+                except OverflowError:  # a long number
+                    pass
+        try:
+            return with_offsets(_canonical, value, "deterministic")
+        except TypeError:
+            return _with_odd_keys(value)
     except Exception as error:  # as in `encode`
         raise NotJournalable(f"{of}: {_refused(args, kwargs) or text_of(error, MOST_TEXT)}") from error
 

@@ -9,6 +9,7 @@ import msgspec
 
 from holdfast.codec.bounds import TEXTS, USUAL, bounded
 from holdfast.codec.models import dumped
+from holdfast.codec.numbers import extended, extension
 from holdfast.errors import NotJournalable
 from holdfast.given import text_of
 
@@ -19,6 +20,9 @@ MOST_TEXT = 500
 
 SCALARS = frozenset({bool, int, float, type(None)})
 
+decode = msgspec.msgpack.Decoder(ext_hook=extension).decode
+"""The plain data of any bytes that this package made."""
+
 _encoder = msgspec.msgpack.Encoder(enc_hook=dumped)
 _TIMESTAMP = re.compile(rb"[\xd6\xd7]\xff|\xc7\x0c\xff")
 AS_THEY_ARE = (bytes, bytearray, memoryview)
@@ -28,7 +32,7 @@ def encode(value: Any) -> bytes:
     """`value` as MessagePack.
 
     Raises:
-        NotJournalable: it contains a value that is not data, text that is no Unicode, a number over 64 bits; or it is over MAX_BYTES.
+        NotJournalable: it contains a value that is not data, or text that is no Unicode; or it is over MAX_BYTES.
     """
     return encoded(_encoder, value)
 
@@ -39,6 +43,8 @@ def encoded(encoder: msgspec.msgpack.Encoder, value: Any) -> bytes:
         kind = type(value)
         small = kind in SCALARS or (kind in TEXTS and len(value) < USUAL)
         return encoder.encode(value) if small else with_offsets(encoder, value)
+    except OverflowError:
+        return encoder.encode(extended(value))
     except NotJournalable:
         raise
     except Exception as error:  # also an exception of a user's own model while it is dumped
@@ -58,6 +64,8 @@ def with_offsets(encoder: msgspec.msgpack.Encoder, value: Any, order: Literal["d
         data = bytes(buffer)
     except BufferError:
         data = bounded(encoder, value)
+    except OverflowError:
+        return bounded(encoder, extended(msgspec.to_builtins(value, builtin_types=AS_THEY_ARE, enc_hook=encoder.enc_hook, order=order)))
     if 0xFF in data and _TIMESTAMP.search(data):  # no text has such a byte; a number can, and is encoded again in vain
         return bounded(encoder, msgspec.to_builtins(value, builtin_types=AS_THEY_ARE, enc_hook=encoder.enc_hook, order=order))
     return data

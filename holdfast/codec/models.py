@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import msgspec
 
+from holdfast.codec.numbers import extension
 from holdfast.errors import NotJournalable
 
 _TEXT_LIKE = (PurePath, IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network)
@@ -83,7 +84,7 @@ def adapter(type_: Any) -> Any:
 
 def reader(type_: Any) -> Any:
     """A function that reads bytes as a type that pydantic knows and msgspec does not, such as a union of models."""
-    validate, decode = adapter(type_).validator.validate_python, msgspec.msgpack.Decoder().decode
+    validate, decode = adapter(type_).validator.validate_python, msgspec.msgpack.Decoder(ext_hook=extension).decode
 
     def read(data: bytes) -> Any:
         return validate(decode(data), strict=False, **_READ)

@@ -12,6 +12,7 @@ import msgspec
 from holdfast.codec.encoding import MOST_TEXT, encode
 from holdfast.codec.kinds import kind_of
 from holdfast.codec.models import read_model, reader
+from holdfast.codec.numbers import extension
 from holdfast.codec.plain import check_plain, encode_plain, why_untyped
 from holdfast.codec.same import difference
 from holdfast.errors import NotJournalable
@@ -34,7 +35,7 @@ class Codec:
     def __init__(self, type_: Any, decode: Callable[[bytes], Any] | None = None) -> None:
         self.type = type_
         self.plain = type_ is Any
-        self.decode = decode or msgspec.msgpack.Decoder(type_, dec_hook=read_model).decode
+        self.decode = decode or msgspec.msgpack.Decoder(type_, dec_hook=read_model, ext_hook=extension).decode
 
     def encode(self, value: Any) -> bytes:
         """The bytes.
@@ -54,9 +55,13 @@ class Codec:
         """The bytes, and the value that they decode to. Raises NotJournalable if `value` is not of the type, or would come back as another
         value."""
         data = encode(value)
-        got = self._decoded(data)
-        if not _equal(value, got):
-            _check(value, got)
+        try:
+            got = self.decode(data)
+            if type(value) is type(got) and value == got:
+                return data, got
+        except Exception:  # also an exception of a user's own validator or comparison
+            got = self._decoded(data)
+        _check(value, got)
         return data, got
 
     def why_lost(self, message: Any, got: Any) -> str:

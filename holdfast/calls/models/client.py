@@ -20,9 +20,9 @@ from holdfast.calls.models.openai_responses import OpenAIResponses
 from holdfast.calls.models.prices import Prices
 from holdfast.calls.models.proxy import Proxy
 from holdfast.calls.models.refusals import checked_model
-from holdfast.calls.models.replies import ReplyCodec, fields_of, unreadable
+from holdfast.calls.models.replies import fields_of, unreadable
 from holdfast.calls.models.streams import CLOSE_S, ModelStream, StreamCodec
-from holdfast.codec import canonical
+from holdfast.codec.answers import AnswerCodec, request_bytes
 from holdfast.errors import ConfigError
 from holdfast.given import is_number
 from holdfast.policies._faults import Faults
@@ -129,7 +129,7 @@ class ModelClient:
         request = {**given, **mapped(given.get("extra_body"))}
         model = checked_model(path, request.get("model"))
         asked = dialect.asked(request)
-        args = canonical({name: value for name, value in given.items() if name not in _SECRET})
+        args = request_bytes({name: value for name, value in given.items() if name not in _SECRET})
         meter = self._metering.meter(dialect, model, asked, args, cap_tokens=cap_tokens, cap_money=cap_money)
         # The lists are copied: a handler that changes its own lists during a stream or a retry does not change the request.
         sent = {name: [*value] if isinstance(value, list) else value for name, value in given.items()}
@@ -204,7 +204,7 @@ def _create_of(client: Any, dialect: Dialect) -> Any:
     return functools.reduce(lambda part, name: getattr(part, name, None), (*dialect.path.split("."), "create"), client)
 
 
-def _apis_of(name: str, client: Any) -> list[tuple[Dialect, ReplyCodec]]:
+def _apis_of(name: str, client: Any) -> list[tuple[Dialect, AnswerCodec]]:
     found = [each for each in DIALECTS if callable(_create_of(client, each))]
     kind = type(client).__qualname__
     if not found or not callable(getattr(client, "with_options", None)):
@@ -215,7 +215,7 @@ def _apis_of(name: str, client: Any) -> list[tuple[Dialect, ReplyCodec]]:
     if not all(inspect.iscoroutinefunction(inspect.unwrap(_create_of(client, each))) for each in found):
         raise ConfigError(f"client {name!r} is a {kind}, which blocks: give an openai.AsyncOpenAI or an anthropic.AsyncAnthropic")
     try:
-        return [(each, ReplyCodec(each.reply_type())) for each in found]
+        return [(each, AnswerCodec(each.reply_type(), fields_of)) for each in found]
     except ImportError as error:
         package = found[0].provider
         raise ConfigError(f"client {name!r} needs the package {package}: install holdfast[{package}]") from error

@@ -1,19 +1,13 @@
-"""The answers of models: how they are kept, and the errors that come in place of one."""
+"""The answers of models, and the errors that come in place of one."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from holdfast.codec import Codec, encode
-from holdfast.errors import NotJournalable
-from holdfast.given import LONGEST, brief, is_number, text_of
+from holdfast.given import LONGEST, brief, text_of
 from holdfast.policies.classify import MESSAGE_MAX
-from holdfast.redact import storable
 
 
 class EmptyReply(Exception):
@@ -150,56 +144,6 @@ def reported_by(error: Exception) -> ReportedError | None:
     if isinstance(status, int) and status >= 400:
         return None
     return reported(body) if isinstance(body, Mapping) else None
-
-
-class ReplyCodec(Codec):
-    """The codec of an SDK's model: it is stored as the fields that the provider sent, and built from them without validation, as the SDK
-    does.
-
-    Compatible servers leave fields out and have values of their own: that is no reason to refuse a paid answer.
-    """
-
-    __slots__ = ()
-
-    def __init__(self, type_: Any) -> None:
-        self.type = type_
-        self.plain = False
-        self.decode = self._decode
-
-    def encode(self, value: Any) -> bytes:
-        fields = fields_of(value)
-        try:
-            return encode(fields)
-        except NotJournalable:
-            return encode(journalable(fields))
-
-    def _decode(self, data: bytes) -> Any:
-        return self.type.model_construct(**msgspec.msgpack.decode(data))
-
-
-def journalable(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields as the journal can hold them: they are paid for, and JSON can have what no store can (a half of a surrogate pair, a whole
-    number of over 64 bits). Such a character becomes U+FFFD, such a number a float."""
-    try:
-        encode(fields)
-    except NotJournalable as error:
-        if not isinstance(error.__cause__, UnicodeError | OverflowError):
-            raise
-        mended: dict[str, Any] = _mended(fields)
-        return mended
-    return fields
-
-
-def _mended(value: Any) -> Any:
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, dict):
-        return {_mended(key): _mended(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_mended(each) for each in value]
-    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-        return float(value) if is_number(value) else math.inf if value > 0 else -math.inf
-    return value
 
 
 def fields_of(reply: Any) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from holdfast.calls.models.columns import Columns, Packer, pack, unpack
 from holdfast.calls.models.dialect import Dialect, Fields, Tokens
 from holdfast.calls.models.facts import facts_of
 from holdfast.calls.models.metering import Meter
-from holdfast.calls.models.replies import BrokenStream, EmptyReply, NoReply, ReportedError, fields_of, journalable, reported, reported_by
-from holdfast.codec import Codec, encode
+from holdfast.calls.models.replies import BrokenStream, EmptyReply, NoReply, ReportedError, fields_of, reported, reported_by
+from holdfast.codec import Codec
+from holdfast.codec.answers import Halves, answer_decoder, encode_answer
 from holdfast.errors import StepError
 from holdfast.policies.budget import Usage
 
@@ -62,11 +63,11 @@ class StreamCodec(Codec):
     __slots__ = ()
 
     def __init__(self) -> None:
-        super().__init__(Streamed)
+        super().__init__(Streamed, answer_decoder(Streamed))
 
     def encode(self, value: Streamed) -> bytes:
         """Raises NotJournalable if a chunk has a value that cannot be stored."""
-        return encode(msgspec.structs.replace(value, chunks=[], columns=value.columns or pack(value.chunks)))
+        return encode_answer(msgspec.structs.replace(value, chunks=[], columns=value.columns or pack(value.chunks)))
 
 
 class ModelStream:
@@ -82,7 +83,7 @@ class ModelStream:
         self._open, self._dialect, self._request, self._meter = open_, dialect, request, meter
         self._step = str(request["model"])
         self._records: list[Fields] = []
-        self._packer = Packer()
+        self._packer, self._halves = Packer(), Halves()
         self._taken = 0
         self._context: StepContext | None = None
         self._scope: anyio.CancelScope | None = None
@@ -223,7 +224,7 @@ class ModelStream:
 
     async def attempt(self, context: StepContext) -> Streamed:
         """One request, read to its end or until the consumer leaves. If it fails, chunks that the consumer did not take are dropped."""
-        self._context, self._content_complete = context, False
+        self._context, self._content_complete, self._halves = context, False, Halves()
         if self._abandoned():
             return Streamed([], cut=True, tokens=Tokens())
         try:
@@ -268,7 +269,7 @@ class ModelStream:
             response = await self._open()
             try:
                 async for chunk in response:
-                    self._receive_chunk(journalable(fields_of(chunk)))
+                    self._receive_chunk(self._halves.take(fields_of(chunk)))
             finally:
                 # Shielded, with a deadline: the connection has to be returned or closed also when the consumer has left.
                 with anyio.move_on_after(CLOSE_S, shield=True):

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from holdfast import redact
+from holdfast import codec, redact
 from holdfast.console.wire.bodies import MAX_BODY
 from holdfast.console.wire.problems import MSGPACK, Problem
 from holdfast.errors import ConfigError, RuntimeStopped
@@ -128,10 +128,7 @@ class Json(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         packed = MSGPACK in Headers(scope=scope).get("accept", "")
-        if packed:
-            body = msgspec.msgpack.encode(self._content)
-        else:
-            body = msgspec.json.encode(self._content if self._json is None else self._json())
+        body = codec.pack(self._content) if packed else msgspec.json.encode(self._content if self._json is None else self._json())
         self.headers["content-type"] = MSGPACK if packed else "application/json"
         self.headers["content-length"] = str(len(body))
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -163,7 +160,8 @@ async def body(request: Request, kind: type[T]) -> T:
             break
     try:
         if request.headers.get("content-type") == MSGPACK:
-            return msgspec.msgpack.decode(data, type=kind)
+            packed: T = codec.unpack(bytes(data), type=kind)
+            return packed
         return msgspec.json.decode(bytes(data) or b"{}", type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ConfigError(f"the body of the request is not what this takes: {redact.text(str(error))}") from error

@@ -176,7 +176,7 @@ class Node:
             raise self._unreachable(error) from error
         if response.status_code >= 300:
             raise _error(response, response.content)
-        decode: Any = msgspec.msgpack.decode if response.headers.get("content-type") == MSGPACK else msgspec.json.decode
+        decode: Any = codec.unpack if response.headers.get("content-type") == MSGPACK else msgspec.json.decode
         try:
             found: T = decode(response.content, type=kind)
         except msgspec.MsgspecError as error:
@@ -291,7 +291,7 @@ def _late(error: ReplyTimeout, timeout_s: float) -> ReplyTimeout:
 
 def _plain(value: Any) -> Any:
     """The value as the journal would hold it. Raises NotJournalable."""
-    return msgspec.msgpack.decode(codec.encode(value))
+    return codec.decode(codec.encode(value))
 
 
 def limits_of(budget: Budget | None) -> dict[str, Any] | None:
@@ -303,7 +303,7 @@ def limits_of(budget: Budget | None) -> dict[str, Any] | None:
 
 def _packed(body: dict[str, Any]) -> bytes:
     try:
-        return msgspec.msgpack.encode(body)
+        return codec.pack(body)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ConfigError(f"the request is not valid: {error}") from error
 
@@ -313,7 +313,7 @@ def _text(value: Any) -> str:
 
 
 def _error(response: httpx.Response, content: bytes) -> HoldfastError:
-    decode: Any = msgspec.msgpack.decode if response.headers.get("content-type") == MSGPACK else msgspec.json.decode
+    decode: Any = codec.unpack if response.headers.get("content-type") == MSGPACK else msgspec.json.decode
     try:
         return error_of(decode(content, type=Problem))
     except msgspec.MsgspecError:

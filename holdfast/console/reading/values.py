@@ -7,13 +7,12 @@ from typing import Any
 
 import msgspec
 
-from holdfast import redact
+from holdfast import codec, redact
 from holdfast.stores.excerpt import size_left_out
 
 LARGEST = 1 << 15
 """The largest value that people see, in bytes: a larger one is left out."""
 
-_decode = msgspec.msgpack.Decoder().decode
 _BLANKS = re.compile(r"\x00+")
 
 
@@ -27,7 +26,7 @@ def plain(data: bytes | None, most: int | None = LARGEST) -> Any:
     if most is not None and len(data) > most:
         return _too_large(len(data))
     try:
-        value = _decode(data)
+        value = codec.decode(data)
         size = size_left_out(value)
         return masked(value) if size is None else _too_large(size)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

@@ -80,7 +80,7 @@ def error_of(problem: Problem) -> errors.HoldfastError:
 
 def plain(value: Any) -> Any:
     """A value as plain data, as the journal would hold it."""
-    return msgspec.msgpack.decode(codec.encode(value))
+    return codec.decode(codec.encode(value))
 
 
 def portable(value: Any) -> Any:

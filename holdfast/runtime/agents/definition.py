@@ -10,7 +10,7 @@ import msgspec
 from holdfast.calls.call import Call
 from holdfast.calls.tools.tool import Tool
 from holdfast.calls.tools.toolset import Toolset
-from holdfast.codec import Codec, codec_for
+from holdfast.codec import Codec, codec_for, decode, encode
 from holdfast.errors import ConfigError, NotJournalable, StateError
 from holdfast.given import brief
 from holdfast.policies._faults import Faults
@@ -24,7 +24,6 @@ from holdfast.supervisors.intensity import Backoff, Intensity, faults_of
 
 Migration = Callable[[Any], Any]
 
-_any_decode = msgspec.msgpack.Decoder().decode
 _INTENSITY, _BACKOFF = Intensity(3, 60.0), Backoff(base_s=0.05, max_s=5.0)
 
 
@@ -96,9 +95,9 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             raise StateError(
                 session, f"the state of {session!r} is of version {version}, {self.name!r} knows {self.version}: deploy the newer agent"
             )
-        value = self._migrated(session, _any_decode(data), version)
+        value = self._migrated(session, decode(data), version)
         try:
-            return self.state.decode(self.state.encode(value) if self.state.plain else msgspec.msgpack.encode(value))
+            return self.state.decode(self.state.encode(value) if self.state.plain else encode(value))
         except (msgspec.ValidationError, ValueError, TypeError, NotJournalable) as error:
             raise StateError(session, f"the migrated state of {session!r} is no {self._type_name()}: {error}") from error
 

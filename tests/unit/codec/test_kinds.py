@@ -31,7 +31,7 @@ def test_a_value_comes_back_equal(name: str) -> None:
     if isinstance(value, Hidden):
         value, got = value.kept, got.kept  # a lock is made anew
     assert (type(got), got) == (type(value), value)
-    assert codec.round_trip(codec.decode(data))[0] == data
+    assert canonical(codec.decode(data)) == canonical(KINDS[name][1])
     if isinstance(value, dt.datetime):
         assert got.utcoffset() == value.utcoffset()
 

@@ -183,6 +183,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "dict by Enum": (dict[Colour, int], {Colour.RED: 1}),
     "dict by bytes": (dict[bytes, int], {b"\xff": 1}),
     "plain data": (Any, {"a": [1, 2.5, None, True, b"\xff", "x", {"b": {}}]}),
+    "long numbers in plain data": (Any, {"a": [1 << 64, -(10**400), [{"b": 10**30}]]}),
     "a dict of anything": (dict, {"a": [{"b": 1}], 2: b"x"}),
     "a list of anything": (list, [1, "a", {"b": [None]}]),
     "dicts of a conversation": (list[dict[str, Any]], [{"role": "user", "content": [{"type": "text", "text": "x"}]}]),

@@ -11,6 +11,7 @@ from holdfast.codec.encoding import NIL, decode, encode
 from holdfast.codec.models import read_json, read_model
 from holdfast.codec.numbers import pack, unpack
 from holdfast.codec.plain import why_untyped
+from holdfast.codec.shape import lost
 from holdfast.codec.typed import Codec, codec_for
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "decode",
     "digest",
     "encode",
+    "lost",
     "pack",
     "read_json",
     "read_model",

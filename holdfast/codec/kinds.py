@@ -73,7 +73,7 @@ class _Survey:
 
     def look(self, type_: Any, path: str, within: bool) -> None:
         """Look at `type_`. `within`: it is a part of a pydantic model."""
-        type_ = _bare(type_)
+        type_ = bare(type_)
         if type_ in (Any, object) or isinstance(type_, typing.TypeVar):
             self.by_value = True
             return
@@ -88,23 +88,23 @@ class _Survey:
             if each is not Ellipsis and not isinstance(each, list):
                 self.look(each, path, within)
         if not union and isinstance(origin or type_, type):
-            self._look_at_class(type_, origin or type_, path, within, bare=not args)
+            self._look_at_class(type_, origin or type_, path, within, parts=bool(args))
         if fault:  # and none of its parts is at fault
             if not _has_model(type_):
                 raise NotJournalable(f"{path or repr(type_)} cannot be journaled: {fault}")
             self.adapted = self.adapted or path or repr(type_)
 
-    def _look_at_class(self, type_: Any, cls: Any, path: str, within: bool, bare: bool) -> None:
+    def _look_at_class(self, type_: Any, cls: Any, path: str, within: bool, parts: bool) -> None:
         self.plain &= cls in _PLAIN
         if cls in _CONTAINERS:
-            self.by_value |= bare
+            self.by_value |= not parts
         elif id(type_) not in self._seen:
             self._seen[id(type_)] = type_
             if is_model(cls):
                 self._look_at_model(cls, path, within)
             elif within:
                 _check_leaf(cls, path)
-            for name, hint in _hints(cls):
+            for name, hint in hints_of(cls):
                 self.look(hint, f"{path or cls.__qualname__}.{name}", within)
 
     def _look_at_model(self, cls: Any, path: str, within: bool) -> None:
@@ -126,9 +126,9 @@ class _Survey:
                 )
 
     def _look_at_union(self, members: tuple[Any, ...], path: str) -> None:
-        bare = [_bare(each) for each in members]
-        bare = [each for each in bare if each is not type(None) and typing.get_origin(each) is not typing.Literal]
-        classes = [each if isinstance(each, type) else typing.get_origin(each) or each for each in bare]
+        bares = [bare(each) for each in members]
+        bares = [each for each in bares if each is not type(None) and typing.get_origin(each) is not typing.Literal]
+        classes = [each if isinstance(each, type) else typing.get_origin(each) or each for each in bares]
         texts = [each for each in classes if isinstance(each, type) and issubclass(each, _AS_TEXT)]
         others = [each for each in classes if each is str or (texts and each in (int, float, bool) and Decimal in texts)]
         arrays = [each for each in classes if each in _ARRAYS]
@@ -154,7 +154,7 @@ def _alike(models: list[Any]) -> list[Any]:
     return []
 
 
-def _bare(type_: Any) -> Any:
+def bare(type_: Any) -> Any:
     """The type without what is around it: Annotated, NewType, aliases, Required."""
     while True:
         origin = typing.get_origin(type_)
@@ -168,7 +168,7 @@ def _bare(type_: Any) -> Any:
             return type_
 
 
-def _hints(cls: Any) -> Iterator[tuple[str, Any]]:
+def hints_of(cls: Any) -> Iterator[tuple[str, Any]]:
     """The fields of a structured type, but of a model."""
     if is_model(cls) or not isinstance(cls, type):
         return
@@ -211,13 +211,13 @@ def _has_model(type_: Any) -> bool:
     """Whether it is or has a pydantic type."""
     found, seen = [type_], set[int]()
     while found:
-        each = _bare(found.pop())
+        each = bare(found.pop())
         if is_model(each) or is_model(typing.get_origin(each)):
             return True
         if id(each) not in seen:
             seen.add(id(each))
             found += [arg for arg in typing.get_args(each) if arg is not Ellipsis]
-            found += [hint for _, hint in _hints(typing.get_origin(each) or each)]
+            found += [hint for _, hint in hints_of(typing.get_origin(each) or each)]
     return False
 
 

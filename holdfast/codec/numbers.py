@@ -11,9 +11,9 @@ _LONG = 1
 
 
 def extension(code: int, data: memoryview) -> Any:
-    """The hook of decoders. Raises ValueError for data of another program."""
+    """The hook of decoders. Another extension stays as it is."""
     if code != _LONG:
-        raise ValueError(f"there is no extension {code}")
+        return msgspec.msgpack.Ext(code, bytes(data))
     return int.from_bytes(data, "big", signed=True)
 
 

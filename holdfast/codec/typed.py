@@ -15,6 +15,7 @@ from holdfast.codec.models import read_model, reader
 from holdfast.codec.numbers import extension
 from holdfast.codec.plain import check_plain, encode_plain, why_untyped
 from holdfast.codec.same import difference
+from holdfast.codec.shape import fingerprint_of
 from holdfast.errors import NotJournalable
 from holdfast.given import text_of
 
@@ -28,14 +29,21 @@ class Codec:
         decode: the value of bytes. Raises a ValueError, or what a user's validator raises.
     """
 
-    __slots__ = ("decode", "plain", "type")
+    __slots__ = ("_fingerprint", "decode", "plain", "type")
 
     decode: Callable[[bytes], Any]
 
     def __init__(self, type_: Any, decode: Callable[[bytes], Any] | None = None) -> None:
         self.type = type_
         self.plain = type_ is Any
+        self._fingerprint = 0
         self.decode = decode or msgspec.msgpack.Decoder(type_, dec_hook=read_model, ext_hook=extension).decode
+
+    @property
+    def fingerprint(self) -> int:
+        """That of the type: see `shape`."""
+        self._fingerprint = self._fingerprint or fingerprint_of(self.type)
+        return self._fingerprint
 
     def encode(self, value: Any) -> bytes:
         """The bytes.

@@ -54,6 +54,7 @@ class LocalGateway:
             agent.budget if budget is None else budget.filled(agent.budget),
             self._node.random.randbytes(8),
             self._node.clock.time(),
+            fingerprint=agent.state.fingerprint,
         )
         result = await self._submit(op)
         row: Session = result.value

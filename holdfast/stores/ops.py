@@ -65,6 +65,7 @@ class CreateSession(msgspec.Struct, frozen=True, gc=False):
     now: float
     parent: Address | None = None
     detached: bool = False
+    fingerprint: int = 0
 
 
 class Enqueue(msgspec.Struct, frozen=True, gc=False):
@@ -160,6 +161,7 @@ class CommitTurn(msgspec.Struct, frozen=True, gc=False):
     result: bytes | None = None
     rest: bytes | None = None
     outbox: tuple[Op, ...] = ()
+    fingerprint: int = 0
 
 
 class FailTurn(msgspec.Struct, frozen=True, gc=False):
@@ -206,6 +208,25 @@ class DropLetter(msgspec.Struct, frozen=True, gc=False):
     epoch: int
     usage: Usage
     now: float
+
+
+class Rewind(msgspec.Struct, frozen=True, gc=False):
+    """Bring an earlier checkpoint back as that of a turn of its own, which handled no message: later turns keep their rows.
+
+    `effects`, those of the turns since, become the session's `notes`. `status` is "idle", or "parked" with its `park`. DONE or FENCED,
+    also where `turn` is not the open one.
+    """
+
+    session: str
+    epoch: int
+    turn: int
+    state: bytes
+    version: int
+    fingerprint: int
+    effects: tuple[str, ...]
+    now: float
+    status: SessionStatus = "idle"
+    park: Park | None = None
 
 
 class UpdateSession(msgspec.Struct, frozen=True, gc=False):
@@ -288,6 +309,7 @@ Op: TypeAlias = (
     | FailTurn
     | RetryLetter
     | DropLetter
+    | Rewind
     | UpdateSession
     | Reply
     | ReturnBudget

@@ -324,7 +324,7 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     """The state of a session after a turn, and what the turn cost; turn 0 is the state it was spawned with.
 
     `dropped`: the turn's dead letter was dropped; the state is that of the turn before. `unreadable`: why a column of its row does not
-    decode; that field is empty then.
+    decode; that field is empty then. `fingerprint`: that of the state's type (codec.shape); 0 where it is not known.
     """
 
     turn: int
@@ -336,6 +336,7 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     usage: Usage = ZERO
     dropped: bool = False
     unreadable: str = ""
+    fingerprint: int = 0
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):

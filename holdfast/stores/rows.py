@@ -55,7 +55,7 @@ SESSION = (
 _NAMES = SESSION.split(", ")
 MESSAGE = "seq, session, id, body, digest, kind, reply_to, state, reply, created, done, context, also"
 STEP = "turn, key, state, body"
-CHECKPOINT = "turn, state, version, message, started, ended, usage, dropped"
+CHECKPOINT = "turn, state, version, message, started, ended, usage, dropped, fingerprint"
 LETTER = "session, message, turn, cause, effects, created, in_doubt, failed"
 
 
@@ -318,17 +318,17 @@ def step_of(turn: int, key: Any, state: int, body: bytes) -> Step:
     return read_step(key if isinstance(key, bytes) else str(key).encode(errors="replace"), state, body, turn)
 
 
-_checkpoint_cells = _checked(int, bytes, int, str | None, float, float, bytes, int | bool)
+_checkpoint_cells = _checked(int, bytes, int, str | None, float, float, bytes, int | bool, int)
 
 
 def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
     """The row of a turn; one with a column that does not decode as a stand-in with the reason."""
     try:
-        turn, state, version, message, started, ended, usage, dropped = _checkpoint_cells(row)
+        turn, state, version, message, started, ended, usage, dropped, fingerprint = _checkpoint_cells(row)
     except FAULTS as error:
         return Checkpoint(row[0], b"", 0, unreadable=str(error))
     used, unreadable = read(lambda: _usage(usage), ZERO)
-    return Checkpoint(turn, state, version, message, started, ended, used, bool(dropped), unreadable)
+    return Checkpoint(turn, state, version, message, started, ended, used, bool(dropped), unreadable, fingerprint)
 
 
 def brief_checkpoints(most: int | None) -> str:
@@ -338,9 +338,9 @@ def brief_checkpoints(most: int | None) -> str:
 
 def brief_checkpoint_of(row: Sequence[Any]) -> Checkpoint:
     """As `checkpoint_of`; what stands for a state that was left out in its place."""
-    cells = list(row[:8])
-    if cells[1] is None and row[8] is not None:
-        cells[1] = left_out(row[8])
+    *cells, size = row
+    if cells[1] is None and size is not None:
+        cells[1] = left_out(size)
     return checkpoint_of(cells)
 
 

@@ -9,19 +9,7 @@ import msgspec
 
 from holdfast.stores import marks, ops
 from holdfast.stores.ops import DONE, FENCED, EpochOp, Result, Status, TurnOp
-from holdfast.stores.records import (
-    ENDED,
-    Address,
-    Checkpoint,
-    DeadLetter,
-    Loaded,
-    Message,
-    MessageState,
-    Outcome,
-    Session,
-    Step,
-    StepState,
-)
+from holdfast.stores.records import ENDED, Address, Checkpoint, DeadLetter, Loaded, Message, MessageState, Outcome, Session, Step, StepState
 from holdfast.stores.returns import opened, settle
 from holdfast.stores.unreadable import UNREADABLE, read_step
 
@@ -75,8 +63,7 @@ class Tables:
             self._undo.clear()
 
     def _do(self, op: ops.Op) -> Result:
-        result = _APPLY[type(op)](self, op)
-        outbox: tuple[ops.Op, ...] = getattr(op, "outbox", ())
+        result, outbox = _APPLY[type(op)](self, op), getattr(op, "outbox", ())
         if outbox and result.status is Status.DONE:
             return Result(Status.DONE, result.value, tuple(self._do(sent) for sent in outbox))
         return result
@@ -109,7 +96,9 @@ class Tables:
         )  # fmt: skip
         self._put(self.sessions, op.id, session)
         self._put(self.messages, op.id, {})
-        self._put(self.checkpoints, op.id, {0: Checkpoint(0, op.state, op.version, started=op.now, ended=op.now)})
+        self._put(
+            self.checkpoints, op.id, {0: Checkpoint(0, op.state, op.version, started=op.now, ended=op.now, fingerprint=op.fingerprint)}
+        )
         return Result(Status.DONE, session)
 
     def _activate(self, op: ops.Activate) -> Result:
@@ -301,9 +290,7 @@ class Tables:
     def _waiting(self, to: Address) -> bool:
         """Whether a step of the open turn waits."""
         session = self.sessions.get(to.session) or self.unreadable.get(to.session)
-        if session is None or session.turn + 1 != to.turn:
-            return False
-        row = self.steps.get((to.session, to.turn), {}).get(to.key)
+        row = self.steps.get((to.session, to.turn), {}).get(to.key) if session is not None and session.turn + 1 == to.turn else None
         return row is not None and row.state is StepState.WAITING
 
     def journal(self, session: str, turn: int) -> list[Step]:
@@ -321,8 +308,8 @@ class Tables:
             result=op.result, crashes=0, updated=op.now,
         )  # fmt: skip
         self._put(self.sessions, op.session, session)
-        checkpoint = Checkpoint(op.turn, op.state, op.version, op.message, op.started, op.now, op.usage)
-        self._put(self.checkpoints[op.session], op.turn, checkpoint)
+        made = Checkpoint(op.turn, op.state, op.version, op.message, op.started, op.now, op.usage, fingerprint=op.fingerprint)
+        self._put(self.checkpoints[op.session], op.turn, made)
         answered = self._settle_message(op.session, op.message, MessageState.DONE, op.reply, op.now)
         if op.status not in ENDED:
             return Result(Status.DONE, answered) if answered else DONE
@@ -364,13 +351,22 @@ class Tables:
         if letter is None or session.status in ENDED:
             return Result(Status.REFUSED, "none")
         self._drop(self.letters, (op.session, turn))
-        before = self.checkpoints[op.session][session.turn]
-        checkpoint = Checkpoint(turn, before.state, before.version, letter.message, op.now, op.now, op.usage, dropped=True)
-        self._put(self.checkpoints[op.session], turn, checkpoint)
-        session = _replace(
-            session, status="idle", park=None, turn=turn, usage=session.usage + op.usage, notes=letter.effects, crashes=0, updated=op.now
-        )
+        made = self.checkpoints[op.session][session.turn]
+        made = _replace(made, turn=turn, message=letter.message, started=op.now, ended=op.now, usage=op.usage, dropped=True)
+        self._put(self.checkpoints[op.session], turn, made)
+        spent, notes = session.usage + op.usage, letter.effects
+        session = _replace(session, status="idle", park=None, turn=turn, usage=spent, notes=notes, crashes=0, updated=op.now)
         self._put(self.sessions, op.session, session)
+        return DONE
+
+    def _rewind(self, op: ops.Rewind) -> Result:
+        session = self._owned_turn(op)
+        if session is None:
+            return FENCED
+        made = Checkpoint(op.turn, op.state, op.version, started=op.now, ended=op.now, fingerprint=op.fingerprint)
+        self._put(self.checkpoints[op.session], op.turn, made)
+        rewound = _replace(session, status=op.status, park=op.park, turn=op.turn, notes=op.effects, crashes=0, updated=op.now)
+        self._put(self.sessions, op.session, rewound)
         return DONE
 
 
@@ -388,6 +384,7 @@ _APPLY: dict[type[Any], Callable[[Tables, Any], Result]] = {
     ops.FailTurn: Tables._fail_turn,
     ops.RetryLetter: Tables._retry_letter,
     ops.DropLetter: Tables._drop_letter,
+    ops.Rewind: Tables._rewind,
     ops.UpdateSession: Tables._update,
     ops.Reply: Tables._reply,
     ops.ReturnBudget: Tables._return_budget,

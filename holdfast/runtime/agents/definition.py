@@ -10,7 +10,7 @@ import msgspec
 from holdfast.calls.call import Call
 from holdfast.calls.tools.tool import Tool
 from holdfast.calls.tools.toolset import Toolset
-from holdfast.codec import Codec, codec_for, decode, encode
+from holdfast.codec import Codec, codec_for, decode, encode, lost
 from holdfast.errors import ConfigError, NotJournalable, StateError
 from holdfast.given import brief
 from holdfast.policies._faults import Faults
@@ -78,15 +78,22 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                 f"agent {self.name!r} needs a first state ({error}): give the fields of {self._type_name()} defaults, or spawn with a state"
             ) from error
 
-    def load_state(self, session: str, data: bytes, version: int) -> Any:
+    def load_state(self, session: str, data: bytes, version: int, fingerprint: int = 0) -> Any:
         """The stored state, migrated to this version.
 
+        Args:
+            fingerprint: that of the type whose state was stored; 0 where it is not known.
+
         Raises:
-            StateError: it is newer than the agent, a migration is missing, or it does not decode. The stored state is unchanged.
+            StateError: it is newer than the agent, a migration is missing, it does not decode, or a part of it would be lost. The stored
+                state is unchanged.
         """
         if version == self.version:
             try:
-                return self.state.decode(data)
+                value = self.state.decode(data)
+                if fingerprint and fingerprint != self.state.fingerprint:
+                    self._check_kept(session, data, value)
+                return value
             except (msgspec.ValidationError, ValueError, TypeError) as error:
                 raise StateError(
                     session, f"the state of {session!r} does not decode as {self._type_name()}: {error}; raise version= and add a migration"
@@ -97,9 +104,20 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             )
         value = self._migrated(session, decode(data), version)
         try:
-            return self.state.decode(self.state.encode(value) if self.state.plain else encode(value))
+            data = self.state.encode(value) if self.state.plain else encode(value)
+            value = self.state.decode(data)
+            self._check_kept(session, data, value)
+            return value
         except (msgspec.ValidationError, ValueError, TypeError, NotJournalable) as error:
             raise StateError(session, f"the migrated state of {session!r} is no {self._type_name()}: {error}") from error
+
+    def _check_kept(self, session: str, data: bytes, value: Any) -> None:
+        if path := lost(decode(data), decode(self.state.encode_anyhow(value)), value):
+            raise StateError(
+                session,
+                f"the state of {session!r} has {path}, which {self._type_name()} does not know as it was stored: deploy the type that "
+                "does, or raise version= and add a migration",
+            )
 
     def _migrated(self, session: str, value: Any, version: int) -> Any:
         for number in range(version, self.version):

@@ -81,8 +81,8 @@ class Actor:
     """
 
     __slots__ = (
-        "_journal", "begun", "crashes", "current", "host", "life", "mailbox", "node", "owner", "park", "parking", "pause", "restarts",
-        "row", "state", "status", "task", "touched", "unreadable", "version", "wish",
+        "_journal", "begun", "crashes", "current", "fingerprint", "host", "life", "mailbox", "node", "owner", "park", "parking", "pause",
+        "restarts", "row", "state", "status", "task", "touched", "unreadable", "version", "wish",
     )  # fmt: skip
 
     def __init__(self, node: Node, host: Host, agent: Agent | None, loaded: Loaded) -> None:
@@ -93,7 +93,7 @@ class Actor:
         self.life = Life.ENDED if row.status in ENDED else Life.IDLE
         self.park, self.crashes = row.park or row.unresolved, row.crashes
         self.parking: Park | None = None
-        self.state, self.version = loaded.checkpoint.state, loaded.checkpoint.version
+        self.state, self.version, self.fingerprint = loaded.checkpoint.state, loaded.checkpoint.version, loaded.checkpoint.fingerprint
         self._journal = Journal(loaded.steps) if loaded.steps else None
         self.mailbox: deque[Message] | list[Message] = deque(loaded.messages) if loaded.messages else []
         self.owner = Owner(loaded, agent, ZERO if self._journal is None else self._journal.spent(), node.clock.time())
@@ -236,7 +236,7 @@ class Actor:
         self.current = turn
         try:
             body = agent.message.decode(message.body)
-            session: Session[Any] = Session(turn, agent.load_state(self.id, self.state, self.version))
+            session: Session[Any] = Session(turn, agent.load_state(self.id, self.state, self.version, self.fingerprint))
         except StateError as error:
             return await self._park_unread(error)
         except Exception as error:  # a user's own validator can raise any error
@@ -296,7 +296,7 @@ class Actor:
         if result.status is not Status.DONE:
             return
         self.mailbox.popleft()  # type: ignore[union-attr]
-        self.state, self.version, self.status = op.state, op.version, op.status
+        self.state, self.version, self.fingerprint, self.status = op.state, op.version, op.fingerprint, op.status
         self.owner.turn, self.owner.notes, self.owner.gates.failures, self.owner.gates.tries = op.turn, (), 0, 0
         self._journal, self.park, self.crashes = None, None, 0
         self.host.dispatch(op.outbox, result.outbox)

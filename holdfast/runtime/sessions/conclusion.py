@@ -33,6 +33,7 @@ def commit(turn: Turn, state: Any, value: Any) -> CommitTurn:
     return CommitTurn(
         owner.id, owner.epoch, turn.number, turn.message.id, data, agent.version, reply, status, turn.journal.spent(), turn.started, now,
         stored_gates(owner, node), result, node.encode(_FINISHED) if turn.finishing else None, outbox,
+        agent.state.fingerprint,
     )  # fmt: skip
 
 

@@ -58,8 +58,9 @@ async def _spawn(step: Step, *, agent: Agent, state: bytes, part: Budget | None,
         step.used = step.used + share
     seed = turn.node.random.randbytes(8)
     create = CreateSession(
-        child, agent.name, owner.tenant, owner.user, agent.version, state, limits, seed, now, parent=parent, detached=detached
-    )
+        child, agent.name, owner.tenant, owner.user, agent.version, state, limits, seed, now, parent=parent, detached=detached,
+        fingerprint=agent.state.fingerprint,
+    )  # fmt: skip
     step.target = child
     outcome, made = await step.close_with(Outcome(plain.encode(child)), create)
     if made.status is Status.DUPLICATE and made.value.parent != parent:  # another caller made it meanwhile

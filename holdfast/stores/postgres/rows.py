@@ -16,7 +16,7 @@ _TYPES = {
         *("budget", "usage", "seed", "parent_at", "park", "gates", "notes", "result", "body", "digest", "reply_to", "reply"),
         *("key", "cause", "effects", "in_doubt", "failed", "returns", "also"),
     ),
-    "bigint": ("num", "epoch", "turn", "pending", "crashes", "crash_mark", "seq", "version"),
+    "bigint": ("num", "epoch", "turn", "pending", "crashes", "crash_mark", "seq", "version", "fingerprint"),
     "smallint": ("rank",),
     "boolean": ("detached", "dropped"),
     "double precision": ("wake_at", "created", "updated", "done", "started", "ended"),
@@ -30,7 +30,7 @@ SESSIONS = (
 )
 MESSAGES = ("seq", "session", "id", "body", "digest", "kind", "reply_to", "state", "reply", "created", "done", "context", "also")
 STEPS = ("num", "session", "turn", "key", "state", "body")
-TURNS = ("session", "turn", "state", "version", "message", "started", "ended", "usage", "dropped")
+TURNS = ("session", "turn", "state", "version", "message", "started", "ended", "usage", "dropped", "fingerprint")
 LETTERS = ("session", "turn", "message", "cause", "effects", "created", "in_doubt", "failed")
 
 Values = tuple[Any, ...]
@@ -105,7 +105,18 @@ def step_values(session: str, turn: int, key: bytes, row: StepRow) -> Values:
 
 
 def checkpoint_values(session: str, made: Checkpoint) -> Values:
-    return session, made.turn, made.state, made.version, made.message, made.started, made.ended, encode(made.usage), made.dropped
+    return (
+        session,
+        made.turn,
+        made.state,
+        made.version,
+        made.message,
+        made.started,
+        made.ended,
+        encode(made.usage),
+        made.dropped,
+        made.fingerprint,
+    )
 
 
 def letter_values(letter: DeadLetter) -> Values:

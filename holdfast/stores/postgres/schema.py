@@ -112,6 +112,10 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE {schema}.messages ADD COLUMN also bytea;
     """,
+    # The fingerprint of the state's type; 0 is one that is not known.
+    """
+    ALTER TABLE {schema}.turns ADD COLUMN fingerprint bigint NOT NULL DEFAULT 0;
+    """,
 )
 
 

@@ -52,6 +52,7 @@ class Interpreter:
             ops.FailTurn: self._fail_turn,
             ops.RetryLetter: self._retry_letter,
             ops.DropLetter: self._drop_letter,
+            ops.Rewind: self._rewind,
             ops.UpdateSession: self._update_session,
             ops.Reply: self._mailbox.reply,
             ops.ReturnBudget: self._return_budget,
@@ -155,8 +156,9 @@ class Interpreter:
             ),
         )  # fmt: skip
         self.db.execute(
-            "INSERT INTO turns (session, turn, state, version, message, started, ended, usage) VALUES (?, 0, ?, ?, NULL, ?, ?, ?)",
-            (op.id, op.state, op.version, op.now, op.now, encode(Usage())),
+            "INSERT INTO turns (session, turn, state, version, message, started, ended, usage, fingerprint)"
+            " VALUES (?, 0, ?, ?, NULL, ?, ?, ?, ?)",
+            (op.id, op.state, op.version, op.now, op.now, encode(Usage()), op.fingerprint),
         )
         self._known.pop(op.id, None)  # an earlier lookup may have cached that there is no such session
         return Result(
@@ -248,9 +250,20 @@ class Interpreter:
             return FENCED
         usage = encode(op.usage)
         self.db.execute(
-            "INSERT OR REPLACE INTO turns (session, turn, state, version, message, started, ended, usage, last_step)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (op.session, op.turn, op.state, op.version, op.message, op.started, op.now, usage, self.log.end_turn(op.session)),
+            "INSERT OR REPLACE INTO turns (session, turn, state, version, message, started, ended, usage, last_step, fingerprint)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                op.session,
+                op.turn,
+                op.state,
+                op.version,
+                op.message,
+                op.started,
+                op.now,
+                usage,
+                self.log.end_turn(op.session),
+                op.fingerprint,
+            ),
         )
         self._remember(op.session, op.epoch, op.turn + 1)
         settled, answered = self._mailbox.settle(op, MessageState.DONE)
@@ -322,6 +335,27 @@ class Interpreter:
         row = self.db.execute(f"SELECT {MESSAGE} FROM messages WHERE session = ? AND id = ?", (op.session, message)).fetchone()
         return Result(Status.DONE, message_of(row))
 
+    def _rewind(self, op: ops.Rewind) -> Result:
+        epoch, turn = self._open(op.session)
+        if epoch != op.epoch or turn != op.turn:
+            return FENCED
+        self.db.execute(
+            "INSERT INTO turns (session, turn, state, version, fingerprint, message, started, ended, usage, last_step)"
+            " VALUES (?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)",
+            (op.session, turn, op.state, op.version, op.fingerprint, op.now, op.now, encode(Usage()), self.log.end_turn(op.session)),
+        )
+        park = op.park
+        self.db.execute(
+            "UPDATE sessions SET status = ?, park = ?, reason = ?, wake_at = ?, turn = ?, notes = ?, crashes = 0, crash_mark = 0,"
+            " last_step = 0, updated = ? WHERE id = ?",
+            (
+                op.status, None if park is None else encode(park), None if park is None else park.reason,
+                None if park is None else park.until, turn, encode(op.effects), op.now, op.session,
+            ),
+        )  # fmt: skip
+        self._remember(op.session, op.epoch, turn + 1)
+        return DONE
+
     def _drop_letter(self, op: ops.DropLetter) -> Result:
         if self._epoch(op.session) != op.epoch:
             return FENCED
@@ -331,8 +365,8 @@ class Interpreter:
         message, turn, effects = letter
         self.db.execute("DELETE FROM dead_letters WHERE session = ? AND turn = ?", (op.session, turn))
         self.db.execute(
-            "INSERT INTO turns (session, turn, state, version, message, started, ended, usage, dropped, last_step)"
-            " SELECT session, turn + 1, state, version, ?, ?, ?, ?, 1, ? FROM turns WHERE session = ? AND turn = ?",
+            "INSERT INTO turns (session, turn, state, version, fingerprint, message, started, ended, usage, dropped, last_step)"
+            " SELECT session, turn + 1, state, version, fingerprint, ?, ?, ?, ?, 1, ? FROM turns WHERE session = ? AND turn = ?",
             (message, op.now, op.now, encode(op.usage), self.log.end_turn(op.session), op.session, turn - 1),
         )
         self.db.execute(

@@ -176,6 +176,10 @@ MIGRATIONS: tuple[str, ...] = (
     ) VIRTUAL;
     CREATE INDEX sessions_for_people ON sessions (rank, updated DESC, num DESC, status);
     """,
+    # The fingerprint of the state's type; 0 is one that is not known.
+    """
+    ALTER TABLE turns ADD COLUMN fingerprint INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 

@@ -170,6 +170,15 @@ class DoubtSettled(Event, frozen=True):
     by: str
 
 
+class SessionRewound(Event, frozen=True):
+    """A person brought the state after the turn `back_to` back, as that of turn `turn`; `effects` are the names of those done since."""
+
+    turn: int
+    back_to: int
+    effects: str
+    reason: str
+
+
 class Drifted(Event, frozen=True):
     """The code made a slightly different call than before the crash, and got the old record."""
 

@@ -16,6 +16,7 @@ from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.ids import check_id, new_id
 from holdfast.runtime.live import Live, live, under_way
 from holdfast.runtime.sessions.registry import Sessions, missing_agent
+from holdfast.runtime.sessions.rewinding import Rewound
 from holdfast.runtime.sessions.verbs import Verbs
 from holdfast.runtime.sessions.waiters import END, Waiter, expire
 from holdfast.runtime.turns.node import Node
@@ -138,6 +139,9 @@ class LocalGateway:
 
     async def drop(self, session: str, reason: str, keep_letter: bool) -> None:
         await self._verbs.drop(session, reason, keep_letter)
+
+    async def rewind(self, session: str, turn: int, reason: str, dry_run: bool) -> Rewound:
+        return await self._verbs.rewind(session, turn, reason, dry_run)
 
     # ------------------------------------------------------------ the way in
 

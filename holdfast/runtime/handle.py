@@ -9,6 +9,7 @@ from holdfast.given import brief, is_a
 from holdfast.policies.budget import Budget
 from holdfast.runtime.agents.ids import check_reason, check_timeout
 from holdfast.runtime.live import Live
+from holdfast.runtime.sessions.rewinding import Rewound
 from holdfast.stores.records import Session
 
 VERDICTS = ("done", "retry", "fail")
@@ -30,6 +31,7 @@ class Gateway(Protocol):
     async def retry(self, session: str) -> None: ...
     async def drop(self, session: str, reason: str, keep_letter: bool) -> None: ...
     async def interrupt(self, session: str, step: str | None) -> int: ...
+    async def rewind(self, session: str, turn: int, reason: str, dry_run: bool) -> Rewound: ...
 
 
 class Handle:
@@ -222,3 +224,26 @@ class Handle:
         If cancelled, they may have ended.
         """
         return await self._gateway.interrupt(self.id, step)
+
+    async def rewind(self, turn: int, reason: str = "rewound", *, dry_run: bool = False) -> Rewound:
+        """Bring the state after an earlier turn back, as a turn of its own that handled no message; returns what was done since.
+
+        Messages handled since then stay done, their effects stay done (the next turn reads their names: `session.dropped_effects`), and
+        children, timers and what was spent stay as they are. Messages that wait are handled next, from the state that came back.
+
+        Args:
+            turn: the turn, from 0, the state that the session was spawned with.
+            reason: at most 2,000 characters; observers get it, and the log of the process.
+            dry_run: only return what it would do.
+
+        Raises:
+            ConfigError: `turn` is no whole number.
+            SessionError: there is no such turn, it is running or has an open turn (drop it first), or the outcome of an effect is unknown.
+            SessionEnded: it has ended.
+            SessionNotFound: there is no such session.
+            StoreError: not written, or unknown (the class tells which).
+        If cancelled, it may have been rewound: look at `row`.
+        """
+        if isinstance(turn, bool) or not is_a(turn, int):
+            raise ConfigError(f"turn is {brief(turn)}: give the number of a turn, from 0")
+        return await self._gateway.rewind(self.id, turn, check_reason(reason), dry_run)

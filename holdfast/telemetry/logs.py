@@ -57,6 +57,7 @@ LEVELS: Final[Mapping[type[events.Event], int]] = {
     events.MaybePaid: logging.WARNING,
     events.DoubtRaised: logging.WARNING,
     events.DoubtSettled: logging.INFO,
+    events.SessionRewound: logging.WARNING,
     events.Drifted: logging.WARNING,
     events.Unclaimed: logging.WARNING,
     events.SessionParked: logging.WARNING,

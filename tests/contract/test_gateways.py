@@ -117,6 +117,23 @@ async def test_messages_come_back_as_replies(node: Runtime | Node) -> None:
     assert (row.id, row.agent, row.tenant, row.user, row.budget) == ("s/1", "clerk", "acme", "ann", Budget(steps=5, usd=0.25))
 
 
+async def test_an_earlier_state_comes_back(node: Runtime | Node) -> None:
+    """What it would do, and what it did, is the same inside and outside."""
+    handle = await node.spawn(clerk, id="s")
+    for text in ("a", "b"):
+        await handle.ask(text)
+    dry = await handle.rewind(0, dry_run=True)
+    done = await handle.rewind(0, "wrong")
+    assert (dry.turn, dry.as_turn, dry.effects, dry.changed) == (0, 3, [], False)
+    assert done == msgspec.structs.replace(dry, changed=True)
+    assert (await handle.row()).turn == 3
+    with pytest.raises(holdfast.SessionError, match="'s' is at turn 3: give an earlier one"):
+        await handle.rewind(9)
+    await parked(handle, "nap")
+    with pytest.raises(holdfast.SessionError, match="'s' has an open turn: drop it, then rewind"):
+        await handle.rewind(0)
+
+
 async def test_a_session_is_got_where_it_is_there(node: Runtime | Node) -> None:
     """The same id is the same session, and no other agent's or tenant's."""
     assert (await node.spawn(clerk, id="s")).id == (await node.spawn(clerk, id="s")).id == "s"

@@ -31,6 +31,7 @@ from holdfast.stores.ops import (
     Result,
     RetryLetter,
     ReturnBudget,
+    Rewind,
     Status,
     Touch,
     UpdateSession,
@@ -218,6 +219,7 @@ STALE: dict[str, Callable[[int], Op]] = {
     "CommitTurn that ends": lambda epoch: commit(epoch=epoch, status="finished", result=RESULT, rest=GONE),
     "FailTurn": lambda epoch: fail(epoch=epoch, outbox=(enqueue("sent"),)),
     "RetryLetter": lambda epoch: RetryLetter("s", epoch, 9.0),
+    "Rewind": lambda epoch: Rewind("s", epoch, 1, b"\x02", 1, 7, ("pay",), 9.0),
     "DropLetter": lambda epoch: DropLetter("s", epoch, Usage(steps=1), 9.0),
     "UpdateSession": lambda epoch: UpdateSession("s", epoch, 9.0, status="parked", park=Park("doubt", "?"), gates=b"g"),
 }
@@ -1280,3 +1282,31 @@ async def test_a_read_of_what_is_not_there_is_empty(store: Store) -> None:
         [],
         [],
     )
+
+
+async def test_an_earlier_state_comes_back_as_a_turn_of_its_own(store: Store) -> None:
+    """The rows of the turns since stay; messages stay as they are."""
+    await active(store, "m", "n")
+    park = Park("paused", "wait")
+    rewind = Rewind("s", 1, 2, b"first", 3, 7, ("pay",), 9.0)
+    assert (
+        await store.apply([commit(), rewind, msgspec.structs.replace(rewind, turn=3, now=10.0, status="parked", park=park)]) == [DONE] * 3
+    )
+    zero, first, second, third = await store.checkpoints("s")
+    assert (second.turn, second.state, second.version, second.fingerprint, second.message, second.ended) == (2, b"first", 3, 7, None, 9.0)
+    assert (zero.turn, first.turn, third.turn, third.state) == (0, 1, 3, b"first")
+    row = await store.session("s")
+    assert row is not None
+    assert (row.turn, row.status, row.park, row.notes, row.updated, row.pending) == (3, "parked", park, ("pay",), 10.0, 1)
+    loaded = (await one(store, Activate("s", 11.0))).value
+    assert (loaded.checkpoint.turn, loaded.checkpoint.state, loaded.checkpoint.fingerprint) == (3, b"first", 7)
+    assert await store.apply([Rewind("s", 2, 3, b"", 1, 0, (), 12.0), Rewind("s", 1, 4, b"", 1, 0, (), 12.0)]) == [FENCED] * 2
+
+
+async def test_a_commit_keeps_the_fingerprint_of_the_state(store: Store) -> None:
+    """Also that of the first state, and over a dropped turn."""
+    await active(store, "m", "n")
+    await store.apply([msgspec.structs.replace(commit(), fingerprint=(1 << 63) - 1), fail("n", turn=2), DropLetter("s", 1, ZERO, 6.0)])
+    assert [each.fingerprint for each in await store.checkpoints("s")] == [0, (1 << 63) - 1, (1 << 63) - 1]
+    await store.apply([msgspec.structs.replace(create("t"), fingerprint=5)])
+    assert [each.fingerprint for each in await store.checkpoints("t")] == [5]

@@ -35,6 +35,7 @@ from holdfast.stores.ops import (
     Result,
     RetryLetter,
     ReturnBudget,
+    Rewind,
     UpdateSession,
     WriteStep,
 )
@@ -155,6 +156,7 @@ BUILD: dict[str, Callable[[View], Op]] = {
     "fail": _fail,
     "retry": lambda v: RetryLetter(v.draw.session, v.epoch, v.now),
     "drop": lambda v: DropLetter(v.draw.session, v.epoch, USAGES[v.draw.y], v.now),
+    "rewind": lambda v: Rewind(v.draw.session, v.epoch, v.turn, b"\x05", 1, v.draw.x, ("e1",) * v.draw.y, v.now),
     "update": _update,
     "reply": lambda v: Reply(v.other, OUTCOMES[v.draw.x % 3], v.now),
     "malformed": lambda v: Reply(v.other, b"\xc1", v.now),

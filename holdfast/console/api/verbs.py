@@ -22,6 +22,7 @@ from holdfast.console.wire.verbs import HELP
 from holdfast.errors import ConfigError, SessionError
 from holdfast.runtime.agents.ids import check_id
 from holdfast.runtime.handle import Handle
+from holdfast.runtime.sessions.rewinding import Rewound
 
 
 class Verb(NamedTuple):
@@ -104,6 +105,14 @@ def routes(control: Control) -> Routes:
         control.audit(request, "budget", [id], given.reason)
         return Json(Did(session=id, verb="budget"))
 
+    async def rewind(id: SessionId, request: Request) -> Json:
+        """Bring the state of a session after an earlier turn back. Messages handled since stay done; the answer lists the effects since."""
+        given = await body(request, bodies.Rewind)
+        done = await runtime.session(id).rewind(given.turn, given.reason or "rewound", dry_run=given.dry_run)
+        if done.changed:
+            control.audit(request, f"rewind to turn {given.turn}", [id], given.reason)
+        return Json(done)
+
     def add(name: str, verb: Verb) -> None:
         async def endpoint(id: SessionId, request: Request) -> Json:
             given = await body(request, verb.takes)
@@ -131,6 +140,7 @@ def routes(control: Control) -> Routes:
     group.add("GET", "/sessions/{id:session}/result", result, gives=Finished, problems=(*_THERE, 504))
     group.add("POST", "/sessions/{id:session}/resolve", resolve, gives=Did, takes=bodies.Settle, problems=_THERE)
     group.add("POST", "/sessions/{id:session}/budget", budget, gives=Did, takes=bodies.Raise, problems=_THERE)
+    group.add("POST", "/sessions/{id:session}/rewind", rewind, gives=Rewound, takes=bodies.Rewind, problems=_THERE)
     for name, verb in VERBS.items():
         add(name, verb)
     return group
@@ -160,4 +170,4 @@ VERBS: dict[str, Verb] = {
     "drop": Verb(bodies.Drop, bodies.DropMany, lambda handle, given: handle.drop(given.reason or "dropped", keep_letter=given.keep_letter)),
     "interrupt": Verb(bodies.Interrupt, bodies.InterruptMany, lambda handle, given: handle.interrupt(given.step)),
 }
-"""The verbs of a person, except those with routes of their own: `resolve` and `budget`."""
+"""The verbs of a person, except those with routes of their own: `resolve`, `budget` and `rewind`."""

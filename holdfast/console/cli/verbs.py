@@ -22,7 +22,7 @@ Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    for command in (tree, timeline, mailbox, tail, spawn, send, ask, budget, breakers, doctor, top):
+    for command in (tree, timeline, mailbox, tail, spawn, send, ask, budget, rewind, breakers, doctor, top):
         app.command()(command)
 
 
@@ -263,6 +263,34 @@ def budget(
         if json:
             return print_json(did)
         typer.echo(f"{session}: limits raised")
+
+
+def rewind(
+    session: SessionId,
+    turn: Annotated[int, typer.Option("--turn", min=0, metavar="N", help="The turn whose state comes back; 0 is the first state.")],
+    db: Db = None,
+    store: Store = None,
+    socket: Socket = None,
+    json: Json = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the effects since then, and change nothing.")] = False,
+    reason: Reason = "",
+) -> None:
+    """Bring the state of a session after an earlier turn back.
+
+    Messages handled since stay done, as do their effects: the command lists them, and the next turn reads their names. A session with an
+    open turn, or an effect of unknown outcome, is refused: drop the turn first.
+    """
+    with one_line():
+        from holdfast.console.client.node import path_of
+        from holdfast.runtime.sessions.rewinding import Rewound
+
+        body = {"turn": turn, "dry_run": dry_run, "reason": reason}
+        done = ask_node(db, store, socket, lambda node: node.post(f"{path_of(session)}/rewind", body, Rewound))
+        if json:
+            return print_json(done)
+        from holdfast.console.cli import words
+
+        words.rewound(done)
 
 
 class _hint:

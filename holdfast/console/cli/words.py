@@ -15,6 +15,7 @@ from holdfast.console.reading.timeline import Entry, Mailbox, Timeline
 from holdfast.console.reading.values import clean, compact, escaped, legible
 from holdfast.console.wire.answers import Diagnosis, Did, DidMany, Happened
 from holdfast.policies.breaker import BreakerView
+from holdfast.runtime.sessions.rewinding import Rewound
 from holdfast.supervisors.view import SupervisorView
 
 _PREVIEW = 160
@@ -141,6 +142,15 @@ def _done(one: Did) -> str:
     if one.count is not None:
         return f"{number(one.count, 'effect')} resolved" if one.changed else "no effect of unknown outcome"
     return _PAST[one.verb] if one.changed else "it had ended before"
+
+
+def rewound(done: Rewound) -> None:
+    """The outcome of a rewind: the turn, and the effects since."""
+    out = console()
+    verb = "has the state after turn" if done.changed else "would have the state after turn"
+    out.print(f"{clean(done.session)}: {verb} {done.turn}, as turn {done.as_turn}")
+    for turn, name in done.effects:
+        out.print(f"  turn {turn}: {clean(name)} was done, and stays done")
 
 
 _PAST = {"pause": "paused", "resume": "resumed", "cancel": "cancelled", "kill": "killed", "retry": "is retried", "drop": "dropped"}

@@ -24,6 +24,7 @@ from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.ids import check_id, check_timeout
 from holdfast.runtime.handle import Handle
 from holdfast.runtime.live import Live
+from holdfast.runtime.sessions.rewinding import Rewound
 from holdfast.stores.records import Session
 from holdfast.telemetry.context import carried
 
@@ -261,6 +262,10 @@ class HttpGateway:
 
     async def interrupt(self, session: str, step: str | None) -> int:
         return (await self._do(session, "interrupt", step=step)).count or 0
+
+    async def rewind(self, session: str, turn: int, reason: str, dry_run: bool) -> Rewound:
+        given = {"turn": turn, "reason": reason, "dry_run": dry_run}
+        return await self._node.post(f"{path_of(session)}/rewind", given, Rewound)
 
     async def _do(self, session: str, verb: str, wait_s: float = 0.0, **given: Any) -> Did:
         """`wait_s` is for verbs that wait for the session's running steps."""

@@ -116,6 +116,13 @@ class Settle(Request, frozen=True, kw_only=True):
     reason: Reason = ""
 
 
+class Rewind(Because, frozen=True, kw_only=True):
+    """The turn whose state comes back: 0 is the state that the session was spawned with. `dry_run`: only list the effects since then."""
+
+    turn: Amount
+    dry_run: bool = False
+
+
 class Raise(Request, frozen=True, kw_only=True):
     """The amounts to add to the limits of a session."""
 

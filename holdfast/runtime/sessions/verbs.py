@@ -11,10 +11,12 @@ import msgspec
 from holdfast import codec, errors, events, redact
 from holdfast.policies.budget import ZERO, Budget
 from holdfast.runtime.agents.ids import check_id
+from holdfast.runtime.sessions import rewinding
 from holdfast.runtime.sessions.actor import Actor
 from holdfast.runtime.sessions.conclusion import stored_gates
 from holdfast.runtime.sessions.life import Signal
 from holdfast.runtime.sessions.registry import Sessions
+from holdfast.runtime.sessions.rewinding import Rewound
 from holdfast.runtime.turns.journal import cost
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import DropLetter, DropSteps, FailTurn, Op, Result, RetryLetter, Status, UpdateSession, WriteStep
@@ -192,6 +194,20 @@ class Verbs:
     def _dropped(self, actor: Actor) -> None:
         self._sessions.endings.dropped(actor.id, actor.owner.turn + 1)
         self._again(actor)
+
+    async def rewind(self, session: str, turn: int, reason: str, dry_run: bool) -> Rewound:
+        """Bring the state after an earlier turn back."""
+        actor = await self._sessions.actor(check_id("session", session), known=False)
+        if actor.task is not None:  # one that is parked for its state is tried again whenever it is read
+            await asyncio.wait((actor.task,), timeout=_ENDS_WITHIN_S)
+        if actor.task is not None:
+            raise errors.SessionError(session, f"session {session!r} is running: pause it or wait until it is idle")
+        op, outcome = await rewinding.plan(self._node, actor, turn)
+        if dry_run:
+            return msgspec.structs.replace(outcome, changed=False)
+        await self._write(actor, op, lambda: self._again(actor))
+        rewinding.emitted(self._node, outcome, redact.text(reason))
+        return outcome
 
     # ------------------------------------------------------------ shared by the verbs
 

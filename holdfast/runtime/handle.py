@@ -226,10 +226,10 @@ class Handle:
         return await self._gateway.interrupt(self.id, step)
 
     async def rewind(self, turn: int, reason: str = "rewound", *, dry_run: bool = False) -> Rewound:
-        """Bring the state after an earlier turn back, as a turn of its own that handled no message; returns what was done since.
+        """Bring the state after an earlier turn back, as a turn of its own that handled no message; returns the effects since.
 
         Messages handled since then stay done, their effects stay done (the next turn reads their names: `session.dropped_effects`), and
-        children, timers and what was spent stay as they are. Messages that wait are handled next, from the state that came back.
+        children, timers and the spent budget stay as they are. Messages that wait are handled next, from the state that came back.
 
         Args:
             turn: the turn, from 0, the state that the session was spawned with.

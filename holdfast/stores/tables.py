@@ -365,8 +365,8 @@ class Tables:
             return FENCED
         made = Checkpoint(op.turn, op.state, op.version, started=op.now, ended=op.now, fingerprint=op.fingerprint)
         self._put(self.checkpoints[op.session], op.turn, made)
-        rewound = _replace(session, status=op.status, park=op.park, turn=op.turn, notes=op.effects, crashes=0, updated=op.now)
-        self._put(self.sessions, op.session, rewound)
+        session = _replace(session, status=op.status, park=op.park, turn=op.turn, notes=op.effects, crashes=0, updated=op.now)
+        self._put(self.sessions, op.session, session)
         return DONE
 
 

@@ -166,7 +166,7 @@ BUILD: dict[str, Callable[[View], Op]] = {
     ),
     "settle": lambda v: UpdateSession(v.draw.session, v.epoch, v.now, v.status),
 }
-OF_THE_LIVING = ("commit", "retry", "update")
+OF_THE_LIVING = ("commit", "retry", "rewind", "update")
 OF_A_TURN = ("step", "wait", "drop steps")
 SENT = ("enqueue", "watch", "create", "reply", "return", "step", "wait")
 COMMON = (

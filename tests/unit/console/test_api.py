@@ -266,6 +266,19 @@ async def test_interrupt_and_drop_take_more_than_a_reason_and_are_kept_with_it(a
     ]
 
 
+async def test_a_rewind_is_kept_with_its_turn_and_a_dry_run_is_not(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "holdfast.audit")
+    await api.post("/sessions", 201, agent="echo", id="e")
+    for number in range(2):
+        await api.post("/sessions/e/ask", message=number)
+    planned = await api.post("/sessions/e/rewind", turn=1, dry_run=True)
+    assert planned == {"session": "e", "turn": 1, "as_turn": 3, "effects": [], "changed": False}
+    assert (await api.post("/sessions/e/rewind", turn=1, reason="typo"))["changed"]
+    assert "give an earlier one" in (await api.post("/sessions/e/rewind", 409, turn=9))["message"]
+    await api.post("/sessions/e/rewind", 422, turn=-1)
+    assert [record.message for record in caplog.records] == ["rewind to turn 1 by uid=7 pid=42 of 'e': typo"]
+
+
 async def test_resolve_on_many_finds_every_effect_of_unknown_outcome(api: Api) -> None:
     """Of parked sessions, of failed ones, and of those that have ended; other verbs take those that are parked."""
     for id in ("parked", "failed", "over", "fine"):

@@ -19,7 +19,8 @@ PAGE = (Path(__file__).parents[3] / "README.md").read_text()
 READERS = re.findall(r"`(\w+)`", SENTENCE)
 MORE: dict[str, list[str]] = {
     "spawn": ["support"], "send": ["ticket-1", "hello"], "ask": ["ticket-1", "hello"], "budget": ["ticket-1", "--steps", "1"],
-    "resolve": ["ticket-1", "done"], "rewind": ["ticket-1", "--turn", "0"], "ps": [], "top": [], "doctor": [], "tree": [], "breakers": [], "tail": [],
+    "resolve": ["ticket-1", "done"], "rewind": ["ticket-1", "--turn", "0"], "ps": [], "top": [], "doctor": [], "tree": [],
+    "breakers": [], "tail": [],
 }  # fmt: skip
 COMMANDS = sorted(set(typer.main.get_group(app).commands) - {"run", "demo"})
 

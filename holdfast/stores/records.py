@@ -1,8 +1,5 @@
-"""Durable rows as msgspec structs, the same for every store.
-
-A step's body is one MessagePack blob, so a new field never needs a migration of the table. Only values that a store searches by have
-columns of their own.
-"""
+"""Durable rows as msgspec structs, the same for every store. A step's body is one MessagePack blob, so a new field never needs a migration
+of the table: only values that a store searches by have columns of their own."""
 
 from __future__ import annotations
 
@@ -324,7 +321,7 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     """The state of a session after a turn, and what the turn cost; turn 0 is the state it was spawned with.
 
     `dropped`: the turn's dead letter was dropped; the state is that of the turn before. `unreadable`: why a column of its row does not
-    decode; that field is empty then. `fingerprint`: that of the state's type (codec.shape); 0 where it is not known.
+    decode; that field is empty then. `fingerprint`: of the state's type; 0 if not known.
     """
 
     turn: int

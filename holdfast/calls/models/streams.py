@@ -17,8 +17,7 @@ from holdfast.calls.models.dialect import Dialect, Fields, Tokens
 from holdfast.calls.models.facts import facts_of
 from holdfast.calls.models.metering import Meter
 from holdfast.calls.models.replies import BrokenStream, EmptyReply, NoReply, ReportedError, fields_of, reported, reported_by
-from holdfast.codec import Codec
-from holdfast.codec.answers import Halves, answer_decoder, encode_answer
+from holdfast.codec.answers import AsItCame, Halves, answer_decoder, encode_answer
 from holdfast.errors import StepError
 from holdfast.policies.budget import Usage
 
@@ -57,7 +56,7 @@ class Streamed(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.chunks if self.chunks or self.columns is None else unpack(self.columns)
 
 
-class StreamCodec(Codec):
+class StreamCodec(AsItCame):
     """The codec of a streamed step: its record has the chunks as columns."""
 
     __slots__ = ()

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.codec.encoding import AS_THEY_ARE, MOST_TEXT, SCALARS, encode, with_offsets
+from holdfast.codec.encoding import AS_THEY_ARE, MOST_TEXT, SCALARS, with_offsets
 from holdfast.codec.models import dumped
 from holdfast.errors import NotJournalable
 from holdfast.given import text_of
@@ -33,13 +33,15 @@ def canonical(value: Any) -> bytes:
 
 
 def body_of(message: Any) -> bytes:
-    """A message as MessagePack: the same for another order of its keys, unless they cannot be sorted. Raises NotJournalable."""
+    """A message as MessagePack: the same for another order of its keys, unless they cannot be sorted. Raises NotJournalable, also for a
+    number over 64 bits."""
     try:
         return _ordered(message)
     except NotJournalable:
         raise
-    except Exception:  # it cannot be encoded at all, as `encode` then tells
-        return encode(message)
+    except Exception as error:  # as in `encode`
+        name = type(message).__qualname__
+        raise NotJournalable(f"a value of type {name} cannot be journaled: {text_of(error, MOST_TEXT)}") from error
 
 
 def _ordered(value: Any) -> bytes:
@@ -67,10 +69,7 @@ def arguments(of: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
                 if type(each) not in SCALARS and (type(each) is not str or len(each) > _SHORT):
                     break
             else:
-                try:
-                    return _canonical.encode(args)
-                except OverflowError:  # a long number
-                    pass
+                return _canonical.encode(args)
         try:
             return with_offsets(_canonical, value, "deterministic")
         except TypeError:

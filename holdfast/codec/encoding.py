@@ -43,11 +43,20 @@ def encoded(encoder: msgspec.msgpack.Encoder, value: Any) -> bytes:
         kind = type(value)
         small = kind in SCALARS or (kind in TEXTS and len(value) < USUAL)
         return encoder.encode(value) if small else with_offsets(encoder, value)
-    except OverflowError:
-        return encoder.encode(extended(value))
+    except OverflowError as error:
+        return _with_long_numbers(encoder, value, error)
     except NotJournalable:
         raise
     except Exception as error:  # also an exception of a user's own model while it is dumped
+        raise NotJournalable(f"a value of type {type(value).__qualname__} cannot be journaled: {text_of(error, MOST_TEXT)}") from error
+
+
+def _with_long_numbers(encoder: msgspec.msgpack.Encoder, value: Any, error: OverflowError) -> bytes:
+    try:
+        return bounded(encoder, extended(msgspec.to_builtins(value, builtin_types=AS_THEY_ARE, enc_hook=encoder.enc_hook)))
+    except NotJournalable:
+        raise
+    except Exception:  # something else in it is at fault, too
         raise NotJournalable(f"a value of type {type(value).__qualname__} cannot be journaled: {text_of(error, MOST_TEXT)}") from error
 
 
@@ -64,8 +73,6 @@ def with_offsets(encoder: msgspec.msgpack.Encoder, value: Any, order: Literal["d
         data = bytes(buffer)
     except BufferError:
         data = bounded(encoder, value)
-    except OverflowError:
-        return bounded(encoder, extended(msgspec.to_builtins(value, builtin_types=AS_THEY_ARE, enc_hook=encoder.enc_hook, order=order)))
     if 0xFF in data and _TIMESTAMP.search(data):  # no text has such a byte; a number can, and is encoded again in vain
         return bounded(encoder, msgspec.to_builtins(value, builtin_types=AS_THEY_ARE, enc_hook=encoder.enc_hook, order=order))
     return data

@@ -76,7 +76,7 @@ def test_an_odd_text_parks_a_retry_and_fails_a_turn_as_any_other(text: str) -> N
     assert world.seen(StoreFailed) == []
 
 
-@pytest.mark.parametrize("message", [HALF, {"a": [HALF]}])
+@pytest.mark.parametrize("message", [HALF, 10**30, {"a": [HALF]}])
 def test_a_message_that_cannot_be_encoded_is_refused_to_its_sender(message: Any) -> None:
     """Before it is queued."""
     world = World()

@@ -6,8 +6,6 @@ A case that stands here and holds fails the run, so the list only gets shorter; 
 from __future__ import annotations
 
 PENDING: dict[str, str] = {
-    "calls/05_stream_tool_call_indexes": "tool calls of a stream are told apart by their index, not by their id",
-    "calls/06_stream_finish_reasons": "the finish reason is taken for the end of a stream",
     "core/15_long_conversation_on_disk": "a long conversation is stored again at each call",
     "safety/02_id_that_is_an_option": "a session's id in a command that is shown can be read as an option",
     "safety/03_another_tenants_session": "a session reaches a session of another tenant",

@@ -346,12 +346,20 @@ async def test_a_stream_that_breaks_is_asked_for_again_unless_something_was_take
 
 @pytest.mark.parametrize("end", ["whole", "disconnected", "garbled"])
 async def test_a_stream_without_its_last_event_is_a_failure(end: Any, server: ModelServer, client: Any, steps: FakeSteps) -> None:
-    """All text may be there, and the reason to stop; without `message_stop` it is not whole. Charged by what was reported."""
-    server.script.append(Says(events=message_events(text_deltas("on its way"), end=CACHED)[:-1], end=end, held=0))
+    """All text may be there; without a reason to stop and without `message_stop` it is not whole. Charged by what was reported."""
+    server.script.append(Says(events=message_events(text_deltas("on its way"), begin=CACHED)[:-2], end=end, held=0))
     events: list[Any] = []
     with pytest.raises(StepError) as caught:
         await take(await create(client, steps, stream=True), events, server)
-    assert (caught.value.category, len(events), steps.used) == ("transient", 7, [Usage(1, 7_500, round(CACHED_USD))])
+    assert (caught.value.category, len(events), steps.used) == ("transient", 6, [Usage(1, 7_500, round(CACHED_USD))])
+
+
+@pytest.mark.parametrize("end", ["whole", "disconnected", "garbled"])
+async def test_a_stream_with_a_reason_to_stop_is_whole(end: Any, server: ModelServer, client: Any, steps: FakeSteps) -> None:
+    """Some gateways leave `message_stop` out (esengine/DeepSeek-Reasonix#8756): the answer is there, and paid."""
+    server.script.append(Says(events=message_events(text_deltas("on its way"), end=CACHED)[:-1], end=end))
+    whole = await (await create(client, steps, stream=True)).final()
+    assert (whole.content[0].text, whole.stop_reason, steps.faults) == ("on its way ", "end_turn", [])
 
 
 @pytest.mark.parametrize(

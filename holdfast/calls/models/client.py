@@ -8,9 +8,11 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from holdfast.calls.call import ONE_STEP, Call, StepContext, Steps
+from holdfast.calls.call import Call, StepContext, Steps
+from holdfast.calls.models.additions import requested
 from holdfast.calls.models.anthropic_messages import AnthropicMessages
 from holdfast.calls.models.dialect import Dialect, Fields, mapped
+from holdfast.calls.models.ends import Stage
 from holdfast.calls.models.facts import facts_of
 from holdfast.calls.models.first_chunk import begun_within
 from holdfast.calls.models.keys import remember_keys
@@ -20,8 +22,10 @@ from holdfast.calls.models.openai_responses import OpenAIResponses
 from holdfast.calls.models.prices import Prices
 from holdfast.calls.models.proxy import Proxy
 from holdfast.calls.models.refusals import checked_model
-from holdfast.calls.models.replies import fields_of, unreadable
-from holdfast.calls.models.streams import CLOSE_S, ModelStream, StreamCodec
+from holdfast.calls.models.replies import BrokenReply, fields_of, reported, unreadable
+from holdfast.calls.models.streamed import StreamCodec
+from holdfast.calls.models.streams import CLOSE_S, ModelStream
+from holdfast.calls.models.wire import Events, events_in
 from holdfast.codec.answers import AnswerCodec, request_bytes
 from holdfast.errors import ConfigError
 from holdfast.given import is_number
@@ -99,6 +103,7 @@ class ModelClient:
         self._apis = {dialect.path: (dialect, _create_of(client, dialect), codec) for dialect, codec in apis}
         read_s = getattr(getattr(client, "timeout", None), "read", getattr(client, "timeout", None))
         self.timeout_s = float(read_s) if isinstance(read_s, int | float) and read_s > 0 else MODEL_TIMEOUT_S
+        self._refused: dict[tuple[str, str], set[str]] = {}
         self._host = str(getattr(getattr(client, "base_url", None), "host", ""))
 
     def __repr__(self) -> str:
@@ -133,8 +138,8 @@ class ModelClient:
         meter = self._metering.meter(dialect, model, asked, args, cap_tokens=cap_tokens, cap_money=cap_money)
         # The lists are copied: a handler that changes its own lists during a stream or a retry does not change the request.
         sent = {name: [*value] if isinstance(value, list) else value for name, value in given.items()}
-        if asked.limit is None:
-            sent |= dialect.limited(self.max_tokens, self._host, cap_tokens or cap_money)
+        added = {} if asked.limit is not None else dialect.limited(self.max_tokens, self._host, model, cap_tokens or cap_money)
+        refused = self._refused.setdefault((path, model), set())
         call = functools.partial(
             Call,
             kind="model",
@@ -148,7 +153,7 @@ class ModelClient:
             costs=True,
         )
         if given.get("stream"):
-            open_: Callable[[], Awaitable[Any]] = functools.partial(_request, send, dialect.streamed(sent))
+            open_: Callable[[], Awaitable[Any]] = functools.partial(_open, send, sent, {**added, **dialect.streamed(sent)}, refused)
             if self._first_chunk_s is not None:
                 open_ = functools.partial(begun_within, self._first_chunk_s, CLOSE_S, open_)
             stream = ModelStream(open_, dialect=dialect, request=request, meter=meter)
@@ -165,7 +170,7 @@ class ModelClient:
         timeout = given.get("timeout")
         return await steps.run(
             call(
-                run=functools.partial(_send, send, sent),
+                run=functools.partial(_send, dialect, functools.partial(requested, send, sent, added, refused)),
                 codec=codec,
                 timeout_s=float(timeout) if is_number(timeout) else self.timeout_s,
                 meter=lambda reply: meter.of_reply(dialect, fields_of(reply)),
@@ -175,21 +180,31 @@ class ModelClient:
         )
 
 
-async def _send(create: Callable[..., Any], request: Fields, step: StepContext) -> Fields:
+async def _send(dialect: Dialect, send: Callable[[], Awaitable[Any]], step: StepContext) -> Fields:
     try:
-        return fields_of(await _request(create, request))
+        reply = await send()
+        return dialect.mended(fields_of(_whole(dialect, reply) if isinstance(reply, str) else reply))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise unreadable(error) from error
 
 
-async def _request(create: Callable[..., Any], request: Fields) -> Any:
-    try:
-        return await create(**request)
-    except (TypeError, ValueError) as error:
-        if type(error) in (TypeError, ValueError):
-            # The SDK rejected the arguments: no request was sent.
-            error.holdfast_usage = ONE_STEP  # type: ignore[union-attr] # an exception takes any attribute
-        raise
+async def _open(create: Callable[..., Any], request: Fields, added: Fields, refused: set[str]) -> Events:
+    return Events(await requested(create, request, added, refused))
+
+
+def _whole(dialect: Dialect, body: str) -> Any:
+    """The answer in a body that is no JSON: some servers stream without being asked to. Any other body stays as it is."""
+    chunks = [chunk for event in events_in(body) for chunk in dialect.chunks(event)]
+    if not chunks:
+        return body
+    error, ending = next((found for chunk in chunks if (found := dialect.error(chunk))), None), dialect.ending({})
+    if error is not None:
+        raise reported(error)
+    for chunk in chunks:
+        ending.add(chunk)
+    if "[DONE]" not in body and ending.stage < Stage.DOUBTFUL:
+        raise BrokenReply(f"the answer was cut short after {len(chunks)} chunks")
+    return dialect.assemble(chunks)
 
 
 def _facts(dialect: Dialect, model: str, answer: Any) -> Fields:

@@ -6,11 +6,16 @@ own. So no function raises because of an answer; a missing field counts as empty
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
+
+from holdfast.calls.models.ends import Ending
 
 Fields = dict[str, Any]
 
@@ -89,12 +94,12 @@ class Dialect(Protocol):
         """The parts of the request that decide its cost. Raises ValueError if its answer could not be a step."""
         ...
 
-    def limited(self, tokens: int, host: str, capped: bool) -> Fields:
+    def limited(self, tokens: int, host: str, model: str, capped: bool) -> Fields:
         """The fields to add to a request that has no limit; `capped` is whether the session's money or tokens are limited."""
         ...
 
     def streamed(self, request: Fields) -> Fields:
-        """The request that asks for a streamed answer, with its usage."""
+        """The fields to add to a request for a streamed answer, so that it reports its usage."""
         ...
 
     def worst(self, args: bytes, prompt: int, limit: int) -> Tokens:
@@ -102,6 +107,10 @@ class Dialect(Protocol):
         ...
 
     # ---- answers
+
+    def mended(self, reply: Fields) -> Fields:
+        """The answer with the fields of tool calls that a server has left out, or has in another form, so that each call can be made."""
+        ...
 
     def reply_type(self) -> Any:
         """The SDK's type of a whole answer."""
@@ -141,16 +150,12 @@ class Dialect(Protocol):
         """The error in the chunk; None if it has none."""
         ...
 
-    def finished(self, chunks: list[Fields]) -> bool:
-        """Whether the content is complete; later chunks only describe it."""
+    def chunks(self, event: Fields) -> list[Fields]:
+        """The chunks of an event: itself, or those of a whole answer that came where a stream was asked for."""
         ...
 
-    def complete(self, chunks: list[Fields]) -> bool:
-        """Whether the stream is whole."""
-        ...
-
-    def last(self, chunk: Fields, request: Fields) -> bool:
-        """Whether the chunk can be the last one of a complete stream: then a connection that stays open sends no more."""
+    def ending(self, request: Fields) -> Ending:
+        """Follows the answer to this request to its end."""
         ...
 
     def heard(self, chunks: list[Fields]) -> int:
@@ -202,11 +207,19 @@ def reported_error(reply: Fields) -> Fields | None:
 
 
 def count(fields: Fields, *path: str) -> int:
-    """The whole number at that path; 0 if there is none."""
+    """The whole number at that path, 0 or more; 0 if there is none. Some servers count in floats, and in fractions."""
     *outer, last = path
     for name in outer:
         fields = mapped(fields.get(name))
-    return whole(fields.get(last)) or 0
+    value = fields.get(last)
+    if isinstance(value, float) and math.isfinite(value):
+        value = math.ceil(value)
+    return whole(value) or 0
+
+
+def reporting(before: Fields, more: Any) -> Fields:
+    """The usage after another report of it: a missing count, null or 0 changes nothing."""
+    return {**before, **{name: value for name, value in mapped(more).items() if value or name not in before}}
 
 
 def joined(before: Any, more: Any) -> Any:
@@ -215,7 +228,27 @@ def joined(before: Any, more: Any) -> Any:
         return before + more
     if isinstance(before, list) and isinstance(more, list):
         return before + more
-    return before if more is None else more
+    if isinstance(before, list | str) and isinstance(more, list | str) and before and more:
+        # Some servers send text first and then lists of parts, or the other way round.
+        return _as_parts(before) + _as_parts(more)
+    return before if more is None or (more == "" and before) else more
+
+
+def _as_parts(value: list[Any] | str) -> list[Any]:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+def call_id(reply: Fields, number: int, call: Fields) -> str:
+    """An id for a tool call that came without one: the same for the same answer, and another in every answer."""
+    seed = msgspec.msgpack.encode([str(reply.get("id")), str(reply.get("created")), number, str(call)])
+    return f"call_{hashlib.blake2b(seed, digest_size=12).hexdigest()}"
+
+
+def as_json(value: Any) -> str:
+    """The arguments of a tool call as JSON: some servers send them as they are. Anything but an object is an empty text."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else ""
 
 
 def text_size(value: Any) -> int:

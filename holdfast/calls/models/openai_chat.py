@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from holdfast.calls.models.dialect import (
@@ -10,7 +11,6 @@ from holdfast.calls.models.dialect import (
     Fields,
     Tokens,
     count,
-    joined,
     listed,
     mapped,
     parts,
@@ -19,16 +19,34 @@ from holdfast.calls.models.dialect import (
     text_size,
     whole,
 )
-from holdfast.calls.models.replies import EmptyReply, reported
-
-_CUT = ("length", "content_filter")
-"""Finish reasons that explain an empty answer."""
+from holdfast.calls.models.ends import Ending
+from holdfast.calls.models.openai_chat_chunks import (
+    ChatEnding,
+    assemble,
+    calls_in,
+    meaning,
+    mended_call,
+    says_something,
+    usage_in,
+)
+from holdfast.calls.models.replies import EmptyReply, UnreadableReply, reported
+from holdfast.given import brief
 
 _SEARCHING = ("-search-preview", "-search-api")
 """Parts of the names of models that search the web at each call."""
 
-_MOST_CALLS = 1_000
-"""How far the index of a tool call may be ahead of the calls before it: an absurd index must not fill the memory."""
+_LIMIT_NAMES = (
+    # the host, the model, the name of the limit; the first match decides
+    (r"(.*\.)?api\.openai\.com", r".*", "max_completion_tokens"),
+    (r".*\.(openai|cognitiveservices|services\.ai)\.azure\.com", r".*", "max_completion_tokens"),
+    (r".*", r"(.*/)?(o\d|gpt-[5-9]|gpt-\d\d|chatgpt-|codex-|computer-use)(?!.*oss).*", "max_completion_tokens"),
+    (r".*", r".*", "max_tokens"),
+)
+"""The name of the limit of tokens: OpenAI's newer models refuse `max_tokens`, also behind a gateway; many compatible servers do
+not know its successor, and some ignore it silently, so that an answer would have no limit."""
+
+_CACHED = (("prompt_tokens_details", "cached_tokens"), ("prompt_cache_hit_tokens",), ("cached_tokens",))
+"""The places of the tokens that were read from the cache: of OpenAI, DeepSeek and Moonshot."""
 
 
 class OpenAIChat:
@@ -46,15 +64,14 @@ class OpenAIChat:
         elsewhere = "" if any(map(_is_fetched, parts(request.get("messages")))) else None
         return Asked(limit, whole(request.get("n")) or 1, elsewhere, {"web search": None} if _searches(request) else {})
 
-    def limited(self, tokens: int, host: str, capped: bool) -> Fields:
+    def limited(self, tokens: int, host: str, model: str, capped: bool) -> Fields:
         if not capped:
             return {}
-        # OpenAI's newer models refuse `max_tokens`; many compatible servers do not know its successor.
-        newer = host == "api.openai.com" or host.endswith(".openai.azure.com")
-        return {"max_completion_tokens" if newer else "max_tokens": tokens}
+        names = (name for hosts, models, name in _LIMIT_NAMES if re.fullmatch(hosts, host) and re.fullmatch(models, model))
+        return {next(names): tokens}
 
     def streamed(self, request: Fields) -> Fields:
-        return {**request, "stream_options": {**mapped(request.get("stream_options")), "include_usage": True}}
+        return {"stream_options": {**mapped(request.get("stream_options")), "include_usage": True}}
 
     def worst(self, args: bytes, prompt: int, limit: int) -> Tokens:
         # OpenAI writes to its cache unasked. The price list has no extra price for it where it is free.
@@ -67,16 +84,27 @@ class OpenAIChat:
 
         return ChatCompletion
 
+    def mended(self, reply: Fields) -> Fields:
+        choices = [_mended_choice(reply, choice) for choice in listed(reply.get("choices"))]
+        return {**reply, "choices": choices}
+
     def check(self, reply: Fields, request: Fields) -> None:
         choices = listed(reply.get("choices"))
         error = _error_of(reply)
         if error is not None:
             raise reported(error)
-        if not choices or any(_says_nothing(choice) for choice in choices):
+        broken = next((choice for choice in choices if meaning(choice.get("finish_reason")) == "broken"), None)
+        if broken is not None:
+            why = reported_error(reply) or reported_error(broken) or {}
+            raise reported(why, f"the provider broke the answer off: its finish reason is {brief(broken['finish_reason'])}")
+        malformed = next((choice for choice in choices if meaning(choice.get("finish_reason")) == "malformed"), None)
+        if malformed is not None:
+            raise UnreadableReply(f"the model's tool call is malformed: its finish reason is {brief(malformed['finish_reason'])}")
+        if not choices or (any(map(_says_nothing, choices)) and not _answers_tools(request)):
             raise EmptyReply("the model answered without text, tool call or refusal")
 
     def tokens(self, reply: Fields) -> Tokens | None:
-        usage = mapped(reply.get("usage"))
+        usage = usage_in(reply)
         tokens_in, total = count(usage, "prompt_tokens"), count(usage, "total_tokens")
         # Some compatible servers count reasoning in the total alone.
         tokens_out = max(count(usage, "completion_tokens"), total - tokens_in if tokens_in else 0)
@@ -86,7 +114,7 @@ class OpenAIChat:
         return Tokens(
             tokens_in,
             tokens_out,
-            cached=count(usage, "prompt_tokens_details", "cached_tokens"),
+            cached=next((found for path in _CACHED if (found := count(usage, *path))), 0),
             written=count(usage, "prompt_tokens_details", "cache_write_tokens"),
             reasoning=count(usage, "completion_tokens_details", "reasoning_tokens"),
         )
@@ -112,41 +140,45 @@ class OpenAIChat:
         return bool(chunk.get("choices")) or bool(mapped(request.get("stream_options")).get("include_usage"))
 
     def error(self, chunk: Fields) -> Fields | None:
-        return None  # the SDK raises it
+        return chunk if chunk.get("object") == "error" or chunk.get("type") == "error" else reported_error(chunk)
 
-    def finished(self, chunks: list[Fields]) -> bool:
-        return self.complete(chunks)
+    def chunks(self, event: Fields) -> list[Fields]:
+        if _is_chunk(event.get("choices")):
+            return [event]
+        return [{**event, "object": "chat.completion.chunk", "choices": [_as_chunk(choice) for choice in listed(event.get("choices"))]}]
 
-    def complete(self, chunks: list[Fields]) -> bool:
-        finished: dict[int, bool] = {}
-        for chunk in chunks:
-            for choice in listed(chunk.get("choices")):
-                index = whole(choice.get("index")) or 0
-                finished[index] = finished.get(index, False) or choice.get("finish_reason") is not None
-        return bool(finished) and all(finished.values())
-
-    def last(self, chunk: Fields, request: Fields) -> bool:
-        choices = listed(chunk.get("choices"))
-        if not choices:
-            return bool(mapped(chunk.get("usage")))
-        # With several choices, one can end before another has begun. Some servers have an empty reason in each chunk.
-        return (whole(request.get("n")) or 1) == 1 and all(text(choice.get("finish_reason")) for choice in choices)
+    def ending(self, request: Fields) -> Ending:
+        return ChatEnding(whole(request.get("n")) or 1)
 
     def heard(self, chunks: list[Fields]) -> int:
         return text_size([choice.get("delta") for chunk in chunks for choice in listed(chunk.get("choices"))])
 
     def assemble(self, chunks: list[Fields]) -> Fields:
-        reply: Fields = {}
-        choices: dict[int, Fields] = {}
-        for chunk in chunks:
-            reply.update({name: value for name, value in chunk.items() if name != "choices" and value is not None})
-            for part in listed(chunk.get("choices")):
-                index = whole(part.get("index")) or 0
-                choice = choices.setdefault(index, {"index": index, "message": {"role": "assistant", "content": None}})
-                _add_choice(choice, part)
-        reply["object"] = "chat.completion"
-        reply["choices"] = [choices[index] for index in sorted(choices)]
-        return reply
+        return assemble(chunks)
+
+
+def _delta(choice: Fields) -> Fields:
+    message = mapped(choice.get("message"))
+    calls = calls_in(message)
+    return {**message, "tool_calls": [{"index": index, **call} for index, call in enumerate(calls)]} if calls else message
+
+
+def _mended_choice(reply: Fields, choice: Fields) -> Fields:
+    message = mapped(choice.get("message"))
+    if "tool_calls" in message:
+        calls = [mended_call(reply, number, call) for number, call in enumerate(calls_in(message))]
+        message = {**message, "tool_calls": calls or None}
+    return {"finish_reason": None, **choice, "message": {"role": "assistant", "content": None, **message}}
+
+
+def _is_chunk(choices: Any) -> bool:
+    return isinstance(choices, list) and all(isinstance(choice, dict) and isinstance(choice.get("delta"), dict) for choice in choices)
+
+
+def _as_chunk(choice: Fields) -> Fields:
+    """A choice of a chunk, which may be that of a whole answer, or have no delta."""
+    parts = {name: value for name, value in choice.items() if name not in ("message", "delta")}
+    return {**parts, "delta": mapped(choice.get("delta")) or _delta(choice)}
 
 
 def _is_fetched(part: Fields) -> bool:
@@ -171,51 +203,10 @@ def _error_of(reply: Fields) -> Fields | None:
 
 
 def _says_nothing(choice: Fields) -> bool:
-    message = mapped(choice.get("message"))
-    if choice.get("finish_reason") in _CUT:
-        return False
-    return not any(message.get(part) for part in ("content", "tool_calls", "refusal", "function_call", "audio"))
+    return meaning(choice.get("finish_reason")) not in ("limit", "filtered") and not says_something(mapped(choice.get("message")))
 
 
-def _add_choice(choice: Fields, part: Fields) -> None:
-    for name, value in part.items():
-        if name == "delta":
-            _add_delta(choice["message"], mapped(value))
-        elif name == "logprobs" and isinstance(value, dict):
-            logprobs = mapped(choice.get("logprobs"))
-            choice["logprobs"] = {**logprobs, **{key: joined(logprobs.get(key), more) for key, more in value.items()}}
-        elif name != "index" and (value is not None or name not in choice):
-            choice[name] = value
-
-
-def _add_delta(message: Fields, delta: Fields) -> None:
-    for name, value in delta.items():
-        if value is None:
-            message.setdefault(name, None)
-        elif name == "tool_calls":
-            calls = message["tool_calls"] = listed(message.get("tool_calls"))
-            for fragment in listed(value):
-                _add_call(calls, fragment)
-        elif name == "function_call":
-            call = mapped(message.get(name))
-            message[name] = {**call, **{key: joined(call.get(key), more) for key, more in mapped(value).items()}}
-        else:
-            message[name] = value if name == "role" else joined(message.get(name), value)
-
-
-def _add_call(calls: list[Fields], fragment: Fields) -> None:
-    # Some servers leave the index out; then each id begins another call.
-    index = whole(fragment.get("index"))
-    if index is None:
-        index = len(calls) if fragment.get("id") or not calls else len(calls) - 1
-    if index > len(calls) + _MOST_CALLS:
-        return
-    while len(calls) <= index:
-        calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-    call = calls[index]
-    for name in ("id", "type"):
-        if fragment.get(name):
-            call[name] = fragment[name]
-    function = call["function"]
-    for name, part in mapped(fragment.get("function")).items():
-        function[name] = joined(function.get(name), part)
+def _answers_tools(request: Fields) -> bool:
+    messages = request.get("messages")
+    last = messages[-1] if isinstance(messages, list | tuple) and messages else None
+    return (last.get("role") if isinstance(last, dict) else getattr(last, "role", None)) in ("tool", "function")

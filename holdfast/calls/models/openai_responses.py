@@ -11,19 +11,29 @@ from holdfast.calls.models.dialect import (
     Asked,
     Fields,
     Tokens,
+    as_json,
+    call_id,
     count,
+    joined,
     listed,
     mapped,
     parts,
     reported_error,
+    reporting,
     text,
     text_size,
     variants,
     whole,
 )
+from holdfast.calls.models.ends import Ending, Stage
 from holdfast.calls.models.replies import EmptyReply, reported
 
-_LAST = ("response.completed", "response.incomplete", "response.failed")
+_ENDS = ("completed", "incomplete", "failed", "cancelled", "done")
+"""The events, after "response.", that end a stream; "done" is that of some gateways."""
+
+_THOUGHT = "reasoning_text"
+"""The parts of an item of reasoning that are the model's own words: open models now and then put their answer there. A summary is not."""
+
 _OWN_TOOLS = ("function", "custom", "local_shell", "shell", "apply_patch", "namespace")
 """Kinds of tools that OpenAI does not run itself. The results of the others are added to the prompt."""
 
@@ -42,11 +52,11 @@ class OpenAIResponses:
             raise ValueError("responses.create(background=True) does not wait for its answer, which a step has to: leave it out")
         return Asked(whole(request.get("max_output_tokens")), 1, _elsewhere(request), _uses(request))
 
-    def limited(self, tokens: int, host: str, capped: bool) -> Fields:
+    def limited(self, tokens: int, host: str, model: str, capped: bool) -> Fields:
         return {"max_output_tokens": tokens} if capped else {}
 
     def streamed(self, request: Fields) -> Fields:
-        return request
+        return {}
 
     def worst(self, args: bytes, prompt: int, limit: int) -> Tokens:
         # As with chat completions, OpenAI writes to its cache unasked.
@@ -59,11 +69,16 @@ class OpenAIResponses:
 
         return Response
 
+    def mended(self, reply: Fields) -> Fields:
+        return {**reply, "output": [_mended_item(reply, number, item) for number, item in enumerate(listed(reply.get("output")))]}
+
     def check(self, reply: Fields, request: Fields) -> None:
         status = reply.get("status")
         if _failed(reply):
             raise reported(reported_error(reply) or {}, f"the response is {status}")
-        if status != "incomplete" and not any(_says_something(item) for item in listed(reply.get("output"))):
+        if status == "incomplete" or any(map(_says_something, listed(reply.get("output")))):
+            return
+        if not _answers_tools(request):
             raise EmptyReply("the model answered without text, tool call or refusal")
 
     def tokens(self, reply: Fields) -> Tokens | None:
@@ -104,27 +119,87 @@ class OpenAIResponses:
         return True
 
     def error(self, chunk: Fields) -> Fields | None:
-        return chunk if chunk.get("type") == "error" else None
+        return chunk if chunk.get("type") == "error" else reported_error(chunk)
 
-    def finished(self, chunks: list[Fields]) -> bool:
-        return self.complete(chunks)
+    def chunks(self, event: Fields) -> list[Fields]:
+        if event.get("object") != "response" or "type" in event:
+            return [event]
+        status = text(event.get("status"))
+        return [{"type": f"response.{status if status in _ENDS else 'completed'}", "response": event, "sequence_number": 0}]
 
-    def complete(self, chunks: list[Fields]) -> bool:
-        return any(chunk.get("type") in _LAST for chunk in chunks)
-
-    def last(self, chunk: Fields, request: Fields) -> bool:
-        return chunk.get("type") in _LAST
+    def ending(self, request: Fields) -> Ending:
+        return ResponseEnding()
 
     def heard(self, chunks: list[Fields]) -> int:
         return text_size([chunk.get("delta") for chunk in chunks])
 
     def assemble(self, chunks: list[Fields]) -> Fields:
-        reply = dict(next((found for chunk in reversed(chunks) if (found := mapped(chunk.get("response")))), {}))
+        reply: Fields = {}
+        usage: Fields = {}
+        for chunk in chunks:
+            about = mapped(chunk.get("response"))
+            reply = about or reply
+            usage = reporting(usage, about.get("usage"))
+        reply = {**reply, **({"usage": usage} if usage else {})}
         if not reply.get("output"):
             # Some compatible servers do not repeat the whole answer at the end.
-            done = [chunk for chunk in chunks if chunk.get("type") == "response.output_item.done"]
-            reply["output"] = [item for chunk in done if (item := mapped(chunk.get("item")))]
-        return reply
+            reply["output"] = _output(chunks)
+        return self.mended(reply)
+
+
+class ResponseEnding:
+    """Follows a stream to its end, which is one event."""
+
+    __slots__ = ("stage",)
+
+    def __init__(self) -> None:
+        self.stage = Stage.OPEN
+
+    def add(self, chunk: Fields) -> None:
+        """Take the next event."""
+        if str(chunk.get("type")).removeprefix("response.") in _ENDS:
+            self.stage = Stage.MARKED
+
+    def mark(self) -> None:
+        """The end mark `[DONE]` came: some compatible servers send nothing else."""
+        self.stage = Stage.MARKED
+
+
+def _output(chunks: list[Fields]) -> list[Fields]:
+    """The items that the events of a stream make, in their order."""
+    items: dict[int, Fields] = {}
+    done: dict[int, Fields] = {}
+    for chunk in chunks:
+        kind, index = str(chunk.get("type")), whole(chunk.get("output_index")) or 0
+        item = mapped(chunk.get("item"))
+        if kind == "response.output_item.done" and item and (_says_something(item) or index not in items):
+            # Some servers give every item the same index.
+            while index in done and done[index].get("id") != item.get("id"):
+                index += 1
+            done[index] = item
+        elif kind == "response.output_item.added" and item:
+            items[index] = dict(item)
+        elif kind in _TEXTS:
+            _add_text(items.setdefault(index, {"type": "message", "role": "assistant", "status": "completed"}), kind, chunk)
+        elif kind == "response.function_call_arguments.delta":
+            call = items.setdefault(index, {"type": "function_call"})
+            call["arguments"] = joined(call.get("arguments"), chunk.get("delta"))
+        elif kind == "response.function_call_arguments.done" and index in items and text(chunk.get("arguments")):
+            items[index]["arguments"] = chunk["arguments"]
+    found = {**items, **done}
+    return [found[index] for index in sorted(found)]
+
+
+_TEXTS = {"response.output_text.delta": ("output_text", "text"), "response.refusal.delta": ("refusal", "refusal")}
+"""The events that bring the text of a message: the type of its part, and the field of the text."""
+
+
+def _add_text(item: Fields, kind: str, chunk: Fields) -> None:
+    type_, field = _TEXTS[kind]
+    content = item["content"] = listed(item.get("content"))
+    if not content or content[-1].get("type") != type_:
+        content.append({"type": type_, field: "", **({"annotations": []} if field == "text" else {})})
+    content[-1][field] = joined(content[-1].get(field), chunk.get("delta"))
 
 
 def _elsewhere(request: Fields) -> str | None:
@@ -170,9 +245,29 @@ def _failed(reply: Fields) -> bool:
 
 
 def _says_something(item: Fields) -> bool:
-    if item.get("type") == "message":
-        return any(part.get("text") or part.get("refusal") for part in listed(item.get("content")))
-    return item.get("type") != "reasoning"
+    match item.get("type"):
+        case "message":
+            return any(part.get("text") or part.get("refusal") for part in listed(item.get("content")))
+        case "reasoning":
+            return any(part.get("text") and part.get("type") == _THOUGHT for part in listed(item.get("content")))
+    return True
+
+
+def _answers_tools(request: Fields) -> bool:
+    # After the results of tools an empty answer is valid: the model has nothing to add, and would answer the same again.
+    items = listed(request.get("input"))
+    return bool(items) and str(items[-1].get("type")).endswith("_output")
+
+
+def _mended_item(reply: Fields, number: int, item: Fields) -> Fields:
+    kind = text(item.get("type")) or ("message" if "content" in item else "unknown")
+    mended = {**item, "type": kind}
+    if kind == "message":
+        mended["content"] = listed(item.get("content"))
+    if kind == "function_call":
+        mended["call_id"] = text(item.get("call_id")) or text(item.get("id")) or call_id(reply, number, item)
+        mended |= {"name": text(item.get("name")) or "", "arguments": as_json(item.get("arguments"))}
+    return mended
 
 
 @functools.cache

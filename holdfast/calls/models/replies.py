@@ -151,9 +151,14 @@ def fields_of(reply: Any) -> dict[str, Any]:
 
     Raises:
         NoReply: it is not an answer.
+        EmptyReply: it is blank, or null.
     """
     if isinstance(reply, dict):
         return reply
+    if reply is None or (isinstance(reply, str) and not reply.strip()):
+        raise EmptyReply("the model answered with a blank body")
+    if isinstance(reply, list) and len(reply) == 1:
+        return fields_of(reply[0])
     dump = getattr(reply, "model_dump", None)
     if dump is None:
         raise NoReply(f"the server answered with a {type(reply).__name__}, not with JSON: is the client's base_url right?")

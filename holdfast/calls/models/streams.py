@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
@@ -12,12 +13,23 @@ import anyio
 import msgspec
 
 from holdfast.calls.call import Call, StepContext, Steps
-from holdfast.calls.models.columns import Columns, Packer, pack, unpack
+from holdfast.calls.models.columns import Packer
 from holdfast.calls.models.dialect import Dialect, Fields, Tokens
+from holdfast.calls.models.ends import Stage
 from holdfast.calls.models.facts import facts_of
 from holdfast.calls.models.metering import Meter
-from holdfast.calls.models.replies import BrokenStream, EmptyReply, NoReply, ReportedError, fields_of, reported, reported_by
-from holdfast.codec.answers import AsItCame, Halves, answer_decoder, encode_answer
+from holdfast.calls.models.replies import (
+    BrokenStream,
+    EmptyReply,
+    ReportedError,
+    UnreadableReply,
+    fields_of,
+    reported,
+    reported_by,
+)
+from holdfast.calls.models.streamed import Streamed
+from holdfast.calls.models.wire import END
+from holdfast.codec.answers import Halves
 from holdfast.errors import StepError
 from holdfast.policies.budget import Usage
 
@@ -25,48 +37,24 @@ USAGE_GRACE_S = 2.0
 """How long, in seconds, a stream is read after its content is complete or the consumer has left: for the usage that the provider reports
 last, and until the connection is free for the next request. A stream that stays open longer is cut: the answer is complete."""
 
+LIKELY_S = 30.0
+"""How long, in seconds, a stream may be silent after a finish reason in the chunk with its first content. Some servers send a reason with
+every chunk, so more may come; others send the whole answer in one chunk and leave the connection open."""
+
 CLOSE_S = 2.0
 """How long it may take to close the connection of a cut stream, in seconds."""
-
 
 RECORD_S = 5.0
 """How long a handler whose scope was cancelled waits, in seconds, until the stream that it leaves is recorded."""
 
+MARKED_S = 0.1
+"""How long, in seconds, a stream is read after its end mark: until the connection is free for the next request."""
 
-class Streamed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The outcome of a streamed step.
-
-    Attributes:
-        chunks: the provider's chunks; of a stream that was left early, those that the consumer had taken. Old records hold them as they
-            are.
-        cut: whether the consumer left before the end.
-        tokens: its tokens, if they are not in the chunks.
-        columns: the chunks as columns: all that a record has of them.
-        waiting: whether a consumer that left early was cancelled while it waited for the next chunk, by a timeout of its own, say.
-    """
-
-    chunks: list[Fields] = []
-    cut: bool = False
-    tokens: Tokens | None = None
-    columns: Columns | None = None
-    waiting: bool = False
-
-    def recorded(self) -> list[Fields]:
-        """The chunks, of a record too."""
-        return self.chunks if self.chunks or self.columns is None else unpack(self.columns)
-
-
-class StreamCodec(AsItCame):
-    """The codec of a streamed step: its record has the chunks as columns."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__(Streamed, answer_decoder(Streamed))
-
-    def encode(self, value: Streamed) -> bytes:
-        """Raises NotJournalable if a chunk has a value that cannot be stored."""
-        return encode_answer(msgspec.structs.replace(value, chunks=[], columns=value.columns or pack(value.chunks)))
+_SILENCE_S: dict[Stage, Callable[[], float]] = {
+    Stage.LIKELY: lambda: LIKELY_S,
+    Stage.DONE: lambda: USAGE_GRACE_S,
+    Stage.MARKED: lambda: MARKED_S,
+}
 
 
 class ModelStream:
@@ -78,7 +66,7 @@ class ModelStream:
     """
 
     def __init__(self, open_: Callable[[], Awaitable[Any]], *, dialect: Dialect, request: Fields, meter: Meter) -> None:
-        """Takes the function that opens the stream, and the handler's request; `open_` may send more than `request`."""
+        """Takes the function that opens the stream (see `wire.Events`), and the handler's request; `open_` may send more than `request`."""
         self._open, self._dialect, self._request, self._meter = open_, dialect, request, meter
         self._step = str(request["model"])
         self._records: list[Fields] = []
@@ -86,7 +74,8 @@ class ModelStream:
         self._taken = 0
         self._context: StepContext | None = None
         self._scope: anyio.CancelScope | None = None
-        self._left = self._ended = self._cut = self._content_complete = False
+        self._left = self._ended = self._cut = self._over = False
+        self._ending = dialect.ending(request)
         self._waiting = self._was_cancelled = False
         self._longest_s = 0.0
         self._error: Exception | None = None
@@ -162,7 +151,7 @@ class ModelStream:
         if self._ended:
             return
         if self._scope is not None:
-            self._cut_short(self._scope)
+            self._limit(self._scope)
         while not self._ended:
             await self._change()
 
@@ -194,11 +183,15 @@ class ModelStream:
             # Also on replay: the handler did not get past this point, and must not take the part for the whole answer.
             raise StepError(self._step, "StreamCut", f"the stream was left after {len(self._records)} chunks")
 
-    def _cut_short(self, scope: anyio.CancelScope) -> None:
-        if self._dialect.finished(self._records):
-            scope.deadline = min(scope.deadline, anyio.current_time() + USAGE_GRACE_S)
-        else:
+    def _limit(self, scope: anyio.CancelScope) -> None:
+        """Set how long the stream is read on, by how near its end it is."""
+        silence_s = _SILENCE_S.get(self._ending.stage)
+        if silence_s is not None:
+            scope.deadline = anyio.current_time() + min(silence_s(), USAGE_GRACE_S if self._left else math.inf)
+        elif self._left:
             scope.cancel()
+        else:
+            scope.deadline = math.inf
 
     # ---------------------------------------------------------------- the step's side
 
@@ -223,7 +216,8 @@ class ModelStream:
 
     async def attempt(self, context: StepContext) -> Streamed:
         """One request, read to its end or until the consumer leaves. If it fails, chunks that the consumer did not take are dropped."""
-        self._context, self._content_complete, self._halves = context, False, Halves()
+        self._context, self._ending, self._over = context, self._dialect.ending(self._request), False
+        self._halves = Halves()
         if self._abandoned():
             return Streamed([], cut=True, tokens=Tokens())
         try:
@@ -231,12 +225,13 @@ class ModelStream:
                 await self._receive()
             return self._outcome()
         except Exception as error:
-            if self._abandoned() and not self._dialect.complete(self._records):
-                # The consumer has left: a broken stream concerns no code any more.
-                return self._outcome()
-            if self._content_complete and not isinstance(error, ReportedError):
+            stage = self._ending.stage
+            if stage >= Stage.DONE and not isinstance(error, ReportedError):
                 # The content is complete: a later failure does not matter.
                 return self._outcome()
+            if self._abandoned() and stage < Stage.DONE:
+                # The consumer has left: a broken stream concerns no code any more.
+                return self._cut_outcome()
             self._note_cost(error)
             self._forget()
             raise
@@ -265,21 +260,33 @@ class ModelStream:
 
     async def _receive(self) -> None:
         try:
-            response = await self._open()
+            events = await self._open()
             try:
-                async for chunk in response:
-                    self._receive_chunk(self._halves.take(fields_of(chunk)))
+                async for event in events:
+                    if self._ending.stage is not Stage.MARKED:
+                        self._receive_event(event)
+                self._over = True
             finally:
                 # Shielded, with a deadline: the connection has to be returned or closed also when the consumer has left.
                 with anyio.move_on_after(CLOSE_S, shield=True):
-                    await response.close()
-        except (json.JSONDecodeError, UnicodeDecodeError, NoReply) as error:
+                    await events.close()
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise BrokenStream(f"the stream became unreadable after {len(self._records)} chunks: {error}") from error
         except Exception as error:
             failure = reported_by(error)
             if failure is None:
                 raise
             raise failure from error
+
+    def _receive_event(self, event: Any) -> None:
+        before = self._ending.stage
+        if event is END:
+            self._ending.mark()
+        else:
+            for chunk in self._dialect.chunks(self._halves.take(fields_of(event))):
+                self._receive_chunk(chunk)
+        if self._scope is not None and self._ending.stage is not before:
+            self._limit(self._scope)
 
     def _receive_chunk(self, chunk: Fields) -> None:
         error = self._dialect.error(chunk)
@@ -289,30 +296,34 @@ class ModelStream:
         self._records.append(chunk)
         self._packer.add(chunk)
         self._changed.set()
-        if not self._content_complete and self._dialect.last(chunk, self._request) and self._dialect.complete(self._records):
-            self._content_complete = True
-            if self._scope is not None:
-                self._scope.deadline = min(self._scope.deadline, anyio.current_time() + USAGE_GRACE_S)
+        self._ending.add(chunk)
 
     def _outcome(self) -> Streamed:
-        if self._dialect.complete(self._records):
+        stage = self._ending.stage
+        if self._over and not self._records:
+            raise EmptyReply("the model answered with a blank body")
+        # A stream that ends by its deadline ends in silence; with a doubt only a proper end counts.
+        if stage >= Stage.LIKELY or (stage is Stage.DOUBTFUL and self._over):
             known = self._dialect.tokens(self._dialect.assemble(self._records))
             whole = Streamed(self._records, tokens=None if known is not None else self._so_far(), columns=self._packer.columns())
             try:
                 self.check(whole)
-            except (EmptyReply, ReportedError):
+            except (EmptyReply, ReportedError, UnreadableReply):
                 # The pipeline calls `check` again, once it has the answer to charge for: until then the consumer must not take its chunks.
                 self._forget()
             return whole
         if self._left:
-            tokens = self._so_far()
-            del self._records[self._taken :]
-            return Streamed(self._records, cut=True, tokens=tokens, waiting=self._waiting)
+            return self._cut_outcome()
         raise BrokenStream(f"the stream ended after {len(self._records)} chunks without saying that it was complete")
+
+    def _cut_outcome(self) -> Streamed:
+        tokens = self._so_far()
+        del self._records[self._taken :]
+        return Streamed(self._records, cut=True, tokens=tokens, waiting=self._waiting)
 
     def _so_far(self) -> Tokens:
         known = self._dialect.tokens(self._dialect.assemble(self._records))
-        if known is not None and self._dialect.finished(self._records):
+        if known is not None and self._ending.stage >= Stage.LIKELY:
             return known
         guess = self._meter.estimate(self._dialect.heard(self._records))
         # Anthropic reports the tokens of the prompt at the beginning, and those of the answer at the end.

@@ -16,7 +16,7 @@ from holdfast.calls.models.metering import Contexts, Meter, estimate_prompt
 from holdfast.calls.models.openai_chat import OpenAIChat
 from holdfast.calls.models.openai_responses import OpenAIResponses
 from holdfast.calls.models.prices import Prices
-from holdfast.calls.models.replies import EmptyReply, ReportedError, reported
+from holdfast.calls.models.replies import EmptyReply, ReportedError, UnreadableReply, reported
 from holdfast.codec import canonical, codec_for
 from holdfast.policies.budget import Usage
 
@@ -53,8 +53,25 @@ def test_no_answer_is_too_odd_to_be_charged_and_told_about(dialect: Dialect, rep
     usage = meter().of_reply(dialect, reply)
     assert usage.tokens >= 0
     assert usage.microusd >= 0
-    with suppress(EmptyReply, ReportedError):
+    with suppress(EmptyReply, ReportedError, UnreadableReply):
         dialect.check(reply, {})
+
+
+@EACH
+@settings(max_examples=25)
+@given(reply=ANSWERS)
+def test_a_handler_can_read_every_answer(dialect: Dialect, reply: Fields) -> None:
+    """The parts that a loop over tools reads are there, of the type that the SDK promises; an answer is mended only once."""
+    mended = dialect.mended(reply)
+    assert dialect.mended(mended) == mended
+    for choice in mended.get("choices", []) if dialect is CHAT else []:
+        assert "content" in choice["message"]
+        for call in choice["message"].get("tool_calls") or []:
+            assert call["id"]
+            assert call["type"] != "function" or isinstance(call["function"]["arguments"], str)
+    for part in mended["output"] if dialect is RESPONSES else mended["content"] if dialect is MESSAGES else []:
+        assert isinstance(part["type"], str)
+        assert part["type"] not in ("tool_use", "function_call") or part.get("id") or part.get("call_id")
 
 
 @EACH
@@ -66,8 +83,10 @@ def test_no_stream_is_too_odd_to_be_put_together(dialect: Dialect, chunks: list[
     assert isinstance(facts_of(dialect, "my-model", whole), dict)
     assert dialect.heard(chunks) >= 0
     assert dialect.text_bytes(whole) >= 0
-    assert (dialect.complete(chunks), dialect.finished(chunks)) != (True, False) or dialect is MESSAGES
+    ending = dialect.ending({})
     for chunk in chunks:
+        for part in dialect.chunks(chunk):
+            ending.add(part)
         error = dialect.error(chunk)
         assert error is None or reported(error).status_code >= 400
 

@@ -107,13 +107,19 @@ class Halves:
         if isinstance(value, dict):
             return {joined(key): self._joined(each, (*place, key)) for key, each in value.items()}
         if isinstance(value, list):
-            return [self._joined(each, (*place, each.get("index", at) if isinstance(each, dict) else at)) for at, each in enumerate(value)]
+            return [self._joined(each, (*place, _index_of(each, at))) for at, each in enumerate(value)]
         if not isinstance(value, str) or not value:
             return value
         text = self._waiting.pop(place, "") + value
         if _FIRST_HALVES[0] <= text[-1] <= _FIRST_HALVES[1]:
             self._waiting[place], text = text[-1], text[:-1]
         return joined(text)
+
+
+def _index_of(item: Any, at: int) -> int | str:
+    """The place of an item among those of the whole answer, by what it says itself; a server can send anything there."""
+    index = item.get("index") if isinstance(item, dict) else None
+    return index if isinstance(index, int | str) else at
 
 
 def _as_sent(value: Any) -> Any:

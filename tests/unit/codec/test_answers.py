@@ -73,6 +73,14 @@ def test_halves_in_two_chunks_are_joined() -> None:
     assert texts([chunk("a"), chunk(f"{FIRST}{SECOND}"), chunk("b")]) == ["a", "😀", "b"]
 
 
+@pytest.mark.parametrize("index", [[0], {"a": 1}, None, 1.5])
+def test_an_index_that_is_none_is_not_taken_for_one(index: object) -> None:
+    """A server can send anything; the place in the list counts then."""
+    halves = Halves()
+    assert halves.take({"choices": [{"index": index, "text": "a\ud83d"}]}) == {"choices": [{"index": index, "text": "a"}]}
+    assert halves.take({"choices": [{"index": index, "text": "\ude00b"}]}) == {"choices": [{"index": index, "text": "\U0001f600b"}]}
+
+
 def test_a_half_without_the_other_is_replaced() -> None:
     assert texts([chunk(f"a{FIRST}"), chunk("b")]) == ["a", "\ufffdb"]
     assert texts([chunk(f"{SECOND}b")]) == ["\ufffdb"]

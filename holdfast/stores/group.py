@@ -212,7 +212,7 @@ class GroupCommit:
         except asyncio.CancelledError:
             self._fail(batch, OutcomeUnknown("the write was cut off: read again"))
             raise
-        except Exception as error:
+        except BaseException as error:
             # A fault of the store itself: this writer crashes, and its supervisor restarts it. No waiter may wait for ever meanwhile.
             self.healthy = False
             self._parts.clear()
@@ -227,7 +227,7 @@ class GroupCommit:
         self.batches += 1
         self.ops += len(batch)
         # Waiters run after this loop, so none of them sees half a batch.
-        for (op, future, applied, _), result in zip(batch, results, strict=True):
+        for (op, future, applied, _), result in zip(batch, results, strict=False):
             if applied is not None:
                 try:
                     applied(result)
@@ -251,6 +251,8 @@ class GroupCommit:
             self._late = True
             raise OutcomeUnknown(f"a transaction took longer than {self.deadline_s:g} s: read again") from None
         self._late = False
+        if len(results) != len(ops):
+            raise RuntimeError(f"{type(self.store).__name__}.apply returned {len(results)} results for {len(ops)} ops: return one for each")
         return results
 
     def _refuse_what_follows(self, batch: list[_Entry]) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from holdfast import NotWritten, OutcomeUnknown, Runtime, Session, StoreLost, agent
 from holdfast.errors import StoreError, SupervisorGaveUp
+from holdfast.runtime.turns.tasks import contained
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.ops import Activate, Op, Result, UpdateSession
@@ -293,6 +294,39 @@ def test_nothing_is_kept_over_a_fault_that_does_not_pass(fault: Exception, becom
             assert await how(group.submit(Activate("A", 1.0), keep=True)) == becomes
             await asyncio.sleep(0)
             assert group.kept == 0
+
+    run_virtual(main)
+
+
+class Odd(MemoryStore):
+    """Writes, and then does not answer as a store has to."""
+
+    def __init__(self, answer: Callable[[list[Result]], Any]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    async def apply(self, ops: Sequence[Op]) -> list[Result]:
+        results: list[Result] = self._answer(await super().apply(ops))
+        return results
+
+
+def _exits(_: list[Result]) -> list[Result]:
+    raise SystemExit(1)
+
+
+@pytest.mark.parametrize("answer", [lambda results: results[:-1], lambda results: None, _exits])
+def test_no_writer_of_an_op_waits_for_ever_where_the_store_answers_oddly(answer: Callable[[list[Result]], Any]) -> None:
+    """Too few results, none, or an exit: the outcome of every op of the batch is unknown, and the writer crashes."""
+
+    async def main() -> None:
+        store = Odd(answer)
+        await store.open()
+        group = GroupCommit(store)
+        writer = asyncio.create_task(contained(group.run))
+        told = [asyncio.create_task(how(group.submit(Activate(name, 1.0), keep=True))) for name in "AB"]
+        await asyncio.wait((*told, writer), timeout=5.0)
+        assert [task.done() and task.result() for task in told] == ["OutcomeUnknown"] * 2
+        assert writer.done() and not writer.cancelled() and isinstance(writer.exception(), Exception)
 
     run_virtual(main)
 

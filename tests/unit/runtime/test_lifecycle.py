@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from holdfast import Runtime, Session, StoreLocked, StoreLost, agent
-from holdfast.errors import RuntimeStopped, SupervisorGaveUp
+from holdfast.errors import ConfigError, RuntimeStopped, SupervisorGaveUp
 from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import Runnable
@@ -253,7 +253,30 @@ async def test_it_is_stopped_on_the_loop_it_was_started_on() -> None:
     await runtime.start()
     with pytest.raises(RuntimeStopped, match="another event loop"):
         await asyncio.to_thread(asyncio.run, runtime.stop())
+    await answers(runtime)
     await runtime.stop()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda runtime: runtime.spawn(echo, id="t"),
+        lambda runtime: runtime.session("s").ask("well?", timeout_s=1),
+        lambda runtime: runtime.session("s").tell("well?"),
+        lambda runtime: runtime.session("s").result(timeout_s=1),
+        lambda runtime: runtime.session("s").cancel(),
+        lambda runtime: runtime.session("s").pause(),
+        lambda runtime: runtime.session("s").row(),
+        lambda runtime: runtime.drain(1.0),
+    ],
+)
+async def test_it_is_called_on_the_loop_it_was_started_on(call: Callable[[Runtime], Coroutine[Any, Any, Any]]) -> None:
+    """A thread with a loop of its own, or a fixture of one, is told so at once; nothing was done, and the runtime answers as before."""
+    async with embedded() as runtime:
+        await answers(runtime)
+        with pytest.raises(ConfigError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, asyncio.wait_for(call(runtime), 5.0))
+        await answers(runtime)
 
 
 def test_what_it_runs_itself_cannot_keep_it_from_stopping() -> None:

@@ -171,6 +171,40 @@ async def test_an_exit_stack_is_closed_in_another_task() -> None:
     await is_closed(store)
 
 
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="new in Python 3.12")
+@pytest.mark.parametrize("make", [None, asyncio.Task])
+def test_a_loop_with_an_eager_task_factory_holds_one(make: Any) -> None:
+    """It answers and closes, and anyio's groups work in its handlers: with tasks that begin as they are made they would fail."""
+
+    @agent
+    async def grouped(session: Session[None], text: str) -> list[str]:
+        found: list[str] = []
+
+        async def look_up(text: str) -> str:
+            with anyio.move_on_after(5):
+                await anyio.sleep(0.01)
+            return text
+
+        async def one(text: str) -> None:
+            with anyio.move_on_after(5):
+                found.append(await session.step(look_up, text))
+
+        async with anyio.create_task_group() as group:
+            for each in ("a", "b"):
+                group.start_soon(one, text + each)
+        return sorted(found)
+
+    async def main() -> None:
+        loop, eager = asyncio.get_running_loop(), vars(asyncio)["eager_task_factory"]
+        factory = eager if make is None else vars(asyncio)["create_eager_task_factory"](make)
+        loop.set_task_factory(factory)
+        async with Runtime("memory:", [grouped], telemetry=False) as runtime:
+            assert await (await runtime.spawn(grouped, id="s")).ask("x") == ["xa", "xb"]
+        assert loop.get_task_factory() is factory
+
+    asyncio.run(main())
+
+
 async def test_two_are_closed_in_the_order_in_which_they_were_opened() -> None:
     """No scope of one is inside a scope of the other."""
     first, second = MemoryStore(), MemoryStore()

@@ -250,6 +250,12 @@ class GroupCommit:
                 self._fatal(f"the store has not answered for twice {self.deadline_s:g} s")
             self._late = True
             raise OutcomeUnknown(f"a transaction took longer than {self.deadline_s:g} s: read again") from None
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The writer was not cancelled: the store awaited a cancelled task, such as that of a connection.
+            raise RuntimeError("the store's apply was cancelled from within") from error
         self._late = False
         if len(results) != len(ops):
             raise RuntimeError(f"{type(self.store).__name__}.apply returned {len(results)} results for {len(ops)} ops: return one for each")

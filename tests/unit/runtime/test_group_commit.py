@@ -314,19 +314,26 @@ def _exits(_: list[Result]) -> list[Result]:
     raise SystemExit(1)
 
 
-@pytest.mark.parametrize("answer", [lambda results: results[:-1], lambda results: None, _exits])
+def _cancelled(_: list[Result]) -> list[Result]:
+    raise asyncio.CancelledError("the connection's task was cancelled")
+
+
+@pytest.mark.parametrize("answer", [lambda results: results[:-1], lambda results: None, _exits, _cancelled])
 def test_no_writer_of_an_op_waits_for_ever_where_the_store_answers_oddly(answer: Callable[[list[Result]], Any]) -> None:
-    """Too few results, none, or an exit: the outcome of every op of the batch is unknown, and the writer crashes."""
+    """Too few results, none, an exit, or a cancellation of its own: all outcomes are unknown and read again, and the writer crashes."""
 
     async def main() -> None:
         store = Odd(answer)
         await store.open()
-        group = GroupCommit(store)
+        unknown: list[Op] = []
+        group = GroupCommit(store, unknown=unknown.extend)
         writer = asyncio.create_task(contained(group.run))
         told = [asyncio.create_task(how(group.submit(Activate(name, 1.0), keep=True))) for name in "AB"]
         await asyncio.wait((*told, writer), timeout=5.0)
         assert [task.done() and task.result() for task in told] == ["OutcomeUnknown"] * 2
+        assert len(unknown) == 2
         assert writer.done()
+        assert not writer.cancelled()
         assert isinstance(writer.exception(), Exception)
 
     run_virtual(main)

@@ -243,9 +243,11 @@ class GroupCommit:
     async def _apply(self, ops: list[Op]) -> list[Result]:
         """The store's apply, under one deadline for the whole batch."""
         try:
-            async with asyncio.timeout(self.deadline_s):
+            async with asyncio.timeout(self.deadline_s) as limit:
                 results = await self.store.apply(ops)
-        except TimeoutError:
+        except TimeoutError as error:
+            if not limit.expired():
+                raise OutcomeUnknown(f"the store failed ({str(error) or 'TimeoutError'}): read again") from error
             if self._late and self._fatal is not None:
                 self._fatal(f"the store has not answered for twice {self.deadline_s:g} s")
             self._late = True

@@ -339,6 +339,21 @@ def test_no_writer_of_an_op_waits_for_ever_where_the_store_answers_oddly(answer:
     run_virtual(main)
 
 
+def test_a_timeout_of_the_store_s_own_is_not_taken_for_a_store_that_does_not_answer() -> None:
+    """A driver has time limits, too: they end no process, however many there are."""
+    ended: list[str] = []
+
+    async def main() -> None:
+        async with writing(Flaky(*[TimeoutError("no connection")] * 3), fatal=ended.append) as group:
+            for _ in range(3):
+                with pytest.raises(OutcomeUnknown, match="no connection"):
+                    await group.submit(Activate("A", 1.0))
+            assert await how(group.submit(Activate("A", 1.0))) == "unknown"
+
+    run_virtual(main)
+    assert ended == []
+
+
 def test_what_is_kept_fails_when_the_writer_stops() -> None:
     """In its pause as well as in an attempt; a flush with a deadline returns before."""
 

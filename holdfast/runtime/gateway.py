@@ -14,6 +14,7 @@ from holdfast.given import brief
 from holdfast.policies.budget import Budget
 from holdfast.runtime.agents.definition import Agent
 from holdfast.runtime.agents.ids import check_id, new_id
+from holdfast.runtime.lifecycle import check_loop
 from holdfast.runtime.live import Live, live, under_way
 from holdfast.runtime.sessions.registry import Sessions, missing_agent
 from holdfast.runtime.sessions.rewinding import Rewound
@@ -34,11 +35,12 @@ class LocalGateway:
     """Implements Gateway over the sessions of this process."""
 
     def __init__(self, node: Node, sessions: Sessions) -> None:
-        self._node, self._sessions, self._verbs = node, sessions, Verbs(node, sessions)
+        self._node, self._sessions, self._own_verbs = node, sessions, Verbs(node, sessions)
         self._names: dict[str, str] = {}  # agent names of addressed sessions, which may not be in memory yet
 
     async def spawn(self, agent: Agent, id: str, tenant: str, user: str, state: Any, budget: Budget | None) -> Session:
         """Get or create. Raises SessionConflict where the id belongs to another agent or tenant."""
+        check_loop(self._node.loop)
         check_id("id", id)
         check_id("tenant", tenant)
         check_id("user", user, empty=True)
@@ -68,11 +70,13 @@ class LocalGateway:
         return row
 
     async def tell(self, session: str, message: Any, id: str | None) -> str:
+        check_loop(self._node.loop)
         id = new_id() if id is None else id
         await self._enqueue(session, await self._agent(session), message, id)
         return id
 
     async def ask(self, session: str, message: Any, id: str | None, timeout_s: float) -> Any:
+        check_loop(self._node.loop)
         id = new_id() if id is None else id
         agent = await self._agent(session)
         waiter = self._sessions.waiters.add(session, id)
@@ -88,6 +92,7 @@ class LocalGateway:
             self._sessions.waiters.forget(session, id, waiter)
 
     async def result(self, session: str, timeout_s: float | None) -> Any:
+        check_loop(self._node.loop)
         self._check_accepting()
         waiter = self._sessions.waiters.add(session, END)  # before the read of the row: the session may end meanwhile
         try:
@@ -105,6 +110,7 @@ class LocalGateway:
             self._sessions.waiters.forget(session, END, waiter)
 
     async def end(self, session: str, status: str, reason: str) -> bool:
+        check_loop(self._node.loop)
         return await self._sessions.endings.end(check_id("session", session), status, redact.text(reason))  # type: ignore[arg-type]
 
     async def row(self, session: str) -> Session:
@@ -112,7 +118,13 @@ class LocalGateway:
 
     # ------------------------------------------------------------ verbs of people
 
+    @property
+    def _verbs(self) -> Verbs:
+        check_loop(self._node.loop)
+        return self._own_verbs
+
     async def live(self, session: str) -> Live | None:
+        check_loop(self._node.loop)
         actor = self._sessions.find(check_id("session", session))
         if actor is None:
             await self.row(session)

@@ -38,7 +38,8 @@ class Handle:
     """One session. Cheap: it holds only an id.
 
     It works inside the process that runs the session and outside of it (`holdfast.connect`). Outside, every method can also raise
-    NodeUnreachable where no process answers: its `sent` is whether the request may have taken effect.
+    NodeUnreachable where no process answers: its `sent` is whether the request may have taken effect. Inside, every method raises
+    ConfigError on another event loop than that of the Runtime.
     """
 
     __slots__ = ("_gateway", "id")

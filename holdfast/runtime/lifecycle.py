@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from holdfast.errors import RuntimeStopped
+from holdfast.errors import ConfigError, RuntimeStopped
 from holdfast.events import log
 from holdfast.runtime.turns import tasks
 
@@ -75,6 +75,8 @@ class OwnTask:
         If cancelled, it is still left, and the cancellation is raised after that.
         """
         assert self._task is not None
+        if not self._task.done():
+            _here(self._task)  # before anything changes: from another loop it stays open
         self._closing.set()
         try:
             await _end_of(self._task)
@@ -117,6 +119,15 @@ def sole(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+def check_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Raise ConfigError where the calling code runs on another event loop than the Runtime, whose `loop` is given."""
+    if asyncio.get_running_loop() is not loop:
+        raise ConfigError(
+            "this Runtime is open on another event loop: call it there, from another thread with "
+            "asyncio.run_coroutine_threadsafe(handle.ask(...), loop)"
+        )
 
 
 async def _end_of(task: asyncio.Task[Any]) -> None:

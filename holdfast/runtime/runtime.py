@@ -24,7 +24,7 @@ from holdfast.runtime.agents.ids import new_id
 from holdfast.runtime.agents.limits import Limits
 from holdfast.runtime.agents.settings import Settings
 from holdfast.runtime.handle import Handle
-from holdfast.runtime.lifecycle import OwnTask, sole
+from holdfast.runtime.lifecycle import OwnTask, check_loop, sole
 from holdfast.runtime.live import Live, live, under_way
 from holdfast.runtime.running import Running
 from holdfast.stores import open_store
@@ -227,7 +227,9 @@ class Runtime:
             RuntimeStopped: it is not open.
         If cancelled, it accepts no more work, and the steps under way were not cut: drain again, or call `stop`.
         """
-        return await self._running().sessions.drain(self._settings.drain_s if deadline_s is None else deadline_s)
+        running = self._running()
+        check_loop(running.node.loop)
+        return await running.sessions.drain(self._settings.drain_s if deadline_s is None else deadline_s)
 
     def _controlled(self, stack: ExitStack) -> list[ChildSpec]:
         """The control API, where this Runtime opens it; the socket is open as long as `stack`."""

@@ -212,7 +212,7 @@ class GroupCommit:
         except asyncio.CancelledError:
             self._fail(batch, OutcomeUnknown("the write was cut off: read again"))
             raise
-        except Exception as error:
+        except BaseException as error:
             # A fault of the store itself: this writer crashes, and its supervisor restarts it. No waiter may wait for ever meanwhile.
             self.healthy = False
             self._parts.clear()
@@ -227,7 +227,7 @@ class GroupCommit:
         self.batches += 1
         self.ops += len(batch)
         # Waiters run after this loop, so none of them sees half a batch.
-        for (op, future, applied, _), result in zip(batch, results, strict=True):
+        for (op, future, applied, _), result in zip(batch, results, strict=False):
             if applied is not None:
                 try:
                     applied(result)
@@ -243,14 +243,24 @@ class GroupCommit:
     async def _apply(self, ops: list[Op]) -> list[Result]:
         """The store's apply, under one deadline for the whole batch."""
         try:
-            async with asyncio.timeout(self.deadline_s):
+            async with asyncio.timeout(self.deadline_s) as limit:
                 results = await self.store.apply(ops)
-        except TimeoutError:
+        except TimeoutError as error:
+            if not limit.expired():
+                raise OutcomeUnknown(f"the store failed ({str(error) or 'TimeoutError'}): read again") from error
             if self._late and self._fatal is not None:
                 self._fatal(f"the store has not answered for twice {self.deadline_s:g} s")
             self._late = True
             raise OutcomeUnknown(f"a transaction took longer than {self.deadline_s:g} s: read again") from None
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The writer was not cancelled: the store awaited a cancelled task, such as that of a connection.
+            raise RuntimeError("the store's apply was cancelled from within") from error
         self._late = False
+        if len(results) != len(ops):
+            raise RuntimeError(f"{type(self.store).__name__}.apply returned {len(results)} results for {len(ops)} ops: return one for each")
         return results
 
     def _refuse_what_follows(self, batch: list[_Entry]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -14,7 +15,7 @@ class StackedFactory:
 
     def __init__(self, before: Factory | None) -> None:
         self.before, self.users = before, 0
-        self.make: Factory = before or _plain
+        self.make: Factory = _maker(before)
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **given: Any) -> Any:
         """As asyncio asks for: a task for `coro`."""
@@ -57,6 +58,24 @@ def below(loop: asyncio.AbstractEventLoop) -> Factory | None:
     while isinstance(factory, StackedFactory):
         factory = factory.before
     return factory  # type: ignore[no-any-return]
+
+
+_EAGER = getattr(getattr(asyncio, "eager_task_factory", None), "__code__", None)
+"""The code of asyncio's eager task factories, from Python 3.12 on; None before."""
+
+
+def _maker(before: Factory | None) -> Factory:
+    """What makes the tasks of a stacked factory on top of `before`.
+
+    An eager factory of asyncio does not start them early: anyio's scopes need a task that has not begun when it is made. anyio knows such
+    a factory, and starts its own tasks as usual, but not where another one stands on top.
+    """
+    if before is None:
+        return _plain
+    if _EAGER is None or getattr(before, "__code__", None) is not _EAGER:
+        return before
+    constructor = inspect.getclosurevars(before).nonlocals["custom_task_constructor"]
+    return lambda loop, coro, **given: constructor(coro, loop=loop, **given)
 
 
 def _plain(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **given: Any) -> asyncio.Task[Any]:

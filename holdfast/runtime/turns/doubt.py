@@ -190,12 +190,12 @@ async def find_out(turn: Turn, key: bytes, call: Call | None = None) -> Park | O
         return record.outcome
     call = call or turn.owner.agent.recall(record)
     if call is None or call.reconcile is None:
-        return _unsettled(turn, step)
+        return _unsettled(turn, step, call)
     until = await _until(turn, step, call)
     if until is not None:
         return Park("reconcile", f"asks reconcile of {record.name} once the earlier attempt can no longer take effect", until)
     found = await reconcile(turn, call, StepContext(turn.owner.id, turn.name_of(key), record.attempts))
-    return _unsettled(turn, step) if isinstance(found, Unknown) else found
+    return _unsettled(turn, step, call) if isinstance(found, Unknown) else found
 
 
 async def _until(turn: Turn, step: Step, call: Call) -> float | None:
@@ -221,9 +221,12 @@ async def _close(turn: Turn, step: Step, outcome: Outcome) -> None:
     await turn.outcome(turn.submit(step.key, state_of(outcome), closed))
 
 
-def _unsettled(turn: Turn, step: Step) -> Park:
+def _unsettled(turn: Turn, step: Step, call: Call | None) -> Park:
     """The park on this step: why, and what to do."""
+    name, missing = step.record.name, ""
     cause = step.record.note or "the process died before it could record the outcome"
-    known = step.record.name in turn.owner.agent.tools
-    changed = "" if not known or turn.owner.agent.recall(step.record) else "; its tool takes other arguments by now"
-    return Park("doubt", f"outcome of {step.record.name} unknown ({cause}{changed}); resolve it: done, retry or fail")
+    if call is None and name in turn.owner.agent.tools:
+        missing = "; its tool takes other arguments by now"
+    elif call is None:
+        missing = f"; {name} is not in tools= of its agent, so no reconcile could be asked"
+    return Park("doubt", f"outcome of {name} unknown ({cause}{missing}); resolve it: done, retry or fail")

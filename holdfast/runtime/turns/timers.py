@@ -21,6 +21,9 @@ import anyio
 _NEXT_S = 0.001
 """How much later than now, in seconds, a timeout passes at the earliest: the outcome that the code waits for reaches it first."""
 
+_COMPLETED: Any = getattr(asyncio.tasks, "_AsCompletedIterator", ())
+"""What `asyncio.as_completed` returns: it has the timer from Python 3.13 on. A generator before."""
+
 _MOST = 1_000
 """Most frames of one task that are searched."""
 
@@ -74,6 +77,8 @@ def _timers(task: asyncio.Task[Any]) -> Iterator[Any]:
                 frames.append(held)
             elif _is_handle(held):
                 yield held
+            elif isinstance(held, _COMPLETED):
+                yield from _of_a_context(held, frames)
 
 
 def _is_code(held: object) -> bool:

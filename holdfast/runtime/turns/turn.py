@@ -39,6 +39,10 @@ _MANY = 32
 """Above so many tasks in a run, replay moves only the timeouts of the calling task and of the handler (see Turn.skip)."""
 
 
+_MANY_LATE, _LATE_S = 1_000, 1.0
+"""So many steps that are asked for once a run is over are refused at once; code that asks for more waits so many seconds each time."""
+
+
 class Turn:
     """The open turn of a live session, for one run. Steps enter through `admit`; their writes leave through `submit`.
 
@@ -57,7 +61,7 @@ class Turn:
     """
 
     __slots__ = (
-        "_endings", "_gone", "_left", "_parking", "_prefix", "ending", "finishing", "flight", "insides", "interruption",
+        "_endings", "_gone", "_late_asks", "_left", "_parking", "_prefix", "ending", "finishing", "flight", "insides", "interruption",
         "journal", "left_gathers", "let_go", "message", "never_awaited", "node", "number", "once", "outbox", "over", "owner", "refused",
         "replaying", "result", "root", "started", "unstarted", "unsure", "waits",
     )  # fmt: skip
@@ -72,7 +76,7 @@ class Turn:
         self.replaying = True
         self.interruption: Interrupted | None = None
         self.ending: asyncio.Future[None] | None = None
-        self._endings = 0
+        self._endings = self._late_asks = 0
         self.unsure = ""
         self.once: dict[tuple[str, bytes], list[Any]] = {}
         self.let_go: list[asyncio.Future[Result]] = []
@@ -203,7 +207,9 @@ class Turn:
             asyncio.CancelledError: the caller is part of the run.
             RuntimeStopped: the caller is other code that kept the session object.
         """
-        await asyncio.sleep(0)  # code that swallows even this in a loop must not block the event loop
+        # Code that swallows even this in a loop must not block the event loop, nor take a processor for as long as the process lives.
+        self._late_asks += 1
+        await asyncio.sleep(0 if self._late_asks < _MANY_LATE else _LATE_S)
         if here(self.flight) is None:
             raise RuntimeStopped("this session object belongs to a turn that has ended: do not keep it")
         raise asyncio.CancelledError("its turn is being left: no step begins any more")

@@ -69,6 +69,37 @@ def test_a_person_resolves_it(verdict: str, reply: str, refunds: int, crashed: b
     assert [event.by for event in world.seen(DoubtSettled)] == ["person"]
 
 
+@pytest.mark.parametrize(("named", "why"), [(False, "not in tools= of its agent"), (True, "process died before it could record")])
+def test_people_read_why_no_reconcile_was_asked(named: bool, why: str) -> None:
+    """After a crash only the tools of the agent are known: the reason tells what to add."""
+    world = World()
+
+    async def was_refunded(order: str) -> str:
+        return "found it" if not named else UNKNOWN  # type: ignore[return-value] # as documented
+
+    @tool(effect="once", reconcile=was_refunded, timeout_s=5.0)
+    async def refund(order: str) -> str:
+        await world.crash()
+        return "never"
+
+    @agent(tools=[refund] if named else [])
+    async def support(session: Session[Any], order: str) -> str:
+        return await session.step(refund, order)
+
+    async def asks(runtime: Runtime) -> str:
+        handle = await runtime.spawn(support, id="s")
+        await handle.tell("o1", id="m")
+        await asyncio.sleep(60)  # past the deadline of the attempt
+        row = await rest(handle)
+        assert row.park.reason == "doubt"
+        return str(row.park.text)
+
+    world.life(support, asks)
+    text = world.life(support, asks)
+    assert why in text
+    assert ("tools=" in text) == (not named)
+
+
 @pytest.mark.parametrize(
     ("finding", "reply", "done"),
     [

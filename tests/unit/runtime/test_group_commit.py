@@ -16,6 +16,7 @@ import pytest
 
 from holdfast import NotWritten, OutcomeUnknown, Runtime, Session, StoreLost, agent
 from holdfast.errors import StoreError, SupervisorGaveUp
+from holdfast.runtime.turns.tasks import contained
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.ops import Activate, Op, Result, UpdateSession
@@ -295,6 +296,62 @@ def test_nothing_is_kept_over_a_fault_that_does_not_pass(fault: Exception, becom
             assert group.kept == 0
 
     run_virtual(main)
+
+
+class Odd(MemoryStore):
+    """Writes, and then does not answer as a store has to."""
+
+    def __init__(self, answer: Callable[[list[Result]], Any]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    async def apply(self, ops: Sequence[Op]) -> list[Result]:
+        results: list[Result] = self._answer(await super().apply(ops))
+        return results
+
+
+def _exits(_: list[Result]) -> list[Result]:
+    raise SystemExit(1)
+
+
+def _cancelled(_: list[Result]) -> list[Result]:
+    raise asyncio.CancelledError("the connection's task was cancelled")
+
+
+@pytest.mark.parametrize("answer", [lambda results: results[:-1], lambda results: None, _exits, _cancelled])
+def test_no_writer_of_an_op_waits_for_ever_where_the_store_answers_oddly(answer: Callable[[list[Result]], Any]) -> None:
+    """Too few results, none, an exit, or a cancellation of its own: all outcomes are unknown and read again, and the writer crashes."""
+
+    async def main() -> None:
+        store = Odd(answer)
+        await store.open()
+        unknown: list[Op] = []
+        group = GroupCommit(store, unknown=unknown.extend)
+        writer = asyncio.create_task(contained(group.run))
+        told = [asyncio.create_task(how(group.submit(Activate(name, 1.0), keep=True))) for name in "AB"]
+        await asyncio.wait((*told, writer), timeout=5.0)
+        assert [task.done() and task.result() for task in told] == ["OutcomeUnknown"] * 2
+        assert len(unknown) == 2
+        assert writer.done()
+        assert not writer.cancelled()
+        assert isinstance(writer.exception(), Exception)
+
+    run_virtual(main)
+
+
+def test_a_timeout_of_the_store_s_own_is_not_taken_for_a_store_that_does_not_answer() -> None:
+    """A driver has time limits, too: they end no process, however many there are."""
+    ended: list[str] = []
+
+    async def main() -> None:
+        async with writing(Flaky(*[TimeoutError("no connection")] * 3), fatal=ended.append) as group:
+            for _ in range(3):
+                with pytest.raises(OutcomeUnknown, match="no connection"):
+                    await group.submit(Activate("A", 1.0))
+            assert await how(group.submit(Activate("A", 1.0))) == "unknown"
+
+    run_virtual(main)
+    assert ended == []
 
 
 def test_what_is_kept_fails_when_the_writer_stops() -> None:

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from holdfast import Runtime, Session, StoreLocked, StoreLost, agent
-from holdfast.errors import RuntimeStopped, SupervisorGaveUp
+from holdfast.errors import ConfigError, RuntimeStopped, SupervisorGaveUp
 from holdfast.stores.memory.store import MemoryStore
 from holdfast.stores.ops import Op, Result
 from holdfast.stores.records import Runnable
@@ -171,6 +171,40 @@ async def test_an_exit_stack_is_closed_in_another_task() -> None:
     await is_closed(store)
 
 
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="new in Python 3.12")
+@pytest.mark.parametrize("make", [None, asyncio.Task])
+def test_a_loop_with_an_eager_task_factory_holds_one(make: Any) -> None:
+    """It answers and closes, and anyio's groups work in its handlers: with tasks that begin as they are made they would fail."""
+
+    @agent
+    async def grouped(session: Session[None], text: str) -> list[str]:
+        found: list[str] = []
+
+        async def look_up(text: str) -> str:
+            with anyio.move_on_after(5):
+                await anyio.sleep(0.01)
+            return text
+
+        async def one(text: str) -> None:
+            with anyio.move_on_after(5):
+                found.append(await session.step(look_up, text))
+
+        async with anyio.create_task_group() as group:
+            for each in ("a", "b"):
+                group.start_soon(one, text + each)
+        return sorted(found)
+
+    async def main() -> None:
+        loop, eager = asyncio.get_running_loop(), vars(asyncio)["eager_task_factory"]
+        factory = eager if make is None else vars(asyncio)["create_eager_task_factory"](make)
+        loop.set_task_factory(factory)
+        async with Runtime("memory:", [grouped], telemetry=False) as runtime:
+            assert await (await runtime.spawn(grouped, id="s")).ask("x") == ["xa", "xb"]
+        assert loop.get_task_factory() is factory
+
+    asyncio.run(main())
+
+
 async def test_two_are_closed_in_the_order_in_which_they_were_opened() -> None:
     """No scope of one is inside a scope of the other."""
     first, second = MemoryStore(), MemoryStore()
@@ -253,7 +287,30 @@ async def test_it_is_stopped_on_the_loop_it_was_started_on() -> None:
     await runtime.start()
     with pytest.raises(RuntimeStopped, match="another event loop"):
         await asyncio.to_thread(asyncio.run, runtime.stop())
+    await answers(runtime)
     await runtime.stop()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda runtime: runtime.spawn(echo, id="t"),
+        lambda runtime: runtime.session("s").ask("well?", timeout_s=1),
+        lambda runtime: runtime.session("s").tell("well?"),
+        lambda runtime: runtime.session("s").result(timeout_s=1),
+        lambda runtime: runtime.session("s").cancel(),
+        lambda runtime: runtime.session("s").pause(),
+        lambda runtime: runtime.session("s").row(),
+        lambda runtime: runtime.drain(1.0),
+    ],
+)
+async def test_it_is_called_on_the_loop_it_was_started_on(call: Callable[[Runtime], Coroutine[Any, Any, Any]]) -> None:
+    """A thread with a loop of its own, or a fixture of one, is told so at once; nothing was done, and the runtime answers as before."""
+    async with embedded() as runtime:
+        await answers(runtime)
+        with pytest.raises(ConfigError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, asyncio.wait_for(call(runtime), 5.0))
+        await answers(runtime)
 
 
 def test_what_it_runs_itself_cannot_keep_it_from_stopping() -> None:

@@ -180,6 +180,38 @@ def test_a_handler_that_swallows_its_cancellation_is_cancelled_again() -> None:
     assert world.done == ["swallowed"] * 3
 
 
+def test_a_handler_that_asks_for_steps_without_end_takes_no_processor() -> None:
+    """It catches every error in a loop around a step, and its session is killed: its task stays, and rarely runs."""
+    world = World()
+    done: list[str] = []
+
+    async def look_up() -> str:
+        await asyncio.sleep(1000)
+        return "never"
+
+    @agent
+    async def stubborn(session: Session[Any], text: str) -> str:
+        while not done:
+            try:
+                return await session.step(look_up)
+            except BaseException:
+                world.done.append("swallowed")
+        return "too late"
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(stubborn, id="s")
+        await handle.tell("go")
+        await asyncio.sleep(1)
+        await handle.kill()
+        await asyncio.sleep(10)
+        before = len(world.done)
+        await asyncio.sleep(100)
+        done.append("enough")
+        return len(world.done) - before
+
+    assert world.life(stubborn, main) <= 100
+
+
 def test_an_attempt_that_ignores_its_cancellation_holds_up_its_own_turn_alone() -> None:
     """Its turn commits when it has ended; until then it counts as stuck, and other sessions run."""
     world = World()

@@ -259,9 +259,13 @@ class Turn:
         """What an earlier activation kept for this turn."""
         return self.node.in_hand.get((self.owner.id, self.number), {})
 
-    def forget_in_hand(self) -> None:
-        """Forget that: it is written."""
-        self.node.in_hand.pop((self.owner.id, self.number), None)
+    def forget_in_hand(self, key: bytes | None = None) -> None:
+        """Forget that, or what was kept of one step: it is written."""
+        kept = self.in_hand()
+        if key is not None:
+            kept.pop(key, None)
+        if key is None or not kept:
+            self.node.in_hand.pop((self.owner.id, self.number), None)
 
     async def outcome(self, write: asyncio.Future[Result], lane: Lane | None = None) -> Result | None:
         """The result of a write that took effect; None if this activation lost the session, or the outcome of the write is unknown.

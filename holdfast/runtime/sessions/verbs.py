@@ -17,6 +17,7 @@ from holdfast.runtime.sessions.conclusion import stored_gates
 from holdfast.runtime.sessions.life import Signal
 from holdfast.runtime.sessions.registry import Sessions
 from holdfast.runtime.sessions.rewinding import Rewound
+from holdfast.runtime.turns.doubt import write_what_is_known
 from holdfast.runtime.turns.journal import cost
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import DropLetter, DropSteps, FailTurn, Op, Result, RetryLetter, Status, UpdateSession, WriteStep
@@ -89,6 +90,7 @@ class Verbs:
 
     async def resolve(self, session: str, verdict: str, step: str | None, result: Any) -> int:
         actor = await self._idle_actor(session, known=False)
+        await write_what_is_known(actor.open_turn())  # no person decides what this process knows by now
         doubts = [s for s in actor.journal.in_doubt() if step in (None, s.record.name, s.key.hex())]
         if verdict == "done":
             _check_results(actor, doubts, result)

@@ -259,12 +259,11 @@ class Turn:
         """What an earlier activation kept for this turn."""
         return self.node.in_hand.get((self.owner.id, self.number), {})
 
-    def forget_in_hand(self, key: bytes | None = None) -> None:
-        """Forget that, or what was kept of one step: it is written."""
+    def forget_in_hand(self, key: bytes) -> None:
+        """Forget what is kept of a step: it is written."""
         kept = self.in_hand()
-        if key is not None:
-            kept.pop(key, None)
-        if key is None or not kept:
+        kept.pop(key, None)
+        if not kept:
             self.node.in_hand.pop((self.owner.id, self.number), None)
 
     async def outcome(self, write: asyncio.Future[Result], lane: Lane | None = None) -> Result | None:

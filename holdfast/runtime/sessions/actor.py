@@ -216,7 +216,7 @@ class Actor:
             await self.host.write_rest(self)
 
     async def _hold(self, park: Park) -> None:
-        """Park it as a person asked, once the outcomes that only this process knows are written: people see no doubt where there is none."""
+        """Park it as a person asked, once the outcomes that only this process knows are written: people see no false doubt."""
         turn = self.open_turn()
         await doubt.write_what_is_known(turn)
         if turn.interruption is not None:

@@ -137,9 +137,9 @@ class Verbs:
         """The dead letter, with the current outcomes of its effects."""
         turn = actor.owner.turn + 1
         letter = (await self._node.store.blocking_letters([actor.id])).get(actor.id)
-        if letter is None or not resolved:
-            return []
         done, in_doubt, failed = actor.journal.effects(resolved)
+        if letter is None or (done, in_doubt, failed) == (letter.effects, letter.in_doubt, letter.failed):
+            return []
         return [
             FailTurn(
                 actor.id, actor.owner.epoch, turn, letter.message, letter.cause, done, b"", self._now(), in_doubt=in_doubt, failed=failed

@@ -86,6 +86,21 @@ async def test_a_person_does_not_decide_what_a_thread_has_brought_meanwhile() ->
         assert (step.state, step.record.note) == (StepState.CLOSED, "")
 
 
+async def test_a_dead_letter_tells_what_a_thread_has_brought_meanwhile() -> None:
+    """Its turn was given up while the thread ran: the verdict comes too late, and the letter lists the effect as done."""
+    store = MemoryStore()
+    async with Runtime(store, [worker]) as runtime:
+        handle = await paused(runtime, store)
+        await handle.drop(keep_letter=True)
+        [letter] = await store.dead_letters()
+        assert (letter.effects, letter.in_doubt) == ((), ("pay",))
+        await thread_ends(store, lambda op: isinstance(op, WriteStep) and op.state is StepState.CLOSED)
+        assert await handle.resolve("fail") == 0
+        [letter] = await store.dead_letters()
+        assert (letter.effects, letter.in_doubt) == (("pay",), ())
+        await handle.drop()
+
+
 @pytest.mark.parametrize("verb", [Handle.kill, Handle.cancel])
 async def test_a_paused_session_that_is_ended_needs_no_person_once_its_thread_has_ended(verb: Callable[[Handle], Awaitable[bool]]) -> None:
     """Until then the outcome is unknown; then it is written, and the session leaves the list of those that need a person."""

@@ -14,6 +14,9 @@ from typing import Any, TypeGuard
 
 import msgspec
 
+LARGEST = 10**12
+"""The largest count, and the longest time in seconds, of any setting: a larger one would overflow where it is used."""
+
 LONGEST = 200
 """The most characters of a value in the text of an error."""
 

@@ -105,7 +105,12 @@ class Steps(Protocol):
     """The step pipeline of one session's turn, which runs calls."""
 
     async def run(self, call: Call) -> Any:
-        """Run the call as a step. Returns its result, decoded from its record. Raises StepError if it failed for good."""
+        """Run the call as a step. Returns its result, decoded from its record.
+
+        Raises:
+            StepError: it failed for good. The other errors are those of Session.step.
+        If cancelled, the step ends before the turn does, with a record of what is known.
+        """
         ...
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

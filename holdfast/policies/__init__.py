@@ -7,7 +7,7 @@ from holdfast.policies.failures import Category, FailureRule
 from holdfast.policies.gate import GO, Go, Verdict, Wait
 from holdfast.policies.ledger import Ledger
 from holdfast.policies.repetition import Repetition, RepetitionSpec
-from holdfast.policies.retry import NO_RETRY, Retry, RetryBudget, delay
+from holdfast.policies.retry import NO_RETRY, Retry, delay
 
 __all__ = [
     "GO",
@@ -25,7 +25,6 @@ __all__ = [
     "Repetition",
     "RepetitionSpec",
     "Retry",
-    "RetryBudget",
     "Usage",
     "Verdict",
     "Wait",

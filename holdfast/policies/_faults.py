@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from holdfast.errors import ConfigError
-from holdfast.given import brief, is_number
-
-LARGEST = 10**12
-"""The largest count, and the longest time in seconds, of any setting: a larger one would overflow where it is used."""
+from holdfast.given import LARGEST, brief, is_number
 
 
 class Faults:

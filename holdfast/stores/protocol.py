@@ -19,7 +19,9 @@ class Store(Protocol):
     the store's deadline. It is StoreLost where the read found that this process can never write again (another one owns the store, or a
     file is damaged). A read never raises NotWritten otherwise, nor OutcomeUnknown, and never returns a part. A row or a cell that does not
     decode raises nothing: it is a stand-in, whose `unreadable` has the reason. Something that is not there raises nothing either: it is
-    None, or missing in the result. A read that is cancelled has changed nothing. A read sees each write that was acknowledged before it.
+    None, or missing in the result. A read sees each write that was acknowledged before it.
+
+    Cancellation. If cancelled, a method that does not say otherwise has changed nothing: it only reads.
 
     Bounds. Lists have a `limit`, and a cursor that begins where the page before ended. `most`: values over so many bytes are left out, and
     their size stands for them (stores.excerpt); None leaves nothing out, for programs. Reads without both are for the runtime alone.

@@ -8,10 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from holdfast.given import brief, is_number
-
-_MOST = 10**12
-"""The largest count: a larger one would overflow where it is used."""
+from holdfast.given import LARGEST, brief, is_number
 
 Uniform = Callable[[float, float], float]
 """Draws a number between two bounds, like `random.uniform`."""
@@ -229,7 +226,7 @@ AT_ONCE = Backoff()
 
 def is_count(value: object) -> bool:
     """Whether a value is a whole number from 0, and not absurdly large."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
 
 def is_duration(value: object) -> bool:

@@ -96,6 +96,7 @@ class World:
         replies: the answers that reached whoever asked, by message id.
         seen: every event of every life.
         lives: how many processes there were.
+        begun: every effect that began, as (session, tool and label).
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class World:
         self.replies: dict[str, Any] = {}
         self.seen: list[events.Event] = []
         self.lives = 0
+        self.begun: list[tuple[str, str]] = []
         self._answered: set[str] = set()
         self._running: dict[str, tuple[str, str]] = {}
         self._stumbles: dict[str, int] = {}
@@ -284,6 +286,7 @@ class World:
         if context.key in self._running or (name in ONCE and (name, label) in self._running.values()):
             self.broken.append(f"{tool} {label} ran beside itself")
         self._running[context.key] = name, label
+        self.begun.append((context.session, f"{name} {label}"))
         try:
             yield
         finally:

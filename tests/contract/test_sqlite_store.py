@@ -16,14 +16,14 @@ import pytest
 
 from holdfast.errors import ConfigError, NotWritten, OutcomeUnknown, SchemaTooNew, StoreError, StoreLost, WriteRefused
 from holdfast.policies.budget import Budget, Usage
-from holdfast.policies.ledger import Ledger
 from holdfast.stores import open_store
 from holdfast.stores.group import GroupCommit
 from holdfast.stores.listed import Filter
 from holdfast.stores.ops import Activate, CreateSession, Enqueue, Op, Result, Status, Touch, UpdateSession
-from holdfast.stores.records import Outcome, Park, SessionStatus
+from holdfast.stores.records import Outcome, Park
 from holdfast.stores.sqlite.schema import APPLICATION_ID, MIGRATIONS
 from holdfast.stores.sqlite.store import SqliteStore
+from tests.contract.old_rows import ODD_BUDGETS, PLACES, check_odd_rows, check_sound_rows
 
 pytestmark = pytest.mark.anyio
 
@@ -62,14 +62,7 @@ def make_version_1(path: Path) -> None:
     db.executescript(f"PRAGMA journal_mode = WAL; {MIGRATIONS[0]} UPDATE schema_version SET version = 1;")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute("INSERT INTO nodes VALUES (1, 0)")
-    rows: list[tuple[str, SessionStatus, Park | None, int]] = [
-        ("rests", "idle", None, 0),
-        ("works", "idle", None, 1),
-        ("waits", "parked", Park("wait", "waits for t", waits_on=("t",)), 0),
-        ("doubts", "parked", Park("doubt", "it may have happened"), 1),
-        ("failed", "failed", None, 0),
-    ]
-    for id, status, park, pending in rows:
+    for id, status, park, pending in PLACES:
         db.execute(
             "INSERT INTO sessions (id, agent, tenant, user, status, epoch, turn, pending, budget, usage, seed, detached, park, wake_at,"
             " gates, notes, crashes, crash_mark, created, updated)"
@@ -82,37 +75,21 @@ def make_version_1(path: Path) -> None:
         " VALUES ('works', 'm', x'02', x'03', 'message', 1, ?, 2.0)",
         (encode(Outcome()),),
     )
+    db.execute("INSERT INTO dead_letters VALUES ('failed', 'm', 1, 'a bug', ?, 2.0)", (encode(["refund"]),))
     db.commit()
     db.close()
 
 
 async def test_a_database_of_the_first_schema_is_brought_forward_with_its_data(path: Path) -> None:
-    """Parks keep their reason, sessions stand where they should in the list, and old messages have no trace."""
+    """The rows that are sound keep what they say."""
     make_version_1(path)
     store = SqliteStore(path)
     await store.open()
     try:
-        assert store.unclean
-        assert [s.id for s in await store.sessions()] == ["failed", "doubts", "waits", "works", "rests"]
-        assert await store.counts() == {"failed": 1, "parked": 2, "working": 1, "idle": 1}
-        (waits,) = [s for s in await store.sessions() if s.id == "waits"]
-        assert waits.park == Park("wait", "waits for t", waits_on=("t",))
-        assert [(m.id, m.body, m.context) for m in await store.messages("works")] == [("m", b"\x02", "")]
-        await store.apply([Enqueue("works", "n", b"", b"", 3.0, context="trace"), UpdateSession("doubts", 1, 4.0, status="idle")])
-        assert [m.context for m in await store.messages("works")] == ["", "trace"]
+        await check_sound_rows(store)
         assert [s.id for s in await store.sessions(Filter(status="working"))] == ["doubts", "works"]
     finally:
         await store.close()
-
-
-ODD_BUDGETS = {
-    "negative": {"tokens": -5, "usd": "-1"},
-    "huge": {"steps": 10**18, "usd": "1e30", "seconds": 1e300},
-    "infinite": {"seconds": float("inf")},
-    "no number": {"seconds": float("nan"), "usd": "NaN"},
-    "fraction": {"tokens": 1.5},
-}
-"""Limits that the constructor of Budget refuses today."""
 
 
 def make_version(path: Path, version: int) -> None:
@@ -139,26 +116,12 @@ def make_version(path: Path, version: int) -> None:
 
 @pytest.mark.parametrize("version", range(1, len(MIGRATIONS) + 1))
 async def test_a_database_of_every_schema_opens_with_rows_that_are_refused_today(path: Path, version: int) -> None:
-    """What a stored limit says holds, whatever the constructor takes; a cell that does not decode is that of its own session."""
+    """Those that are sound hold as they are; one that is not concerns its own session alone."""
     make_version(path, version)
     store = SqliteStore(path)
     await store.open()
     try:
-        rows = {session.id: session for session in await store.sessions()}
-        assert {id for id, row in rows.items() if row.unreadable} == {"waits", "rests"}
-        assert (rows["negative"].budget.tokens, rows["negative"].budget.microusd) == (-5, -1_000_000)
-        assert (rows["infinite"].budget.seconds, rows["no number"].budget.seconds, rows["fraction"].budget.tokens) == (None, 0, 1)
-        for id in ODD_BUDGETS:
-            (loaded,) = await store.apply([Activate(id, 3.0)])
-            assert loaded.status is Status.DONE
-            Ledger(loaded.value.session.budget, loaded.value.session.usage).balance()
-        refused = await store.apply([Activate("waits", 3.0), Activate("works", 3.0)])
-        assert [result.status for result in refused] == [Status.REFUSED, Status.DONE]
-        assert "works" in [row.id for row in await store.runnable()]
-        assert await store.orphans() == []
-        park = rows["waits"].park
-        assert park is not None
-        assert park.reason == "state"
+        await check_odd_rows(store)
     finally:
         await store.close()
 

@@ -116,6 +116,7 @@ class ModelStream:
 
         Raises:
             StepError: the step failed, or the stream was left early.
+        If cancelled, the request continues until the stream is left; another call waits for it again.
         """
         while not self._ended:
             await self._wait()
@@ -196,7 +197,10 @@ class ModelStream:
     # ---------------------------------------------------------------- the step's side
 
     async def follow(self, steps: Steps, call: Call) -> None:
-        """Run the step to its end, in a branch concurrent with the handler; `attempt` makes its attempts."""
+        """Run the step to its end, in a branch concurrent with the handler; `attempt` makes its attempts.
+
+        It raises nothing of the step's: the consumer gets that. If cancelled, the consumer gets StepError, since its turn ended first.
+        """
         self._longest_s = call.timeout_s
         try:
             outcome: Streamed = await steps.run(call)
@@ -215,7 +219,10 @@ class ModelStream:
             self._changed.set()
 
     async def attempt(self, context: StepContext) -> Streamed:
-        """One request, read to its end or until the consumer leaves. If it fails, chunks that the consumer did not take are dropped."""
+        """One request, read to its end or until the consumer leaves. If it fails, chunks that the consumer did not take are dropped.
+
+        If cancelled, the request is closed, at the latest after CLOSE_S.
+        """
         self._context, self._ending, self._over = context, self._dialect.ending(self._request), False
         self._halves = Halves()
         if self._abandoned():

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from holdfast.errors import ConfigError
-from holdfast.given import brief
+from holdfast.given import LARGEST, brief
 from holdfast.policies._faults import Faults
 from holdfast.policies.breaker import BreakerSpec
 from holdfast.policies.budget import Budget
@@ -33,7 +33,6 @@ SPECS: dict[str, type[msgspec.Struct]] = {
 SINGLE = ("idle_s", "drain_s", "quarantine_s", "max_recovering", "reconciles")
 """The limits of the Runtime that can be set, without its breaker."""
 
-_MOST = 10**12
 _MOST_OF = {"window": 100_000, "cycle_max": 1_000, "max_recovering": 100_000, "reconciles": 10_000}
 """A larger value is a typing error: it would take memory (a window of each session) or overflow when it is used."""
 
@@ -155,7 +154,7 @@ def _of_runtime(limits: RuntimeLimits, breaker: BreakerSpec) -> list[str]:
     for name in ("max_recovering", "reconciles"):
         checks.whole(name, getattr(limits, name), 1, optional=True)
     single = {name: getattr(limits, name) for name in SINGLE}
-    return _given(checks.found) + _too_large(single) + [f"breaker.{fault}" for fault in _overridden(breaker, limits.breaker)[1]]
+    return _given(_with_too_large(checks.found, single)) + [f"breaker.{fault}" for fault in _overridden(breaker, limits.breaker)[1]]
 
 
 def _overridden_agent(agent: Agent, limits: AgentLimits) -> tuple[dict[str, Any], list[str]]:
@@ -172,32 +171,36 @@ def _overridden_agent(agent: Agent, limits: AgentLimits) -> tuple[dict[str, Any]
         checks.whole(name, getattr(limits, name), 1, optional=True)
     checks.number("park_after_s", limits.park_after_s, optional=True)
     single = {name: value for name in ("mailbox", "park_after_s", "crash_limit") if (value := getattr(limits, name)) is not None}
-    return changes | single, found + _given(checks.found) + _too_large(single)
+    return changes | single, found + _given(_with_too_large(checks.found, single))
 
 
 def _overridden(spec: msgspec.Struct, overrides: Overrides) -> tuple[msgspec.Struct, list[str]]:
     """The spec with these fields changed, or as it is where they are wrong; each fault begins with the field."""
     fields = type(spec).__struct_fields__
-    found = [f"{name} is an unknown key{alike(name, fields)}" for name in overrides if name not in fields] + _too_large(overrides)
+    strange = [f"{name} is an unknown key{alike(name, fields)}" for name in overrides if name not in fields]
+    changed = spec
     try:
         # The constructor, not `replace`, which would not check the values.
         changed = type(spec)(**{name: overrides.get(name, getattr(spec, name)) for name in fields})
     except ConfigError as error:
         text = str(error).removeprefix(f"{type(spec).__name__}: ")
         # Split only where the next fault begins: a value quoted in a fault may hold a semicolon.
-        return spec, found + re.split(rf"; (?=(?:{'|'.join(fields)}) is )", text)
-    if isinstance(changed, Intensity | Backoff):
+        found = re.split(rf"; (?=(?:{'|'.join(fields)}) is )", text)
+    else:
         # The faults of these specs begin with the spec's name, since a supervisor has one of each.
-        found += [fault.partition(".")[2] for fault in changed.faults()]
+        found = [fault.partition(".")[2] for fault in changed.faults()] if isinstance(changed, Intensity | Backoff) else []
+    found = strange + _with_too_large(found, overrides)
     return (spec if found else changed), found
 
 
-def _too_large(values: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} is {brief(value)}: give at most {most:,}".replace(",", "_")
+def _with_too_large(found: Iterable[str], values: Mapping[str, Any]) -> list[str]:
+    """The faults of these values; one that is too large has this fault alone, and in the words of this module."""
+    large = {
+        name: f"{name} is {brief(value)}: give at most {most:,}".replace(",", "_")
         for name, value in values.items()
-        if isinstance(value, int | float) and value > (most := _MOST_OF.get(name, _MOST))
-    ]
+        if isinstance(value, int | float) and value > (most := _MOST_OF.get(name, LARGEST))
+    }
+    return [*large.values(), *(fault for fault in found if fault.partition(" ")[0] not in large)]
 
 
 def _given(found: Iterable[str]) -> list[str]:

@@ -207,13 +207,21 @@ class Actor:
     async def _grant(self) -> None:
         """Between turns: grant a person's request, or read the session again."""
         if self.life is Life.HOLDING and isinstance(self.wish, Park) and self.status in ("idle", "unfinished", "parked"):
-            await self._park(self.wish)
+            await self._hold(self.wish)
         elif self.life is Life.DROPPING and isinstance(self.wish, GiveUp):
             await self._give_up(self.wish)
         elif self.life is Life.STALE:
             self._lost(_UNKNOWN)
         elif self.status in ("cancelled", "killed"):
             await self.host.write_rest(self)
+
+    async def _hold(self, park: Park) -> None:
+        """Park it as a person asked, once the outcomes that only this process knows are written: people see no false doubt."""
+        turn = self.open_turn()
+        await doubt.write_what_is_known(turn)
+        if turn.interruption is not None:
+            return await self._interrupted(turn, turn.interruption)
+        await self._park(park)
 
     async def _give_up(self, wish: GiveUp) -> None:
         self.wish = None

@@ -29,6 +29,7 @@ class Registry(Protocol):
     def find(self, id: str) -> Actor | None: ...
     def forget(self, actor: Actor) -> None: ...
     def unschedule(self, id: str) -> None: ...
+    async def write_rest(self, actor: Actor) -> None: ...
 
 
 class Endings:
@@ -74,6 +75,8 @@ class Endings:
         self.ended(actor.id, op.status, op.outcome, result.value.answered)
         if actor.task is None:
             self._registry.forget(actor)
+            if op.park is not None:
+                self._in_background(self._registry.write_rest(actor))
 
     def ended(self, id: str, status: str, result: bytes, answered: list[Message]) -> None:
         """It takes no more messages. Its waiting messages were answered; now those that wait for its `result` get it."""

@@ -48,19 +48,19 @@ async def write_rest(actor: Actor, in_background: Callable[[Coroutine[Any, Any, 
     if actor.current is not None:
         await actor.current.written()
     turn = actor.open_turn()
-    await doubt.write_what_is_known(turn)
-    await _store_doubts(actor)
+    await _write_known_and_doubts(actor)
     threads = [task for step in actor.journal.in_doubt() if (task := actor.node.remains.get(turn.place_of(step.key))) is not None]
     if threads:
-        in_background(_store_after(threads, actor))
+        in_background(_write_after(threads, actor))
 
 
-async def _store_after(threads: list[asyncio.Task[None]], actor: Actor) -> None:
+async def _write_after(threads: list[asyncio.Task[None]], actor: Actor) -> None:
     await asyncio.wait(threads)
-    await _store_doubts(actor)
+    await _write_known_and_doubts(actor)
 
 
-async def _store_doubts(actor: Actor) -> None:
+async def _write_known_and_doubts(actor: Actor) -> None:
+    await doubt.write_what_is_known(actor.open_turn())
     park = conclusion.doubt_left(actor.journal)
     if park != actor.park:
         actor.park = park

@@ -17,6 +17,7 @@ from holdfast.runtime.sessions.conclusion import stored_gates
 from holdfast.runtime.sessions.life import Signal
 from holdfast.runtime.sessions.registry import Sessions
 from holdfast.runtime.sessions.rewinding import Rewound
+from holdfast.runtime.turns.doubt import write_what_is_known
 from holdfast.runtime.turns.journal import cost
 from holdfast.runtime.turns.node import Node
 from holdfast.stores.ops import DropLetter, DropSteps, FailTurn, Op, Result, RetryLetter, Status, UpdateSession, WriteStep
@@ -89,6 +90,7 @@ class Verbs:
 
     async def resolve(self, session: str, verdict: str, step: str | None, result: Any) -> int:
         actor = await self._idle_actor(session, known=False)
+        await write_what_is_known(actor.open_turn())  # no person decides what this process knows by now
         doubts = [s for s in actor.journal.in_doubt() if step in (None, s.record.name, s.key.hex())]
         if verdict == "done":
             _check_results(actor, doubts, result)
@@ -135,9 +137,9 @@ class Verbs:
         """The dead letter, with the current outcomes of its effects."""
         turn = actor.owner.turn + 1
         letter = (await self._node.store.blocking_letters([actor.id])).get(actor.id)
-        if letter is None or not resolved:
-            return []
         done, in_doubt, failed = actor.journal.effects(resolved)
+        if letter is None or (done, in_doubt, failed) == (letter.effects, letter.in_doubt, letter.failed):
+            return []
         return [
             FailTurn(
                 actor.id, actor.owner.epoch, turn, letter.message, letter.cause, done, b"", self._now(), in_doubt=in_doubt, failed=failed

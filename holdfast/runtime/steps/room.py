@@ -8,9 +8,10 @@ from holdfast.policies.budget import ZERO, Usage
 from holdfast.policies.ledger import Ledger
 from holdfast.runtime.steps.refusal import exhausts, refuse
 from holdfast.runtime.steps.step import Phase, Step
-from holdfast.runtime.turns.branches import enclosing, follows
+from holdfast.runtime.turns.branches import enclosing
 from holdfast.runtime.turns.line import WAIT, Line, Waiter
 from holdfast.runtime.turns.parking import SETTLE_S
+from holdfast.runtime.turns.trailing import could_know
 from holdfast.stores.listed import Listed
 from holdfast.stores.records import ASKS_A_PERSON, Outcome, Park
 
@@ -45,10 +46,10 @@ async def room(step: Step, most: Usage) -> None:
     """Wait until `most` fits into the budget: reserve it then, before the next await.
 
     What is only reserved, by concurrent steps or by running children, is waited for. What is spent is refused: the handler gets
-    BudgetExhausted once (so does each branch of a gather), after that the session parks until its budget is raised.
+    BudgetExhausted once (so does each branch or task that cannot know of that), after that the session parks until its budget is raised.
 
     Raises:
-        BudgetExhausted: for the first refusal of the turn, or of a branch that cannot know of it.
+        BudgetExhausted: for the first refusal of the turn, or of a branch or task that cannot know of it.
     """
     turn, gates, hold_s = step.turn, step.turn.owner.gates, step.turn.owner.agent.park_after_s
     if gates.timed and _inside_once(step) and not gates.ledger.lacks(most):
@@ -88,10 +89,11 @@ async def _wait_for_others(step: Step, waiter: Waiter, text: str, hold_s: float)
 
 
 def _can_know(step: Step) -> bool:
-    """Whether the code that asks for the step can know of a BudgetExhausted in this turn: not of one in a sibling branch of its gather,
-    which raises it only when all of its branches have ended."""
-    ended = (each.record for each in step.turn.journal.records.values())
-    return any(exhausts(record.outcome) and follows(step.branch, record.branch) for record in ended)
+    """Whether the code that asks for the step can know of a BudgetExhausted in this turn: not of one in a sibling branch, nor
+    in another task that ran at once with it: the code that awaits them sees those when all have ended."""
+    branch, seen, journal = step.claim.branch, step.seen, step.turn.journal
+    refused = [each for each in journal.records.values() if exhausts(each.record.outcome)]
+    return any(could_know(branch.path, branch.line, branch.since, seen, each.record, journal.order.place_of(each)) for each in refused)
 
 
 def _around(step: Step) -> dict[object, Usage]:

@@ -382,4 +382,4 @@ class Step:
         write = self._submit(state_of(outcome), outcome, cut=cut)
         self._keep_in_hand()  # where this activation has lost the session, a later one writes it
         if await self.turn.outcome(write) is not None:
-            self.turn.in_hand().pop(self.claim.key, None)
+            self.turn.forget_in_hand(self.claim.key)

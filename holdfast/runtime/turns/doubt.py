@@ -16,6 +16,7 @@ from holdfast.errors import NotDone
 from holdfast.policies.budget import ZERO, Usage
 from holdfast.runtime.turns.failures import CUT, describe, state_of
 from holdfast.runtime.turns.journal import cost
+from holdfast.runtime.turns.node import Known
 from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.ops import DropSteps
 from holdfast.stores.records import Failure, Outcome, Park, Step, StepState, in_doubt
@@ -58,8 +59,6 @@ async def prepare(turn: Turn) -> None:
     """Before the handler runs: resolve every doubt, or park the turn; drop the failures that no record follows."""
     await write_what_is_known(turn)
     await settle_all(turn)
-    if turn.interruption is None:
-        turn.forget_in_hand()
     stale = turn.journal.trailing_failures()
     if stale and turn.interruption is None:
         await ask_again(turn, stale)
@@ -67,17 +66,23 @@ async def prepare(turn: Turn) -> None:
 
 
 async def write_what_is_known(turn: Turn) -> None:
-    """Write the records in hand that are not in the store after all; drop those of effects that did not happen."""
+    """Write the records in hand that are not in the store after all; drop those of effects that did not happen. Then they are forgotten."""
     for key in list(turn.in_hand()):
         if turn.interruption is None:
             await _write_if_known(turn, key)
 
 
 async def _write_if_known(turn: Turn, key: bytes) -> None:
-    step = turn.journal.records.get(key)
-    if step is None or key not in turn.in_hand():
+    if key not in turn.in_hand():
         return
-    known = turn.in_hand()[key]
+    known, step = turn.in_hand()[key], turn.journal.records.get(key)
+    if step is not None:
+        await _write_known(turn, step, known)
+    if turn.interruption is None and turn.in_hand().get(key) is known:  # its thread may have ended meanwhile
+        turn.forget_in_hand(key)
+
+
+async def _write_known(turn: Turn, step: Step, known: Known) -> None:
     if known is None:
         if in_doubt(step):
             await drop(turn, [step])

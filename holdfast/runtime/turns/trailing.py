@@ -38,6 +38,21 @@ def trailing(steps: Collection[Step], place_of: Callable[[Step], int]) -> list[S
     return found
 
 
+def could_know(path: str, line: str, since: tuple[int, ...], seen: int, failed: StepRecord, place: int) -> bool:
+    """Whether the code that asks for a step can know of a failure at `place`: the rule above, for one step.
+
+    Args:
+        path, line, since: of its branch.
+        seen: the last outcome that its code had seen, as of the step.
+    """
+    if not follows(path, failed.branch):
+        return False
+    ours, theirs = _lines(line), _lines(failed.line)
+    shared = sum(1 for one, other in zip(ours, theirs, strict=False) if one == other)
+    # A task that was made before the failure does not know of it, unless the failure is its own or that of a task below it.
+    return (seen if shared == len(ours) else min(seen, since[shared - 1])) >= place
+
+
 class _Staying:
     """The records that stay, as far as they began at or after the place asked about last; places are asked about in falling order."""
 

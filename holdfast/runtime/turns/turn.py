@@ -265,9 +265,12 @@ class Turn:
         """What an earlier activation kept for this turn."""
         return self.node.in_hand.get((self.owner.id, self.number), {})
 
-    def forget_in_hand(self) -> None:
-        """Forget that: it is written."""
-        self.node.in_hand.pop((self.owner.id, self.number), None)
+    def forget_in_hand(self, key: bytes) -> None:
+        """Forget what is kept of a step: it is written."""
+        kept = self.in_hand()
+        kept.pop(key, None)
+        if not kept:
+            self.node.in_hand.pop((self.owner.id, self.number), None)
 
     async def outcome(self, write: asyncio.Future[Result], lane: Lane | None = None) -> Result | None:
         """The result of a write that took effect; None if this activation lost the session, or the outcome of the write is unknown.

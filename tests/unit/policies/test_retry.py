@@ -1,4 +1,4 @@
-"""Waits between attempts, and the budget of retries."""
+"""Waits between attempts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import ConfigError
-from holdfast.policies import NO_RETRY, Retry, RetryBudget, delay
+from holdfast.policies import NO_RETRY, Retry, delay
 
 
 def _longest(low: float, high: float) -> float:
@@ -97,53 +97,3 @@ def test_a_field_that_makes_no_sense_is_named(field: str, value: Any) -> None:
     """Faults are found when the policy is written down, not at the first failure."""
     with pytest.raises(ConfigError, match=f"Retry: {field} is "):
         Retry(**{field: value})
-
-
-# ---------------------------------------------------------------- the budget of retries
-
-
-def test_retries_stop_when_half_of_the_tokens_are_gone() -> None:
-    """With ten tokens, the fifth failure in a row stops them."""
-    budget = RetryBudget(max_tokens=10)
-    allowed = []
-    for _ in range(6):
-        budget.failure()
-        allowed.append(budget.allow())
-    assert allowed == [True, True, True, True, False, False]
-
-
-def test_successes_allow_retries_again() -> None:
-    """Ten successes at a ratio of a tenth make up for one failure, exactly."""
-    budget = RetryBudget(max_tokens=10, token_ratio=0.1)
-    for _ in range(6):
-        budget.failure()
-    allowed = []
-    for _ in range(11):
-        budget.success()
-        allowed.append(budget.allow())
-    assert allowed == [False] * 10 + [True]
-
-
-def test_in_a_total_outage_retries_end() -> None:
-    """Whatever the policy of each call, the load is amplified for fifty calls and no longer."""
-    budget, retried = RetryBudget(), 0
-    for _ in range(10_000):
-        budget.failure()
-        retried += budget.allow()
-    assert retried == 49
-
-
-@given(st.integers(1, 1_000), st.floats(0.001, 1), st.lists(st.booleans(), max_size=60))
-def test_tokens_stay_between_none_and_full(most: int, ratio: float, outcomes: list[bool]) -> None:
-    """A long good time saves up no more than the bucket holds, a long bad one owes nothing."""
-    budget = RetryBudget(most, ratio)
-    for ok in outcomes:
-        budget.success() if ok else budget.failure()
-        assert 0 <= budget.tokens <= most
-        assert budget.allow() == (budget.tokens > most / 2)
-
-
-def test_a_budget_that_makes_no_sense_is_refused() -> None:
-    """Both faults are named."""
-    with pytest.raises(ConfigError, match=r"max_tokens is 0.*token_ratio is 2"):
-        RetryBudget(0, 2)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
 from holdfast import Runtime, RuntimeStopped, Session, agent, tool
-from holdfast.events import StepReplayed, TurnStarted
+from holdfast.events import Event, Resumed, StepReplayed, TurnStarted
 from tests.unit.runtime.support import World
 
 
@@ -104,3 +105,30 @@ def test_no_turn_starts_during_a_drain() -> None:
     world.life(worker, first)
     assert [event.message for event in world.seen(TurnStarted)] == ["m"]
     assert world.life(worker, second) == "done"
+
+
+async def test_a_drain_loads_no_session_whose_outcomes_are_written() -> None:
+    """Its thread ended after its handler had let go of it, and its outcome was written: the drain has nothing to write."""
+    ends, seen = threading.Event(), list[Event]()
+
+    @tool(effect="once")
+    def pay() -> str:
+        ends.wait(20)
+        return "paid"
+
+    @agent(tools=[pay])
+    async def worker(session: Session[Any], text: str) -> str:
+        try:
+            async with asyncio.timeout(0.05):
+                return await session.step(pay)
+        except TimeoutError:
+            ends.set()
+            return "late"
+
+    async with Runtime("memory:", [worker]) as runtime:
+        runtime.observe(seen.append)
+        handle = await runtime.spawn(worker, id="s")
+        assert await handle.ask("go", timeout_s=20) == "late"
+        await handle.pause()  # it leaves memory
+        assert await runtime.drain()
+    assert [event.session for event in seen if isinstance(event, Resumed)] == ["s"]

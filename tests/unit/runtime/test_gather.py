@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from holdfast import NO_RETRY, Runtime, Session, StepError, agent, tool
+from holdfast import NO_RETRY, Budget, BudgetExhausted, Runtime, Session, StepError, agent, tool
 from holdfast.events import StepReplayed
-from tests.unit.runtime.support import World
+from holdfast.testing import Crashed
+from tests.unit.runtime.support import World, rest
 
 
 def test_results_come_in_order_of_position() -> None:
@@ -161,3 +163,70 @@ def test_a_branch_that_waits_for_a_child_does_not_hold_up_the_one_that_ends_it(t
     assert world.life([parent, child], main) == "the end"
     assert world.done == list(range(10))
     assert world.time_s < 60
+
+
+Together = Callable[[Session[Any], list[Coroutine[Any, Any, Any]]], Coroutine[Any, Any, list[Any]]]
+
+
+async def told(work: Coroutine[Any, Any, Any]) -> Any:
+    """What `work` gives, or the name of the error that it raises."""
+    try:
+        return await work
+    except BudgetExhausted as error:
+        return type(error).__name__
+
+
+async def in_branches(session: Session[Any], work: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+    return await session.gather(*map(told, work))
+
+
+async def with_exceptions(session: Session[Any], work: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+    found = await asyncio.gather(*work, return_exceptions=True)
+    return [type(each).__name__ if isinstance(each, BudgetExhausted) else each for each in found]
+
+
+async def in_a_group(session: Session[Any], work: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(told(each)) for each in work]
+    return [task.result() for task in tasks]
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["stops", "goes on"])
+@pytest.mark.parametrize("together", [in_branches, with_exceptions, in_a_group])
+def test_each_of_several_that_come_to_the_limit_is_told(together: Together, goes_on: bool) -> None:
+    """Also long after the first of them, of which it cannot know. The code that awaits them knows: it is not told again, but parks."""
+    world = World()
+
+    async def note(number: int) -> int:
+        return number
+
+    @agent(budget=Budget(steps=1))
+    async def worker(session: Session[Any], text: str) -> Any:
+        async def later(number: int) -> int:
+            await asyncio.sleep(number)
+            return await session.step(note, number)
+
+        found = await together(session, [later(number) for number in range(4)])
+        world.done.append(found)
+        if world.lives == 1 and not goes_on:
+            await world.crash()
+        # Tasks that are made after it know, too.
+        return found + (await together(session, [later(9), later(10)]) if goes_on else [])
+
+    async def main(runtime: Runtime) -> Any:
+        handle = await runtime.spawn(worker, id="s")
+        await handle.tell("go", id="m")
+        row = await rest(handle) if goes_on else None
+        if row is None:
+            return await handle.ask("go", id="m", timeout_s=1000)
+        await handle.raise_budget(Budget(steps=5))
+        return row.park.reason, await handle.ask("go", id="m", timeout_s=1000)
+
+    limit = [0, *["BudgetExhausted"] * 3]
+    if not goes_on:
+        assert isinstance(world.life(worker, main), Crashed)
+        assert world.life(worker, main) == limit
+        assert world.done == [limit, limit]
+    else:
+        assert world.life(worker, main) == ("budget", [0, 1, 2, 3, 9, 10])
+        assert world.done == [limit, [0, 1, 2, 3]]  # the raise leaves room for all: they are asked again

@@ -330,6 +330,30 @@ def test_a_session_that_ends_after_a_lost_write_needs_no_person(rounds: int, ver
     assert world.done == ["act"]
 
 
+@pytest.mark.parametrize("rounds", range(24))
+def test_a_session_that_is_paused_after_a_lost_write_is_in_no_doubt(rounds: int) -> None:
+    """Whenever a person pauses it: the outcome that the process knows is written before, so that there is nothing to resolve."""
+    world = World()
+    world.store.faults = Unsure("act", CLOSED, written=False)
+    worker = acting(world)
+
+    async def main(runtime: Runtime) -> Any:
+        handle, paused = await in_the_middle(runtime, worker, rounds), False
+        while not paused:
+            try:
+                await handle.pause()
+                paused = True
+            except SessionError:  # it is just being read again
+                await asyncio.sleep(0)
+        states = [step.state for step in await steps(runtime, handle)]
+        resolved = await handle.resolve("retry")
+        await handle.resume()
+        return states, resolved, await handle.ask("go", id="m", timeout_s=1000)
+
+    assert world.life(worker, main) == ([CLOSED], 0, "act")
+    assert world.done == ["act"]
+
+
 async def in_the_middle(runtime: Runtime, worker: Agent, rounds: int) -> Handle:
     """A session, so many rounds of the loop after it heard that a write of it may be lost."""
     failed = asyncio.Event()

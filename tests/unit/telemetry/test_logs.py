@@ -75,6 +75,7 @@ def test_what_a_handler_logs_says_where_it_was_said(stream: io.StringIO) -> None
 
     async def look(n: int) -> int:
         log.info("looking", extra={"n": n})
+        await asyncio.sleep(0.25)
         return n
 
     @agent
@@ -107,7 +108,7 @@ def test_what_a_handler_logs_says_where_it_was_said(stream: io.StringIO) -> None
     assert {**common, "level": "INFO", "logger": "holdfast.events", "status": "idle"}.items() <= done.items()
     assert done["message"] == "TurnCommitted: idle"
     assert done["message_id"]
-    assert done["duration_s"] >= 0
+    assert done["duration_s"] == pytest.approx(0.25), "both steps at once, in virtual time"
 
 
 def test_events_of_note_are_logged_by_how_much_they_matter(stream: io.StringIO) -> None:

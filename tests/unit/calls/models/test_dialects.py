@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.calls.models.anthropic_messages import AnthropicMessages
-from holdfast.calls.models.dialect import Dialect, Fields, Tokens
+from holdfast.calls.models.dialect import Dialect, Fields, Tokens, text_size
 from holdfast.calls.models.facts import facts_of
-from holdfast.calls.models.metering import Contexts, Meter, estimate_prompt
+from holdfast.calls.models.metering import MOST, Contexts, Meter, estimate_prompt
 from holdfast.calls.models.openai_chat import OpenAIChat
 from holdfast.calls.models.openai_responses import OpenAIResponses
 from holdfast.calls.models.prices import Prices
@@ -49,10 +49,15 @@ def test_no_answer_is_too_odd_to_be_charged_and_told_about(dialect: Dialect, rep
     facts = facts_of(dialect, "my-model", reply)
     assert facts["provider"] == dialect.provider
     assert facts["model"] == "my-model"
-    assert all(isinstance(facts.get(name, 0), int) for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"))
+    assert all(facts.get(name, 0) in range(1 << 53) for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"))
     usage = meter().of_reply(dialect, reply)
-    assert usage.tokens >= 0
-    assert usage.microusd >= 0
+    assert usage.steps == 1
+    if dialect.tokens(reply) is None:
+        assert usage.tokens >= 10, "the estimate has the prompt, also where the answer tells nothing"
+        assert usage.microusd > 0
+    else:
+        assert usage.tokens == min(facts["input_tokens"] + facts["output_tokens"], MOST)
+    assert usage.microusd in range(MOST + 1)
     with suppress(EmptyReply, ReportedError, UnreadableReply):
         dialect.check(reply, {})
 
@@ -78,11 +83,14 @@ def test_a_handler_can_read_every_answer(dialect: Dialect, reply: Fields) -> Non
 @settings(max_examples=25)
 @given(chunks=st.lists(ANSWERS, max_size=4))
 def test_no_stream_is_too_odd_to_be_put_together(dialect: Dialect, chunks: list[Fields]) -> None:
-    """Whatever comes out of it."""
+    """Its text is counted once, the same chunks give the same answer on replay, and the answer tells which model it is charged for."""
+    before = repr(chunks)
     whole = dialect.assemble(chunks)
-    assert isinstance(facts_of(dialect, "my-model", whole), dict)
-    assert dialect.heard(chunks) >= 0
-    assert dialect.text_bytes(whole) >= 0
+    assert repr(dialect.assemble(chunks)) == repr(whole)
+    assert repr(chunks) == before
+    assert facts_of(dialect, "my-model", whole)["model"] == "my-model"
+    assert dialect.heard(chunks) in range(text_size(chunks) + 1)
+    assert dialect.text_bytes(whole) in range(text_size(whole) + 1)
     ending = dialect.ending({})
     for chunk in chunks:
         for part in dialect.chunks(chunk):

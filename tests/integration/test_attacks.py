@@ -117,7 +117,7 @@ async def test_a_tool_that_exits_the_interpreter_only_fails(threaded: bool) -> N
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("value", [a_ring(), deep(100_000), object(), 2**70, "\udcff"], ids=["ring", "deep", "object", "big", "surrogate"])
+@pytest.mark.parametrize("value", [a_ring(), deep(100_000), object(), "\udcff"], ids=["ring", "deep", "object", "surrogate"])
 @pytest.mark.parametrize("where", ["reply", "state"])
 async def test_a_reply_or_state_that_cannot_be_stored_fails_the_turn(value: Any, where: str) -> None:
     """It is neither committed nor tried for ever; the asker is told what is wrong."""

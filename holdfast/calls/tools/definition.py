@@ -35,6 +35,7 @@ class ToolOptions(TypedDict, total=False):
     dependency: str | None
     cost: Usage | None
     description: str | None
+    threads: int | None
 
 
 @overload
@@ -65,6 +66,8 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
         dependency: the name of its dependency; all calls with the same name share a breaker.
         cost: the most that one attempt costs, in money or tokens.
         description: the description for a model; by default the docstring up to its first section.
+        threads: for a plain function: the most threads of it at once in one process, those counted that run past their deadline; a call
+            over it waits for its turn. Default: only the limits for all functions.
 
     Raises:
         ConfigError: the function or an option is wrong; the message names every fault.
@@ -80,7 +83,7 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
             raise ConfigError(f"tool needs a function, not {brief(function)}: options are given by name, as in @tool(effect=...)")
         own = given.get("name", getattr(function, "__name__", type(function).__name__))
         signature = read(function)
-        faults = [*signature.faults, *_option_faults(own, given), *_effect_faults(signature, given)]
+        faults = [*signature.faults, *_option_faults(own, given), *_effect_faults(signature, given), *_thread_faults(signature, given)]
         rules = read_rules(given.get("failures"), faults)
         if faults:
             raise ConfigError("\n".join(f"tool {brief(own)}: {fault}" for fault in faults))
@@ -107,6 +110,18 @@ def _option_faults(name: str, given: dict[str, Any]) -> list[str]:
         faults.append(f"cost is {brief(given['cost'])}: give a Usage")
     elif bounded(cost := given.get("cost", Usage())) != cost:
         faults.append(f"cost is {brief(cost)}: give whole amounts, from 0 to {MOST:,}")
+    return faults
+
+
+def _thread_faults(signature: Signature, given: dict[str, Any]) -> list[str]:
+    threads = given.get("threads")
+    if threads is None:
+        return []
+    faults: list[str] = []
+    if not is_a(threads, int) or is_a(threads, bool) or threads < 1:
+        faults.append(f"threads is {brief(threads)}: give a whole number, 1 or more")
+    if signature.asynchronous:
+        faults.append("threads is for plain functions: an async one runs in no thread")
     return faults
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from holdfast.calls.call import DEFAULT_TIMEOUT_S, EFFECTS, Effect
+from holdfast.calls.tools.constraints import constraint_fault
 from holdfast.calls.tools.signature import Signature, read
 from holdfast.calls.tools.tool import Tool
 from holdfast.errors import ConfigError
@@ -85,6 +86,8 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
         signature = read(function)
         faults = [*signature.faults, *_option_faults(own, given), *_effect_faults(signature, given), *_thread_faults(signature, given)]
         rules = read_rules(given.get("failures"), faults)
+        if not signature.faults:
+            faults += [f"parameter {p.name!r}: {fault}" for p in signature.parameters if (fault := constraint_fault(p))]
         if faults:
             raise ConfigError("\n".join(f"tool {brief(own)}: {fault}" for fault in faults))
         return Tool(function, signature, **{**given, "name": own, "failures": rules})
@@ -117,12 +120,9 @@ def _thread_faults(signature: Signature, given: dict[str, Any]) -> list[str]:
     threads = given.get("threads")
     if threads is None:
         return []
-    faults: list[str] = []
     if not is_a(threads, int) or is_a(threads, bool) or threads < 1:
-        faults.append(f"threads is {brief(threads)}: give a whole number, 1 or more")
-    if signature.asynchronous:
-        faults.append("threads is for plain functions: an async one runs in no thread")
-    return faults
+        return [f"threads is {brief(threads)}: give a whole number, 1 or more"]
+    return ["threads is for plain functions: an async one runs in no thread"] if signature.asynchronous else []
 
 
 def _effect_faults(signature: Signature, given: dict[str, Any]) -> list[str]:

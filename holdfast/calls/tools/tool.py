@@ -216,12 +216,13 @@ class Tool(Generic[P, R]):
             first = msgspec.msgpack.decode(named.pop("", b"\x90"), type=list[msgspec.Raw]) if raw is named else raw
             args = tuple(_read(value, types[at] if at < len(types) else Any) for at, value in enumerate(first))
             return args, {name: _read(value, by_name.get(name, Any)) for name, value in named.items()}
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
-            raise NotJournalable(f"tool {self.name!r}: its arguments do not read back as their annotations: {error}") from error
+        except Exception as error:  # also what a user's own type raises
+            text = text_of(error, MESSAGE_MAX)
+            raise NotJournalable(f"tool {self.name!r}: its arguments do not read back as their annotations: {text}") from error
 
     # ---------------------------------------------------------------- for a model
 
-    def parse(self, arguments: str | bytes | dict[str, Any]) -> dict[str, Any]:
+    def parse(self, arguments: object) -> dict[str, Any]:
         """The arguments of a model, checked, by name: the `kwargs` of `call`. Arguments that the model did not give are left out.
 
         Raises:

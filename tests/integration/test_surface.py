@@ -183,7 +183,7 @@ def proxied(sdk: Any, steps: FakeSteps) -> Any:
     return ModelClient("openai", sdk, prices=Prices()).proxy(steps)
 
 
-async def test_the_address_is_told_without_credentials(sdk: openai.AsyncOpenAI, steps: FakeSteps, server: ModelServer) -> None:
+async def test_the_address_is_without_credentials(sdk: openai.AsyncOpenAI, steps: FakeSteps, server: ModelServer) -> None:
     """Frameworks look at it to tell one provider from another."""
     client = proxied(sdk, steps)
     assert str(client.base_url).rstrip("/") == f"{server.base_url}/v1"

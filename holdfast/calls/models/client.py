@@ -107,7 +107,7 @@ class ModelClient:
         self.timeout_s = float(read_s) if isinstance(read_s, int | float) and read_s > 0 else MODEL_TIMEOUT_S
         self._refused: dict[tuple[str, str], set[str]] = {}
         self._names = names_of([*self._apis, *([EMBEDDINGS.path] if self._embeddings else [])])
-        self._told = facts_about(client, self.timeout_s)
+        self._known = facts_about(client, self.timeout_s)
         self._host = str(getattr(getattr(client, "base_url", None), "host", ""))
 
     def __repr__(self) -> str:
@@ -128,7 +128,7 @@ class ModelClient:
                 return await self._embed(steps, given, cap_tokens=cap_tokens, cap_money=cap_money)
             return await self._create(path, steps, given, cap_tokens=cap_tokens, cap_money=cap_money)
 
-        return proxy_of(self.name, self._names, self._told, send, {})
+        return proxy_of(self.name, self._names, self._known, send, {})
 
     async def _embed(self, steps: Steps, given: Fields, *, cap_tokens: bool, cap_money: bool) -> Any:
         send, codec = self._embeddings

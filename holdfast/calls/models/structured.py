@@ -88,7 +88,7 @@ def _form_of(type_: Any) -> tuple[Any, Fields]:
 
 
 def strict(schema: Any, definitions: Fields, inside: tuple[str, ...] = ()) -> Any:
-    """The schema as OpenAI's strict mode wants it: all fields required, no others, no default of null, nothing beside a `$ref`.
+    """The schema as OpenAI's strict mode wants it: all fields required, no others, no default of null, no keys next to a `$ref`.
 
     Args:
         schema: as pydantic makes it.
@@ -101,10 +101,10 @@ def strict(schema: Any, definitions: Fields, inside: tuple[str, ...] = ()) -> An
         return schema
     reference = schema.get("$ref")
     if isinstance(reference, str) and len(schema) > 1:
-        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        others = {key: value for key, value in schema.items() if key != "$ref"}
         if reference in inside:
             return {"$ref": reference}
-        return strict({**mapped(definitions.get(reference.removeprefix(_REF))), **beside}, definitions, (*inside, reference))
+        return strict({**mapped(definitions.get(reference.removeprefix(_REF))), **others}, definitions, (*inside, reference))
     made: Fields = {}
     for key, value in schema.items():
         if key in ("properties", "$defs"):

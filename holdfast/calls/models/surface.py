@@ -1,4 +1,4 @@
-"""What a handler's client has beside the `create` of its APIs, so that frameworks and code written for the SDK's client take it."""
+"""What a handler's client has in addition to the `create` of its APIs, so that frameworks and code written for the SDK's client take it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def left_out(value: Any) -> bool:
 
 
 def facts_about(client: Any, timeout_s: float) -> Fields:
-    """What people and frameworks may know of the SDK's client; nothing that leads to its credentials."""
+    """What people and frameworks may know of the SDK's client, without its credentials."""
     # pydantic-ai hands `_client`, the SDK's transport, from a client to its copy: here there is none.
     return {"base_url": _address(getattr(client, "base_url", "")), "timeout": timeout_s, "max_retries": 0, "_client": None}
 

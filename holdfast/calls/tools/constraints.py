@@ -39,7 +39,7 @@ def adapter_of(parameter: Parameter) -> Any:
     """pydantic's adapter of a parameter that msgspec cannot check; None where it can.
 
     Raises:
-        Exception: pydantic does not know the type, which `constraint_fault` tells before.
+        Exception: pydantic does not know the type, which `constraint_fault` finds before.
     """
     own = [part for part in _parts(parameter.type, "", False, set()) if not part.model]
     if not any(part.pydantic for part in own) and _msgspec_reads(parameter.type):

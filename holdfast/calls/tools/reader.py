@@ -44,8 +44,8 @@ def _dec_hook(type_: Any, value: Any) -> Any:
 
 
 def _faults(error: Any) -> str:
-    told = error.errors(include_url=False, include_input=False, include_context=False)
-    texts = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}".lstrip(": ") for each in told[:_MOST_FAULTS])
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    texts = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}".lstrip(": ") for each in found[:_MOST_FAULTS])
     return "; ".join(texts)
 
 

@@ -31,23 +31,23 @@ def schema_of(tool: str, parameters: tuple[Parameter, ...], descriptions: dict[s
     for p in parameters:
         if adapter := adapters[p.name]:
             schema["properties"][p.name] = _named(definitions, adapter.json_schema(ref_template=f"{_REF}{{model}}"))
-        schema["properties"][p.name] = {**schema["properties"][p.name], **_told(p, descriptions.get(p.name, ""))}
+        schema["properties"][p.name] = {**schema["properties"][p.name], **_notes(p, descriptions.get(p.name, ""))}
     schema["required"] = [p.name for p in parameters if p.required]
     if definitions:
         schema["$defs"] = definitions
     return schema
 
 
-def _told(parameter: Parameter, description: str) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+def _notes(parameter: Parameter, description: str) -> dict[str, Any]:
+    notes: dict[str, Any] = {}
     if text := description_of(parameter.type) or description:
-        told["description"] = text
+        notes["description"] = text
     if parameter.default is not inspect.Parameter.empty:
         try:
-            told["default"] = msgspec.json.decode(msgspec.json.encode(parameter.default, enc_hook=data_of))
+            notes["default"] = msgspec.json.decode(msgspec.json.encode(parameter.default, enc_hook=data_of))
         except Exception:  # a default that is no data is the function's own business: a model need not know it
             pass
-    return told
+    return notes
 
 
 def _named(definitions: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
         cost: the most that one attempt costs, in money or tokens.
         description: the description for a model; by default the docstring up to its first section.
         threads: for a plain function: the most threads of it at once in one process, those counted that run past their deadline; a call
-            over it waits for its turn. Default: only the limits for all functions.
+            over it waits for its turn. Tools of the same name and limit share it. Default: only the limits for all functions.
 
     Raises:
         ConfigError: the function or an option is wrong; the message names every fault.

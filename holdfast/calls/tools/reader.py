@@ -83,15 +83,18 @@ class Reader:
             raise ValueError(f"the arguments cannot be read: {type(error).__name__}: {text_of(error, MESSAGE_MAX)}") from error
 
     def _decoded(self, arguments: object) -> Any:
-        if isinstance(arguments, Mapping):
-            given = dict(arguments)
-            if any(not is_a(name, str) or len(name) > LONGEST for name in islice(given, _MOST_NAMES)):
-                raise ValueError(f"an argument has no name of up to {LONGEST} characters; the arguments are: {self._names}")
-            return self._converted(_storable(given))
+        if isinstance(arguments, str | bytes | bytearray):
+            return self._parsed(arguments)
         if arguments is None:
             return self._converted({})
-        if not isinstance(arguments, str | bytes | bytearray):
+        if not isinstance(arguments, Mapping):
             raise ValueError(f"the arguments are a {type(arguments).__name__}: give JSON text, or a dict")
+        given = dict(arguments)
+        if any(not is_a(name, str) or len(name) > LONGEST for name in islice(given, _MOST_NAMES)):
+            raise ValueError(f"an argument has no name of up to {LONGEST} characters; the arguments are: {self._names}")
+        return self._converted(_storable(given))
+
+    def _parsed(self, arguments: str | bytes | bytearray) -> Any:
         if len(arguments) > MAX_JSON:
             raise ValueError(f"the arguments have {len(arguments):,} characters: give at most {MAX_JSON:,}")
         if not arguments.strip():

@@ -28,7 +28,7 @@ class _Pool:
 
     def __init__(self) -> None:
         self.places = Places()
-        self.of_tools: dict[str, Places] = {}  # of the tools with a limit of their own, by name
+        self.of_tools: dict[tuple[str, int], Places] = {}  # of the tools with a limit of their own, by name and limit
         self.late: Counter[str] = Counter()  # abandoned threads by the name of their function
 
 
@@ -88,7 +88,7 @@ async def in_thread(
     limits = [pool.places]
     if limit is not None:
         # The limit of its own comes first: a call that waits for that takes no place from other functions.
-        limits.insert(0, pool.of_tools.setdefault(name, Places(limit)))
+        limits.insert(0, pool.of_tools.setdefault((name, limit), Places(limit)))
     step.begun = False
     entered: list[Places] = []
     try:

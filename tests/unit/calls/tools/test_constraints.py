@@ -57,6 +57,16 @@ class Pair(NamedTuple):
     right: int
 
 
+class Card(BaseModel):
+    kind: Literal["card"]
+    number: str
+
+
+class Cash(BaseModel):
+    kind: Literal["cash"]
+    cents: int
+
+
 class Crate(BaseModel):
     box: Box
 
@@ -124,6 +134,9 @@ def made(type_: Any, *default: Any, description: str = "") -> Any:
         (Checked, {"width": 1}, {"width": 0}, {"required": ["width"]}),
         (Pair, [1, 0], [0, 0], {"type": "array"}),
         (Metered, {"cents": 1}, {"cents": 0}, {}),
+        (Card | Cash, {"kind": "cash", "cents": 1}, {"kind": "card", "cents": 1}, {}),
+        (Annotated[Card | Cash, Field(discriminator="kind")], {"kind": "card", "number": "1"}, {"kind": "coin"}, {}),
+        (list[Card | Cash] | None, [{"kind": "card", "number": "1"}], [{}], {}),
         (tuple[Crate, Box], [{"box": {"width": 1}}, {"width": 1}], [{"box": {"width": 1}}, {"width": 0}], {"maxItems": 2}),
         (Tree, {"cents": 1, "below": [{"cents": 1, "below": []}]}, {"cents": 1, "below": [{"cents": 0, "below": []}]}, {}),
     ],
@@ -147,6 +160,7 @@ def test_a_value_has_the_type_of_its_annotation() -> None:
     when = made(Annotated[datetime.date, Field(gt=datetime.date(2020, 1, 1))])
     assert when.parse('{"p": "2024-02-29"}') == {"p": datetime.date(2024, 2, 29)}
     assert made(Annotated[set[Level], Len(1)]).parse('{"p": [2, 2]}') == {"p": {Level.HIGH}}
+    assert made(Card | Cash).parse('{"p": {"kind": "cash", "cents": 5}}') == {"p": Cash(kind="cash", cents=5)}
     assert made(Annotated[list[Box], Len(1)]).parse('{"p": [{"width": 2}]}') == {"p": [Box(2)]}
 
 

@@ -308,6 +308,27 @@ async def test_a_class_that_contains_itself_has_an_end(sdk: openai.AsyncOpenAI, 
     assert len(json.dumps(form)) < 3_000
 
 
+async def structured_by_pydantic_ai(client: Any) -> Any:
+    model = OpenAIChatModel(MODEL, provider=OpenAIProvider(openai_client=client))
+    return (await pydantic_ai.Agent(model, output_type=pydantic_ai.NativeOutput(Plan)).run("plan")).output
+
+
+async def structured_by_openai_agents(client: Any) -> Any:
+    clerk = agents.Agent(name="clerk", output_type=Plan, model=agents.OpenAIChatCompletionsModel(model=MODEL, openai_client=client))
+    return (await agents.Runner.run(clerk, "plan", run_config=agents.RunConfig(tracing_disabled=True))).final_output
+
+
+@pytest.mark.parametrize("ask", [structured_by_pydantic_ai, structured_by_openai_agents])
+async def test_a_framework_gets_structured_answers(
+    ask: Callable[[Any], Coroutine[Any, Any, Any]], sdk: openai.AsyncOpenAI, steps: FakeSteps, server: ModelServer
+) -> None:
+    """Which it asks for by `response_format` of `create`; a replay gives the same."""
+    server.script = [Says(completion(content=GOOD))]
+    assert [await ask(proxied(sdk, steps)) for _ in range(2)] == [PLAN, PLAN]
+    (request,) = server.requests
+    assert request["response_format"]["type"] == "json_schema"
+
+
 async def test_a_response_is_read_as_the_class_that_was_asked_for(sdk: openai.AsyncOpenAI, steps: FakeSteps, server: ModelServer) -> None:
     """Beside what else `text` has; a dataclass is a class, too."""
     said = response(says_text('{"city": "Bonn"}'), usage=response_usage(5, 5))

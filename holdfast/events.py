@@ -146,6 +146,13 @@ class StepRetried(Event, frozen=True):
     delay_s: float
 
 
+class ThreadAbandoned(Event, frozen=True):
+    """The attempt of a plain function was cut, by its deadline or its caller, and its thread runs on: it cannot be ended."""
+
+    turn: int
+    name: str
+
+
 class MaybePaid(Event, frozen=True):
     """A paid call was in flight at a crash and is made again: both calls are charged."""
 

@@ -54,6 +54,7 @@ LEVELS: Final[Mapping[type[events.Event], int]] = {
     events.StepLeft: logging.DEBUG,
     events.StepReplayed: logging.DEBUG,
     events.StepRetried: logging.INFO,
+    events.ThreadAbandoned: logging.WARNING,
     events.MaybePaid: logging.WARNING,
     events.DoubtRaised: logging.WARNING,
     events.DoubtSettled: logging.INFO,

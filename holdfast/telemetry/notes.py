@@ -10,6 +10,7 @@ from holdfast.telemetry.conventions import MAX_TEXT, Attributes, clean
 
 OF_STEP: Final[Mapping[type[events.Event], str]] = {
     events.StepRetried: "holdfast.retry",
+    events.ThreadAbandoned: "holdfast.thread_abandoned",
     events.MaybePaid: "holdfast.maybe_paid",
     events.DoubtRaised: "holdfast.doubt",
     events.StepLeft: "holdfast.left",

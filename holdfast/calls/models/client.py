@@ -11,20 +11,21 @@ from typing import Any
 from holdfast.calls.call import Call, StepContext, Steps
 from holdfast.calls.models.additions import requested
 from holdfast.calls.models.anthropic_messages import AnthropicMessages
-from holdfast.calls.models.dialect import Dialect, Fields, mapped
+from holdfast.calls.models.dialect import Billed, Dialect, Fields, mapped
 from holdfast.calls.models.ends import Stage
 from holdfast.calls.models.facts import facts_of
 from holdfast.calls.models.first_chunk import begun_within
 from holdfast.calls.models.keys import remember_keys
 from holdfast.calls.models.metering import Metering
 from holdfast.calls.models.openai_chat import OpenAIChat
+from holdfast.calls.models.openai_embeddings import EMBEDDINGS, embedded, embeddings_of
 from holdfast.calls.models.openai_responses import OpenAIResponses
 from holdfast.calls.models.prices import Prices
-from holdfast.calls.models.proxy import Proxy
 from holdfast.calls.models.refusals import checked_model
 from holdfast.calls.models.replies import BrokenReply, fields_of, reported, unreadable
 from holdfast.calls.models.streamed import StreamCodec
 from holdfast.calls.models.streams import CLOSE_S, ModelStream
+from holdfast.calls.models.surface import facts_about, left_out, names_of, proxy_of
 from holdfast.calls.models.wire import Events, events_in
 from holdfast.codec.answers import AnswerCodec, request_bytes
 from holdfast.errors import ConfigError
@@ -101,9 +102,12 @@ class ModelClient:
         # The client's own retries would multiply those of the step.
         client = client.with_options(max_retries=0)
         self._apis = {dialect.path: (dialect, _create_of(client, dialect), codec) for dialect, codec in apis}
+        self._embeddings = embeddings_of(client)
         read_s = getattr(getattr(client, "timeout", None), "read", getattr(client, "timeout", None))
         self.timeout_s = float(read_s) if isinstance(read_s, int | float) and read_s > 0 else MODEL_TIMEOUT_S
         self._refused: dict[tuple[str, str], set[str]] = {}
+        self._names = names_of([*self._apis, *([EMBEDDINGS.path] if self._embeddings else [])])
+        self._known = facts_about(client, self.timeout_s)
         self._host = str(getattr(getattr(client, "base_url", None), "host", ""))
 
     def __repr__(self) -> str:
@@ -118,18 +122,42 @@ class ModelClient:
             cap_money: whether its money is limited: then a call of a model of unknown price is refused.
         """
 
-        def bind(path: str) -> Callable[..., Any]:
-            async def create(**given: Any) -> Any:
-                """One durable, metered step. Takes the arguments of the client's own `create`."""
-                return await self._create(path, steps, given, cap_tokens=cap_tokens, cap_money=cap_money)
+        async def send(path: str, given: Fields) -> Any:
+            given = {name: value for name, value in given.items() if not left_out(value)}
+            if path == EMBEDDINGS.path:
+                return await self._embed(steps, given, cap_tokens=cap_tokens, cap_money=cap_money)
+            return await self._create(path, steps, given, cap_tokens=cap_tokens, cap_money=cap_money)
 
-            return create
+        return proxy_of(self.name, self._names, self._known, send, {})
 
-        return Proxy(self.name, "", tuple(self._apis), bind)
+    async def _embed(self, steps: Steps, given: Fields, *, cap_tokens: bool, cap_money: bool) -> Any:
+        send, codec = self._embeddings
+        model = checked_model(EMBEDDINGS.path, given.get("model"))
+        args = request_bytes({name: value for name, value in given.items() if name not in _SECRET})
+        meter = self._metering.meter(EMBEDDINGS, model, EMBEDDINGS.asked, args, cap_tokens=cap_tokens, cap_money=cap_money)
+        timeout = given.get("timeout")
+        return await steps.run(
+            Call(
+                kind="model",
+                name=model,
+                effect="read",
+                args=args,
+                retry=self.retry,
+                failures=self.failures,
+                most=meter.most,
+                dependency=self.name,
+                costs=True,
+                run=functools.partial(embedded, send, given),
+                codec=codec,
+                timeout_s=float(timeout) if is_number(timeout) else self.timeout_s,
+                meter=lambda reply: meter.of_reply(EMBEDDINGS, fields_of(reply)),
+                check=lambda reply: EMBEDDINGS.check(fields_of(reply)),
+                facts=functools.partial(_facts, EMBEDDINGS, model),
+            )
+        )
 
     async def _create(self, path: str, steps: Steps, given: Fields, *, cap_tokens: bool, cap_money: bool) -> Any:
         dialect, send, codec = self._apis[path]
-        given = {name: value for name, value in given.items() if type(value).__name__ not in ("NotGiven", "Omit")}
         # Merged as the SDK merges it, since the fields of `extra_body` count, too.
         request = {**given, **mapped(given.get("extra_body"))}
         model = checked_model(path, request.get("model"))
@@ -207,7 +235,7 @@ def _whole(dialect: Dialect, body: str) -> Any:
     return dialect.assemble(chunks)
 
 
-def _facts(dialect: Dialect, model: str, answer: Any) -> Fields:
+def _facts(dialect: Billed, model: str, answer: Any) -> Fields:
     try:
         reply = None if answer is None else fields_of(answer)
     except Exception:  # the SDK can fail to dump an odd answer that it has built: telemetry must not lose the answer

@@ -75,6 +75,19 @@ class Asked(msgspec.Struct, frozen=True):
     uses: Mapping[str, int | None] = {}
 
 
+class Billed(Protocol):
+    """An API of a provider, as far as its costs are concerned: a part of `Dialect`, which documents it."""
+
+    path: str
+    provider: str
+    use_limit: str
+
+    def worst(self, args: bytes, prompt: int, limit: int) -> Tokens: ...
+    def tokens(self, reply: Fields) -> Tokens | None: ...
+    def text_bytes(self, reply: Fields) -> int: ...
+    def answer(self, reply: Fields) -> Answer: ...
+
+
 class Dialect(Protocol):
     """One API of a provider. Requests are the keyword arguments of a handler; answers and chunks are the plain data of the SDK's types.
 

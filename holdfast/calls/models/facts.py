@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.calls.models.dialect import Dialect, Fields, Tokens
+from holdfast.calls.models.dialect import Billed, Fields, Tokens
 
 
-def facts_of(dialect: Dialect, model: str, reply: Fields | None, tokens: Tokens | None = None) -> dict[str, Any]:
+def facts_of(dialect: Billed, model: str, reply: Fields | None, tokens: Tokens | None = None) -> dict[str, Any]:
     """The facts of one answer (see `holdfast.calls.call.Call.facts`); facts that it does not have are left out.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.calls.models.dialect import Asked, Dialect, Fields, Tokens, text_size
+from holdfast.calls.models.dialect import Asked, Billed, Fields, Tokens, text_size
 from holdfast.calls.models.prices import Prices, tokens_of
 from holdfast.calls.models.refusals import checked_window, refuse_unbounded_uses, refuse_unpriced
 from holdfast.policies.budget import Usage
@@ -58,7 +58,7 @@ class Meter:
         self.most_microusd = self._price(worst)
         self.most = self.of(worst)
 
-    def of_reply(self, dialect: Dialect, reply: Fields, heard: int | None = None) -> Usage:
+    def of_reply(self, dialect: Billed, reply: Fields, heard: int | None = None) -> Usage:
         """The cost of an answer: as reported, else estimated from its text.
 
         Args:
@@ -104,7 +104,7 @@ class Metering:
         self._prices, self._provider, self._max_tokens, self._context_tokens = prices, provider, max_tokens, context_tokens
         self._contexts = Contexts()
 
-    def meter(self, dialect: Dialect, model: str, asked: Asked, args: bytes, *, cap_tokens: bool, cap_money: bool) -> Meter:
+    def meter(self, dialect: Billed, model: str, asked: Asked, args: bytes, *, cap_tokens: bool, cap_money: bool) -> Meter:
         """The meter of one request.
 
         Args:

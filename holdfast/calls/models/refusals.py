@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.calls.models.dialect import Asked, Dialect
+from holdfast.calls.models.dialect import Asked, Billed
 from holdfast.calls.models.prices import Prices
 from holdfast.errors import ConfigError
 from holdfast.given import brief
@@ -39,7 +39,7 @@ def refuse_unpriced(model: str, most_microusd: int | None) -> None:
         )
 
 
-def refuse_unbounded_uses(dialect: Dialect, model: str, asked: Asked, prices: Prices, provider: str | None) -> None:
+def refuse_unbounded_uses(dialect: Billed, model: str, asked: Asked, prices: Prices, provider: str | None) -> None:
     """Raises ConfigError if one of the provider's own tools has no known price, or may be used without end."""
     for tool, most in asked.uses.items():
         if prices.use(tool, model, provider) is None:

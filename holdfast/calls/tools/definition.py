@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from holdfast.calls.call import DEFAULT_TIMEOUT_S, EFFECTS, Effect
+from holdfast.calls.tools.constraints import constraint_fault
 from holdfast.calls.tools.signature import Signature, read
 from holdfast.calls.tools.tool import Tool
 from holdfast.errors import ConfigError
@@ -35,6 +36,7 @@ class ToolOptions(TypedDict, total=False):
     dependency: str | None
     cost: Usage | None
     description: str | None
+    threads: int | None
 
 
 @overload
@@ -65,6 +67,8 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
         dependency: the name of its dependency; all calls with the same name share a breaker.
         cost: the most that one attempt costs, in money or tokens.
         description: the description for a model; by default the docstring up to its first section.
+        threads: for a plain function: the most threads of it at once in one process, those counted that run past their deadline; a call
+            over it waits for its turn. Tools of the same name and limit share it. Default: only the limits for all functions.
 
     Raises:
         ConfigError: the function or an option is wrong; the message names every fault.
@@ -80,8 +84,10 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
             raise ConfigError(f"tool needs a function, not {brief(function)}: options are given by name, as in @tool(effect=...)")
         own = given.get("name", getattr(function, "__name__", type(function).__name__))
         signature = read(function)
-        faults = [*signature.faults, *_option_faults(own, given), *_effect_faults(signature, given)]
+        faults = [*signature.faults, *_option_faults(own, given), *_effect_faults(signature, given), *_thread_faults(signature, given)]
         rules = read_rules(given.get("failures"), faults)
+        if not signature.faults:
+            faults += [f"parameter {p.name!r}: {fault}" for p in signature.parameters if (fault := constraint_fault(p))]
         if faults:
             raise ConfigError("\n".join(f"tool {brief(own)}: {fault}" for fault in faults))
         return Tool(function, signature, **{**given, "name": own, "failures": rules})
@@ -108,6 +114,15 @@ def _option_faults(name: str, given: dict[str, Any]) -> list[str]:
     elif bounded(cost := given.get("cost", Usage())) != cost:
         faults.append(f"cost is {brief(cost)}: give whole amounts, from 0 to {MOST:,}")
     return faults
+
+
+def _thread_faults(signature: Signature, given: dict[str, Any]) -> list[str]:
+    threads = given.get("threads")
+    if threads is None:
+        return []
+    if not is_a(threads, int) or is_a(threads, bool) or threads < 1:
+        return [f"threads is {brief(threads)}: give a whole number, 1 or more"]
+    return ["threads is for plain functions: an async one runs in no thread"] if signature.asynchronous else []
 
 
 def _effect_faults(signature: Signature, given: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The places for threads of plain functions: how many run at once, in all and for one session, and who is next.
+"""The places for threads of plain functions: how many run at once, in all, for one session and for one tool, and who is next.
 
 A thread cannot be ended. One that its caller has left is abandoned: it gives its place back, so that a socket that hangs does not stop the
 functions of other sessions. Abandoned threads over their own bound keep their places, so the number of threads stays bounded.
@@ -19,7 +19,7 @@ ABANDONED = 200
 
 
 class Places:
-    """The places of one event loop. All calls are made on the loop.
+    """The places of one event loop, or of one tool in it. All calls are made on the loop.
 
     Sessions that wait are served in turn, one place each; the calls of one session are served in their order.
 
@@ -28,10 +28,12 @@ class Places:
         abandoned: threads that still run although their callers have left.
     """
 
-    __slots__ = ("_of", "_queues", "_ring", "abandoned", "running")
+    __slots__ = ("_limit", "_of", "_queues", "_ring", "abandoned", "running")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None = None) -> None:
+        """Takes the limit of one tool, which has so many threads at once, the abandoned ones counted; None for those of the loop."""
         self.running = self.abandoned = 0
+        self._limit = limit
         self._of: dict[str, int] = {}  # threads by session
         self._queues: dict[str, dict[asyncio.Future[None], None]] = {}  # the calls that wait, by session, in order
         self._ring: dict[str, None] = {}  # the sessions that wait and may have another thread, the next one first
@@ -44,7 +46,7 @@ class Places:
     @property
     def lost(self) -> int:
         """How many places are taken by abandoned threads."""
-        return max(self.abandoned - ABANDONED, 0)
+        return self.abandoned if self._limit is not None else max(self.abandoned - ABANDONED, 0)
 
     async def enter(self, session: str) -> None:
         """Wait for a place. If cancelled, the call holds none."""
@@ -81,10 +83,10 @@ class Places:
         self._hand_over()
 
     def _free(self) -> bool:
-        return self.running + self.lost < THREADS
+        return self.running + self.lost < (THREADS if self._limit is None else self._limit)
 
     def _below(self, session: str) -> bool:
-        return self._of.get(session, 0) < OWN
+        return self._limit is not None or self._of.get(session, 0) < OWN
 
     def _give(self, session: str) -> None:
         self.running += 1

@@ -6,16 +6,21 @@ A thread cannot be killed. When its caller is cancelled, the thread runs to its 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import anyio
 import anyio.lowlevel
-import anyio.to_thread
 
 from holdfast.calls.call import StepContext
 from holdfast.calls.tools.places import Places
+from holdfast.calls.tools.workers import Workers
+from holdfast.given import text_of
+from holdfast.policies.classify import MESSAGE_MAX
+
+_WORKERS = Workers()
 
 
 class _Pool:
@@ -23,8 +28,8 @@ class _Pool:
 
     def __init__(self) -> None:
         self.places = Places()
-        # anyio frees the place of a cancelled call while its thread still runs, so this module counts `places` itself.
-        self.unbounded = anyio.CapacityLimiter(float("inf"))
+        self.of_tools: dict[tuple[str, int], Places] = {}  # of the tools with a limit of their own, by name and limit
+        self.late: Counter[str] = Counter()  # abandoned threads by the name of their function
 
 
 _pool: anyio.lowlevel.RunVar[_Pool] = anyio.lowlevel.RunVar("holdfast.calls.tools.threads")
@@ -43,64 +48,121 @@ def abandoned() -> int:
     return _of_this_loop().places.abandoned
 
 
+def abandoned_by_name() -> dict[str, int]:
+    """The same by the name of their function, most first."""
+    return dict(_of_this_loop().late.most_common())
+
+
 def statistics() -> dict[str, int]:
     """The threads of this event loop: those that run for a caller, those that were abandoned, how many of these still take up a place, and
     the calls that wait for a place."""
-    places = _of_this_loop().places
+    pool = _of_this_loop()
+    places = pool.places
     return {
         "threads_running": places.running,
         "threads_abandoned": places.abandoned,
         "threads_lost": places.lost,
-        "threads_waiting": places.waiting,
+        "threads_waiting": places.waiting + sum(each.waiting for each in pool.of_tools.values()),
     }
 
 
-async def in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], step: StepContext) -> Any:
+async def in_thread(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    step: StepContext,
+    *,
+    name: str = "",
+    limit: int | None = None,
+) -> Any:
     """Call `function` in a thread and return its result. `step.begun` is whether the thread has called it.
 
     If cancelled before the thread has called it, the function is not called. Otherwise it runs to its end, is counted as abandoned, and
     `step.remains` has its outcome.
+
+    Args:
+        name: of the function, for people and for its limit.
+        limit: the most threads of this name at once, the abandoned ones counted; None for no limit of its own.
     """
-    pool, loop = _of_this_loop(), asyncio.get_running_loop()
+    pool, session = _of_this_loop(), step.session
+    limits = [pool.places]
+    if limit is not None:
+        # The limit of its own comes first: a call that waits for that takes no place from other functions.
+        limits.insert(0, pool.of_tools.setdefault((name, limit), Places(limit)))
+    step.begun = False
+    entered: list[Places] = []
+    try:
+        for each in limits:
+            await each.enter(session)
+            entered.append(each)
+    except BaseException:
+        for each in entered:
+            each.leave(session)
+        raise
+    return await _called(function, args, kwargs, step, pool, limits, name)
+
+
+async def _called(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    step: StepContext,
+    pool: _Pool,
+    limits: list[Places],
+    name: str,
+) -> Any:
+    loop, context = asyncio.get_running_loop(), contextvars.copy_context()
     # The first to get `turn` decides: the thread calls the function, or the cancelled caller sees that it will not be called.
     turn, outcome = threading.Lock(), loop.create_future()
     left = ended = False
 
-    def over(value: Any, error: BaseException | None) -> None:
+    def over(value: Any, error: Exception | None) -> None:
         nonlocal ended
         ended = True
-        pool.places.leave(step.session, abandoned=left)
+        for each in limits:
+            each.leave(step.session, abandoned=left)
         if left:
+            pool.late[name] -= 1
+            pool.late += Counter()  # without those at 0
             outcome.set_exception(error) if error is not None else outcome.set_result(value)
             outcome.exception()  # retrieved, since no other code looks at it once the turn has ended
 
-    def work() -> Any:
+    def work() -> tuple[Any, Exception | None]:
         if not turn.acquire(blocking=False):
-            return None
+            return None, None
         step.begun = True
-        value, error = None, None
+        value: Any = None
+        error: Exception | None = None
         try:
-            value = function(*args, **kwargs)
-            return value
+            value = context.run(function, *args, **kwargs)
         except BaseException as raised:
-            error = raised if isinstance(raised, Exception) else RuntimeError(f"{type(raised).__name__} was raised: {raised}")
-            raise error from None
-        finally:
-            try:
-                loop.call_soon_threadsafe(over, value, error)
-            except RuntimeError:
-                pass  # the loop is closed, and its limit no longer exists
+            # A future takes no StopIteration, and SystemExit would end the thread.
+            if isinstance(raised, Exception) and not isinstance(raised, StopIteration):
+                error = raised
+            else:
+                error = RuntimeError(f"{type(raised).__name__} was raised: {text_of(raised, MESSAGE_MAX)}")
+        try:
+            loop.call_soon_threadsafe(over, value, error)
+        except RuntimeError:
+            pass  # the loop is closed, and its limits no longer exist
+        return value, error
 
-    step.begun = False
-    await pool.places.enter(step.session)
     try:
-        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=pool.unbounded)
+        value, error = await loop.run_in_executor(_WORKERS, work)
     except BaseException:
-        # `over` runs before an exception of the function arrives here, so only a cancelled caller finds it still running.
+        # `over` runs before the result arrives here, so only a cancelled caller finds the function still running.
         if turn.acquire(blocking=False):
             over(None, None)
         elif not ended:
             left = True
-            pool.places.abandon()
+            pool.late[name] += 1
+            for each in limits:
+                each.abandon()
             step.remains = outcome
         raise
+    try:
+        if error is not None:
+            raise error
+        return value
+    finally:
+        del error  # its traceback has this frame: a cycle

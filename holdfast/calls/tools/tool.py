@@ -54,6 +54,7 @@ class Tool(Generic[P, R]):
         settles_s: how long after an attempt has ended, in seconds, its effect may still appear.
         dependency: the name of its dependency; all calls with the same name share a breaker.
         cost: the most that one attempt costs, in addition to the step.
+        threads: the most threads of it at once, if it is a plain function; None for no limit of its own.
     """
 
     __wrapped__: Callable[P, R]
@@ -73,12 +74,14 @@ class Tool(Generic[P, R]):
         dependency: str | None = None,
         cost: Usage | None = None,
         description: str | None = None,
+        threads: int | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.name, self.effect, self.timeout_s, self.dependency = name, effect, timeout_s, dependency
         self.retry = retry if retry is not None else NO_RETRY if effect == "once" else _RETRY
         self.failures, self.reconcile, self.settles_s = failures, reconcile, settles_s
         self.cost = cost or Usage()
+        self.threads = threads
         self._description = description
         self._function: Callable[..., Any] = function
         self._signature = signature
@@ -134,7 +137,7 @@ class Tool(Generic[P, R]):
 
             async def run(step: StepContext) -> Any:
                 given, named = (args, kwargs) if context is None else self._with_context(args, kwargs, step)
-                value = await in_thread(function, given, named, step)
+                value = await in_thread(function, given, named, step, name=self.name, limit=self.threads)
                 # A lambda that calls an async function is not an async function itself.
                 return await value if inspect.isawaitable(value) else value
 
@@ -213,12 +216,13 @@ class Tool(Generic[P, R]):
             first = msgspec.msgpack.decode(named.pop("", b"\x90"), type=list[msgspec.Raw]) if raw is named else raw
             args = tuple(_read(value, types[at] if at < len(types) else Any) for at, value in enumerate(first))
             return args, {name: _read(value, by_name.get(name, Any)) for name, value in named.items()}
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
-            raise NotJournalable(f"tool {self.name!r}: its arguments do not read back as their annotations: {error}") from error
+        except Exception as error:  # also what a user's own type raises
+            text = text_of(error, MESSAGE_MAX)
+            raise NotJournalable(f"tool {self.name!r}: its arguments do not read back as their annotations: {text}") from error
 
     # ---------------------------------------------------------------- for a model
 
-    def parse(self, arguments: str | bytes | dict[str, Any]) -> dict[str, Any]:
+    def parse(self, arguments: object) -> dict[str, Any]:
         """The arguments of a model, checked, by name: the `kwargs` of `call`. Arguments that the model did not give are left out.
 
         Raises:

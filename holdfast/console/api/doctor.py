@@ -12,10 +12,12 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import islice
 
 import anyio
 
 from holdfast import errors
+from holdfast.calls.tools import threads
 from holdfast.console.api.control import Control
 from holdfast.console.reading.amounts import number, span
 from holdfast.console.reading.values import clean
@@ -40,6 +42,7 @@ _HELD = (
 _DELAYED = ("session waits outside a step before the end of its records", "sessions wait outside a step before the end of their records")
 _STUCK = ("attempt did not end at its timeout or cancellation", "attempts did not end at their timeout or cancellation")
 _NAMED = 20
+_FUNCTIONS = 5
 _LATE = ("thread of a plain function runs past its deadline", "threads of plain functions run past their deadline")
 
 
@@ -90,15 +93,18 @@ def _counts(runtime: Runtime) -> Iterator[Check]:
     yield _check("recovering", WARNING if recovering or counts["delayed"] else OK, text)
     stuck = counts["stuck"]
     yield _check("stuck", FAIL if stuck else OK, f"{number(stuck, *_STUCK)}{_restart(stuck)}")
-    yield _threads(counts)
+    yield threads_of(runtime)
     live, steps = number(counts["live"], "session"), number(counts["steps_in_flight"], "step")
     yield _check("work", OK, f"{live} live, {counts['working']} running, {steps} in flight")
 
 
-def _threads(counts: Mapping[str, int]) -> Check:
-    """Abandoned threads are a failure once there are so many that they take the places of others."""
+def threads_of(runtime: Runtime) -> Check:
+    """The check of the threads: abandoned ones are a failure once there are so many that they take the places of others."""
+    counts = runtime.statistics()
     late, lost, waiting = counts["threads_abandoned"], counts["threads_lost"], counts["threads_waiting"]
     text = number(late, *_LATE)
+    if names := ", ".join(f"{clean(name)}: {many}" for name, many in islice(threads.abandoned_by_name().items(), _FUNCTIONS)):
+        text += f" ({names})"
     if lost:
         text += f", and {number(lost, 'place is', 'places are')} lost to them"
     if waiting:

@@ -9,7 +9,8 @@ import msgspec
 from holdfast import redact
 from holdfast.codec import Codec, codec_for
 from holdfast.errors import NotJournalable, StepError
-from holdfast.policies.classify import classify
+from holdfast.given import text_of
+from holdfast.policies.classify import MESSAGE_MAX, classify
 from holdfast.runtime.turns.failures import NOT_KEPT, error_of, failure_of
 from holdfast.stores.records import Failure, Outcome
 
@@ -55,17 +56,17 @@ class Ask(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 def kept(asked: Asked, value: Any) -> Outcome:
     """The outcome of a step whose effect returned `value`.
 
-    A value that the journal cannot hold fails a step that may run again. A `once` effect still counts as done: its outcome records that,
+    A value that the journal cannot hold fails a `read`, which may run again. Another effect still counts as done: its outcome records that,
     and that the result is lost. What of it can be kept, is: as the plain data that a part without a type of its own is made of.
     """
     try:
-        if asked.effect != "once":
+        if asked.effect == "read":
             return Outcome(asked.codec.encode(value))
         data = asked.codec.encode_anyhow(value)
         asked.codec.decode(data)
         return Outcome(data)
-    except Exception as error:  # a user's own type can raise any error; no error may keep a `once` effect from being recorded as done
-        if asked.effect != "once":
+    except Exception as error:  # a user's own type can raise any error; no error may keep an effect from being recorded as done
+        if asked.effect == "read":
             if isinstance(error, NotJournalable):
                 return Outcome(failure=failure_of(asked.name, classify(error, 0.0)))
             raise
@@ -79,6 +80,7 @@ def result(asked: Asked, outcome: Outcome) -> Any:
         raise error_of(outcome.failure)
     try:
         return asked.codec.decode(outcome.value)
-    except (msgspec.ValidationError, ValueError, TypeError) as error:
+    except Exception as error:  # also what a user's own type raises where it checks its fields
         # The answer is recorded and paid: the caller has to handle it.
-        raise StepError(asked.name, type(error).__name__, f"the recorded result does not fit {asked.codec.type!r}: {error}") from error
+        text = text_of(error, MESSAGE_MAX)
+        raise StepError(asked.name, type(error).__name__, f"the recorded result does not fit {asked.codec.type!r}: {text}") from error

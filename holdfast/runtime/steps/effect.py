@@ -231,6 +231,8 @@ async def _held_up(step: Step, why: Wait | str) -> None:
 
 async def _cancelled(step: Step, call: Call, context: StepContext, error: asyncio.CancelledError, timeout_s: float) -> Fault | None:
     """The fault of an attempt that was cancelled by its deadline, or from within; one that its caller cancelled is cancelled."""
+    if context.remains is not None:
+        step.turn.emit(events.ThreadAbandoned, call.name)
     if step.turn.node.deadlines.taken_back(step):
         if _by_person(step):
             return await _timed_out(step, call, context, "ended by a person", at_fault=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random as _random
 import uuid as _uuid
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, TypeVar, overload
 
@@ -115,15 +115,20 @@ class Session(SessionOf[S]):
         call, turn = spec_for(function).call(args, kwargs), self._turn
         return turn.unstarted.made(call.name, run_effect(turn, call))
 
-    def call_tool(self, name: str, arguments: str | bytes | dict[str, Any]) -> Work[ToolResult]:
+    def call_tool(self, name: str | None, arguments: str | bytes | Mapping[str, Any] | None) -> Work[ToolResult]:
         """Run a tool as a model asked for it. Every failure is data for the model; only BudgetExhausted is raised.
+
+        Args:
+            name: of one of the agent's tools; any other is an error for the model.
+            arguments: JSON text or a dict, as the model gave them, right or wrong; None and null are no arguments.
 
         If cancelled, as `step`.
         """
         return self._made(_named("call_tool", name), self._call_tool(name, arguments))
 
-    async def _call_tool(self, name: str, arguments: str | bytes | dict[str, Any]) -> ToolResult:
-        if not is_a(name, str) or name not in self.tools:
+    async def _call_tool(self, name: object, arguments: object) -> ToolResult:
+        name = str.__str__(name) if isinstance(name, str) else name  # a subclass can have any `__eq__`
+        if not isinstance(name, str) or name not in self.tools:
             return failed("UnknownTool", f"there is no tool {brief(name)}; use one of: {', '.join(t.name for t in self.tools) or 'none'}")
         tool = self.tools[name]
         try:

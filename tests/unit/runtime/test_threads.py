@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +15,9 @@ import pytest
 
 from holdfast import NO_RETRY, Runtime, Session, StepError, agent, tool
 from holdfast.calls.tools import places
+from holdfast.calls.tools.workers import Workers
+from holdfast.console.api import doctor
+from holdfast.events import Event, ThreadAbandoned
 from holdfast.policies.budget import Usage
 
 ENDED = threading.Event()  # lets all hung threads end
@@ -32,14 +39,28 @@ def fine() -> str:
     return "fine"
 
 
+@tool(timeout_s=0.2, retry=NO_RETRY, threads=1)
+def narrow(hangs: bool) -> str:
+    if hangs:
+        ENDED.wait(20)
+    return "through"
+
+
+@tool(timeout_s=20, threads=2)
+def wide() -> str:
+    ENDED.wait(20)
+    return "wide"
+
+
 @tool(effect="once", timeout_s=0.2, cost=Usage(tokens=1_000))
 def pay() -> str:
     return "paid"
 
 
-@agent(tools=[hang, hold, fine, pay])
+@agent(tools=[hang, hold, fine, pay, narrow, wide])
 async def worker(session: Session[Any], names: list[str]) -> str:
-    calls: dict[str, Any] = {"hang": hang, "hold": hold, "fine": fine, "pay": pay}
+    calls: dict[str, Any] = {"hang": hang, "hold": hold, "fine": fine, "pay": pay, "wide": wide}
+    calls |= {"narrow": functools.partial(narrow, False), "stuck": functools.partial(narrow, True)}
     try:
         return ", ".join(map(str, await session.gather(*(session.step(calls[name]) for name in names))))
     except StepError as error:
@@ -120,6 +141,115 @@ async def test_a_call_that_waits_for_a_place_has_not_begun() -> None:
         await until(lambda: runtime.statistics()["threads_waiting"] == 0)
         ENDED.set()
         assert await asyncio.gather(*holders) == ["held, held"] * 2
+
+
+async def test_a_tool_has_no_more_threads_than_its_own_limit() -> None:
+    """A call over it waits without a place, so other functions run; one that hangs keeps the limit until it ends, and it is nobody's
+    fault."""
+    async with Runtime("memory:", [worker]) as runtime:
+        holders = [asyncio.ensure_future(ask(runtime, f"h{number}", "wide")) for number in range(5)]
+        await until(lambda: runtime.statistics()["threads_waiting"] == 3)
+        assert runtime.statistics()["threads_running"] == 2
+        assert await ask(runtime, "good", "fine") == "fine"
+        assert await ask(runtime, "good", "narrow") == "through"
+        assert await ask(runtime, "bad", "stuck") == "TimeoutError"
+        for _ in range(3):
+            assert await ask(runtime, "good", "narrow") == "ThreadsBusy"
+        assert await ask(runtime, "good", "fine") == "fine"
+        assert runtime.statistics()["threads_waiting"] == 3
+        ENDED.set()
+        assert await asyncio.gather(*holders) == ["wide"] * 5
+        await until(lambda: not runtime.statistics()["threads_abandoned"])
+        assert await ask(runtime, "good", "narrow") == "through"
+
+
+async def test_a_call_that_gives_up_between_its_limits_holds_neither() -> None:
+    """It had its tool's own limit, and waited for a place."""
+    async with Runtime("memory:", [worker]) as runtime:
+        holders = [asyncio.ensure_future(ask(runtime, f"h{number}", "hold", "hold")) for number in range(2)]
+        await until(lambda: runtime.statistics()["threads_running"] == 4)
+        assert await ask(runtime, "late", "narrow") == "ThreadsBusy"
+        ENDED.set()
+        assert await asyncio.gather(*holders) == ["held, held"] * 2
+        assert await ask(runtime, "late", "narrow") == "through"
+
+
+async def test_an_abandoned_thread_is_an_event_and_the_doctor_names_its_function() -> None:
+    """So that an engineer on call knows which function to look at."""
+    seen: list[Event] = []
+    async with Runtime("memory:", [worker]) as runtime:
+        runtime.observe(seen.append)
+        assert await ask(runtime, "bad", "hang") == "TimeoutError"
+        assert await ask(runtime, "bad", "stuck") == "TimeoutError"
+        found = [event for event in seen if isinstance(event, ThreadAbandoned)]
+        assert [(event.session, event.name) for event in found] == [("bad", "hang"), ("bad", "narrow")]
+        check = doctor.threads_of(runtime)
+        assert (check.level, check.text) == (
+            "warning",
+            "2 threads of plain functions run past their deadline (hang: 1, narrow: 1): restart the process to be rid of them",
+        )
+        ENDED.set()
+        await until(lambda: not runtime.statistics()["threads_abandoned"])
+        assert doctor.threads_of(runtime).level == "ok"
+
+
+HANGS = """
+import asyncio, sys, threading
+from holdfast import NO_RETRY, Runtime, Session, agent, tool
+
+@tool(timeout_s=0.05, retry=NO_RETRY)
+def hang() -> None:
+    threading.Event().wait(60)
+
+@agent(tools=[hang])
+async def worker(session: Session[None], text: str) -> str:
+    return (await session.call_tool("hang", "{}")).content
+
+async def main() -> None:
+    async with Runtime("memory:", [worker]) as runtime:
+        print(await (await runtime.spawn(worker, id="a")).ask("go", timeout_s=20))
+
+asyncio.run(main())
+"""
+
+
+def test_the_interpreter_ends_while_functions_hang() -> None:
+    """A deploy does not wait for a socket that never answers."""
+    ended = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "no answer within 0.05 s" in ended.stdout
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    """The idle threads of its parent do not exist there: a function given to one would never run."""
+    workers = Workers()
+    assert workers.submit(lambda: 1).result(10) == 1
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(write, str(workers.submit(lambda: 2).result(5)).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.read() == "2"
+    os.waitpid(child, 0)
+
+
+def test_an_idle_thread_is_used_again() -> None:
+    """Also after a function that raised what no function should."""
+    workers = Workers()
+
+    def leave() -> None:
+        raise SystemExit
+
+    first = workers.submit(threading.get_ident).result(10)
+    with pytest.raises(SystemExit):
+        workers.submit(leave).result(10)
+    # Where the first is not idle yet, another is started.
+    assert first in {workers.submit(threading.get_ident).result(10) for _ in range(1_000)}
 
 
 async def test_places_are_handed_over_in_turn() -> None:

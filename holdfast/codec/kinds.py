@@ -181,7 +181,7 @@ def hints_of(cls: Any) -> Iterator[tuple[str, Any]]:
     if not (
         issubclass(cls, msgspec.Struct)
         or dataclasses.is_dataclass(cls)
-        or typing.is_typeddict(cls)
+        or hasattr(cls, "__required_keys__")  # a TypedDict, also that of typing_extensions
         or hasattr(cls, "__attrs_attrs__")
         or (issubclass(cls, tuple) and hasattr(cls, "_fields"))
     ):

@@ -149,8 +149,8 @@ def rewound(done: Rewound) -> None:
     out = console()
     verb = "has the state after turn" if done.changed else "would have the state after turn"
     out.print(f"{clean(done.session)}: {verb} {done.turn}, as turn {done.as_turn}")
-    for turn, name in done.effects:
-        out.print(f"  turn {turn}: {clean(name)} was done, and stays done")
+    for effect in done.effects:
+        out.print(f"  turn {effect.turn}: {clean(effect.name)} was done, and stays done")
 
 
 _PAST = {"pause": "paused", "resume": "resumed", "cancel": "cancelled", "kill": "killed", "retry": "is retried", "drop": "dropped"}

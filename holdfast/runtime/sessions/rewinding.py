@@ -14,20 +14,27 @@ _MOST = 1_000
 """How many turns at most lie between: the effects of each are read."""
 
 
+class EffectSince(msgspec.Struct, frozen=True):
+    """An effect that was done after the state that came back: the turn, and the name of the step."""
+
+    turn: int
+    name: str
+
+
 class Rewound(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of a rewind, or of a dry run of one.
 
     Attributes:
         turn: the turn whose state came back.
         as_turn: the number that the state has now: a turn of its own, without a message.
-        effects: the effects done since then, as (turn, name), the oldest first. They stay done: the next turn reads their names.
+        effects: the effects done since then, the oldest first. They stay done: the next turn reads their names.
         changed: False for a dry run.
     """
 
     session: str
     turn: int
     as_turn: int
-    effects: list[tuple[int, str]]
+    effects: list[EffectSince]
     changed: bool
 
 
@@ -53,14 +60,14 @@ async def plan(node: Node, actor: Actor, turn: int) -> tuple[Rewind, Rewound]:
     paused = actor.park if actor.park is not None and actor.park.reason == "paused" else None
     op = Rewind(
         session, actor.owner.epoch, last + 1, checkpoint.state, checkpoint.version, checkpoint.fingerprint,
-        tuple(dict.fromkeys(name for _, name in effects)), node.clock.time(), "idle" if paused is None else "parked", paused,
+        tuple(dict.fromkeys(effect.name for effect in effects)), node.clock.time(), "idle" if paused is None else "parked", paused,
     )  # fmt: skip
     return op, Rewound(session=session, turn=turn, as_turn=last + 1, effects=effects, changed=True)
 
 
 def emitted(node: Node, done: Rewound, reason: str) -> None:
     """Tell the observers that a session was rewound."""
-    names = ", ".join(dict.fromkeys(name for _, name in done.effects))
+    names = ", ".join(dict.fromkeys(effect.name for effect in done.effects))
     node.emit(events.SessionRewound(done.session, done.as_turn, done.turn, names, reason))
 
 
@@ -77,10 +84,10 @@ def _check_between_turns(actor: Actor) -> None:
         raise errors.SessionError(session, f"session {session!r} has an open turn: drop it, then rewind")
 
 
-async def _effects(node: Node, session: str, turn: int, last: int) -> list[tuple[int, str]]:
-    found: list[tuple[int, str]] = []
+async def _effects(node: Node, session: str, turn: int, last: int) -> list[EffectSince]:
+    found: list[EffectSince] = []
     for number in range(turn + 1, last + 1):
         steps = await node.store.steps(session, number)
         done = (step for step in steps if step.unreadable or (step.record.effect != "read" and step.state is StepState.CLOSED))
-        found += ((number, step.record.name or step.key.hex()) for step in done)
+        found += (EffectSince(number, step.record.name or step.key.hex()) for step in done)
     return found

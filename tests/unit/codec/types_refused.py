@@ -15,6 +15,7 @@ from uuid import UUID
 
 import attrs
 import msgspec
+import typing_extensions
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
 from tests.unit.codec.types_msgspec import AT, ID, Colour, Line, Mode
@@ -42,6 +43,10 @@ class WithModels(msgspec.Struct):
 
 @dataclass
 class Files:
+    path: Path
+
+
+class Extended(typing_extensions.TypedDict):
     path: Path
 
 
@@ -149,6 +154,7 @@ KINDS: dict[str, tuple[Any, str]] = {
     "the same, deep down": (list[Deep], "Deep.by_name.id"),
     "a union of models in a Struct": (WithModels, "WithModels.payment"),
     "a path in a dataclass": (Files, "Files.path"),
+    "a path in a TypedDict of typing_extensions": (Extended, "Extended.path"),
     "a function in a dataclass": (Hook, "Hook.call"),
     "an argument of __init__ alone": (Init, "Init.b"),
     "a private field of attrs": (Private, "Private._b"),

@@ -11,7 +11,7 @@ from holdfast.console.reading.amounts import Amounts
 from holdfast.console.reading.line import Line
 from holdfast.console.reading.views import Overview
 from holdfast.console.wire.answers import Did, DidMany, One
-from holdfast.runtime.sessions.rewinding import Rewound
+from holdfast.runtime.sessions.rewinding import EffectSince, Rewound
 
 
 def line(status: str, reason: str | None) -> Line:
@@ -63,7 +63,7 @@ def test_ended_sessions_that_are_listed_are_not_counted_as_more(capsys: pytest.C
 
 
 def test_a_rewind_lists_the_effects_since(capsys: pytest.CaptureFixture[str]) -> None:
-    words.rewound(Rewound(session="s", turn=1, as_turn=4, effects=[(2, "pay"), (3, "pay")], changed=False))
+    words.rewound(Rewound(session="s", turn=1, as_turn=4, effects=[EffectSince(2, "pay"), EffectSince(3, "pay")], changed=False))
     assert capsys.readouterr().out.splitlines() == [
         "s: would have the state after turn 1, as turn 4",
         "  turn 2: pay was done, and stays done",

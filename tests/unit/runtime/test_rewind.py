@@ -8,6 +8,7 @@ import pytest
 
 from holdfast import ConfigError, Runtime, Session, SessionEnded, SessionError, agent, tool
 from holdfast.events import SessionRewound
+from holdfast.runtime.sessions.rewinding import EffectSince
 from tests.unit.runtime.support import World, rest
 
 
@@ -51,7 +52,7 @@ def test_an_earlier_state_comes_back_as_a_turn_of_its_own() -> None:
 
     dry, before, done, again, then, last, checkpoints = world.life(clerk, main)
     assert (dry.changed, before, done.changed, done.as_turn) == (False, 4, True, 5)
-    assert dry.effects == done.effects == [(2, "pay"), (3, "pay")]
+    assert dry.effects == done.effects == [EffectSince(2, "pay"), EffectSince(3, "pay")]
     assert again["state"] == ["first", "a", "pay 1"]  # as it was answered then: it is not handled again
     assert then == {"state": ["first", "a", "c"], "since": ["pay"]}
     assert last == {"state": ["first", "a", "c", "d"], "since": []}

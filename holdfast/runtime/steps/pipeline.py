@@ -24,7 +24,7 @@ from holdfast.runtime.turns.branches import here, inside_of
 from holdfast.runtime.turns.failures import CUT
 from holdfast.runtime.turns.journal import Claim
 from holdfast.runtime.turns.observed import step_over
-from holdfast.runtime.turns.order import FAR_S, SLACK_S, Coming
+from holdfast.runtime.turns.order import FAR_S, NEXT_S, ROUNDS_S, SLACK_S, Coming
 from holdfast.runtime.turns.turn import Turn
 from holdfast.stores.records import Outcome, StepRecord, StepState
 from holdfast.stores.records import Step as StoredStep
@@ -109,8 +109,13 @@ async def _in_its_place(turn: Turn, asked: Asked, step: StoredStep, outcome: Out
     """The outcome on record, after those before it; None for a read that was cut and that the code does not cancel this time: it runs
     again."""
     order, record = turn.journal.order, step.record
-    if skipped_s > FAR_S:
-        await turn.skip(skipped_s)
+    if record.cut:
+        if skipped_s > FAR_S:
+            await turn.skip(skipped_s, NEXT_S)
+    elif not order.comes_alone(step):
+        await turn.skip(skipped_s, ROUNDS_S)
+    elif skipped_s > FAR_S:
+        await turn.skip(skipped_s, NEXT_S)
     if record.cut or not order.comes_alone(step):
         coming = order.begin(step)
         try:

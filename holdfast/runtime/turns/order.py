@@ -26,6 +26,11 @@ FAR_S, FAR_ROUNDS = 0.01, 60
 ROUNDS = 6
 """Rounds of the loop between two outcomes: a task that awaits a step through two others, or through `asyncio.wait`, runs within them."""
 
+NEXT_S, ROUNDS_S = 0.001, 0.5
+"""How much later than now, in seconds, a timeout of the handler's own passes on replay at the earliest, where an outcome that came before
+it is about to reach the code: at once, or after some rounds of the loop, which other sessions may keep busy. Less than SLACK_S: the same
+timeout may cut a step that ran next to it."""
+
 SLACK_S = 1.0
 """How much later than in the earlier run code may ask for a step, in seconds; after that, replay assumes that it never asks."""
 

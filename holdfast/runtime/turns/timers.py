@@ -18,9 +18,6 @@ from typing import Any
 
 import anyio
 
-_NEXT_S = 0.001
-"""How much later than now, in seconds, a timeout passes at the earliest: the outcome that the code waits for reaches it first."""
-
 _COMPLETED: Any = getattr(asyncio.tasks, "_AsCompletedIterator", ())
 """What `asyncio.as_completed` returns: it has the timer from Python 3.13 on. A generator before."""
 
@@ -34,20 +31,21 @@ def running_until(tasks: Iterable[asyncio.Task[Any]], now: float) -> float:
     return max((at for at in times if now <= at < math.inf), default=-math.inf)
 
 
-def advance(tasks: Iterable[asyncio.Task[Any]], seconds: float, now: float) -> None:
-    """Let the timeouts of these tasks pass so much earlier, but not before this round of the loop is over.
+def advance(tasks: Iterable[asyncio.Task[Any]], seconds: float, earliest: float) -> None:
+    """Let the timeouts of these tasks pass so much earlier, but not before the loop's time `earliest`.
 
-    Only scopes can be moved (`asyncio.timeout`, those of anyio, and `asyncio.wait_for` from Python 3.12 on): handles of the loop cannot.
+    One that is due and has not passed yet, since the loop was busy, waits until then, too. Only scopes can be moved (`asyncio.timeout`,
+    those of anyio, and `asyncio.wait_for` from Python 3.12 on): handles of the loop cannot.
     """
     timers = {id(timer): timer for task in tasks if not task.done() for timer in _timers(task)}
     for timer in timers.values():
         at = _at(timer)
-        if not now <= at < math.inf:
+        if at == math.inf:
             continue
-        if isinstance(timer, anyio.CancelScope):
-            timer.deadline = max(at - seconds, now + _NEXT_S)
+        if isinstance(timer, anyio.CancelScope) and not timer.cancel_called:
+            timer.deadline = max(at - seconds, earliest)
         elif isinstance(timer, asyncio.Timeout) and not timer.expired():
-            timer.reschedule(max(at - seconds, now + _NEXT_S))
+            timer.reschedule(max(at - seconds, earliest))
 
 
 def _at(timer: Any) -> float:

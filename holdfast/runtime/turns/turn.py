@@ -348,20 +348,24 @@ class Turn:
             self.journal.put(Step(key, state_of(outcome), record, step.turn))
         self.waits.answer(key, outcome)
 
-    async def skip(self, seconds: float) -> None:
+    async def skip(self, seconds: float, within_s: float) -> None:
         """The calling task gets the outcome of a step at once that took so long before: timeouts of the handler's own around it pass so
-        much earlier. In a run with many tasks, those of the calling task and of the handler."""
+        much earlier. In a run with many tasks, those of the calling task and of the handler.
+
+        Args:
+            within_s: none of them passes before that: until then the outcome reaches the code.
+        """
         moved: asyncio.Future[None] = self.node.loop.create_future()
         task = asyncio.current_task()
         assert task is not None
-        self.node.loop.call_soon(self._skip, seconds, task, moved)  # frames can be read once it waits
+        self.node.loop.call_soon(self._skip, seconds, within_s, task, moved)  # frames can be read once it waits
         await moved
 
-    def _skip(self, seconds: float, task: asyncio.Task[Any], moved: asyncio.Future[None]) -> None:
+    def _skip(self, seconds: float, within_s: float, task: asyncio.Task[Any], moved: asyncio.Future[None]) -> None:
         tasks = self.flight.tasks()
         if len(tasks) > _MANY:
             tasks = {each for each in (task, self.flight.handler) if each is not None}
-        advance({*tasks, task}, seconds, self.node.loop.time())
+        advance({*tasks, task}, seconds, self.node.loop.time() + within_s)
         if not moved.done():
             moved.set_result(None)
 

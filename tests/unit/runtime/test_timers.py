@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from holdfast import Retry, Runtime, Session, agent, tool
 from holdfast.events import SessionParked
+from holdfast.stores.memory.store import MemoryStore
 from tests.unit.runtime.support import World, rest
 
 LIMIT_S, LONG_S = 100.0, 3_600.0
@@ -283,3 +285,66 @@ def test_a_timeout_between_two_steps_is_met_again(scope: str, own_task: bool) ->
     world.life(worker, main)
     assert world.life(worker, main) == "voucher"
     assert world.done == ["voucher"]
+
+
+@pytest.mark.parametrize("scope", [asyncio.timeout, anyio.fail_after])
+@pytest.mark.parametrize("concurrent", [False, True])
+def test_a_timeout_does_not_go_off_on_replay_because_the_loop_is_busy(scope: Callable[[float], Any], concurrent: bool) -> None:
+    """The answer came in time before; on replay, other sessions keep the loop busy for longer than the timeout."""
+    store, hangs, decided, said = MemoryStore(), asyncio.Event(), asyncio.Event(), []
+
+    @tool
+    async def answer(number: int) -> int:
+        await asyncio.sleep(0.05)
+        return number
+
+    @tool
+    async def hang() -> None:
+        hangs.set()
+        await asyncio.sleep(0 if decided.is_set() else 60)
+
+    @agent
+    async def worker(session: Session[None], text: str) -> str:
+        try:
+            async with hold(scope):
+                await (asyncio.gather(*(session.step(answer, n) for n in range(3))) if concurrent else session.step(answer, 1))
+            said.append("in time")
+        except TimeoutError:
+            said.append("too late")
+        if len(said) > 1:
+            decided.set()
+        await session.step(hang)
+        return said[-1]
+
+    async def keeps_the_loop() -> None:
+        while not decided.is_set():
+            time.sleep(0.01 if concurrent else 0.2)  # noqa: ASYNC251 - the mistake that this is about
+            await asyncio.sleep(0)
+
+    async def first() -> None:
+        async with Runtime(store, [worker], drain_s=0.01) as runtime:
+            await (await runtime.spawn(worker, id="s")).tell("go", id="m")
+            await hangs.wait()
+
+    async def second() -> str:
+        async with Runtime(store, [worker]) as runtime:
+            busy = asyncio.create_task(keeps_the_loop())
+            answered = await (await runtime.spawn(worker, id="s")).ask("go", id="m")
+            await busy
+            return str(answered)
+
+    asyncio.run(first())
+    assert asyncio.run(second()) == "in time"
+    assert said == ["in time", "in time"]
+
+
+@contextlib.asynccontextmanager
+async def hold(scope: Callable[[float], Any]) -> AsyncIterator[None]:
+    """The scope of either library, for 0.15 s."""
+    entered = scope(0.15)
+    if isinstance(entered, asyncio.Timeout):
+        async with entered:
+            yield
+    else:
+        with entered:
+            yield

@@ -109,16 +109,14 @@ async def _in_its_place(turn: Turn, asked: Asked, step: StoredStep, outcome: Out
     """The outcome on record, after those before it; None for a read that was cut and that the code does not cancel this time: it runs
     again."""
     order, record = turn.journal.order, step.record
-    if record.cut:
-        if skipped_s > FAR_S:
-            await turn.skip(skipped_s, NEXT_S)
-    elif not order.comes_alone(step):
-        await turn.skip(skipped_s, ROUNDS_S)
-    elif skipped_s > FAR_S:
+    if skipped_s > FAR_S and not record.cut and order.comes_alone(step):
         await turn.skip(skipped_s, NEXT_S)
+        skipped_s = 0.0
     if record.cut or not order.comes_alone(step):
-        coming = order.begin(step)
+        coming = order.begin(step)  # at once: the others count it as asked for
         try:
+            if skipped_s > FAR_S or not record.cut:
+                await turn.skip(skipped_s, NEXT_S if record.cut else ROUNDS_S)
             await order.comes(coming, asked.timeout_s)
             if record.cut:
                 await _let_go_again(turn, asked, record, coming)

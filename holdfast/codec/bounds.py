@@ -55,6 +55,11 @@ def into(encoder: msgspec.msgpack.Encoder, value: Any, size: int) -> bytes:
     return bytes(buffer)
 
 
+def is_large(value: Any) -> bool:
+    """Whether `value` certainly has over MAX_BYTES. This looks only at its first parts, so that it takes some milliseconds at most."""
+    return _least(value) > MAX_BYTES
+
+
 def _least(value: Any) -> int:
     """Bytes that `value` has at least: the texts and items of its first parts."""
     size, waiting = 0, [value]

@@ -12,7 +12,8 @@ import msgspec
 
 from holdfast.calls.tools.constraints import adapter_of
 from holdfast.calls.tools.signature import Parameter
-from holdfast.codec import read_json
+from holdfast.codec import MAX_BYTES, read_json
+from holdfast.codec.bounds import is_large
 from holdfast.given import LONGEST, is_a, text_of
 from holdfast.policies.classify import MESSAGE_MAX
 from holdfast.redact import storable
@@ -92,6 +93,8 @@ class Reader:
         given = dict(arguments)
         if any(not is_a(name, str) or len(name) > LONGEST for name in islice(given, _MOST_NAMES)):
             raise ValueError(f"an argument has no name of up to {LONGEST} characters; the arguments are: {self._names}")
+        if is_large(given):
+            raise ValueError(f"the arguments have over {MAX_BYTES:,} bytes: give at most {MAX_JSON:,} characters")
         return self._converted(_storable(given))
 
     def _parsed(self, arguments: str | bytes | bytearray) -> Any:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from holdfast.calls import ToolArgumentError, Toolset, failed, spec_for, succeeded, tool
 from holdfast.calls.call import UNKNOWN, Call, StepContext
 from holdfast.calls.tools.threads import abandoned
-from holdfast.codec import canonical
+from holdfast.codec import MAX_BYTES, canonical
 from holdfast.errors import ConfigError, NotJournalable
 from holdfast.policies.budget import Usage
 from holdfast.policies.retry import NO_RETRY, Retry
@@ -417,3 +417,17 @@ async def test_types_of_a_tool_are_those_of_its_function() -> None:
 
     promised: Awaitable[Receipt] = refund("o-1", 5)
     assert (await promised).cents == 5
+
+
+LARGE: dict[str, Any] = {"text": "x" * (MAX_BYTES + 1), "texts": ["x" * 1_000] * 50_000, "deep": [{"x": "x" * (MAX_BYTES + 1)}]}
+
+
+@pytest.mark.parametrize("large", LARGE.values(), ids=LARGE)
+def test_arguments_that_are_far_too_large_are_not_read(large: object) -> None:
+    """To look for odd characters in a gigabyte would hold up the other sessions."""
+
+    @tool
+    async def takes(value: Any) -> None: ...
+
+    with pytest.raises(ToolArgumentError, match="give at most"):
+        takes.parse({"value": large})

@@ -8,14 +8,17 @@ objects, paths and images in base64 stay. Any text takes time in proportion to i
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from holdfast.redact import known, named, tokens
-from holdfast.redact.known import remember
 from holdfast.redact.mask import MASK, SHORTEST, storable
 from holdfast.redact.named import is_secret
 from holdfast.redact.randomness import is_random
 
 __all__ = ["MASK", "SHORTEST", "is_secret", "remember", "remember_named", "storable", "text"]
+
+_SHORT = 200
+"""Texts of up to so many characters come again and again in lists and logs, such as ids and reasons: the last of them are kept, masked."""
 
 _SENSITIVE = re.compile(r"(?i)key|token|auth|secret|pass|cred|cookie|sig")
 
@@ -30,7 +33,25 @@ def text(value: str, name: str = "") -> str:
     value = storable(value)
     if name:
         value = named.mask_under(name, value)
-    return value if len(value) < SHORTEST else named.mask(tokens.mask(known.mask(value)))
+    if len(value) < SHORTEST:
+        return value
+    return _masked_before(value) if len(value) <= _SHORT and type(value) is str else _masked(value)
+
+
+def _masked(value: str) -> str:
+    return named.mask(tokens.mask(known.mask(value)))
+
+
+_masked_before = lru_cache(4_096)(_masked)
+
+
+def remember(secret: str | bytes) -> None:
+    """Mask exactly this secret wherever it occurs from now on, in each of its spellings.
+
+    Secrets under 8 characters are ignored: they would mask ordinary words.
+    """
+    known.remember(secret)
+    _masked_before.cache_clear()
 
 
 def remember_named(name: str, value: str) -> None:

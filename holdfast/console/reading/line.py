@@ -194,7 +194,7 @@ def _next(session: Listed, reason: str, used: Amounts) -> str:
     """The next action of a person for this session; an id that a shell would split is quoted."""
     if not reason:
         return ""
-    waits_on = "" if session.park is None else shlex.quote(clean(session.park.dependency))
+    waits_on = shlex.quote(clean(session.park.dependency)) if reason == "repair" and session.park is not None else ""
     return _NEXT[reason].format(id=shlex.quote(clean(session.id)), limit=_spent(used, limits(session.budget)), dependency=waits_on)
 
 

@@ -88,6 +88,9 @@ _VALUE: Final = (
 )
 _SURE: Final = re.compile(f"({_STRONG}{_AFTER_STRONG}){_VALUE}", re.DOTALL)
 _UNSURE: Final = re.compile(f"({_WEAK}{_AFTER_WEAK}){_VALUE}", re.DOTALL)
+_SIGN: Final = re.compile("[=:>]|%3[dD]|--")
+"""What stands between a name and its value: a text without it, such as an id, has no named value."""
+
 _AUTHORIZATION: Final = re.compile(
     rf"((?i:authorization){_NAMED}[:=]>?\s{{0,4}}{_OPENED}?)(?!{_LIKE_NOTHING})"
     r"((?i:bearer|basic|token|digest|negotiate|ntlm|oauth|api-?key|key|splunk|aws4-hmac-sha256)(?:[\s+]|%20){1,4}+)?"
@@ -114,7 +117,7 @@ def mask(value: str) -> str:
         value = _AUTHORIZATION.sub(_without_credentials, value)
     if "ookie" in value or "OOKIE" in value:
         value = _COOKIE.sub(_masked, value)
-    return _UNSURE.sub(_masked, _SURE.sub(_masked, value))
+    return _UNSURE.sub(_masked, _SURE.sub(_masked, value)) if _SIGN.search(value) else value
 
 
 def _masked(match: re.Match[str]) -> str:

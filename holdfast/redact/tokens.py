@@ -146,6 +146,8 @@ _BARE: Final = re.compile(
 """The secret keys of AWS and of Azure's storage accounts have no prefix, only a length, and letters and digits that take turns as they do
 at random. Hexadecimal digests, which have letters of one case, and paths, which have slashes, are none."""
 
+_BARE_LENGTH: Final = 40
+
 
 def mask(value: str) -> str:
     """`value` with every token and key masked that has a known shape."""
@@ -156,7 +158,7 @@ def mask(value: str) -> str:
         value = _AZURE.sub(MASK, value)
     if ":AA" in value:
         value = _TELEGRAM.sub(MASK, value)
-    return _BARE.sub(_masked_bare, value)[1:]
+    return (_BARE.sub(_masked_bare, value) if len(value) > _BARE_LENGTH else value)[1:]
 
 
 def _masked(match: re.Match[str]) -> str:

@@ -37,4 +37,5 @@ def lines(what: str) -> list[dict[str, Any]]:
     """All lines about `what`, the oldest first."""
     if not PATH.exists():
         return []
-    return [line for line in map(json.loads, PATH.read_text().splitlines()) if line["what"] == what]
+    whole, _, _being_written = PATH.read_text().rpartition("\n")  # by another call, or by a process that is being killed
+    return [line for line in map(json.loads, whole.splitlines()) if line["what"] == what]

@@ -25,7 +25,7 @@ from holdfast.codec.models import adapter, is_base_model, is_model, is_secret
 from holdfast.errors import NotJournalable
 
 _USE = "use plain data, a dataclass, a msgspec.Struct or a pydantic model"
-_WRAPPERS = (typing.Required, typing.NotRequired, typing.Final, typing.ClassVar)
+WRAPPERS = (typing.Required, typing.NotRequired, typing.Final, typing.ClassVar)
 _PLAIN = (bool, int, float, str, bytes, list, dict)
 _CONTAINERS = (list, dict, tuple, set, frozenset, deque)
 _AS_TEXT = (UUID, datetime, date, time, timedelta, Decimal, enum.Enum, PurePath, bytes,
@@ -158,7 +158,7 @@ def bare(type_: Any) -> Any:
     """The type without what is around it: Annotated, NewType, aliases, Required."""
     while True:
         origin = typing.get_origin(type_)
-        if origin is typing.Annotated or origin in _WRAPPERS:
+        if origin is typing.Annotated or origin in WRAPPERS:
             type_ = typing.get_args(type_)[0]
         elif hasattr(type_, "__supertype__"):
             type_ = type_.__supertype__

@@ -16,7 +16,7 @@ from holdfast.calls.models.ends import Stage
 from holdfast.calls.models.facts import facts_of
 from holdfast.calls.models.first_chunk import begun_within
 from holdfast.calls.models.keys import remember_keys
-from holdfast.calls.models.metering import Metering
+from holdfast.calls.models.metering import Meter, Metering
 from holdfast.calls.models.openai_chat import OpenAIChat
 from holdfast.calls.models.openai_embeddings import EMBEDDINGS, embedded, embeddings_of
 from holdfast.calls.models.openai_responses import OpenAIResponses
@@ -130,6 +130,21 @@ class ModelClient:
 
         return proxy_of(self.name, self._names, self._known, send, {})
 
+    def _call(self, model: str, args: bytes, meter: Meter) -> Callable[..., Call]:
+        """A call of this client, without what depends on the API."""
+        return functools.partial(
+            Call,
+            kind="model",
+            name=model,
+            effect="read",
+            args=args,
+            retry=self.retry,
+            failures=self.failures,
+            most=meter.most,
+            dependency=self.name,
+            costs=True,
+        )
+
     async def _embed(self, steps: Steps, given: Fields, *, cap_tokens: bool, cap_money: bool) -> Any:
         send, codec = self._embeddings
         model = checked_model(EMBEDDINGS.path, given.get("model"))
@@ -137,16 +152,7 @@ class ModelClient:
         meter = self._metering.meter(EMBEDDINGS, model, EMBEDDINGS.asked, args, cap_tokens=cap_tokens, cap_money=cap_money)
         timeout = given.get("timeout")
         return await steps.run(
-            Call(
-                kind="model",
-                name=model,
-                effect="read",
-                args=args,
-                retry=self.retry,
-                failures=self.failures,
-                most=meter.most,
-                dependency=self.name,
-                costs=True,
+            self._call(model, args, meter)(
                 run=functools.partial(embedded, send, given),
                 codec=codec,
                 timeout_s=float(timeout) if is_number(timeout) else self.timeout_s,
@@ -168,18 +174,7 @@ class ModelClient:
         sent = {name: [*value] if isinstance(value, list) else value for name, value in given.items()}
         added = {} if asked.limit is not None else dialect.limited(self.max_tokens, self._host, model, cap_tokens or cap_money)
         refused = self._refused.setdefault((path, model), set())
-        call = functools.partial(
-            Call,
-            kind="model",
-            name=model,
-            effect="read",
-            args=args,
-            retry=self.retry,
-            failures=self.failures,
-            most=meter.most,
-            dependency=self.name,
-            costs=True,
-        )
+        call = self._call(model, args, meter)
         if given.get("stream"):
             open_: Callable[[], Awaitable[Any]] = functools.partial(_open, send, sent, {**added, **dialect.streamed(sent)}, refused)
             if self._first_chunk_s is not None:

@@ -15,8 +15,7 @@ from typing import Any
 import msgspec
 
 from holdfast.calls.tools.signature import Parameter
-
-_WRAPPERS = (typing.Required, typing.NotRequired, typing.Final, typing.ClassVar)
+from holdfast.codec.kinds import WRAPPERS, bare
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -112,9 +111,9 @@ def _parts(type_: Any, path: str, model: bool, seen: set[tuple[int, bool]]) -> I
                 yield _Part(path, "a msgspec.Meta", pydantic=False, model=model)
         elif _is_pydantics(each):
             yield _Part(path, type(each).__name__.lstrip("_") if not _is_field(each) else "a Field", pydantic=True, model=model)
-    bare = _bare(type_)
-    cls = typing.get_origin(bare) or bare
-    for each in typing.get_args(bare):
+    within = bare(type_)
+    cls = typing.get_origin(within) or within
+    for each in typing.get_args(within):
         if each is not Ellipsis and cls is not typing.Literal and not isinstance(each, list):
             yield from _parts(each, path, model, seen)
     if isinstance(cls, type) and (id(cls), model) not in seen:
@@ -148,20 +147,6 @@ def _fields(cls: Any, path: str, model: bool, seen: set[tuple[int, bool]]) -> It
         yield from _parts(hint, f"{name}.{field}", model, seen)
 
 
-def _bare(type_: Any) -> Any:
-    """The type without what is around it: Annotated, NewType, aliases, Required."""
-    while True:
-        origin = typing.get_origin(type_)
-        if origin is typing.Annotated or origin in _WRAPPERS:
-            type_ = typing.get_args(type_)[0]
-        elif hasattr(type_, "__supertype__"):
-            type_ = type_.__supertype__
-        elif hasattr(type_, "__value__"):
-            type_ = type_.__value__
-        else:
-            return type_
-
-
 def _metadata(type_: Any) -> list[Any]:
     """The metadata of all that is around a type."""
     found: list[Any] = []
@@ -170,7 +155,7 @@ def _metadata(type_: Any) -> list[Any]:
         if origin is typing.Annotated:
             found += type_.__metadata__
             type_ = typing.get_args(type_)[0]
-        elif origin in _WRAPPERS:
+        elif origin in WRAPPERS:
             type_ = typing.get_args(type_)[0]
         elif hasattr(type_, "__supertype__"):
             type_ = type_.__supertype__

@@ -295,7 +295,7 @@ def test_a_timeout_does_not_go_off_on_replay_because_the_loop_is_busy(scope: Cal
 
     @tool
     async def answer(number: int) -> int:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.02)
         return number
 
     @tool
@@ -318,7 +318,7 @@ def test_a_timeout_does_not_go_off_on_replay_because_the_loop_is_busy(scope: Cal
 
     async def keeps_the_loop() -> None:
         while not decided.is_set():
-            time.sleep(0.01 if concurrent else 0.2)  # noqa: ASYNC251 - the mistake that this is about
+            time.sleep(0.017 if concurrent else 0.35)  # noqa: ASYNC251 - the mistake that this is about
             await asyncio.sleep(0)
 
     async def first() -> None:
@@ -340,8 +340,8 @@ def test_a_timeout_does_not_go_off_on_replay_because_the_loop_is_busy(scope: Cal
 
 @contextlib.asynccontextmanager
 async def hold(scope: Callable[[float], Any]) -> AsyncIterator[None]:
-    """The scope of either library, for 0.15 s."""
-    entered = scope(0.15)
+    """The scope of either library, for 0.25 s, so that a busy machine keeps it in the first life."""
+    entered = scope(0.25)
     if isinstance(entered, asyncio.Timeout):
         async with entered:
             yield
